@@ -1,0 +1,453 @@
+"""OMAD: online multi-agent reinforcement learning with diffusion policies.
+
+Paper: Li, Zhong, Wang, Xia, Zhang, Huang, "Diffusing to Coordinate: Efficient Online Multi-Agent Diffusion
+Policies", arXiv 2602.18291, 2026. Single-agent parent: Celik et al., "DIME", arXiv 2502.02316, 2025.
+
+One gradient step on a batch (o, s, a, r, discount, o', s'):
+
+    every agent i:  a'_i, R'_i, P'_i = chain(theta_i, o'_i)                  no gradient
+    p, p'  = critics, one training pass over [(s, a); (s', a')]              both twins
+    target = mean over twins of project(p', r + discount (z - alpha L'))     L' = sum_i R'_i + P'_i
+    critics  <- descend  sum over twins of CE(target, p) - 0.005 H(p)
+    every 3rd step:
+        every agent i:  a_i, R_i, P_i = chain(theta_i, o_i)                  gradient through the whole chain
+        all theta_i  <- descend  mean[ -Q(s, a_1..a_N) + alpha sum_i (R_i + P_i) ]     all agents at once
+        log alpha    <- descend  -alpha (mean sum_i R_i - 4 D)
+
+Differences from DIME's public code, which is the single-agent form of this method:
+
+1. One chain, one set of step sizes and one optimiser state an agent; costs add up over agents.
+2. The critic is joint and the temperature shared (per-agent on request).
+3. The kernels' log-ratio is computed in a cancelled form (`diffusion/sde.py`), not as a difference of densities.
+4. The observation's and the time's share of the denoiser's first layer are computed once a chain.
+5. The head of the critics is evaluated separately on the two halves of the joint pass, since the second half carries
+   no gradient; the twins' next distributions are averaged before they are projected, which is the same by linearity.
+6. The projection keeps mass off the row's end (a rounding trap with 100 atoms).
+
+Source tags below: [A] abstract of the paper; [S] summaries of the full paper; [D] DIME's code; [X] CrossQ's code;
+[I] inferred; [?] assumed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from omad.errors import Refused
+from omad.nets import Critic, CriticStats, Denoiser, RenormConfig
+from omad.ops import categorical
+from omad.policies import DiffusionPolicy, chain, draw_noise, inverse_softplus
+from omad.tree import descend, global_norm, polyak
+from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
+
+__all__ = ["METRICS", "OmadConfig", "OmadState", "Temperature", "make"]
+
+
+@dataclasses.dataclass(frozen=True)
+class OmadConfig:
+    """Hyperparameters of OMAD. Defaults are the paper's where known, else DIME's."""
+
+    # the chain
+    denoising_steps: int = 8
+    """K, denoising steps of a chain [S]; DIME uses 16."""
+    prior_scale: float = 2.5
+    """sigma, standard deviation of the chain's starting point [D]."""
+    step_init: float = 0.1
+    """Initial softplus(delta), the scale of all step sizes [D]."""
+    friction_init: float = 1.0
+    """Initial softplus(phi), the per-dimension divisor of the step sizes [D]."""
+    learn_step_size: bool = True
+    """Whether delta and phi are trained [D]."""
+    control_clip: float = 1e4
+    """Bound on the denoiser's output [D]."""
+    # the denoiser of each agent
+    actor_width: int = 256
+    """Units of a hidden layer [D]."""
+    actor_layers: int = 3
+    """Hidden layers [D]."""
+    time_frequencies: int = 256
+    """Fourier frequencies of the time features [D]."""
+    time_width: int = 256
+    """Width of the time embedding [D]."""
+    # the joint critics
+    critic_width: int = 2048
+    """Units of a hidden layer [D]."""
+    critic_layers: int = 2
+    """Hidden layers [D]."""
+    critic_input: Literal["auto", "state", "obs"] = "auto"
+    """What critics read besides actions: the env's state, all observations, or the state if there is one [I]."""
+    critic_reduce: Literal["mean", "min"] = "mean"
+    """How the twins are combined in target and actor loss: their mean [D]; `min` takes the one of lower value [X]."""
+    target_network: bool = False
+    """Polyak-averaged target critics instead of the joint pass of CrossQ [S][D say no]."""
+    tau: float = 0.005
+    """Polyak rate of the target critics; unused without them [?]."""
+    atoms: int = 100
+    """Atoms of the value distribution [S]; DIME uses 101."""
+    v_max: float = 300.0
+    """Half-width of the support, per task; watch `critic/edge_mass` [S: set per task, values not published]."""
+    atom_entropy: float = 0.005
+    """Weight of the entropy bonus on the predicted value distribution [D]."""
+    renorm_momentum: float = 0.99
+    """Momentum of batch renormalisation's running statistics [D][X]."""
+    renorm_warmup: int = 100_000
+    """Gradient steps of plain batch normalisation before renormalisation [D][X]."""
+    # objective and optimisers
+    gamma: float = 0.99
+    """Discount factor [D]."""
+    n_step: int = 1
+    """Rewards summed in a target [D]; beyond 1, entropy bonuses inside the sum are left out."""
+    actor_lr: float = 3e-4
+    """Adam step size of all actors [D]."""
+    critic_lr: float = 3e-4
+    """Adam step size of the critics [D]."""
+    adam_b1: float = 0.5
+    """Adam's first-moment decay for actors and critics [D]."""
+    actor_clip: float = 1.0
+    """Element-wise bound on the actors' gradients [D]."""
+    actor_every: int = 3
+    """Gradient steps of the critics per step of actors and temperature [D]."""
+    # the temperature
+    alpha_mode: Literal["auto", "fixed"] = "auto"
+    """Tuned by its dual [S], or fixed at `alpha_init`."""
+    alpha_init: float = 1.0
+    """Initial temperature [D]."""
+    alpha_lr: float = 1e-3
+    """Adam step size of log alpha, b1 = 0.9 [D]."""
+    alpha_per_agent: bool = False
+    """One temperature an agent instead of a shared one [S: joint, hence shared]."""
+    target_run_per_dim: float = 4.0
+    """Upper limit on the running cost per action dimension; alpha falls below it, rises above it [S][D]."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            Refused: Names the field, what was given and what is allowed.
+        """
+        for name in (
+            "denoising_steps", "actor_width", "actor_layers", "time_frequencies", "time_width", "critic_width",
+            "critic_layers", "n_step", "actor_every",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise Refused(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.atoms < 2:
+            raise Refused(f"atoms is {self.atoms}; a value distribution needs at least 2")
+        for name in ("prior_scale", "step_init", "friction_init", "control_clip", "v_max", "actor_lr", "critic_lr",
+                     "actor_clip", "alpha_lr"):  # fmt: skip
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+                raise Refused(f"{name} is {getattr(self, name)}; it must be a positive number")
+        if not (self.alpha_init > 0 or (self.alpha_mode == "fixed" and self.alpha_init == 0)):
+            raise Refused(f"alpha_init is {self.alpha_init}; it must be positive (0 is allowed with alpha_mode fixed)")
+        for name in ("gamma", "tau"):
+            if not 0 < getattr(self, name) <= 1:
+                raise Refused(f"{name} is {getattr(self, name)}; it must lie in (0, 1]")
+        for name in ("adam_b1", "renorm_momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise Refused(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
+        if self.atom_entropy < 0 or self.renorm_warmup < 0:
+            raise Refused(
+                f"atom_entropy is {self.atom_entropy} and renorm_warmup is {self.renorm_warmup}; "
+                "neither may be negative"
+            )
+
+
+METRICS = (
+    "critic/loss",
+    "critic/q",
+    "critic/atom_entropy",
+    "critic/edge_mass",
+    "critic/target_edge_mass",
+    "critic/grad_norm",
+    "policy/loss",
+    "policy/q",
+    "policy/running_cost",
+    "policy/terminal_cost",
+    "policy/entropy_bound",
+    "policy/step_scale",
+    "policy/friction",
+    "policy/saturation",
+    "policy/grad_norm",
+    "policy/update_share",
+    "alpha/value",
+)
+
+
+class Temperature(eqx.Module):
+    """log alpha: one entry shared by all agents, or one an agent."""
+
+    log_alpha: Float[Array, " group"]
+
+
+class OmadState(eqx.Module):
+    """Everything that is learned or carried along; leading axes are agents (actors) and twins (critics)."""
+
+    actors: DiffusionPolicy
+    critics: Critic
+    stats: CriticStats
+    target: tuple[Critic, CriticStats] | None
+    """Polyak copies; None when the joint pass replaces them."""
+    temperature: Temperature
+    actor_opt: optax.OptState
+    critic_opt: optax.OptState
+    alpha_opt: optax.OptState
+
+
+def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
+    """OMAD for a task of the given sizes."""
+    n_agents, steps = spec.n_agents, config.denoising_steps
+    mask = spec.act_mask
+    dims = jnp.asarray(spec.act_dims, float)
+    atoms = categorical.support(config.v_max, config.atoms)
+    renorm = RenormConfig(momentum=config.renorm_momentum, warmup=config.renorm_warmup)
+    use_state = config.critic_input == "state" or (config.critic_input == "auto" and spec.state_dim > 0)
+    if use_state and spec.state_dim == 0:
+        raise Refused(f"critic_input is 'state' but {spec.name} has none; use 'auto' or 'obs'")
+    seen_dim = spec.state_dim if use_state else n_agents * spec.obs_dim
+    critic_in = seen_dim + n_agents * spec.act_dim
+    groups = n_agents if config.alpha_per_agent else 1
+
+    actor_tx = optax.chain(
+        optax.zero_nans(), optax.clip(config.actor_clip), optax.adam(config.actor_lr, b1=config.adam_b1)
+    )
+    critic_tx = optax.adam(config.critic_lr, b1=config.adam_b1)
+    alpha_tx = optax.adam(config.alpha_lr)
+
+    # ---------------------------------------------------------------- state
+
+    def init_actor(key: Key[Array, ""]) -> DiffusionPolicy:
+        denoiser = Denoiser.init(
+            key, spec.act_dim, spec.obs_dim, config.time_frequencies, config.time_width,
+            config.actor_width, config.actor_layers,
+        )  # fmt: skip
+        return DiffusionPolicy(
+            denoiser,
+            raw_scale=jnp.asarray(inverse_softplus(config.step_init)),
+            raw_friction=jnp.full(spec.act_dim, inverse_softplus(config.friction_init)),
+        )
+
+    def init_critic(key: Key[Array, ""]) -> tuple[Critic, CriticStats]:
+        return Critic.init(key, critic_in, config.critic_width, config.critic_layers, config.atoms)
+
+    def init(key: Key[Array, ""]) -> OmadState:
+        actor_key, critic_key = jax.random.split(key)
+        actors = jax.vmap(init_actor)(jax.random.split(actor_key, n_agents))
+        critics, stats = jax.vmap(init_critic)(jax.random.split(critic_key, 2))
+        temperature = Temperature(jnp.full(groups, math.log(max(config.alpha_init, 1e-30))))
+        return OmadState(
+            actors, critics, stats, (critics, stats) if config.target_network else None, temperature,
+            actor_tx.init(actors), critic_tx.init(critics), alpha_tx.init(temperature),
+        )  # fmt: skip
+
+    # ---------------------------------------------------------------- acting
+
+    def chains(
+        actors: DiffusionPolicy, obs: Float[Array, "batch agent obs"], noise: Float[Array, "agent points batch act"]
+    ) -> tuple[Float[Array, "batch agent act"], Float[Array, "batch agent"], Float[Array, "batch agent"]]:
+        """Every agent's actions, running costs and terminal costs, each from its own row alone."""
+        out = jax.vmap(chain, in_axes=(0, 1, 0, 0, None, None))(
+            actors, obs, noise, mask, config.prior_scale, config.control_clip
+        )
+        return jnp.moveaxis(out.action, 0, 1), out.running.T, out.terminal.T
+
+    def noise_for(key: Key[Array, ""], batch: int) -> Float[Array, "agent points batch act"]:
+        keys = jax.random.split(key, n_agents)
+        return jax.vmap(lambda k: draw_noise(k, steps, batch, spec.act_dim))(keys)
+
+    def act(
+        actors: DiffusionPolicy, obs: Float[Array, "*b agent obs"], key: Key[Array, ""], explore: bool
+    ) -> Float[Array, "*b agent act"]:
+        """Sample the chains (explore) or follow them without any noise from x^0 = 0."""
+        flat = obs.reshape(-1, *obs.shape[-2:])
+        noise = noise_for(key, flat.shape[0])
+        action, _, _ = chains(actors, flat, noise if explore else jnp.zeros_like(noise))
+        return action.reshape(*obs.shape[:-1], spec.act_dim)
+
+    # ---------------------------------------------------------------- critics
+
+    def critic_input(
+        obs: Float[Array, "batch agent obs"],
+        state: Float[Array, "batch state"],
+        action: Float[Array, "batch agent act"],
+    ) -> Float[Array, "batch in"]:
+        seen = state if use_state else obs.reshape(obs.shape[0], -1)
+        return jnp.concatenate([seen, action.reshape(action.shape[0], -1)], axis=-1)
+
+    def evaluate(critics: Critic, stats: CriticStats, x: Float[Array, "batch in"]) -> Float[Array, "twin batch atom"]:
+        """Value distributions under the running statistics."""
+        return jax.nn.softmax(jax.vmap(lambda c, s: c(s, x, renorm))(critics, stats), axis=-1)
+
+    def combine(probs: Float[Array, "twin batch atom"]) -> Float[Array, "batch atom"]:
+        """The distribution that stands for both twins."""
+        if config.critic_reduce == "mean":
+            return probs.mean(0)
+        lower = categorical.expectation(probs[0], atoms) <= categorical.expectation(probs[1], atoms)
+        return jnp.where(lower[:, None], probs[0], probs[1])
+
+    def critic_loss(
+        critics: Critic,
+        stats: CriticStats,
+        target: tuple[Critic, CriticStats] | None,
+        x: Float[Array, "batch in"],
+        next_x: Float[Array, "batch in"],
+        shift: Float[Array, " batch"],
+        discount: Float[Array, " batch"],
+    ) -> tuple[Float[Array, ""], tuple[CriticStats, Metrics]]:
+        """Cross entropy to the projected target, summed over twins, minus the atom-entropy bonus."""
+        batch = x.shape[0]
+        joint = x if target is not None else jnp.concatenate([x, next_x])
+        features, new_stats = jax.vmap(lambda c, s: c.features_train(s, joint, renorm))(critics, stats)
+
+        def head(rows: Float[Array, "twin batch features"]) -> Float[Array, "twin batch atom"]:
+            return jax.nn.softmax(jax.vmap(lambda c, f: c.head(f))(critics, rows), axis=-1)
+
+        probs = head(features[:, :batch])
+        if target is not None:
+            next_probs = evaluate(*target, next_x)
+        else:
+            next_probs = head(jax.lax.stop_gradient(features[:, batch:]))
+        goal = jax.lax.stop_gradient(categorical.project(combine(next_probs), shift, discount, config.v_max))
+        negative_entropy = categorical.negative_entropy(probs)
+        loss = jnp.sum(
+            jnp.mean(categorical.cross_entropy(goal[None], probs) + config.atom_entropy * negative_entropy, axis=1)
+        )
+        metrics = {
+            "critic/loss": Mean.of(loss),
+            "critic/q": Mean.of(categorical.expectation(probs, atoms).mean()),
+            "critic/atom_entropy": Mean.of(-negative_entropy.mean()),
+            "critic/edge_mass": Mean.of(categorical.edge_mass(probs).mean()),
+            "critic/target_edge_mass": Mean.of(categorical.edge_mass(goal).mean()),
+        }
+        return loss, (new_stats, metrics)
+
+    # ---------------------------------------------------------------- actors and temperature
+
+    def joint_cost(temperature: Temperature, cost: Float[Array, "batch agent"]) -> Float[Array, " batch"]:
+        """Alpha L: each agent's cost times its temperature, summed over agents."""
+        return jnp.sum(jnp.exp(temperature.log_alpha) * cost, axis=-1)
+
+    def policy_loss(
+        actors: DiffusionPolicy, learner: OmadState, batch: Batch, noise: Float[Array, "agent points batch act"]
+    ) -> tuple[Float[Array, ""], tuple[Float[Array, " agent"], Metrics]]:
+        """mean[ -Q(s, a) + alpha sum_i (R_i + P_i) ] for all agents at once; also mean R_i."""
+        if not config.learn_step_size:
+            frozen = jax.lax.stop_gradient((actors.raw_scale, actors.raw_friction))
+            actors = eqx.tree_at(lambda a: (a.raw_scale, a.raw_friction), actors, frozen)
+        action, running, terminal = chains(actors, batch.obs, noise)
+        probs = evaluate(learner.critics, learner.stats, critic_input(batch.obs, batch.state, action))
+        q = categorical.expectation(probs, atoms)
+        q = q.mean(0) if config.critic_reduce == "mean" else q.min(0)
+        loss = jnp.mean(joint_cost(learner.temperature, running + terminal) - q)
+        total = spec.joint_act_dim
+        saturated = jnp.sum((jnp.abs(action) > 0.99) * mask) / (action.shape[0] * total)
+        metrics = {
+            "policy/loss": Mean.of(loss),
+            "policy/q": Mean.of(q.mean()),
+            "policy/running_cost": Mean.of(running.sum(1).mean() / total),
+            "policy/terminal_cost": Mean.of(terminal.sum(1).mean() / total),
+            "policy/entropy_bound": Mean.of(-(running + terminal).sum(1).mean() / total),
+            "policy/saturation": Mean.of(saturated),
+        }
+        return loss, (running.mean(0), metrics)
+
+    def temperature_loss(temperature: Temperature, running: Float[Array, " agent"]) -> Float[Array, ""]:
+        """-alpha (R - 4 D): alpha rises while the running cost exceeds its limit. Only R enters, not P."""
+        excess = running - config.target_run_per_dim * dims
+        if not config.alpha_per_agent:
+            excess = excess.sum(keepdims=True)
+        return -jnp.sum(jnp.exp(temperature.log_alpha) * excess)
+
+    def update_policies(
+        learner: OmadState, batch: Batch, noise: Float[Array, "agent points batch act"]
+    ) -> tuple[OmadState, Metrics]:
+        """One simultaneous step of all actors, then one of the temperature."""
+        grads, (running, metrics) = jax.grad(policy_loss, has_aux=True)(learner.actors, learner, batch, noise)
+        actors, actor_opt = descend(actor_tx, grads, learner.actor_opt, learner.actors)
+        temperature, alpha_opt = learner.temperature, learner.alpha_opt
+        if config.alpha_mode == "auto":
+            slope = jax.grad(temperature_loss)(temperature, running)
+            temperature, alpha_opt = descend(alpha_tx, slope, alpha_opt, temperature)
+        metrics |= {
+            "policy/step_scale": Mean.of(jax.nn.softplus(actors.raw_scale).mean()),
+            "policy/friction": Mean.of(jax.nn.softplus(actors.raw_friction).mean()),
+            "policy/grad_norm": Mean.of(global_norm(grads)),
+            "alpha/value": Mean.of(jnp.exp(temperature.log_alpha).mean()),
+        }
+        where = lambda s: (s.actors, s.actor_opt, s.temperature, s.alpha_opt)  # noqa: E731
+        return eqx.tree_at(where, learner, (actors, actor_opt, temperature, alpha_opt)), metrics
+
+    # ---------------------------------------------------------------- one gradient step
+
+    def update(
+        learner: OmadState, batch: Batch, key: Key[Array, ""], count: Int[Array, ""]
+    ) -> tuple[OmadState, Metrics]:
+        size = batch.ret.shape[0]
+        next_key, policy_key = jax.random.split(key)
+        next_action, running, terminal = chains(learner.actors, batch.next_obs, noise_for(next_key, size))
+        bonus = -joint_cost(learner.temperature, running + terminal)
+        shift = batch.ret + batch.discount * bonus
+        grads, (stats, metrics) = jax.grad(critic_loss, has_aux=True)(
+            learner.critics, learner.stats, learner.target,
+            critic_input(batch.obs, batch.state, batch.action),
+            critic_input(batch.next_obs, batch.next_state, next_action),
+            shift, batch.discount,
+        )  # fmt: skip
+        critics, critic_opt = descend(critic_tx, grads, learner.critic_opt, learner.critics)
+        target = learner.target
+        if target is not None:
+            target = polyak(target, (critics, stats), config.tau)
+        learner = OmadState(
+            learner.actors, critics, stats, target, learner.temperature,
+            learner.actor_opt, critic_opt, learner.alpha_opt,
+        )  # fmt: skip
+        metrics["critic/grad_norm"] = Mean.of(global_norm(grads))
+
+        def act_too(learner: OmadState) -> tuple[OmadState, Metrics]:
+            return update_policies(learner, batch, noise_for(policy_key, size))
+
+        def skip(learner: OmadState) -> tuple[OmadState, Metrics]:
+            shapes = jax.eval_shape(act_too, learner)[1]
+            return learner, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+        learner, policy_metrics = jax.lax.cond(count % config.actor_every == 0, act_too, skip, learner)
+        policy_metrics["policy/update_share"] = Mean.of(policy_metrics["policy/loss"].weight)
+        return learner, metrics | policy_metrics
+
+    # ---------------------------------------------------------------- arithmetic
+
+    def flops(batch: int) -> float:
+        """Matrix products only, 2 m k n each, backward passes counted from the products they need.
+
+        A product y = x W costs as much again for each of dW and dx that is needed.
+        """
+        act_dim, obs_dim, width = spec.act_dim, spec.obs_dim, config.actor_width
+        along = act_dim * width + (config.actor_layers - 1) * width**2 + width * act_dim
+        embed = (2 * config.time_frequencies + config.time_width + width) * config.time_width
+        sample = 2.0 * n_agents * (batch * (steps * along + obs_dim * width) + steps * embed)
+        # Gradients along the chain need dW and dx; the observation's share needs dW only.
+        differentiate = 2 * sample - 2.0 * n_agents * batch * obs_dim * width
+        trunk = critic_in * config.critic_width + (config.critic_layers - 1) * config.critic_width**2
+        head = config.critic_width * config.atoms
+        one_pass = 2.0 * 2 * batch * (trunk + head)
+        critic = 3 * one_pass + (one_pass if config.target_network else 2.0 * 2 * batch * (3 * trunk + head))
+        # The actor's path through the critics needs dx, never dW.
+        actor = sample + differentiate + 2 * one_pass
+        return sample + critic + actor / config.actor_every
+
+    return Algorithm(
+        init=init,
+        policy=lambda learner: learner.actors,
+        act=act,
+        update=update,
+        metrics=METRICS,
+        flops=flops,
+        gamma=config.gamma,
+        n_step=config.n_step,
+    )

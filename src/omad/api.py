@@ -1,0 +1,229 @@
+"""The Python interface, in the words of the command line: `train`, `resume`, `load_policy`."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+import omad
+from omad import tasks
+from omad.algos import make as make_algorithm
+from omad.errors import Refused
+from omad.loop.train import Progress, Result, build, continue_run, forecast
+from omad.presets import RunConfig, resolve
+from omad.runs import RunFolder
+from omad.tree import at_agent
+
+__all__ = ["TrainedPolicy", "check_memory", "load_policy", "resume", "start", "train"]
+
+_PACKAGES = ("jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "numpy")
+
+
+def _quiet(_: Progress) -> None:
+    pass
+
+
+def _commit() -> str | None:
+    """The commit of the source tree, if there is one."""
+    here = Path(__file__).resolve().parent
+    words = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _manifest(config: RunConfig) -> dict[str, Any]:
+    task = tasks.find(config.task)
+    device = jax.devices()[0]
+    return {
+        "omad": omad.__version__,
+        "commit": _commit(),
+        "protocol": task.protocol,
+        "spec": {
+            "name": task.name,
+            "obs_dims": task.obs_dims,
+            "act_dims": task.act_dims,
+            "state_dim": task.state_dim,
+            "horizon": task.horizon,
+        },
+        "updates_per_env_step": config.updates_per_env_step,
+        "command": sys.argv,
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "machine": {"system": platform.platform(), "processor": platform.machine()},
+    }
+
+
+def _default_dir(config: RunConfig) -> Path:
+    when = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    task = "".join(c if c.isalnum() or c in "-." else "-" for c in config.task)
+    return Path("runs") / f"{task}_{config.algorithm}_{config.preset}_{when}"
+
+
+def _available_mib() -> tuple[float, str]:
+    """Memory that can still be had on the device, and what it is."""
+    device = jax.local_devices()[0]
+    if device.platform != "cpu" and (stats := device.memory_stats()):
+        return (stats["bytes_limit"] - stats["bytes_in_use"]) / 2**20, device.device_kind
+    import psutil
+
+    return psutil.virtual_memory().available / 2**20, "this machine"
+
+
+def check_memory(config: RunConfig) -> str:
+    """A sentence that forecasts the memory of a run.
+
+    Raises:
+        Refused: It cannot fit.
+    """
+    need = forecast(config, build(config))
+    free, where = _available_mib()
+    words = ", ".join(f"{name} {value:,.0f} MiB" for name, value in need.items() if name != "total")
+    if need["total"] > free:
+        raise Refused(
+            f"The run needs about {need['total']:,.0f} MiB ({words}), but only {free:,.0f} MiB are free on {where}; "
+            f"lower --buffer-size (now {config.buffer_size}), --seeds (now {config.seeds}) or the networks' widths."
+        )
+    return f"memory forecast {need['total']:,.0f} MiB ({words}); {free:,.0f} MiB free"
+
+
+def start(
+    config: RunConfig,
+    run_dir: str | Path | None = None,
+    watch: Callable[[Progress], None] = _quiet,
+    stop: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Train from nothing into a new run folder; save and return early once `stop()` says so.
+
+    Raises:
+        Refused: The folder exists, or memory does not suffice.
+        NonFinite: Training diverged.
+    """
+    check_memory(config)
+    run = RunFolder.create(Path(run_dir) if run_dir else _default_dir(config), config, _manifest(config))
+    return continue_run(run, watch, fresh=True, stop=stop)[0]
+
+
+def train(
+    task: str = "mpe/spread-3",
+    algorithm: str = "omad",
+    preset: str = "cpu",
+    run_dir: str | Path | None = None,
+    watch: Callable[[Progress], None] = _quiet,
+    **fields: Any,
+) -> Path:
+    """Train and return the run folder.
+
+    Args:
+        task: Name of a task, as `omad tasks` lists them.
+        algorithm: Name of the algorithm.
+        preset: `cpu` or `paper`.
+        run_dir: A new folder; by default one below `runs/`, named after task, algorithm, preset and time.
+        watch: Called with a `Progress` about once a second.
+        **fields: Any flag of `omad train`, with underscores: `seeds=3`, `total_steps=100_000`, `v_max=200.0`.
+
+    Raises:
+        Refused: Something given is unknown or cannot work.
+        NonFinite: Training diverged.
+    """
+    return start(resolve(task, algorithm, preset, **fields), run_dir, watch).run_dir
+
+
+def resume(run: str | Path, watch: Callable[[Progress], None] = _quiet) -> Path:
+    """Continue a run from its newest good checkpoint to its end; a complete run is left as it is."""
+    return continue_run(RunFolder.open(run), watch, fresh=False)[0].run_dir
+
+
+class TrainedPolicy:
+    """The policies of one training seed: all that agents need to act."""
+
+    def __init__(self, act: Any, policy: Any, spec: Any) -> None:
+        self.spec, self.policy = spec, policy
+        self._act = jax.jit(act, static_argnums=3)
+        self._noise_free_key = jax.random.key(np.uint32(0))
+
+    def act(self, obs: Float[Array, "*b agent obs"] | Sequence[Any], key: Key[Array, ""] | None = None) -> Any:
+        """Actions in [-1, 1].
+
+        Args:
+            obs: One stacked array `(..., agent, obs)`, or one array an agent `(..., obs_i)` of its own size.
+            key: Randomness of the sampled actions, consumed; without one, actions are noise-free.
+
+        Returns:
+            `(..., agent, act)`, or a list of `(..., act_i)`, as `obs` came.
+
+        Raises:
+            Refused: A shape does not fit.
+        """
+        spec, given = self.spec, obs
+        if isinstance(obs, Sequence):
+            sizes = tuple(np.shape(o)[-1] if np.ndim(o) else None for o in obs)
+            if sizes != spec.obs_dims:
+                raise Refused(f"Observations of sizes {sizes} were given; {spec.name} needs {spec.obs_dims}.")
+            padded = [
+                jnp.pad(jnp.asarray(o, float), [(0, 0)] * (np.ndim(o) - 1) + [(0, spec.obs_dim - np.shape(o)[-1])])
+                for o in obs
+            ]
+            obs = jnp.stack(padded, axis=-2)
+        obs = jnp.asarray(obs, float)
+        if obs.shape[-2:] != (spec.n_agents, spec.obs_dim):
+            raise Refused(
+                f"Observations of shape {obs.shape} were given; "
+                f"{spec.name} needs (..., {spec.n_agents}, {spec.obs_dim})."
+            )
+        action = self._act(self.policy, obs, self._noise_free_key if key is None else key, key is not None)
+        if isinstance(given, Sequence):
+            return [action[..., i, :size] for i, size in enumerate(spec.act_dims)]
+        return action
+
+
+def load_policy(run: str | Path, seed: int | None = None) -> TrainedPolicy:
+    """The policy of a run's newest good checkpoint. Neither critic nor env is made, and nothing is executed.
+
+    Args:
+        run: A run folder.
+        seed: Which training seed; by default the first.
+
+    Raises:
+        Refused: It is not a run folder, has no such seed, or no readable checkpoint.
+    """
+    folder = RunFolder.open(run)
+    config, spec = folder.config, folder.spec
+    seed = config.first_seed if seed is None else seed
+    if seed not in config.all_seeds:
+        raise Refused(f"{run} has no seed {seed}; it has {', '.join(map(str, config.all_seeds))}.")
+    algorithm = make_algorithm(config.algo, spec)
+    policies = newest_policies(folder, algorithm)
+    return TrainedPolicy(algorithm.act, at_agent(policies, config.all_seeds.index(seed)), spec)
+
+
+def newest_policies(folder: RunFolder, algorithm: Any) -> Any:
+    """The policies of all seeds, stacked, from the newest checkpoint that is whole.
+
+    Raises:
+        Refused: There is none.
+    """
+    seeds = jnp.asarray(folder.config.all_seeds)
+    shapes = jax.eval_shape(lambda: jax.vmap(lambda s: algorithm.policy(algorithm.init(jax.random.key(s))))(seeds))
+    reason = "it has none yet"
+    for checkpoint in folder.checkpoints():
+        try:
+            return checkpoint.restore("policy", shapes)
+        except Refused as error:
+            reason = str(error)
+    raise Refused(f"{folder.path} has no readable checkpoint: {reason}.")

@@ -1,0 +1,81 @@
+"""The command line. Only the command that runs is imported, so `omad --help` answers at once."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from omad.errors import NonFinite, Refused
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "train": ("omad.commands.train", "train a team from nothing; the last line printed is the run folder"),
+    "resume": ("omad.commands.resume", "continue a run from its newest checkpoint"),
+    "eval": ("omad.commands.evaluate", "evaluate the policies of a run"),
+    "tasks": ("omad.commands.tasks", "list the tasks, their protocols, anchors and published results"),
+    "bench": ("omad.commands.bench", "measure speed and utilisation of a task and preset"),
+    "demo": ("omad.commands.demo", "a few minutes of OMAD, an evaluation beside the anchors, and pictures"),
+}
+"""Command -> (module with `main(arguments) -> exit code`, one line of help)."""
+
+_HELP = """usage: omad COMMAND [options]
+
+Online multi-agent reinforcement learning with diffusion policies.
+
+commands:
+{commands}
+
+`omad COMMAND --help` shows every option with its default. `omad --version` prints the version.
+Exit codes: 0 done, 1 training diverged, 2 something given cannot work, 130 and 143 stopped by a signal."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code: 0 done; 1 training met a non-finite number; 2 something given cannot work; 128 + n stopped by
+        signal n, after saving.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        width = max(map(len, COMMANDS))
+        rows = "\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items())
+        _say(_HELP.format(commands=rows), sys.stdout)
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        from omad import __version__
+
+        _say(f"omad {__version__}", sys.stdout)
+        return 0
+    if words[0] not in COMMANDS:
+        from omad.tasks import nearest
+
+        near = ", ".join(nearest(words[0], COMMANDS))
+        return _fail(f"There is no command {words[0]!r}; nearest: {near}; allowed: {', '.join(COMMANDS)}.", 2)
+    try:
+        return importlib.import_module(COMMANDS[words[0]][0]).main(words[1:])
+    except Refused as error:
+        return _fail(str(error), 2)
+    except NonFinite as error:
+        return _fail(str(error), 1)
+    except BrokenPipeError:
+        sys.stdout = None  # the reader has gone; nothing more can be said to it
+        return 0
+    except OSError as error:
+        return _fail(
+            f"{error}. What was written before is kept; mend the cause (free space, rights), then: omad resume RUN.", 2
+        )
+    except KeyboardInterrupt:
+        return _fail("Interrupted.", 130)
+
+
+def _say(text: str, file: TextIO) -> None:
+    file.write(text + "\n")
+
+
+def _fail(message: str, code: int) -> int:
+    _say(f"omad: {message}", sys.stderr)
+    return code

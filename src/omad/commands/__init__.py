@@ -1,0 +1,1 @@
+"""One module a command of `omad`, each with `main(arguments) -> exit code`."""

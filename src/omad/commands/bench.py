@@ -1,0 +1,131 @@
+"""`omad bench`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from omad.commands.screen import cached_compilation, console, print_json
+from omad.commands.train import parse
+
+__all__ = ["main", "measure"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to measure and print."""
+
+    seconds: float = 10.0
+    """Time to spend on each measurement, compilation left out."""
+    json: bool = False
+    """Print JSON."""
+    compilation_cache: bool = True
+    """Keep compiled programs in the user's cache folder for the next start."""
+
+
+def _best(call: Callable[[], Any], work: float, seconds: float) -> float:
+    """Highest rate of work per second over repeated calls; the first call is not counted."""
+    import jax
+
+    jax.block_until_ready(call())
+    best, end = 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        started = time.perf_counter()
+        jax.block_until_ready(call())
+        best = max(best, work / (time.perf_counter() - started))
+    return best
+
+
+def matmul_rate(seconds: float) -> tuple[float, int]:
+    """Best float32 rate of a square matrix product, in operations per second, and the size that gave it."""
+    import jax
+    import jax.numpy as jnp
+
+    product = jax.jit(lambda a, b: jnp.dot(a, b, precision="highest"))
+    found = []
+    for size in (512, 1024, 2048):
+        a = jnp.ones((size, size))
+        found.append((_best(lambda a=a: product(a, a), 2.0 * size**3, seconds / 3), size))
+    return max(found)
+
+
+def measure(config: Any, seconds: float) -> dict[str, Any]:
+    """Speed of the fused loop on this machine: acting, env steps, sampling and gradient steps together."""
+    import jax
+    import jax.numpy as jnp
+
+    from omad.loop.train import build
+
+    built = build(dataclasses.replace(config, buffer_size=max(config.batch_size, min(config.buffer_size, 20_000))))
+    seeds = jnp.asarray(config.all_seeds, jnp.int32)
+    peak, size = matmul_rate(seconds)
+    started = time.perf_counter()
+    carry = built.loop.warm(built.loop.init(seeds), seeds, jnp.int32(0), jnp.int32(config.warmup_rows))
+    row = config.warmup_rows
+    carry = jax.block_until_ready(built.loop.chunk(carry, seeds, jnp.int32(row), jnp.int32(1)))
+    compile_s = time.perf_counter() - started
+    row += 1
+    # A whole number of policy cadences, so that every timed call does the same work.
+    cadence = getattr(config.algo, "actor_every", 1)
+    rows = cadence
+    best, end = 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < end or best == 0.0:
+        started = time.perf_counter()
+        carry = jax.block_until_ready(built.loop.chunk(carry, seeds, jnp.int32(row), jnp.int32(rows)))
+        elapsed = time.perf_counter() - started
+        best = max(best, rows / elapsed)
+        row += rows
+        if elapsed < 0.5:
+            rows += cadence
+    gradient_steps = best * config.updates_per_step * config.seeds
+    flops = built.algorithm.flops(config.batch_size)
+    device = jax.devices()[0]
+    return {
+        "task": config.task,
+        "algorithm": config.algorithm,
+        "preset": config.preset,
+        "seeds": config.seeds,
+        "batch_size": config.batch_size,
+        "updates_per_env_step": config.updates_per_env_step,
+        "flops_per_gradient_step": flops,
+        "gradient_steps_per_s": gradient_steps,
+        "env_steps_per_s": best * config.n_envs * config.seeds,
+        "matmul_flops_per_s": peak,
+        "matmul_size": size,
+        "utilisation": flops * gradient_steps / peak,
+        "compile_s": compile_s,
+        "device": f"{device.platform} {device.device_kind}, {os.cpu_count()} cores",
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure and print."""
+    config, options = parse(arguments, "omad bench [ALGO]", Options())
+    cached_compilation(options.compilation_cache)
+    found = measure(config, options.seconds)
+    if options.json:
+        print_json(found)
+        return 0
+    table = Table(title=f"{found['algorithm']} on {found['task']}, preset {found['preset']}, {found['device']}")
+    table.add_column("quantity")
+    table.add_column("value", justify="right")
+    for label, value in (
+        ("seeds in one process", f"{found['seeds']}"),
+        (
+            "operations per gradient step, from shapes",
+            f"{found['flops_per_gradient_step'] / 1e9:.3f} G",
+        ),
+        ("gradient steps per s, all seeds", f"{found['gradient_steps_per_s']:.2f}"),
+        ("env steps per s, all seeds", f"{found['env_steps_per_s']:.1f}"),
+        (f"float32 matrix product, {found['matmul_size']}^3", f"{found['matmul_flops_per_s'] / 1e9:.1f} G/s"),
+        ("utilisation", f"{found['utilisation']:.3f}"),
+        ("start-up and compilation", f"{found['compile_s']:.1f} s"),
+    ):
+        table.add_row(label, value)
+    console().print(table)
+    return 0

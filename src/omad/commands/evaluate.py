@@ -1,0 +1,115 @@
+"""`omad eval RUN`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from omad.commands.screen import cached_compilation, console, print_json, standing_table
+from omad.errors import Refused
+
+__all__ = ["evaluate_run", "main"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Evaluate the policies of a run's newest checkpoint, with sampled and with noise-free actions."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run folder, as printed by omad train."""
+    episodes: int = 500
+    """Episodes of each seed and kind of action."""
+    seed: int = 2_000_000
+    """Seed of initial states and action noise; not the one that training evaluated on."""
+    task: str | None = None
+    """Evaluate on this task instead, of the same sizes: another adversary, say."""
+    json: bool = False
+    """Print JSON."""
+    compilation_cache: bool = True
+    """Keep compiled programs in the user's cache folder for the next start."""
+
+
+def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -> dict[str, Any]:
+    """Returns of every episode, seed and kind of action.
+
+    Raises:
+        Refused: The run cannot be read, or the other task has other sizes.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from omad import envs
+    from omad.algos import make
+    from omad.api import newest_policies
+    from omad.evaluate import make_evaluate
+    from omad.runs import RunFolder
+
+    if episodes < 1 or not 0 <= seed < 2**31:
+        raise Refused(
+            f"episodes is {episodes} and seed is {seed}; the first must be at least 1, the second 0 to 2^31 - 1."
+        )
+    folder = RunFolder.open(run)
+    spec = folder.spec
+    env = envs.make(task or folder.config.task)
+    if (env.spec.obs_dims, env.spec.act_dims) != (spec.obs_dims, spec.act_dims):
+        raise Refused(
+            f"{env.spec.name} has observations {env.spec.obs_dims} and actions {env.spec.act_dims}, but the run's "
+            f"policies were trained for {spec.obs_dims} and {spec.act_dims}."
+        )
+    algorithm = make(folder.config.algo, spec)
+    policies = newest_policies(folder, algorithm)
+    results = []
+    for kind, explore in (("sampled", True), ("noise_free", False)):
+        function = make_evaluate(algorithm, env, episodes, explore)
+        found = jax.device_get(function(policies, jnp.int32(seed), jnp.int32(0)))
+        for i, training_seed in enumerate(folder.config.all_seeds):
+            returns = np.asarray(found.returns[i], float)
+            results.append(
+                {
+                    "seed": training_seed,
+                    "actions": kind,
+                    "mean": float(returns.mean()),
+                    "se": float(returns.std(ddof=1) / np.sqrt(episodes)) if episodes > 1 else None,
+                    "info": {name: float(total[i].mean()) for name, total in found.info.items()},
+                    "returns": [round(float(r), 4) for r in returns],
+                }
+            )
+    return {
+        "run": str(run),
+        "task": env.spec.name,
+        "env_steps": folder.checkpoints()[0].index["env_steps"],
+        "updates_per_env_step": folder.config.updates_per_env_step,
+        "episodes": episodes,
+        "eval_seed": seed,
+        "results": results,
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Evaluate and print."""
+    options = tyro.cli(Options, prog="omad eval", args=list(arguments))
+    cached_compilation(options.compilation_cache)
+    from omad import tasks
+
+    found = evaluate_run(options.run, options.episodes, options.seed, options.task)
+    if options.json:
+        print_json(found)
+        return 0
+    rows = []
+    for result in found["results"]:
+        words = "sampled" if result["actions"] == "sampled" else "noise-free"
+        error = "" if result["se"] is None else f" ± {result['se']:.2f}"
+        rows.append(
+            (
+                f"this run, seed {result['seed']}, {words} actions",
+                result["mean"],
+                f"{found['episodes']} episodes{error}, after {found['env_steps']:,} env steps",
+            )
+        )
+    console().print(standing_table(tasks.find(found["task"]), rows))
+    return 0

@@ -1,0 +1,141 @@
+"""What commands print: live progress on a terminal, plain lines elsewhere, and the compilation cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from omad import tasks
+from omad.loop.train import Progress as TrainProgress
+
+__all__ = ["Watcher", "anchor_rows", "cached_compilation", "console", "print_json", "standing_table"]
+
+
+def console() -> Console:
+    """Standard output; plain where it is not a terminal."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+
+
+def cached_compilation(use: bool = True) -> None:
+    """Keep compiled programs in the user's cache folder, so that the second start of a command is quick.
+
+    The folder is `$XDG_CACHE_HOME/omad` or `~/.cache/omad`; `--no-compilation-cache` and JAX's own environment
+    variables take precedence.
+    """
+    import jax
+
+    if not use:
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    if jax.config.jax_compilation_cache_dir is None:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(root / "omad" / "jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def _clock(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "--:--"
+    minutes, s = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{s:02d}" if hours else f"{minutes}:{s:02d}"
+
+
+def _summary(p: TrainProgress) -> str:
+    """The numbers that tell how training goes."""
+    words = [f"{p.steps_per_s:,.0f} steps/s", f"{p.updates_per_s:,.0f} updates/s", f"{_clock(p.seconds_left)} left"]
+    last = p.last
+    if "eval/return" in last:
+        words.append(f"return {last['eval/return']:.2f} ± {last['eval/return_se']:.2f}")
+    if "alpha/value" in last:
+        words.append(f"alpha {last['alpha/value']:.3g}")
+    if "policy/entropy_bound" in last:
+        words.append(f"entropy bound {last['policy/entropy_bound']:+.2f}/dim")
+    return ", ".join(words)
+
+
+class Watcher:
+    """Follows a run: a live line on a terminal, one plain line an evaluation elsewhere."""
+
+    def __init__(self, out: Console) -> None:
+        self.out = out
+        self._live: Progress | None = None
+        self._task: Any = None
+        self._said = False
+        if out.is_terminal:
+            self._live = Progress(
+                TextColumn("{task.completed:,.0f}/{task.total:,.0f} env steps"),
+                BarColumn(bar_width=20),
+                TextColumn("{task.fields[words]}"),
+                console=out,
+            )
+
+    def __enter__(self) -> Watcher:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, p: TrainProgress) -> None:
+        """Show one report of the training loop."""
+        if self._live:
+            words = "compiling ..." if p.event == "compile" else _summary(p)
+            if self._task is None:
+                self._task = self._live.add_task("train", total=p.total_steps, words=words)
+            self._live.update(self._task, completed=p.env_steps, words=words)
+        if p.event == "eval":
+            self.out.print(f"{time.strftime('%H:%M:%S')} step {p.env_steps:,} of {p.total_steps:,}: {_summary(p)}")
+        elif p.event == "compile" and not self._said:
+            self._said = True
+            self.out.print("compiling the training loop (kept for the next start) ...")
+
+
+def anchor_rows(task: tasks.Task) -> list[tuple[str, float, str]]:
+    """Returns to hold a result against: label, return, source."""
+    rows = list(task.anchors)
+    rows += [
+        (f"published: {label}" + (f" ± {std}" if std is not None else ""), mean, source)
+        for label, mean, std, source in task.published
+    ]
+    return sorted(rows, key=lambda row: row[1])
+
+
+def standing_table(task: tasks.Task, results: list[tuple[str, float, str]]) -> Table:
+    """Results among the anchors and published numbers of a task, worst first."""
+    table = Table(title=f"{task.name}: team return of an episode")
+    table.add_column("policy")
+    table.add_column("return", justify="right")
+    table.add_column("source")
+    rows = [(row, False) for row in anchor_rows(task)] + [(row, True) for row in results]
+    for (label, value, source), ours in sorted(rows, key=lambda item: item[0][1]):
+        table.add_row(label, f"{value:.2f}", source, style="bold" if ours else None)
+    return table
+
+
+def as_json(value: Any) -> Any:
+    """Dataclasses and mappings as plain values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: as_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if hasattr(value, "items"):
+        return {str(k): as_json(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [as_json(v) for v in value]
+    return value

@@ -1,0 +1,73 @@
+"""`omad tasks`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from omad import tasks
+
+__all__ = ["main"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """List the tasks: agents, sizes, horizon, protocol, anchors and published results."""
+
+    task: Annotated[str | None, tyro.conf.Positional] = None
+    """Show one task (options after ? allowed) instead of the table."""
+    json: bool = False
+    """Print JSON."""
+
+
+def _plain(task: tasks.Task) -> dict[str, object]:
+    return {
+        "name": task.name,
+        "agents": task.n_agents,
+        "obs_dims": task.obs_dims,
+        "act_dims": task.act_dims,
+        "state_dim": task.state_dim,
+        "horizon": task.horizon,
+        "protocol": task.protocol,
+        "anchors": [dict(zip(("policy", "return", "source"), row, strict=True)) for row in task.anchors],
+        "published": [dict(zip(("policy", "return", "std", "source"), row, strict=True)) for row in task.published],
+    }
+
+
+def _sizes(dims: tuple[int, ...]) -> str:
+    return str(dims[0]) if len(set(dims)) == 1 else ",".join(map(str, dims))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the table."""
+    options = tyro.cli(Options, prog="omad tasks", args=list(arguments))
+    chosen = [tasks.find(options.task)] if options.task else list(tasks.TASKS.values())
+    if options.json:
+        sys.stdout.write(json.dumps([_plain(task) for task in chosen], indent=1) + "\n")
+        return 0
+    out = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160)
+    table = Table(title="tasks", caption="`omad tasks NAME` tells a task's protocol and the source of every number")
+    for column in ("task", "agents", "obs", "act", "horizon", "anchors", "published"):
+        table.add_column(column, justify="right" if column in ("agents", "horizon") else "left")
+    for task in chosen:
+        anchors = "; ".join(f"{label} {value:g}" for label, value, _ in task.anchors)
+        published = "; ".join(f"{label} {value:g}" for label, value, _, _ in task.published)
+        table.add_row(
+            task.name, str(task.n_agents), _sizes(task.obs_dims), _sizes(task.act_dims), str(task.horizon),
+            anchors, published,
+        )  # fmt: skip
+    out.print(table)
+    if options.task:
+        out.print(chosen[0].protocol)
+        for label, value, source in chosen[0].anchors:
+            out.print(f"{label}: {value:g} ({source})")
+        for label, value, std, source in chosen[0].published:
+            out.print(f"{label}: {value:g}{'' if std is None else f' ± {std:g}'} ({source})")
+    return 0

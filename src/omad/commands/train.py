@@ -1,0 +1,101 @@
+"""`omad train [ALGO] --task T --preset P ...`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from omad.commands.screen import Watcher, cached_compilation, console
+from omad.presets import RunConfig, resolve
+
+__all__ = ["main", "parse"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Where and how a run is written; these do not change its numbers."""
+
+    run_dir: Path | None = None
+    """New folder of the run; by default one below runs/ named after task, algorithm, preset and time."""
+    compilation_cache: bool = True
+    """Keep compiled programs in the user's cache folder for the next start."""
+
+
+def _value_of(words: list[str], flag: str, default: str) -> str:
+    """The value of a flag that decides the defaults of all others."""
+    for i, word in enumerate(words):
+        if word == flag and i + 1 < len(words):
+            return words[i + 1]
+        if word.startswith(flag + "="):
+            return word.split("=", 1)[1]
+    return default
+
+
+def parse(arguments: Sequence[str], prog: str, options: Any) -> tuple[RunConfig, Any]:
+    """Read `[ALGO] --task T --preset P` first, for they decide the defaults; then every other field.
+
+    Args:
+        arguments: Words of the command line after the command.
+        prog: Name to show in help.
+        options: Default instance of a dataclass with the command's own flags.
+
+    Returns:
+        The resolved configuration, and the options.
+    """
+    words = list(arguments)
+    algorithm = words.pop(0) if words and not words[0].startswith("-") else "omad"
+    task = _value_of(words, "--task", RunConfig.task)
+    base = resolve(task, algorithm, _value_of(words, "--preset", RunConfig.preset))
+    flat = tyro.conf.arg(name="")
+    grouped = dataclasses.make_dataclass(
+        "Arguments",
+        [
+            ("options", Annotated[type(options), flat], dataclasses.field(default=options)),
+            ("run", Annotated[RunConfig, flat], dataclasses.field(default=dataclasses.replace(base, algo=None))),
+            ("algo", Annotated[type(base.algo), flat], dataclasses.field(default=base.algo)),
+        ],
+        frozen=True,
+    )
+    description = (
+        f"Defaults shown are those of algorithm {algorithm}, task {base.task} and preset {base.preset}; "
+        "name another algorithm first, or give --task and --preset, to see theirs."
+    )
+    given: Any = tyro.cli(grouped, prog=prog, description=description, args=words)
+    changed = {
+        f.name: getattr(given.run, f.name)
+        for f in dataclasses.fields(RunConfig)
+        if f.name not in ("task", "algorithm", "preset", "algo") and getattr(given.run, f.name) != getattr(base, f.name)
+    }
+    algo_fields = {f.name: getattr(given.algo, f.name) for f in dataclasses.fields(given.algo)}
+    return resolve(task, algorithm, base.preset, **changed, **algo_fields), given.options
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train from nothing."""
+    config, options = parse(arguments, "omad train [ALGO]", Options())
+    cached_compilation(options.compilation_cache)
+    from omad import api
+
+    out = console()
+    out.print(
+        f"{config.algorithm} on {config.task}, preset {config.preset}, seeds {', '.join(map(str, config.all_seeds))}, "
+        f"{config.total_steps:,} env steps, {config.updates_per_env_step:g} gradient steps per env step"
+    )
+    out.print(api.check_memory(config))
+    with Watcher(out) as watch:
+        result = api.start(config, options.run_dir, watch)
+    return finish(result)
+
+
+def finish(result: Any) -> int:
+    """Say how a run ended; the last line is its folder."""
+    if result.signal is not None:
+        console().print(
+            f"stopped and saved at env step {result.env_steps:,}; continue with: omad resume {result.run_dir}"
+        )
+    console().print(str(result.run_dir))
+    return 0 if result.signal is None else 128 + result.signal

@@ -1,0 +1,1 @@
+"""Diffusion processes that policies sample from."""

@@ -1,0 +1,258 @@
+"""Pictures of one episode of a particle task: an animation, or a sheet of moments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from omad.envs.mpe import AGENT_RADIUS, COVER_RADIUS, World
+
+__all__ = ["episode_gif", "episode_png"]
+
+Colour = tuple[int, int, int]
+
+FIELD = 480
+"""Side of the drawn square, pixels."""
+HEADER = 56
+"""Height of the text above it, pixels."""
+SMOOTH = 3
+"""Pixels are drawn this much finer and then averaged."""
+FRAME_MS, LAST_MS = 100, 1000
+
+PAPER: Colour = (250, 250, 247)
+LINE: Colour = (229, 229, 223)
+EDGE: Colour = (196, 196, 190)
+INK: Colour = (38, 40, 46)
+FAINT: Colour = (112, 115, 122)
+LANDMARK: Colour = (70, 74, 82)
+GOAL: Colour = (34, 153, 84)
+ADVERSARY: Colour = (206, 52, 46)
+TOUCH: Colour = (206, 52, 46)
+AGENTS: tuple[Colour, ...] = (
+    (43, 108, 176),
+    (221, 132, 30),
+    (122, 81, 176),
+    (20, 148, 148),
+    (199, 80, 138),
+    (122, 134, 40),
+    (92, 160, 214),
+    (140, 94, 60),
+    (88, 98, 190),
+    (90, 164, 98),
+)
+
+
+class _Episode(NamedTuple):
+    """An episode as plain arrays; time first."""
+
+    pos: np.ndarray
+    landmarks: np.ndarray
+    goal: int
+    returns: np.ndarray
+    team: int
+    """Index of the first body that learns: 1 where body 0 is the adversary."""
+    extent: float
+    """Half the side of the drawn square, world units."""
+    title: str
+
+
+def episode_gif(
+    worlds: World,
+    rewards: Sequence[float] | np.ndarray | None,
+    path: str | Path,
+    *,
+    title: str = "",
+) -> Path:
+    """Draw an episode as an animated GIF of 10 frames/s, the last one held for a second.
+
+    Agents are coloured discs with the trail of where they were, landmarks are small dark discs. In `spread` a
+    landmark that an agent covers has a white ring, and an agent that touches another a red edge; in
+    `deception` the goal has a green ring and the adversary is red.
+
+    Args:
+        worlds: env states stacked over time, the reset state first.
+        rewards: team rewards, one fewer than states; None to write no return.
+        path: of the file to write; its folder must exist.
+        title: above the picture.
+    """
+    episode = _episode(worlds, rewards, title)
+    frames = [_with_header(_field(episode, time), episode, time) for time in range(len(episode.pos))]
+    palette = _palette(frames)
+    flat = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    path = Path(path)
+    durations = [FRAME_MS] * (len(flat) - 1) + [LAST_MS]
+    flat[0].save(path, format="GIF", save_all=True, append_images=flat[1:], duration=durations, loop=0, disposal=1)
+    return path
+
+
+def episode_png(
+    worlds: World,
+    rewards: Sequence[float] | np.ndarray | None,
+    path: str | Path,
+    *,
+    title: str = "",
+    moments: int = 6,
+    columns: int = 3,
+) -> Path:
+    """Draw evenly spaced moments of an episode, the first and the last among them, as one PNG.
+
+    Args:
+        worlds: env states stacked over time, the reset state first.
+        rewards: team rewards, one fewer than states; None to write no return.
+        path: of the file to write; its folder must exist.
+        title: above the picture.
+        moments: how many pictures; fewer if the episode has fewer states.
+        columns: how many stand in a row.
+    """
+    episode = _episode(worlds, rewards, title)
+    times = sorted({round(t) for t in np.linspace(0, len(episode.pos) - 1, moments)})
+    columns = min(columns, len(times))
+    gap, side = 12, FIELD * 2 // 3
+    rows = -(-len(times) // columns)
+    size = (columns * (side + gap) + gap, HEADER + rows * (side + gap))
+    sheet = Image.new("RGB", size, PAPER)
+    _write_header(sheet, episode, len(episode.pos) - 1, inset=gap)
+    for place, time in enumerate(times):
+        row, column = divmod(place, columns)
+        tile = _field(episode, time).resize((side, side), Image.Resampling.LANCZOS)
+        ImageDraw.Draw(tile).text((10, 8), f"step {time}", FAINT, _font(15))
+        sheet.paste(tile, (gap + column * (side + gap), HEADER + row * (side + gap)))
+    path = Path(path)
+    sheet.save(path, format="PNG", optimize=True)
+    return path
+
+
+def _episode(worlds: World, rewards: Sequence[float] | np.ndarray | None, title: str) -> _Episode:
+    pos = np.asarray(worlds.pos, float)
+    if pos.ndim != 3:
+        raise ValueError(f"States must be stacked over time and of one episode; positions have shape {pos.shape}.")
+    landmarks = np.asarray(worlds.landmarks, float)[0]
+    returns = np.zeros(0)
+    if rewards is not None:
+        returns = np.concatenate([[0.0], np.cumsum(np.asarray(rewards, float))])
+        if len(returns) != len(pos):
+            raise ValueError(f"{len(pos)} states need {len(pos) - 1} rewards, {len(returns) - 1} were given.")
+    # There are as many landmarks as learning agents, so one body more is an adversary.
+    team = pos.shape[1] - len(landmarks)
+    reach = max(float(np.abs(points).max()) for points in (pos, landmarks)) + AGENT_RADIUS
+    return _Episode(
+        pos=pos,
+        landmarks=landmarks,
+        goal=int(np.asarray(worlds.goal).reshape(-1)[0]) if team else -1,
+        returns=returns,
+        team=team,
+        extent=max(1.2, reach + 0.05),
+        title=title,
+    )
+
+
+def _field(episode: _Episode, time: int) -> Image.Image:
+    """The square world at one moment."""
+    size = FIELD * SMOOTH
+    image = Image.new("RGB", (size, size), PAPER)
+    draw = ImageDraw.Draw(image)
+    scale = size / (2 * episode.extent)
+
+    def pixel(point: np.ndarray) -> tuple[float, float]:
+        return size / 2 + scale * float(point[0]), size / 2 - scale * float(point[1])
+
+    def disc(
+        point: np.ndarray, radius: float, fill: Colour | None, edge: Colour | None = None, width: float = 0
+    ) -> None:
+        x, y = pixel(point)
+        r = radius * scale
+        draw.ellipse((x - r, y - r, x + r, y + r), fill, edge, round(width * SMOOTH))
+
+    most = int(episode.extent / 0.5)
+    for tick in 0.5 * np.arange(-most, most + 1):
+        x, y = pixel(np.asarray([tick, tick]))
+        draw.line((x, 0, x, size), LINE, SMOOTH)
+        draw.line((0, y, size, y), LINE, SMOOTH)
+    (left, top), (right, bottom) = pixel(np.asarray([-1, 1])), pixel(np.asarray([1, -1]))
+    draw.rectangle((left, top, right, bottom), outline=EDGE, width=SMOOTH)  # where everything starts
+
+    pos = episode.pos[time]
+    n = len(pos)
+    colours = [_colour(body, episode.team) for body in range(n)]
+    for body in range(n):
+        for t in range(time):
+            fade = 0.18 + 0.5 * (t + 1) / time
+            a, b = pixel(episode.pos[t, body]), pixel(episode.pos[t + 1, body])
+            width = 3 * SMOOTH
+            tint = _mix(PAPER, colours[body], fade)
+            draw.line((*a, *b), tint, width)
+            draw.ellipse((b[0] - width / 2, b[1] - width / 2, b[0] + width / 2, b[1] + width / 2), tint)
+
+    # Discs are translucent, so that what they cover stays visible.
+    layer = image.copy()
+    draw = ImageDraw.Draw(layer)
+    for body in reversed(range(n)):
+        disc(pos[body], AGENT_RADIUS, colours[body])
+    image = Image.blend(image, layer, 0.72)
+    draw = ImageDraw.Draw(image)
+    apart = np.linalg.norm(pos[:, None] - pos[None], axis=-1) + np.eye(n)
+    for body in range(n):
+        touching = episode.team == 0 and apart[body].min() < 2 * AGENT_RADIUS
+        edge = TOUCH if touching else _mix(colours[body], INK, 0.35)
+        disc(pos[body], AGENT_RADIUS, None, edge, 3.0 if touching else 1.5)
+
+    to_agents = np.linalg.norm(episode.landmarks[:, None] - pos[None, episode.team :], axis=-1).min(1)
+    for index in sorted(range(len(episode.landmarks)), key=lambda index: index == episode.goal):
+        mark = episode.landmarks[index]
+        is_goal = index == episode.goal
+        if is_goal:
+            disc(mark, 0.13, None, GOAL, 4.0)
+        elif to_agents[index] < COVER_RADIUS and episode.team == 0:
+            disc(mark, 0.085, None, PAPER, 2.0)
+        disc(mark, 0.08 if episode.team else 0.05, GOAL if is_goal else LANDMARK, PAPER, 1.5)
+    return image.resize((FIELD, FIELD), Image.Resampling.LANCZOS)
+
+
+def _with_header(field: Image.Image, episode: _Episode, time: int) -> Image.Image:
+    image = Image.new("RGB", (FIELD, FIELD + HEADER), PAPER)
+    image.paste(field, (0, HEADER))
+    _write_header(image, episode, time, inset=14)
+    return image
+
+
+def _write_header(image: Image.Image, episode: _Episode, time: int, inset: int) -> None:
+    draw = ImageDraw.Draw(image)
+    last = len(episode.pos) - 1
+    clock = f"step {time} of {last}  ({time * 0.1:.1f} s)"
+    value = f"return {episode.returns[time]:.1f}" if len(episode.returns) else ""
+    draw.text((inset, 8), episode.title, INK, _font(18))
+    draw.text((inset, 32), clock, FAINT, _font(14))
+    draw.text((image.width - inset, 32), value, INK, _font(14), anchor="ra")
+    draw.line((0, HEADER - 1, image.width, HEADER - 1), EDGE)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _colour(body: int, team: int) -> Colour:
+    return ADVERSARY if body < team else AGENTS[(body - team) % len(AGENTS)]
+
+
+def _palette(frames: Sequence[Image.Image]) -> Image.Image:
+    """One palette for all frames, so that colours do not flicker, with room for every flat colour."""
+    some = [frames[round(t)] for t in np.linspace(0, len(frames) - 1, 4)]
+    width, height = frames[0].size
+    swatches = (ADVERSARY, GOAL, INK, LANDMARK, FAINT, *AGENTS)
+    sheet = Image.new("RGB", (width, height * len(some) + 40 * len(swatches)), PAPER)
+    for place, frame in enumerate(some):
+        sheet.paste(frame, (0, place * height))
+    for place, colour in enumerate(swatches):
+        top = height * len(some) + 40 * place
+        sheet.paste(colour, (0, top, width, top + 40))
+    return sheet.quantize(255, dither=Image.Dither.NONE)
+
+
+def _mix(one: Colour, other: Colour, share: float) -> Colour:
+    """The colour that is `share` of the way from one to the other."""
+    r, g, b = (round(a + share * (c - a)) for a, c in zip(one, other, strict=True))
+    return r, g, b

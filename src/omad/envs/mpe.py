@@ -1,0 +1,374 @@
+"""Two multi-agent particle tasks: cooperative navigation (`spread`), physical deception (`deception`).
+
+The tasks of Lowe et al. 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments"
+(arXiv 1706.02275), with the numbers of `simple_spread_v3` and `simple_adversary_v3` in the `mpe2` package,
+against which every step is tested. Positions are in world units (agents and landmarks start in [-1, 1]^2),
+one step is 0.1 s, an episode is truncated after 25 steps and never terminates.
+
+Differences from `mpe2`:
+
+- the reward is one number, the sum over the team (all agents of `spread`, the good agents of `deception`);
+- the adversary of `deception` belongs to the env and follows a script;
+- two agents at exactly the same place exert no force on each other (`mpe2` divides by zero);
+- observations keep the precision of the state (`mpe2` casts them to float32);
+- the random number generator is that of JAX, so equal seeds do not give equal episodes;
+- an optional two-number action, the thrust itself (`xy=True`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from omad import tasks
+from omad.envs import adapt
+from omad.types import EnvSpec, JaxEnv, Observation, Outcome
+
+__all__ = [
+    "ADVERSARIES",
+    "World",
+    "contact_force",
+    "deception",
+    "deception_distances",
+    "deception_observe",
+    "distance",
+    "move",
+    "pursue",
+    "spread",
+    "spread_observe",
+    "spread_terms",
+    "thrust_of",
+]
+
+DT = 0.1
+DAMPING = 0.25
+THRUST = 5.0
+CONTACT_FORCE = 100.0
+CONTACT_MARGIN = 1e-3
+AGENT_RADIUS = 0.15
+COVER_RADIUS = 0.1
+
+
+class World(eqx.Module):
+    """The env state of both tasks."""
+
+    pos: Float[Array, "*b body 2"]
+    """Positions of the agents; in `deception` row 0 is the adversary."""
+    vel: Float[Array, "*b body 2"]
+    """Velocities, units/s."""
+    landmarks: Float[Array, "*b landmark 2"]
+    goal: Int[Array, "*b"]
+    """Index of the goal landmark; always 0 in `spread`, where it means nothing."""
+    time: Int[Array, "*b"]
+    """Steps done in this episode."""
+
+
+Adversary = Callable[[World, Key[Array, ""]], Float[Array, " act"]]
+"""(world before the step, key) -> five-number action in [0, 1]; the adversary is body 0."""
+
+
+def distance(delta: Float[Array, "*b 2"]) -> Float[Array, "*b"]:
+    """Euclidean length with gradient 0, not infinity, at length 0."""
+    square = jnp.sum(jnp.square(delta), -1)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+
+
+def thrust_of(action: Float[Array, "*b act"]) -> Float[Array, "*b 2"]:
+    """Thrust in [-1, 1]^2 from the five numbers (nothing, left, right, down, up).
+
+    Two numbers are the thrust already. The difference is taken in float32, since the actions of `mpe2` are
+    float32.
+    """
+    if action.shape[-1] == 2:
+        return action
+    single = action.astype(jnp.float32)
+    return (single[..., 2::2] - single[..., 1::2]).astype(action.dtype)
+
+
+def contact_force(pos: Float[Array, "body 2"], radius: float) -> Float[Array, "body 2"]:
+    """Sum of the soft repulsions on each of some equal discs, in units of force (mass is 1)."""
+    delta = pos[:, None, :] - pos[None, :, :]
+    gap = distance(delta)
+    depth = CONTACT_MARGIN * jnp.logaddexp(0.0, -(gap - 2 * radius) / CONTACT_MARGIN)
+    # Delta is 0 on the diagonal, so that no disc repels itself; there the divisor must only not be 0.
+    return CONTACT_FORCE * jnp.sum(delta * (depth / jnp.where(gap > 0, gap, 1))[..., None], 1)
+
+
+def move(world: World, thrust: Float[Array, "body 2"], *, radius: float | None = None, dynamics: str = "v3") -> World:
+    """One step of physics.
+
+    Args:
+        world: the state before the step.
+        thrust: in [-1, 1]^2, five units of force at 1.
+        radius: of the discs that repel each other; None where bodies pass through each other.
+        dynamics: `v3` moves the bodies by their old velocity, `v2` by their new one.
+    """
+    force = THRUST * thrust
+    if radius is not None:
+        force = force + contact_force(world.pos, radius)
+    vel = (1 - DAMPING) * world.vel + DT * force
+    pos = world.pos + DT * (world.vel if dynamics == "v3" else vel)
+    return World(pos, vel, world.landmarks, world.goal, world.time + 1)
+
+
+def pursue(
+    pos: Float[Array, "*b 2"],
+    vel: Float[Array, "*b 2"],
+    target: Float[Array, "*b 2"],
+    kp: float = 8.0,
+    kd: float = 2.0,
+) -> Float[Array, "*b 2"]:
+    """Thrust of a proportional-derivative controller; its default gains suit `v3` dynamics."""
+    return jnp.clip(kp * (target - pos) - kd * vel, -1, 1)
+
+
+def _others(pos: Float[Array, "body 2"]) -> Float[Array, "body other_2"]:
+    """Positions of all other bodies relative to each body, flattened in the bodies' order."""
+    n = pos.shape[0]
+    delta = (pos[None, :, :] - pos[:, None, :]).reshape(n * n, 2)
+    # Rows of the flat matrix off its diagonal: drop entry 0, then every (n+1)th.
+    return delta[1:].reshape(n - 1, n + 1, 2)[:, :-1].reshape(n, 2 * (n - 1))
+
+
+def _relative(points: Float[Array, "point 2"], pos: Float[Array, "body 2"]) -> Float[Array, "body point_2"]:
+    """Positions of all points relative to each body, flattened."""
+    return (points[None, :, :] - pos[:, None, :]).reshape(pos.shape[0], -1)
+
+
+# Cooperative navigation
+
+
+def spread_observe(world: World) -> Float[Array, "agent obs"]:
+    """Observations of `spread`.
+
+    Own velocity, own position, landmarks and other agents relative to oneself, the others' silent messages
+    (zeros).
+    """
+    others = _others(world.pos)
+    silence = jnp.zeros_like(others)
+    return jnp.concatenate([world.vel, world.pos, _relative(world.landmarks, world.pos), others, silence], axis=1)
+
+
+def spread_terms(world: World) -> tuple[Float[Array, ""], Float[Array, " agent"], Float[Array, ""]]:
+    """What the reward of `spread` is made of.
+
+    Returns:
+        G, minus the sum over landmarks of the distance to the nearest agent; how many others each agent
+        touches (closer than two radii); how many landmarks have an agent within 0.1.
+    """
+    nearest = distance(world.landmarks[:, None, :] - world.pos[None, :, :]).min(1)
+    apart = distance(world.pos[:, None, :] - world.pos[None, :, :])
+    touches = (apart < 2 * AGENT_RADIUS) & ~jnp.eye(world.pos.shape[0], dtype=bool)
+    return -nearest.sum(), touches.sum(1).astype(float), (nearest < COVER_RADIUS).sum().astype(float)
+
+
+def spread(
+    n_agents: int = 3,
+    *,
+    local_ratio: float = 0.5,
+    horizon: int = 25,
+    dynamics: str = "v3",
+    xy: bool = False,
+    state: bool = False,
+) -> JaxEnv:
+    """Cooperative navigation: N agents cover N landmarks and should not touch.
+
+    Team reward of a step: the sum over agents i of (1 - r) G - r C_i, where r is `local_ratio`, G minus the
+    sum over landmarks of the distance to the nearest agent, and C_i the number of other agents that i
+    touches. That an agent does not touch itself makes returns incomparable with PettingZoo before 1.22.4,
+    which counted it.
+
+    Per-step info: `global` (G), `collisions` (sum of C_i, so each touching pair counts twice), `covered_end`
+    (landmarks with an agent within 0.1 at the last step of the episode, 0 before).
+
+    Args:
+        n_agents: 2 to 10 agents, and as many landmarks.
+        local_ratio: weight of the agents' own collisions.
+        horizon: steps in an episode.
+        dynamics: `v3` or `v2`, see `move`.
+        xy: act by two numbers, the thrust, and not by five.
+        state: give critics the concatenated observations as the global state.
+    """
+    name = f"mpe/spread-{n_agents}{'-xy' if xy else ''}"
+    options = {"local_ratio": local_ratio, "horizon": horizon, "dynamics": dynamics, "state": state}
+    task = tasks.find(tasks.spell(name, options))
+    spec = EnvSpec(
+        name=task.name,
+        obs_dims=task.obs_dims,
+        act_dims=task.act_dims,
+        state_dim=task.state_dim,
+        horizon=horizon,
+        info_keys=("global", "collisions", "covered_end"),
+    )
+
+    def observe(world: World) -> Observation:
+        obs = spread_observe(world)
+        return Observation(obs, obs.reshape(-1)[: spec.state_dim])
+
+    def reset(key: Key[Array, ""]) -> tuple[World, Observation]:
+        world = _place(key, n_agents, n_agents)
+        return world, observe(world)
+
+    def step(world: World, action: Float[Array, "agent act"], key: Key[Array, ""]) -> tuple[World, Outcome]:
+        del key
+        world = move(world, thrust_of(action), radius=AGENT_RADIUS, dynamics=dynamics)
+        near, touches, covered = spread_terms(world)
+        truncated = world.time >= horizon
+        outcome = Outcome(
+            next=observe(world),
+            reward=jnp.sum((1 - local_ratio) * near - local_ratio * touches),
+            terminated=jnp.zeros_like(truncated),
+            truncated=truncated,
+            info={
+                "global": near,
+                "collisions": touches.sum(),
+                "covered_end": jnp.where(truncated, covered, 0),
+            },
+        )
+        return world, outcome
+
+    return adapt.rescale(JaxEnv(spec, reset, step), *_box(n_agents, xy))
+
+
+# Physical deception
+
+
+def deception_observe(world: World) -> tuple[Float[Array, "agent obs"], Float[Array, " adversary_obs"]]:
+    """Observations of the good agents and of the adversary.
+
+    A good agent sees the goal, the landmarks and the other bodies (the adversary first), all relative to
+    itself; the adversary the same without the goal. Nobody sees an absolute position or a velocity.
+    """
+    seen = jnp.concatenate([_relative(world.landmarks, world.pos), _others(world.pos)], axis=1)
+    goal = world.landmarks[world.goal][None, :] - world.pos[1:]
+    return jnp.concatenate([goal, seen[1:]], axis=1), seen[0]
+
+
+def deception_distances(world: World) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Distance to the goal of the adversary and of the nearest good agent."""
+    to_goal = distance(world.landmarks[world.goal][None, :] - world.pos)
+    return to_goal[0], to_goal[1:].min()
+
+
+def _random(world: World, key: Key[Array, ""]) -> Float[Array, " act"]:
+    return jax.random.uniform(key, (5,), world.pos.dtype)
+
+
+def _static(world: World, key: Key[Array, ""]) -> Float[Array, " act"]:
+    del key
+    return jnp.zeros((5,), world.pos.dtype)
+
+
+def _to(world: World, target: Float[Array, " xy"]) -> Float[Array, " act"]:
+    thrust = pursue(world.pos[0], world.vel[0], target)
+    pushes = jnp.stack([-thrust, thrust], 1).reshape(4)  # left, right, down, up
+    return jnp.concatenate([jnp.zeros((1,), thrust.dtype), jnp.maximum(pushes, 0)])
+
+
+def _landmark_mean(world: World, key: Key[Array, ""]) -> Float[Array, " act"]:
+    del key
+    return _to(world, world.landmarks.mean(0))
+
+
+def _follower(world: World, key: Key[Array, ""]) -> Float[Array, " act"]:
+    del key
+    held = distance(world.landmarks[:, None, :] - world.pos[None, 1:, :]).min(1)
+    return _to(world, world.landmarks[jnp.argmin(held)])
+
+
+ADVERSARIES: dict[str, Adversary] = {
+    "random": _random,
+    "static": _static,
+    "landmark_mean": _landmark_mean,
+    "follower": _follower,
+}
+"""The adversary's scripts: uniform in [0, 1]^5; no thrust; steers to the mean of the landmarks; steers to the
+landmark that a good agent is closest to."""
+
+
+def deception(
+    n_good: int = 2,
+    *,
+    adversary: str | Adversary = "random",
+    horizon: int = 25,
+    dynamics: str = "v3",
+    xy: bool = False,
+    state: bool = False,
+) -> JaxEnv:
+    """Physical deception: good agents know which of N landmarks is the goal, an adversary watches them.
+
+    The team is the good agents. Team reward of a step: N times (the adversary's distance to the goal minus
+    that of the nearest good agent), the sum of the good agents' equal rewards. Bodies pass through each
+    other.
+
+    Per-step info: `adversary_distance`, `team_distance` (of the nearest good agent), both to the goal.
+
+    Args:
+        n_good: 1 to 6 good agents, and as many landmarks.
+        adversary: a key of `ADVERSARIES`, or a function (world, key) -> five-number action in [0, 1].
+        horizon: steps in an episode.
+        dynamics: `v3` or `v2`, see `move`.
+        xy: the good agents act by two numbers, the thrust, and not by five.
+        state: give critics a global state: the good agents' observations, then the adversary's.
+    """
+    script = adversary if callable(adversary) else ADVERSARIES.get(adversary, _random)
+    label = "random" if callable(adversary) else adversary
+    name = f"mpe/deception-{n_good}{'-xy' if xy else ''}"
+    options = {"adversary": label, "horizon": horizon, "dynamics": dynamics, "state": state}
+    task = tasks.find(tasks.spell(name, options))
+    if callable(adversary):
+        title = getattr(adversary, "__name__", type(adversary).__name__)
+        task = dataclasses.replace(task, name=tasks.spell(name, options | {"adversary": title}))
+    spec = EnvSpec(
+        name=task.name,
+        obs_dims=task.obs_dims,
+        act_dims=task.act_dims,
+        state_dim=task.state_dim,
+        horizon=horizon,
+        info_keys=("adversary_distance", "team_distance"),
+    )
+
+    def observe(world: World) -> Observation:
+        good, bad = deception_observe(world)
+        return Observation(good, jnp.concatenate([good.reshape(-1), bad])[: spec.state_dim])
+
+    def reset(key: Key[Array, ""]) -> tuple[World, Observation]:
+        goal_key, place_key = jax.random.split(key)
+        world = _place(place_key, n_good + 1, n_good)
+        goal = jax.random.randint(goal_key, (), 0, n_good, dtype=world.goal.dtype)
+        world = dataclasses.replace(world, goal=goal)
+        return world, observe(world)
+
+    def step(world: World, action: Float[Array, "agent act"], key: Key[Array, ""]) -> tuple[World, Outcome]:
+        thrust = jnp.concatenate([thrust_of(script(world, key))[None, :], thrust_of(action)])
+        world = move(world, thrust, dynamics=dynamics)
+        bad, good = deception_distances(world)
+        truncated = world.time >= horizon
+        outcome = Outcome(
+            next=observe(world),
+            reward=n_good * (bad - good),
+            terminated=jnp.zeros_like(truncated),
+            truncated=truncated,
+            info={"adversary_distance": bad, "team_distance": good},
+        )
+        return world, outcome
+
+    return adapt.rescale(JaxEnv(spec, reset, step), *_box(n_good, xy))
+
+
+def _place(key: Key[Array, ""], n_bodies: int, n_landmarks: int) -> World:
+    """Everything at rest, uniformly in [-1, 1]^2."""
+    points = jax.random.uniform(key, (n_bodies + n_landmarks, 2), minval=-1, maxval=1)
+    pos = points[:n_bodies]
+    zero = jnp.zeros((), jnp.int32)
+    return World(pos, jnp.zeros_like(pos), points[n_bodies:], zero, zero)
+
+
+def _box(n_agents: int, xy: bool) -> tuple[list[float], list[float]]:
+    """The agents' action limits."""
+    return [-1.0 if xy else 0.0] * n_agents, [1.0] * n_agents

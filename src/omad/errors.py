@@ -1,0 +1,13 @@
+"""Errors that are the user's to mend; the command line prints them as one sentence and exits with 2."""
+
+from __future__ import annotations
+
+__all__ = ["NonFinite", "Refused"]
+
+
+class Refused(ValueError):
+    """What was given cannot be done; the message says what was given, what is allowed and what to do."""
+
+
+class NonFinite(RuntimeError):
+    """Training met a number that is not finite; the message names run, step and metric."""

@@ -1,0 +1,152 @@
+"""The fused loop: act, step, add, sample and update inside one compiled loop, vmapped over seeds.
+
+`chunk(carry, seeds, start, count)` runs `count` vector steps from number `start`. Both counters are traced but not
+batched, so one compilation serves every chunk length, every cadence stays a real branch under the `vmap` over
+seeds, and the result does not depend on how a run is cut into chunks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from omad import buffer
+from omad.keys import Stream, run_key, stream
+from omad.tree import all_finite
+from omad.types import Algorithm, EnvState, JaxEnv, Learner, Mean, Metrics, Observation, Step
+
+__all__ = ["Carry", "Fused", "LoopConfig", "make"]
+
+RETURN = "train/return"
+"""Undiscounted team return of the episodes that ended while training."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """Sizes of the training loop."""
+
+    n_envs: int
+    updates_per_step: int
+    batch_size: int
+    buffer_rows: int
+    warmup_rows: int
+
+
+class Carry(eqx.Module):
+    """Everything that training changes; leaves lead with a seed axis outside the loop."""
+
+    learner: Learner
+    ring: Step
+    env_state: EnvState
+    observation: Observation
+    episode_return: Float[Array, "*s env"]
+    """Undiscounted team return of the running episodes."""
+    sums: Metrics
+    """Metrics since they were last read."""
+
+
+class Fused(NamedTuple):
+    """The compiled loop of one run."""
+
+    init: Any
+    """(seeds) -> carry."""
+    chunk: Any
+    """(carry, seeds, start, count) -> carry; the given carry is donated."""
+    warm: Any
+    """The same with uniform random actions and no updates, for the first `warmup_rows` vector steps."""
+    healthy: Any
+    """(carry) -> one flag a seed: learner and metrics are finite."""
+
+
+def make(algorithm: Algorithm, env: JaxEnv, config: LoopConfig) -> Fused:
+    """Compile nothing yet; everything static is captured here."""
+    spec = env.spec
+    mask = spec.act_mask
+    names = (*algorithm.metrics, RETURN)
+
+    def no_metrics() -> Metrics:
+        return {name: Mean(jnp.zeros(()), jnp.zeros(())) for name in names}
+
+    def reset(key: Key[Array, ""]) -> tuple[EnvState, Observation]:
+        return jax.vmap(env.reset)(jax.random.split(key, config.n_envs))
+
+    def init(seed: Int[Array, ""]) -> Carry:
+        root = run_key(seed)
+        env_state, observation = reset(stream(root, Stream.RESET, 0))
+        return Carry(
+            learner=algorithm.init(stream(root, Stream.INIT, 0)),
+            ring=buffer.make(spec, config.buffer_rows, config.n_envs),
+            env_state=env_state,
+            observation=observation,
+            episode_return=jnp.zeros(config.n_envs),
+            sums=no_metrics(),
+        )
+
+    def interact(carry: Carry, root: Key[Array, ""], step: Int[Array, ""], learn: bool) -> Carry:
+        """One step of every env: act, step, add, reset what ended."""
+        seen = carry.observation
+        act_key = stream(root, Stream.ACT, step)
+        if learn:
+            action = algorithm.act(algorithm.policy(carry.learner), seen.obs, act_key, True)
+        else:
+            action = mask * jax.random.uniform(act_key, (config.n_envs, *mask.shape), minval=-1.0)
+        env_keys = jax.random.split(stream(root, Stream.ENV, step), config.n_envs)
+        env_state, outcome = jax.vmap(env.step)(carry.env_state, action, env_keys)
+        transition = Step(
+            seen.obs, seen.state, action, outcome.reward, outcome.terminated, outcome.truncated,
+            outcome.next.obs, outcome.next.state,
+        )  # fmt: skip
+        over = outcome.terminated | outcome.truncated
+        returns = carry.episode_return + outcome.reward
+        fresh = reset(stream(root, Stream.RESET, step + 1))
+
+        def pick(new: Array, old: Array) -> Array:
+            return jnp.where(over.reshape(over.shape + (1,) * (new.ndim - 1)), new, old)
+
+        env_state, observation = jax.tree.map(pick, fresh, (env_state, outcome.next))
+        ended = over.sum().astype(float)
+        finished = Mean(jnp.sum(jnp.where(over, returns, 0.0)), ended)
+        return Carry(
+            learner=carry.learner,
+            ring=buffer.add(carry.ring, transition, step),
+            env_state=env_state,
+            observation=observation,
+            episode_return=jnp.where(over, 0.0, returns),
+            sums=carry.sums | {RETURN: carry.sums[RETURN] + finished},
+        )
+
+    def learn_once(carry: Carry, root: Key[Array, ""], step: Int[Array, ""], i: Int[Array, ""]) -> Carry:
+        """One gradient step on a fresh batch."""
+        count = (step - config.warmup_rows) * config.updates_per_step + i + 1
+        sample_key = stream(root, Stream.SAMPLE, count)
+        batch = buffer.sample(carry.ring, step + 1, sample_key, config.batch_size, algorithm.gamma, algorithm.n_step)
+        learner, metrics = algorithm.update(carry.learner, batch, stream(root, Stream.UPDATE, count), count)
+        sums = {name: total + metrics[name] if name in metrics else total for name, total in carry.sums.items()}
+        return eqx.tree_at(lambda c: (c.learner, c.sums), carry, (learner, sums))
+
+    def run(carry: Carry, seed: Int[Array, ""], start: Int[Array, ""], count: Int[Array, ""], learn: bool) -> Carry:
+        root = run_key(seed)
+
+        def vector_step(step: Int[Array, ""], carry: Carry) -> Carry:
+            carry = interact(carry, root, step, learn)
+            if not learn:
+                return carry
+            return jax.lax.fori_loop(0, config.updates_per_step, lambda i, c: learn_once(c, root, step, i), carry)
+
+        return jax.lax.fori_loop(start, start + count, vector_step, carry)
+
+    def over_seeds(learn: bool) -> Any:
+        def loop(carry: Carry, seeds: Int[Array, " seed"], start: Array, count: Array) -> Carry:
+            return jax.vmap(lambda c, s: run(c, s, start, count, learn))(carry, seeds)
+
+        return jax.jit(loop, donate_argnums=0)
+
+    def healthy(carry: Carry) -> Bool[Array, " seed"]:
+        return jax.vmap(lambda c: all_finite((c.learner, c.sums)))(carry)
+
+    return Fused(jax.jit(jax.vmap(init)), over_seeds(True), over_seeds(False), jax.jit(healthy))

@@ -1,0 +1,397 @@
+"""Train, record, evaluate, save; stop on signals and on numbers that are not finite.
+
+Which chunk of the compiled loop runs when is decided here, and never changes a result: metrics add up inside the
+carry, so a run that was cut anywhere and resumed writes the same lines as one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from omad import buffer, envs
+from omad.algos import make as make_algorithm
+from omad.errors import NonFinite, Refused
+from omad.evaluate import make_evaluate
+from omad.loop import fused
+from omad.presets import RunConfig
+from omad.runs import RunFolder
+from omad.types import Algorithm, JaxEnv, Mean, is_mean
+
+__all__ = ["Progress", "Result", "Session", "build", "continue_run", "forecast"]
+
+_PIECE_S = 1.0
+"""Aim for compiled calls of about this length, so that progress is live and signals are answered soon."""
+
+
+class Progress(NamedTuple):
+    """What a watcher is told after every compiled call."""
+
+    env_steps: int
+    total_steps: int
+    steps_per_s: float
+    """Env steps of one seed per second, evaluations and checkpoints left out."""
+    updates_per_s: float
+    """Gradient steps per second, all seeds together."""
+    seconds_left: float
+    last: dict[str, float]
+    """Newest metrics and evaluation, averaged over seeds."""
+    event: str
+    """`compile`, `run`, `log`, `eval` or `save`: what has just been done (or, for `compile`, begins)."""
+
+
+class Result(NamedTuple):
+    """How a run ended."""
+
+    run_dir: Path
+    env_steps: int
+    signal: int | None
+    """The signal that stopped it early, if one did."""
+
+
+class Built(NamedTuple):
+    """The parts of a run, made from its configuration."""
+
+    env: JaxEnv
+    algorithm: Algorithm
+    loop: fused.Fused
+    sampled: Callable[..., Any]
+    noise_free: Callable[..., Any]
+
+
+def build(config: RunConfig) -> Built:
+    """Everything a run needs; nothing is compiled or allocated yet."""
+    env = envs.make(config.task)
+    algorithm = make_algorithm(config.algo, env.spec)
+    loop = fused.make(
+        algorithm,
+        env,
+        fused.LoopConfig(
+            n_envs=config.n_envs,
+            updates_per_step=config.updates_per_step,
+            batch_size=config.batch_size,
+            buffer_rows=buffer.rows_for(config.buffer_size, config.n_envs),
+            warmup_rows=config.warmup_rows,
+        ),
+    )
+    evaluate = [make_evaluate(algorithm, env, config.eval_episodes, explore) for explore in (True, False)]
+    return Built(env, algorithm, loop, *evaluate)
+
+
+def forecast(config: RunConfig, built: Built) -> dict[str, float]:
+    """Memory that a run will take, in MiB, from shapes alone: `buffer`, `learner`, `work`, `total`.
+
+    `work` is what one gradient step keeps for its backward pass, taken as the matrix products of the update with one
+    float each per multiply-add chain; it is an upper estimate.
+    """
+    rows = buffer.rows_for(config.buffer_size, config.n_envs)
+    learner = jax.eval_shape(built.algorithm.init, jax.eval_shape(lambda: jax.random.key(0)))
+    mib = {
+        "buffer": buffer.n_bytes(built.env.spec, rows, config.n_envs) * config.seeds / 2**20,
+        "learner": sum(v.size * v.dtype.itemsize for v in jax.tree.leaves(learner)) * config.seeds / 2**20,
+        "work": 64.0
+        + 4.0 * config.seeds * _activations(config.algo, built.env.spec.n_agents, config.batch_size) / 2**20,
+    }
+    return mib | {"total": sum(mib.values())}
+
+
+def _activations(algo: Any, n_agents: int, batch: int) -> float:
+    """Hidden activations of an update, in floats, for any algorithm with the usual field names."""
+    steps = getattr(algo, "denoising_steps", 1)
+    actors = n_agents * batch * steps * getattr(algo, "actor_width", 0) * getattr(algo, "actor_layers", 0)
+    critics = 4 * batch * getattr(algo, "critic_width", 0) * (getattr(algo, "critic_layers", 0) + 1)
+    return 4.0 * (actors + critics)
+
+
+class Session:
+    """One process's work on a run: from nothing, or from the newest good checkpoint, to the end or a stop."""
+
+    def __init__(
+        self, run: RunFolder, built: Built, watch: Callable[[Progress], None], stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.run, self.built, self.watch, self.stop = run, built, watch, stop
+        self.config = config = run.config
+        self.seeds = jnp.asarray(config.all_seeds, jnp.int32)
+        self.row = 0
+        self.last: dict[str, float] = {}
+        self.stop_signal: int | None = None
+        self._rate = 0.0
+        """Vector steps per second of the compiled loop."""
+        self._piece = {False: 16, True: 2}
+        self._calls = {False: 0, True: 0}
+        self._board: dict[int, Any] = {}
+        self._saved = False
+        self.carry: fused.Carry
+
+    # ------------------------------------------------------------ start
+
+    def begin(self) -> None:
+        """A fresh carry."""
+        self.carry = self.built.loop.init(self.seeds)
+
+    def restore(self) -> list[str]:
+        """Continue from the newest checkpoint that is whole; damaged ones are removed.
+
+        Returns:
+            One sentence for every checkpoint that had to be passed over.
+
+        Raises:
+            Refused: All checkpoints are damaged.
+        """
+        passed: list[str] = []
+        shapes = jax.eval_shape(self.built.loop.init, self.seeds)
+        found = self.run.checkpoints()
+        for checkpoint in found:
+            try:
+                rest = checkpoint.restore("rest", shapes)
+            except Refused as error:
+                passed.append(f"{error}; falling back to the one before.")
+                continue
+            self.run.rewind(checkpoint)
+            self.carry, self.row = rest, checkpoint.row
+            break
+        else:
+            if found:
+                raise Refused(
+                    f"No checkpoint of {self.run.path} can be read: {passed[-1]} Start a new run with "
+                    "the configuration in config.json."
+                )
+            # Killed before its first checkpoint: the run begins again, from nothing, in the same folder.
+            self.run.rewind(None)
+            self.begin()
+        for checkpoint in found:
+            if checkpoint.index["row"] > self.row:
+                self.run.discard(checkpoint)
+        return passed
+
+    # ------------------------------------------------------------ the run
+
+    def go(self) -> Result:
+        """Work until the end or a signal. Saves before it returns.
+
+        Raises:
+            NonFinite: A metric or parameter is not finite; the last good checkpoint stands.
+        """
+        config = self.config
+        rows = {name: max(1, -(-getattr(config, name) // config.n_envs)) for name in _PERIODS}
+        total = config.total_rows
+        with _signals(self._on_signal), contextlib.ExitStack() as stack:
+            stack.callback(self._close_boards)
+            while self.row < total and not self._stopping():
+                self._saved = False
+                self._advance(min(*((self.row // p + 1) * p for p in rows.values()), total))
+                done = self.row == total
+                at = {name: done or self.row % period == 0 for name, period in rows.items()}
+                if at["log_every"]:
+                    self._log()
+                if at["eval_every"] and self.row > config.warmup_rows:
+                    self._evaluate()
+                if at["save_every"]:
+                    self._save()
+            if self.row < total and not self._saved:
+                self._save()
+        return Result(self.run.path, self.env_steps, self.stop_signal if self.row < total else None)
+
+    def _stopping(self) -> bool:
+        return self.stop_signal is not None or self.stop()
+
+    @property
+    def env_steps(self) -> int:
+        """Env steps of each seed so far."""
+        return self.row * self.config.n_envs
+
+    def _advance(self, until: int) -> None:
+        """Vector steps up to row `until`, in calls of about a second, unless a signal comes first."""
+        warm = self.config.warmup_rows
+        while self.row < until and not self._stopping():
+            learn = self.row >= warm
+            step = self.built.loop.chunk if learn else self.built.loop.warm
+            count = min(self._piece[learn], (until if learn else min(until, warm)) - self.row)
+            if not self._calls[learn]:
+                self._tell("compile")
+            started = time.perf_counter()
+            self.carry = step(self.carry, self.seeds, jnp.int32(self.row), jnp.int32(count))
+            self._check()
+            elapsed = time.perf_counter() - started
+            self._calls[learn] += 1
+            self.row += count
+            if self._calls[learn] > 1:  # the first call compiles
+                rate = count / elapsed
+                self._piece[learn] = max(1, min(int(rate * _PIECE_S), 4 * self._piece[learn]))
+                if learn:
+                    self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
+            self._tell("run")
+
+    def _check(self) -> None:
+        """Stop at the first chunk that leaves something non-finite behind."""
+        healthy = np.asarray(self.built.loop.healthy(self.carry))
+        if healthy.all():
+            return
+        place = int(np.argmin(healthy))
+        wrong = [k for k, v in self.carry.sums.items() if not np.isfinite(np.asarray(v.total)[place])]
+        found = self.run.checkpoints()
+        kept = f"the last good checkpoint is {found[0].folder}" if found else "there was no checkpoint yet"
+        raise NonFinite(
+            f"{self.run.path}: seed {self.config.all_seeds[place]} met a non-finite number after env step "
+            f"{self.env_steps}, first seen in {', '.join(wrong) or 'the parameters'}; {kept}. "
+            "Lower the learning rates, or look at critic/target_edge_mass and raise --v-max."
+        )
+
+    def _tell(self, event: str) -> None:
+        config = self.config
+        learning_rows = config.total_rows - max(self.row, config.warmup_rows)
+        self.watch(
+            Progress(
+                env_steps=self.env_steps,
+                total_steps=config.total_rows * config.n_envs,
+                steps_per_s=self._rate * config.n_envs,
+                updates_per_s=self._rate * config.updates_per_step * config.seeds,
+                seconds_left=learning_rows / self._rate if self._rate else float("nan"),
+                last=self.last,
+                event=event,
+            )
+        )
+
+    # ------------------------------------------------------------ records
+
+    def _record(self, name: str, line: dict[str, Any], values: dict[str, float]) -> None:
+        """One line of a seed, and its numbers on the board."""
+        self.run.write(name, line)
+        board = self._boards()[line["seed"]]
+        for key, value in values.items():
+            board.add_scalar(key, value, line["step"])
+
+    def _log(self) -> None:
+        """Write the metrics since the last line and start anew."""
+        sums = jax.device_get(self.carry.sums)
+        zeros = jax.tree.map(jnp.zeros_like, self.carry.sums)
+        self.carry = eqx.tree_at(lambda c: c.sums, self.carry, zeros)
+        learned = max(0, self.row - self.config.warmup_rows) * self.config.updates_per_step
+        for i, seed in enumerate(self.config.all_seeds):
+            values = {
+                name: float(mean.total[i] / mean.weight[i])
+                for name, mean in sums.items()
+                if isinstance(mean, Mean) and mean.weight[i] > 0
+            }
+            timing = {
+                "time/steps_per_s": self._rate * self.config.n_envs,
+                "time/unix_s": time.time(),
+            }
+            line = {"step": self.env_steps, "seed": seed, "gradient_steps": learned} | values | timing
+            self._record("metrics.jsonl", line, values | timing)
+        self.last |= {
+            name: float(np.sum(mean.total) / np.sum(mean.weight))
+            for name, mean in sums.items()
+            if is_mean(mean) and np.sum(mean.weight) > 0
+        }
+        self.run.flush()
+        self._tell("log")
+
+    def _evaluate(self) -> None:
+        """Evaluate every seed's policy with sampled and with noise-free actions."""
+        policy = self.built.algorithm.policy(self.carry.learner)
+        for kind, function in (("sampled", self.built.sampled), ("noise_free", self.built.noise_free)):
+            episodes = jax.device_get(function(policy, jnp.int32(self.config.eval_seed), jnp.int32(self.row)))
+            label = "eval" if kind == "sampled" else "eval_noise_free"
+            for i, seed in enumerate(self.config.all_seeds):
+                returns = episodes.returns[i]
+                line = {"step": self.env_steps, "seed": seed, "actions": kind, "eval_seed": self.config.eval_seed}
+                values = {f"{label}/return": float(returns.mean())} | {
+                    f"{label}/{name}": float(total[i].mean()) for name, total in episodes.info.items()
+                }
+                line |= {"returns": [round(float(r), 4) for r in returns]}
+                line |= {"info": {name: float(total[i].mean()) for name, total in episodes.info.items()}}
+                self._record("episodes.jsonl", line, values)
+            means = episodes.returns.mean(1)
+            self.last[f"{label}/return"] = float(means.mean())
+            pooled = episodes.returns.std() / np.sqrt(episodes.returns.shape[1])
+            spread = means.std(ddof=1) if len(means) > 1 else pooled * np.sqrt(len(means))
+            self.last[f"{label}/return_se"] = float(spread / np.sqrt(len(means)))
+        self.run.flush()
+        self._tell("eval")
+
+    def _save(self) -> None:
+        policy = self.built.algorithm.policy(self.carry.learner)
+        self.run.save(self.row, self.env_steps, policy, self.carry)
+        self._saved = True
+        self._tell("save")
+
+    def _boards(self) -> dict[int, Any]:
+        if not self._board:
+            from tensorboardX import SummaryWriter
+
+            for seed in self.config.all_seeds:
+                folder = str(self.run.path / "tb" / f"seed-{seed}")
+                self._board[seed] = SummaryWriter(folder, purge_step=self.env_steps, flush_secs=10)
+        return self._board
+
+    def _close_boards(self) -> None:
+        for board in self._board.values():
+            board.close()
+
+    def _on_signal(self, number: int) -> None:
+        self.stop_signal = number
+
+
+_PERIODS = ("log_every", "eval_every", "save_every")
+
+
+@contextlib.contextmanager
+def _signals(handle: Callable[[int], None]) -> Iterator[None]:
+    """Route SIGINT and SIGTERM to a handler; a second SIGINT interrupts at once. Only in the main thread."""
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(number: int, frame: Any) -> None:
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        handle(number)
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def continue_run(
+    run: RunFolder, watch: Callable[[Progress], None], fresh: bool, stop: Callable[[], bool] = lambda: False
+) -> tuple[Result, list[str]]:
+    """Work on an opened run folder until its end or a signal, then draw its curve.
+
+    Args:
+        run: A folder that was just created (`fresh`), or one to resume.
+        watch: Told of progress.
+        fresh: Whether to start from nothing.
+        stop: Asked about once a second whether to save and return early.
+
+    Returns:
+        How it ended, and a sentence for every damaged checkpoint that was passed over.
+    """
+    from omad.report.curve import draw_curve
+
+    session = Session(run, build(run.config), watch, stop)
+    passed: list[str] = []
+    try:
+        if fresh:
+            session.begin()
+        else:
+            passed = session.restore()
+        result = session.go()
+        draw_curve(run.path)
+    finally:
+        run.close()
+    return result, passed

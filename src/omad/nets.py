@@ -1,0 +1,217 @@
+"""Networks: linear layers with explicit initialisation, batch renormalisation, the denoiser, the critic.
+
+Every network here belongs to *one* agent or *one* critic; stacks of agents and twins are made with `jax.vmap`
+over the initialiser and over the call. What is carried but not trained (running statistics) is its own record.
+"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+__all__ = ["BatchRenorm", "Critic", "CriticStats", "Denoiser", "Linear", "RenormStats", "time_features"]
+
+
+class Linear(eqx.Module):
+    """x W + b."""
+
+    weight: Float[Array, "*s in out"]
+    bias: Float[Array, "*s out"]
+
+    @staticmethod
+    def init(key: Key[Array, ""], n_in: int, n_out: int) -> Linear:
+        """LeCun-normal weight, zero bias. The key is consumed."""
+        return Linear(jax.nn.initializers.lecun_normal()(key, (n_in, n_out)), jnp.zeros(n_out))
+
+    @staticmethod
+    def constant(value: float, n_in: int, n_out: int) -> Linear:
+        """A layer whose output starts out as good as zero, yet with a gradient to every weight."""
+        return Linear(jnp.full((n_in, n_out), value), jnp.zeros(n_out))
+
+    def __call__(self, x: Float[Array, "*b in"]) -> Float[Array, "*b out"]:
+        """Apply to the last axis."""
+        return x @ self.weight + self.bias
+
+
+def time_features(
+    steps: Int[Array, " step"] | Float[Array, " step"], phase: Float[Array, " freq"]
+) -> Float[Array, "step features"]:
+    """[sin(w k + p), cos(w k + p)] of the raw step index k for fixed frequencies w = linspace(0.1, 100).
+
+    Source: Celik et al. 2025 (DIME), code.
+    """
+    frequency = jnp.linspace(0.1, 100.0, phase.shape[-1])
+    angle = steps[:, None] * frequency[None, :] + phase[None, :]
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+class Denoiser(eqx.Module):
+    """The control u(x, o, k) of one agent.
+
+    The first hidden layer is linear in [x, o, time(k)], and o and time(k) do not change along the chain (over
+    the batch, respectively). So the caller computes their shares once, with `observation_share` and
+    `time_share`, and `__call__` adds them to the share of x.
+
+    Source: Celik et al. 2025 (DIME), code: GELU in its tanh approximation; the last layer starts at 1e-8.
+    """
+
+    phase: Float[Array, "*s freq"]
+    time_in: Linear
+    time_out: Linear
+    first: Linear
+    """Rows in the order [x, o, time]."""
+    hidden: tuple[Linear, ...]
+    last: Linear
+
+    @staticmethod
+    def init(
+        key: Key[Array, ""], act: int, obs: int, frequencies: int, time_width: int, width: int, layers: int
+    ) -> Denoiser:
+        """Fresh parameters. The key is consumed."""
+        keys = jax.random.split(key, layers + 2)
+        return Denoiser(
+            phase=jnp.zeros(frequencies),
+            time_in=Linear.init(keys[0], 2 * frequencies, time_width),
+            time_out=Linear.init(keys[1], time_width, time_width),
+            first=Linear.init(keys[2], act + obs + time_width, width),
+            hidden=tuple(Linear.init(k, width, width) for k in keys[3:]),
+            last=Linear.constant(1e-8, width, act),
+        )
+
+    def observation_share(self, obs: Float[Array, "*b obs"]) -> Float[Array, "*b hidden"]:
+        """The observation's share of the first layer, bias included."""
+        act = self.last.bias.shape[-1]
+        return obs @ self.first.weight[act : act + obs.shape[-1]] + self.first.bias
+
+    def time_share(self, steps: Int[Array, " step"]) -> Float[Array, "step hidden"]:
+        """The time embedding's share of the first layer, for all steps at once."""
+        embedded = self.time_out(jax.nn.gelu(self.time_in(time_features(steps, self.phase))))
+        return embedded @ self.first.weight[-embedded.shape[-1] :]
+
+    def __call__(self, x: Float[Array, "*b act"], share: Float[Array, "*b hidden"]) -> Float[Array, "*b act"]:
+        """The control at x, given the sum of the observation's and the time's share."""
+        h = jax.nn.gelu(x @ self.first.weight[: x.shape[-1]] + share)
+        for layer in self.hidden:
+            h = jax.nn.gelu(layer(h))
+        return self.last(h)
+
+
+class BatchRenorm(eqx.Module):
+    """Scale and bias of one batch-renormalisation layer."""
+
+    scale: Float[Array, "*s features"]
+    bias: Float[Array, "*s features"]
+
+    @staticmethod
+    def init(features: int) -> BatchRenorm:
+        """The identity."""
+        return BatchRenorm(jnp.ones(features), jnp.zeros(features))
+
+
+class RenormStats(eqx.Module):
+    """Running statistics of one layer: carried, not trained."""
+
+    mean: Float[Array, "*s features"]
+    var: Float[Array, "*s features"]
+    count: Int[Array, "*s"]
+    """Training calls so far."""
+
+    @staticmethod
+    def init(features: int) -> RenormStats:
+        """Mean 0, variance 1, nothing seen."""
+        return RenormStats(jnp.zeros(features), jnp.ones(features), jnp.zeros((), jnp.int32))
+
+
+class RenormConfig(eqx.Module):
+    """Constants of batch renormalisation."""
+
+    momentum: float = eqx.field(static=True, default=0.99)
+    eps: float = eqx.field(static=True, default=1e-3)
+    r_max: float = eqx.field(static=True, default=3.0)
+    d_max: float = eqx.field(static=True, default=5.0)
+    warmup: int = eqx.field(static=True, default=100_000)
+
+
+def renorm_train(
+    layer: BatchRenorm, stats: RenormStats, x: Float[Array, "batch features"], config: RenormConfig
+) -> tuple[Float[Array, "batch features"], RenormStats]:
+    """Normalise a training batch and update the running statistics.
+
+    Plain batch normalisation for the first `warmup` calls; after that the batch statistics are corrected
+    towards the running ones by r and d, through which no gradient flows.
+
+    Source: Ioffe 2017, eq. 3-6, as used by Bhatt et al. 2024 (CrossQ).
+    """
+    mean, var = x.mean(0), x.var(0)
+    std, running_std = jnp.sqrt(var + config.eps), jnp.sqrt(stats.var + config.eps)
+    warm = stats.count >= config.warmup
+    r = jnp.where(warm, jnp.clip(std / running_std, 1.0 / config.r_max, config.r_max), 1.0)
+    d = jnp.where(warm, jnp.clip((mean - stats.mean) / running_std, -config.d_max, config.d_max), 0.0)
+    r, d = jax.lax.stop_gradient((r, d))
+    # ((x - mean) / std) r + d, then scale and bias, as one multiply and one add over the batch.
+    slope = layer.scale * r / std
+    y = x * slope + (layer.scale * d + layer.bias - mean * slope)
+    new = RenormStats(
+        mean=stats.mean + (1.0 - config.momentum) * (jax.lax.stop_gradient(mean) - stats.mean),
+        var=stats.var + (1.0 - config.momentum) * (jax.lax.stop_gradient(var) - stats.var),
+        count=stats.count + 1,
+    )
+    return y, new
+
+
+def renorm_eval(
+    layer: BatchRenorm, stats: RenormStats, x: Float[Array, "*b features"], config: RenormConfig
+) -> Float[Array, "*b features"]:
+    """Normalise with the running statistics, which stay as they are."""
+    slope = layer.scale / jnp.sqrt(stats.var + config.eps)
+    return x * slope + (layer.bias - stats.mean * slope)
+
+
+class CriticStats(eqx.Module):
+    """Running statistics of one critic, one record a normalisation layer."""
+
+    layers: tuple[RenormStats, ...]
+
+
+class Critic(eqx.Module):
+    """Norm, then (linear, ReLU, norm) x layers, then a linear head: one critic.
+
+    Source: Bhatt et al. 2024 (CrossQ) for the normalised trunk; Celik et al. 2025 (DIME) for its use under a
+    categorical head.
+    """
+
+    norms: tuple[BatchRenorm, ...]
+    hidden: tuple[Linear, ...]
+    head: Linear
+
+    @staticmethod
+    def init(key: Key[Array, ""], n_in: int, width: int, layers: int, n_out: int) -> tuple[Critic, CriticStats]:
+        """Fresh parameters and statistics. The key is consumed."""
+        keys = jax.random.split(key, layers + 1)
+        sizes = (n_in, *[width] * layers)
+        hidden = tuple(Linear.init(k, a, b) for k, a, b in zip(keys, sizes, sizes[1:], strict=False))
+        critic = Critic(tuple(BatchRenorm.init(n) for n in sizes), hidden, Linear.init(keys[-1], width, n_out))
+        return critic, CriticStats(tuple(RenormStats.init(n) for n in sizes))
+
+    def features_train(
+        self, stats: CriticStats, x: Float[Array, "batch in"], config: RenormConfig
+    ) -> tuple[Float[Array, "batch features"], CriticStats]:
+        """What the head reads, normalised with the batch's own statistics; and the updated running ones."""
+        seen = []
+        x, new = renorm_train(self.norms[0], stats.layers[0], x, config)
+        seen.append(new)
+        for layer, norm, stat in zip(self.hidden, self.norms[1:], stats.layers[1:], strict=True):
+            x, new = renorm_train(norm, stat, jax.nn.relu(layer(x)), config)
+            seen.append(new)
+        return x, CriticStats(tuple(seen))
+
+    def __call__(
+        self, stats: CriticStats, x: Float[Array, "batch in"], config: RenormConfig
+    ) -> Float[Array, "batch out"]:
+        """The head's output under the running statistics."""
+        x = renorm_eval(self.norms[0], stats.layers[0], x, config)
+        for layer, norm, stat in zip(self.hidden, self.norms[1:], stats.layers[1:], strict=True):
+            x = renorm_eval(norm, stat, jax.nn.relu(layer(x)), config)
+        return self.head(x)

@@ -1,0 +1,1 @@
+"""Pure mathematics, each function with its paper and equation."""

@@ -1,0 +1,220 @@
+"""What a run is: its configuration, and the settings of each preset, every number with its source.
+
+Source tags: [A] abstract of arXiv 2602.18291; [S] summaries of the full paper; [D] DIME's code; [I] inferred; [M]
+measured with this project (RESULTS.md); [?] assumed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import tyro
+
+from omad import tasks
+from omad.algos import REGISTRY, config_class
+from omad.errors import Refused
+
+__all__ = ["PRESETS", "Preset", "RunConfig", "from_dict", "resolve", "to_dict"]
+
+Preset = Literal["cpu", "paper"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the numbers of a run. Periods and lengths are in env steps."""
+
+    task: str = "mpe/spread-3"
+    """Task, protocol and options included; `omad tasks` lists them."""
+    algorithm: tyro.conf.Suppress[str] = "omad"
+    """Name of the algorithm."""
+    preset: Preset = "cpu"
+    """The settings these values started from."""
+    seeds: int = 1
+    """Training seeds, all in one process."""
+    first_seed: int = 0
+    """First of the seeds; the others count up from it."""
+    total_steps: int = 200_000
+    """Env steps of each seed, over its parallel envs together."""
+    n_envs: int = 4
+    """Parallel envs of each seed."""
+    updates_per_step: int = 2
+    """Gradient steps after each step of all parallel envs."""
+    batch_size: int = 256
+    """Transitions of a gradient step."""
+    buffer_size: int = 200_000
+    """Transitions that the replay buffer keeps."""
+    warmup_steps: int = 2_500
+    """Env steps of uniform random actions before learning."""
+    eval_every: int = 10_000
+    """Env steps between evaluations; there is always one at the end."""
+    eval_episodes: int = 500
+    """Episodes of an evaluation, from fixed initial states."""
+    eval_seed: int = 1_000_000
+    """Seed of the initial states and of the action noise of evaluations."""
+    log_every: int = 2_000
+    """Env steps between lines of metrics."""
+    save_every: int = 20_000
+    """Env steps between checkpoints; there is always one at the end."""
+    algo: tyro.conf.Suppress[tyro.conf.Fixed[Any]] = None
+    """Hyperparameters of the algorithm."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, before anything is compiled.
+
+        Raises:
+            Refused: Names the field, what was given and what is allowed.
+        """
+        tasks.find(self.task)
+        for name in ("seeds", "total_steps", "n_envs", "updates_per_step", "batch_size", "buffer_size", "warmup_steps",
+                     "eval_every", "eval_episodes", "log_every", "save_every"):  # fmt: skip
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise Refused(f"{name} is {value!r}; it must be a whole number of at least 1.")
+        for name in ("first_seed", "eval_seed"):
+            if not 0 <= getattr(self, name) < 2**31 - self.seeds:
+                raise Refused(f"{name} is {getattr(self, name)}; it must lie between 0 and 2147483647.")
+        if self.total_steps <= self.warmup_steps:
+            raise Refused(
+                f"total_steps is {self.total_steps} but warmup_steps is {self.warmup_steps}; nothing would be learned. "
+                "Raise --total-steps above --warmup-steps."
+            )
+        if self.batch_size > self.buffer_size:
+            raise Refused(
+                f"batch_size is {self.batch_size} but buffer_size is {self.buffer_size}; "
+                "a batch must fit into the buffer. Lower --batch-size or raise --buffer-size."
+            )
+        if self.warmup_rows < getattr(self.algo, "n_step", 1):
+            raise Refused(
+                f"warmup_steps is {self.warmup_steps} with {self.n_envs} envs; it must cover the "
+                f"{self.algo.n_step} steps of an n-step return in every env."
+            )
+
+    @property
+    def warmup_rows(self) -> int:
+        """Vector steps of warm-up."""
+        return math.ceil(self.warmup_steps / self.n_envs)
+
+    @property
+    def total_rows(self) -> int:
+        """Vector steps of the run."""
+        return math.ceil(self.total_steps / self.n_envs)
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds themselves."""
+        return tuple(range(self.first_seed, self.first_seed + self.seeds))
+
+    @property
+    def updates_per_env_step(self) -> float:
+        """Gradient steps per env step, to be stated with every result."""
+        return self.updates_per_step / self.n_envs
+
+
+Sourced = dict[str, tuple[Any, str]]
+
+PRESETS: dict[str, dict[str, Sourced]] = {
+    "paper": {
+        "": {
+            "total_steps": (3_000_000, "[S] 3e6 steps on most tasks"),
+            "n_envs": (1, "[D]"),
+            "updates_per_step": (2, "[D]"),
+            "batch_size": (256, "[S][D]"),
+            "buffer_size": (1_000_000, "[S][D]"),
+            "warmup_steps": (5_000, "[D]"),
+            "eval_every": (25_000, "[?] interval unknown"),
+            "eval_episodes": (500, "[M] ten episodes, as in the paper, scatter by 3 on spread-3"),
+            "log_every": (5_000, "[?]"),
+            "save_every": (50_000, "[?]"),
+        },
+        "omad mpe": {"v_max": (300.0, "[I]")},
+        "omad mpe/spread-4": {"v_max": (500.0, "[I]")},
+    },
+    "cpu": {
+        "": {},
+        "omad": {
+            "actor_width": (128, "[M]"),
+            "actor_layers": (2, "[M]"),
+            "time_frequencies": (64, "[M]"),
+            "time_width": (64, "[M]"),
+            "critic_width": (256, "[M]"),
+            "atoms": (101, "[M]"),
+        },
+        "omad mpe": {"v_max": (300.0, "[M]")},
+        "omad mpe/spread-4": {"v_max": (500.0, "[M]"), "total_steps": (300_000, "[M]")},
+    },
+}
+"""Preset -> scope -> field -> (value, source).
+
+A scope is empty (all runs), an algorithm, or an algorithm and the beginning of a task's name; later and longer
+scopes win. Fields of the run and of the algorithm may stand side by side, for their names are disjoint.
+"""
+
+
+def _applies(scope: str, algorithm: str, task: str) -> bool:
+    words = scope.split()
+    return not words or (words[0] == algorithm and (len(words) == 1 or task.startswith(words[1])))
+
+
+def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "cpu", **fields: Any) -> RunConfig:
+    """The configuration of a run: defaults, then the preset's values, then the given fields.
+
+    Args:
+        task: Name of the task.
+        algorithm: Name of the algorithm.
+        preset: `cpu` or `paper`.
+        **fields: Any field of `RunConfig` or of the algorithm's configuration.
+
+    Raises:
+        Refused: Something is unknown or cannot work; the message names the nearest valid names.
+    """
+    name = tasks.find(task).name
+    if preset not in PRESETS:
+        raise Refused(f"There is no preset {preset!r}; allowed: {', '.join(PRESETS)}.")
+    cls = config_class(algorithm)
+    values: dict[str, Any] = {}
+    for scope, sourced in sorted(PRESETS[preset].items(), key=lambda item: len(item[0])):
+        if _applies(scope, algorithm, name):
+            values |= {field: value for field, (value, _) in sourced.items()}
+    run_fields = {f.name for f in dataclasses.fields(RunConfig)} - {"algo", "task", "algorithm", "preset"}
+    algo_fields = {f.name for f in dataclasses.fields(cls)}
+    for field in fields:
+        if field not in run_fields | algo_fields:
+            near = ", ".join(tasks.nearest(field, run_fields | algo_fields))
+            raise Refused(f"There is no field {field!r} in a run of {algorithm}; nearest: {near}.")
+    values |= fields
+    algo = cls(**{k: v for k, v in values.items() if k in algo_fields})
+    run = {k: v for k, v in values.items() if k in run_fields}
+    # A buffer larger than the run would only cost memory.
+    if "buffer_size" not in fields and "total_steps" in run:
+        run["buffer_size"] = min(run.get("buffer_size", RunConfig.buffer_size), max(run["total_steps"], 1))
+    return RunConfig(task=name, algorithm=algorithm, preset=preset, algo=algo, **run)
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """Plain values, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> RunConfig:
+    """The configuration that `to_dict` wrote.
+
+    Raises:
+        Refused: A field is unknown or missing, or a value cannot work.
+    """
+    values = dict(values)
+    algorithm = values.get("algorithm", "")
+    if algorithm not in REGISTRY:
+        raise Refused(f"The configuration names the algorithm {algorithm!r}; allowed: {', '.join(REGISTRY)}.")
+    built: list[Any] = []
+    for cls, given in ((config_class(algorithm), values.pop("algo", {})), (RunConfig, values)):
+        known = {f.name for f in dataclasses.fields(cls)} - {"algo"}
+        wrong = sorted(set(given) ^ known)
+        if wrong:
+            raise Refused(
+                f"The configuration and this version differ in the fields {', '.join(wrong)}; "
+                "read the run with the version that wrote it (manifest.json names it)."
+            )
+        built.append(cls(**given) if not built else cls(**given, algo=built[0]))
+    return built[1]

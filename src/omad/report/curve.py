@@ -1,0 +1,58 @@
+"""The learning curve of one run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from omad import tasks
+
+__all__ = ["draw_curve"]
+
+
+def draw_curve(run_dir: Path) -> Path | None:
+    """Draw `curve.png` from `episodes.jsonl`: every seed thin, the mean over seeds thick, anchors dashed.
+
+    Returns:
+        The picture's path, or None if there was no evaluation yet.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg", force=False)
+    from matplotlib.figure import Figure
+
+    config = json.loads((run_dir / "config.json").read_text())
+    points: dict[int, dict[int, float]] = {}
+    for row in (run_dir / "episodes.jsonl").read_bytes().split(b"\n")[:-1]:
+        line = json.loads(row)
+        if line["actions"] == "sampled":
+            points.setdefault(line["seed"], {})[line["step"]] = float(np.mean(line["returns"]))
+    if not points:
+        return None
+    task = tasks.find(config["task"])
+    figure = Figure(figsize=(7, 4.4), dpi=130, layout="constrained")
+    axes = figure.add_subplot()
+    for seed, curve in sorted(points.items()):
+        steps, returns = zip(*sorted(curve.items()), strict=True)
+        axes.plot(steps, returns, lw=1, alpha=0.55, label=f"seed {seed}" if len(points) < 6 else None)
+    shared = sorted(set.intersection(*(set(curve) for curve in points.values())))
+    if len(points) > 1 and shared:
+        mean = [np.mean([curve[step] for curve in points.values()]) for step in shared]
+        axes.plot(shared, mean, lw=2.2, color="black", label=f"mean of {len(points)} seeds")
+    levels = [(label, value, ":") for label, value, _ in task.anchors if label != "zero action"]
+    levels += [(f"published: {label}", value, "--") for label, value, _, _ in task.published[:1]]
+    right = max(max(curve) for curve in points.values())
+    for label, value, style in levels:
+        axes.axhline(value, lw=0.9, ls=style, color="0.45")
+        axes.annotate(label, (right, value), fontsize=7, color="0.3", ha="right", va="bottom")
+    axes.set_xlabel("env steps")
+    axes.set_ylabel("team return, sampled actions")
+    ratio = config["updates_per_step"] / config["n_envs"]
+    axes.set_title(f"{config['algorithm']} on {config['task']}, {ratio:g} gradient steps per env step", fontsize=10)
+    axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 0.08))
+    axes.grid(alpha=0.2)
+    path = run_dir / "curve.png"
+    figure.savefig(path)
+    return path

@@ -1,0 +1,322 @@
+"""The table of tasks: what each is called, its protocol and sizes, and numbers to hold a return against.
+
+A task's name holds its protocol: `mpe/deception-2?adversary=static&dynamics=v2`. Options that have their
+default value are left out of the name, the others stand in alphabetical order. Returns of differently named
+tasks are not comparable, except that the option `state` and the suffix `-xy` change only what is given to
+critics or how actions are written. This file imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from omad.errors import Refused
+
+__all__ = ["OPTIONS", "TASKS", "Anchor", "Published", "Task", "UnknownTask", "find", "nearest", "spell"]
+
+Anchor = tuple[str, float, str]
+"""Label, undiscounted return of an episode (mean), source."""
+Published = tuple[str, float, float | None, str]
+"""Label, mean, standard deviation over seeds (None where it is not known), source."""
+
+
+class UnknownTask(Refused):
+    """A task's name or one of its options is not one of those there are."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is known about a task before anything is compiled."""
+
+    name: str
+    """Canonical name, options included."""
+    protocol: str
+    """One sentence that says what a return of this task means."""
+    obs_dims: tuple[int, ...]
+    """Observation size of each agent."""
+    act_dims: tuple[int, ...]
+    """Action size of each agent."""
+    state_dim: int
+    """Size of the global state for critics, 0 for none."""
+    horizon: int
+    """Steps until an episode is truncated (or has terminated)."""
+    factory: str
+    """`module:function` that makes the env."""
+    arguments: Mapping[str, Any]
+    """Keyword arguments of the factory."""
+    anchors: tuple[Anchor, ...] = ()
+    """Returns of policies that need no learning, or of bounds on all policies."""
+    published: tuple[Published, ...] = ()
+    """Returns of learned policies in publications, on this protocol as far as can be told."""
+
+    @property
+    def n_agents(self) -> int:
+        """Number of learning agents."""
+        return len(self.obs_dims)
+
+
+def nearest(word: str, names: Iterable[str], count: int = 3) -> list[str]:
+    """The names most like a word, best first; at least one if there are any."""
+    names = list(names)
+    return difflib.get_close_matches(word, names, count, 0.6) or difflib.get_close_matches(word, names, 1, 0.0)
+
+
+# Options: name -> (default, parser of text, what is allowed)
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"nearest: {nearest(text, allowed, 1)[0]}")
+        return text
+
+    return parse
+
+
+def _flag(text: str) -> bool:
+    return {"true": True, "false": False}[text]
+
+
+def _ratio(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(text)
+    return value
+
+
+def _steps(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 10_000:
+        raise ValueError(text)
+    return value
+
+
+Option = tuple[Any, Callable[[str], Any], str]
+
+_COMMON: dict[str, Option] = {
+    "dynamics": ("v3", _one_of("v3", "v2"), "v3 or v2"),
+    "horizon": (25, _steps, "a whole number from 1 to 10000"),
+    "state": (False, _flag, "true or false"),
+}
+_SCRIPTS = ("random", "static", "landmark_mean", "follower")
+
+OPTIONS: Mapping[str, Mapping[str, Option]] = MappingProxyType(
+    {
+        "mpe/spread": _COMMON | {"local_ratio": (0.5, _ratio, "a number from 0 to 1")},
+        "mpe/deception": _COMMON | {"adversary": ("random", _one_of(*_SCRIPTS), ", ".join(_SCRIPTS))},
+    }
+)
+"""Options of each family of tasks: default, parser, and the words for what is allowed."""
+
+
+def _family(base: str) -> str:
+    return re.sub(r"-\d+(-xy)?$", "", base)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def spell(base: str, options: Mapping[str, Any]) -> str:
+    """The canonical name of a task: its base and those options that are not at their default."""
+    known = OPTIONS.get(_family(base), {})
+    parts = [
+        f"{key}={_text(value)}" for key, value in sorted(options.items()) if key not in known or value != known[key][0]
+    ]
+    return base + ("?" + "&".join(parts) if parts else "")
+
+
+# Numbers to hold a return against
+
+_RANDOM = "uniformly random"
+_SCRIPTED = "measured with this project's scripted policies (omad.envs.scripted), 20,000 episodes"
+_CEILING = "open-loop trajectory optimisation with full information, 300 episodes (s.e. < 0.6); code not included"
+_BPTT = "decentralised networks without memory, trained by gradients through the simulator, one seed; code not included"
+_PAPER = "arXiv 2602.18291, 5 seeds, through secondary summaries; env version unknown, this protocol fits"
+
+
+def _row(**returns: float) -> tuple[Anchor, ...]:
+    labels = {
+        "zero": ("zero action", _SCRIPTED),
+        "random": (_RANDOM, _SCRIPTED),
+        "greedy": ("own nearest landmark", _SCRIPTED),
+        "assign": ("optimal assignment + PD control", _SCRIPTED),
+        "cover": ("nearest agent to the goal, others cover + PD control", _SCRIPTED),
+        "bptt": ("networks trained through the simulator", _BPTT),
+        "ceiling": ("ceiling", _CEILING),
+    }
+    return tuple((labels[key][0], value, labels[key][1]) for key, value in returns.items())
+
+
+_ANCHORS: dict[str, tuple[Anchor, ...]] = {
+    "mpe/spread-2": _row(zero=-39.1, random=-40.5, greedy=-24.6, assign=-9.0),
+    "mpe/spread-3": _row(zero=-72.4, random=-75.5, greedy=-48.7, assign=-17.6, bptt=-24.05, ceiling=-15.4),
+    "mpe/spread-4": _row(zero=-112.3, random=-117.8, greedy=-76.6, assign=-28.9, bptt=-53.0, ceiling=-25.7),
+    "mpe/spread-5": _row(zero=-158.3, random=-167.0, greedy=-108.6, assign=-43.4),
+    "mpe/spread-6": _row(zero=-210.1, random=-223.2, greedy=-142.6, assign=-61.3),
+    "mpe/spread-7": _row(zero=-268.1, random=-286.0, greedy=-180.2),
+    "mpe/spread-8": _row(zero=-332.9, random=-356.2, greedy=-219.8),
+    "mpe/spread-9": _row(zero=-404.6, random=-433.3, greedy=-264.8),
+    "mpe/spread-10": _row(zero=-484.4, random=-518.3, greedy=-311.9),
+    "mpe/spread-3?dynamics=v2": _row(zero=-71.3, random=-74.5, greedy=-56.4, assign=-14.1, bptt=-19.4, ceiling=-12.5),
+    "mpe/spread-4?dynamics=v2": _row(zero=-109.3, random=-114.9, greedy=-89.4, assign=-22.7, ceiling=-20.8),
+    "mpe/deception-1": _row(zero=1.0, random=0.0, cover=21.4),
+    "mpe/deception-2": _row(zero=15.2, random=14.0, cover=46.8),
+    "mpe/deception-3": _row(zero=32.4, random=30.9, cover=72.5),
+    "mpe/deception-4": _row(zero=51.9, random=50.1, cover=98.9),
+    "mpe/deception-5": _row(zero=73.2, random=71.0, cover=126.1),
+    "mpe/deception-6": _row(zero=93.6, random=91.0, cover=151.7),
+    "mpe/deception-2?dynamics=v2": _row(zero=15.4, random=14.1, cover=48.6),
+    "mpe/deception-2?adversary=static": _row(zero=13.2, random=12.0, bptt=41.9, cover=44.8),
+    "mpe/deception-2?adversary=static&dynamics=v2": _row(zero=13.2, random=11.9, bptt=45.0, cover=46.4),
+    "mpe/deception-2?adversary=landmark_mean": _row(zero=-8.5, random=-9.7, cover=23.1),
+    "mpe/deception-2?adversary=follower": _row(zero=-8.0, random=-9.1, cover=19.4),
+    # Uniform in two numbers is not uniform in five; all other policies do the same in both.
+    "mpe/spread-2-xy": _row(random=-41.9),
+    "mpe/spread-3-xy": _row(random=-78.3),
+    "mpe/spread-4-xy": _row(random=-122.8),
+    "mpe/spread-5-xy": _row(random=-174.3),
+    "mpe/spread-6-xy": _row(random=-232.9),
+    "mpe/spread-7-xy": _row(random=-298.4),
+    "mpe/spread-8-xy": _row(random=-372.1),
+    "mpe/spread-9-xy": _row(random=-452.9),
+    "mpe/spread-10-xy": _row(random=-542.1),
+    "mpe/deception-2-xy": _row(random=12.9),
+}
+"""Returns by protocol; standard errors of the scripted ones are 0.7 at most, and 0.25 for those named above
+with 3 or 4 agents in `spread` and with 2 in `deception`."""
+
+_PUBLISHED: dict[str, tuple[Published, ...]] = {
+    "mpe/spread-3": (("OMAD", -23.9, 1.1, _PAPER), ("HASAC (best baseline)", -25.1, None, _PAPER)),
+    "mpe/spread-4": (("OMAD", -57.9, 0.8, _PAPER), ("HATD3 (best baseline)", -63.0, None, _PAPER)),
+    "mpe/deception-2": (
+        ("OMAD", 45.1, 4.1, _PAPER + "; an adversary that stays still fits as well"),
+        ("HASAC (best baseline)", 45.4, None, _PAPER + "; an adversary that stays still fits as well"),
+    ),
+}
+
+
+# The tasks
+
+
+def _build(base: str, given: Mapping[str, Any]) -> Task:
+    """A task of the table with some of its options set."""
+    if base.startswith("probe/"):
+        return _PROBES[base]
+    family, n, xy = _family(base), int(base.split("-")[1]), base.endswith("-xy")
+    options = {key: default for key, (default, _, _) in OPTIONS[family].items()} | dict(given)
+    physics = f"{options['horizon']} steps, then truncated, {options['dynamics']} dynamics"
+    act_dims = (2 if xy else 5,) * n
+    if family == "mpe/spread":
+        ratio = options["local_ratio"]
+        protocol = (
+            f"Undiscounted return of the team, the sum over {n} agents of (1 - {ratio:g}) G - {ratio:g} C_i "
+            f"without self-collision; {physics}."
+        )
+        obs_dims, extra = (6 * n,) * n, 0
+        arguments = {"n_agents": n, "xy": xy} | options
+    else:
+        protocol = (
+            f"Undiscounted return of the team, the sum over the {n} good agents of the adversary's distance "
+            f"to the goal minus that of the nearest good agent; adversary: {options['adversary']}; {physics}."
+        )
+        obs_dims, extra = (4 * n + 2,) * n, 4 * n
+        arguments = {"n_good": n, "xy": xy} | options
+    compared = spell(base.removesuffix("-xy"), {**options, "state": False})
+    anchors = _ANCHORS.get(compared, ())
+    if xy:
+        own = _ANCHORS.get(spell(base, {**options, "state": False}), ())
+        anchors = own + tuple(anchor for anchor in anchors if anchor[0] != _RANDOM)
+    return Task(
+        name=spell(base, options),
+        protocol=protocol,
+        obs_dims=obs_dims,
+        act_dims=act_dims,
+        state_dim=(sum(obs_dims) + extra) * options["state"],
+        horizon=options["horizon"],
+        factory=f"omad.envs.mpe:{family.removeprefix('mpe/')}",
+        arguments=MappingProxyType(arguments),
+        anchors=anchors,
+        published=_PUBLISHED.get(compared, ()),
+    )
+
+
+def _probe(
+    kind: str, obs_dims: tuple[int, int], act_dims: tuple[int, int], horizon: int, best: float, protocol: str
+) -> Task:
+    return Task(
+        name=f"probe/{kind}",
+        protocol=protocol,
+        obs_dims=obs_dims,
+        act_dims=act_dims,
+        state_dim=0,
+        horizon=horizon,
+        factory=f"omad.envs.probe:{kind}",
+        arguments=MappingProxyType({}),
+        anchors=(("best possible", best, "by construction"),),
+    )
+
+
+_PROBES = {
+    task.name: task
+    for task in (
+        _probe("constant", (1, 1), (1, 1), 1, 1.0, "One step, reward 1, terminated."),
+        _probe("signal", (1, 1), (1, 1), 1, 0.0, "One step, reward is the observed sign, terminated."),
+        _probe("delay", (1, 1), (1, 1), 2, 1.0, "Two steps, reward 1 at the second, terminated."),
+        _probe("timeout", (1, 1), (1, 1), 10, 10.0, "Reward 1 a step, truncated after 10 steps."),
+        _probe("push", (1, 2), (1, 2), 1, 0.0, "One step, reward minus the squared distance to the observation."),
+        _probe("relay", (1, 1), (1, 1), 1, 1.0, "One step, reward 1 at (0.6, -0.6) and at (-0.6, 0.6)."),
+    )
+}
+
+TASKS: Mapping[str, Task] = MappingProxyType(
+    {
+        base: _build(base, {})
+        for base in (
+            *(f"mpe/spread-{n}{suffix}" for n in range(2, 11) for suffix in ("", "-xy")),
+            *(f"mpe/deception-{n}{suffix}" for n in range(1, 7) for suffix in ("", "-xy")),
+            *_PROBES,
+        )
+    }
+)
+"""All tasks with all their options at the default."""
+
+_FORMS = (
+    "mpe/spread-N (N from 2 to 10), mpe/deception-N (N from 1 to 6), both also with the suffix -xy, and "
+    + ", ".join(_PROBES)
+)
+
+
+def find(name: str) -> Task:
+    """The task of a name, options included.
+
+    Raises:
+        UnknownTask: with what was given, the nearest valid names, and what is allowed.
+    """
+    base, _, tail = name.partition("?")
+    if base not in TASKS:
+        near = ", ".join(nearest(base, TASKS))
+        raise UnknownTask(f"There is no task {base!r}; nearest: {near}; allowed: {_FORMS}.")
+    known = OPTIONS.get(_family(base), {})
+    given: dict[str, Any] = {}
+    for part in filter(None, tail.split("&")):
+        key, _, text = part.partition("=")
+        if key not in known:
+            allowed = ", ".join(sorted(known)) or "none"
+            near = f"nearest: {nearest(key, known, 1)[0]}; " if known else ""
+            raise UnknownTask(f"Task {base!r} has no option {key!r}; {near}allowed: {allowed}.")
+        if key in given:
+            raise UnknownTask(f"Task {base!r} is given option {key!r} twice, in {tail!r}; once is allowed.")
+        try:
+            given[key] = known[key][1](text)
+        except (ValueError, KeyError) as error:
+            hint = f"{error}; " if str(error).startswith("nearest") else ""
+            raise UnknownTask(f"Task {base!r} cannot take {key}={text!r}; {hint}allowed: {known[key][2]}.") from None
+    return _build(base, given)

@@ -1,0 +1,46 @@
+"""Small helpers on pytrees of parameters."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, PyTree
+
+__all__ = ["all_finite", "at_agent", "descend", "global_norm", "polyak"]
+
+T = TypeVar("T")
+
+
+def descend(optimiser: optax.GradientTransformation, grads: PyTree, state: Any, params: T) -> tuple[T, Any]:
+    """One optimiser step downhill: the new parameters and the new optimiser state."""
+    updates, state = optimiser.update(grads, state, params)
+    return eqx.apply_updates(params, updates), state
+
+
+def polyak(target: T, online: T, tau: float) -> T:
+    """Exponential average of parameters: (1 - tau) target + tau online; counters are taken over as they are."""
+
+    def mix(t: Array, o: Array) -> Array:
+        return t + tau * (o - t) if jnp.issubdtype(o.dtype, jnp.floating) else o
+
+    return jax.tree.map(mix, target, online)
+
+
+def at_agent(tree: T, agent: int) -> T:
+    """The rows of one agent in a tree whose leaves carry a leading agent axis."""
+    return jax.tree.map(lambda leaf: leaf[agent], tree)
+
+
+def global_norm(tree: PyTree) -> Float[Array, ""]:
+    """Euclidean norm over all leaves."""
+    return optax.tree.norm(tree)
+
+
+def all_finite(tree: PyTree) -> Bool[Array, ""]:
+    """Whether every floating-point entry of every leaf is finite."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()

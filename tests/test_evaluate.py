@@ -1,0 +1,123 @@
+"""Evaluation: fixed initial states, every episode's return, exactly one episode each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import Array, Float, Int
+
+from omad.evaluate import Episodes, make_evaluate
+from omad.types import Algorithm, EnvSpec, JaxEnv, Observation, Outcome
+
+HORIZON, EPISODES = 6, 5
+
+
+class Walk(eqx.Module):
+    """A start that is remembered, and a clock."""
+
+    start: Float[Array, ""]
+    time: Int[Array, ""]
+
+
+def walk(ends_early: bool) -> JaxEnv:
+    """Reward: the start plus the first agent's action. Ends at the horizon, or terminates after 2 steps if start < 0."""
+    spec = EnvSpec("walk", (1, 1), (1, 1), 0, HORIZON, ("tick", "start"))
+
+    def observe(state: Walk) -> Observation:
+        return Observation(jnp.full((2, 1), state.start), jnp.zeros((0,)))
+
+    def reset(key: Any) -> tuple[Walk, Observation]:
+        state = Walk(jax.random.normal(key), jnp.zeros((), jnp.int32))
+        return state, observe(state)
+
+    def step(state: Walk, action: Any, key: Any) -> tuple[Walk, Outcome]:
+        del key
+        state = Walk(state.start, state.time + 1)
+        outcome = Outcome(
+            observe(state),
+            state.start + action[0, 0],
+            (state.time >= 2) & (state.start < 0) & ends_early,
+            state.time >= HORIZON,
+            {"tick": jnp.ones(()), "start": state.start},
+        )
+        return state, outcome
+
+    return JaxEnv(spec, reset, step)
+
+
+def act(policy: Any, obs: Any, key: Any, explore: bool) -> Any:
+    """The policy's number, plus noise if exploring."""
+    noise = jax.random.normal(key, obs.shape) if explore else jnp.zeros(obs.shape)
+    return policy + noise
+
+
+def never(*_: Any) -> Any:
+    raise AssertionError("evaluation only acts")
+
+
+ALGORITHM = Algorithm(
+    init=never, policy=never, act=act, update=never, metrics=(), flops=never, gamma=0.9, n_step=1,
+)  # fmt: skip
+
+
+def run(explore: bool, step: int, seed: int = 3, policies: Any = (0.0, 1.0), ends_early: bool = False) -> Episodes:
+    evaluate = make_evaluate(ALGORITHM, walk(ends_early), EPISODES, explore)
+    return evaluate(jnp.asarray(policies), jnp.asarray(seed), jnp.asarray(step))
+
+
+def test_every_episode_of_every_policy_is_kept() -> None:
+    """Returns, lengths and sums of the env's own numbers, (policies, episodes) each; lengths are the horizon."""
+    out = run(False, 0)
+    assert out.returns.shape == out.lengths.shape == out.info["tick"].shape == (2, EPISODES)
+    np.testing.assert_array_equal(out.lengths, HORIZON)
+    np.testing.assert_array_equal(out.info["tick"], HORIZON)
+    np.testing.assert_allclose(out.returns[1] - out.returns[0], HORIZON, rtol=1e-5)
+    np.testing.assert_allclose(out.returns[0], out.info["start"][0], rtol=1e-5)
+
+
+def test_initial_states_depend_on_the_evaluation_seed_alone() -> None:
+    """Not on the training step, not on the policy; and episodes differ from each other."""
+    one, later, other = run(True, 0), run(True, 10_000), run(True, 0, seed=4)
+    np.testing.assert_array_equal(one.info["start"], later.info["start"])
+    np.testing.assert_array_equal(one.info["start"][0], one.info["start"][1])
+    assert len(np.unique(np.asarray(one.info["start"][0]))) == EPISODES
+    assert not np.isin(np.asarray(other.info["start"][0]), np.asarray(one.info["start"][0])).any()
+
+
+def test_noise_free_evaluation_is_deterministic() -> None:
+    """The same returns at every step; with exploration the step draws fresh noise, and repeats it if repeated."""
+    np.testing.assert_array_equal(run(False, 0).returns, run(False, 77).returns)
+    np.testing.assert_array_equal(run(True, 5).returns, run(True, 5).returns)
+    assert not np.isclose(run(True, 5).returns, run(True, 6).returns).any()
+
+
+def test_noise_is_fresh_at_every_time_step_and_in_every_episode() -> None:
+    """Six independent unit draws: the return's variance around its start is 6, not 36; no two episodes share them."""
+    evaluate = make_evaluate(ALGORITHM, walk(False), 4000, True)
+    out = evaluate(jnp.zeros(1), jnp.asarray(0), jnp.asarray(0))
+    noise = np.asarray(out.returns[0] - out.info["start"][0], np.float64)
+    assert abs(noise.mean()) < 4 * np.sqrt(6 / 4000)
+    assert noise.var() == pytest.approx(6.0, abs=4 * 6 * np.sqrt(2 / 4000))
+
+
+def test_nothing_is_counted_after_an_episode_ended() -> None:
+    """Episodes that terminate early have their own length and return."""
+    out = run(False, 0, ends_early=True)
+    start = np.asarray(run(False, 0).info["start"]) / HORIZON
+    early = start < 0
+    assert early.any() and not early.all()
+    np.testing.assert_array_equal(out.lengths, np.where(early, 2, HORIZON))
+    np.testing.assert_allclose(out.returns[0], out.lengths[0] * start[0], rtol=1e-5)
+
+
+def test_one_compilation_serves_all_steps_and_seeds() -> None:
+    """Step and evaluation seed are traced."""
+    evaluate = make_evaluate(ALGORITHM, walk(False), 2, True)
+    for step, seed in ((0, 0), (100, 0), (200, 9)):
+        evaluate(jnp.zeros(2), jnp.asarray(seed), jnp.asarray(step))
+    assert evaluate._cache_size() == 1

@@ -1,0 +1,40 @@
+"""Streams of randomness."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from omad.keys import Stream, run_key, stream
+
+
+def bits(key: jax.Array) -> tuple[int, ...]:
+    return tuple(np.asarray(jax.random.key_data(key)).tolist())
+
+
+def test_every_seed_stream_and_step_has_its_own_key() -> None:
+    """No two draws of a run, or of two runs, share a key."""
+    seen = {bits(stream(run_key(seed), which, step)) for seed in range(3) for which in Stream for step in range(20)}
+    assert len(seen) == 3 * len(Stream) * 20
+
+
+def test_streams_keep_their_numbers() -> None:
+    """A renumbered stream would change every run."""
+    assert [(s.name, int(s)) for s in Stream] == [
+        ("INIT", 0), ("RESET", 1), ("ACT", 2), ("ENV", 3), ("SAMPLE", 4), ("UPDATE", 5),
+        ("EVAL_RESET", 6), ("EVAL_ACT", 7), ("EVAL_ENV", 8),
+    ]  # fmt: skip
+
+
+def test_a_key_is_the_same_whether_its_numbers_are_traced_or_not() -> None:
+    """Under jit and vmap over seeds as well: a run alone draws what it draws among others."""
+    traced = jax.jit(jax.vmap(lambda s, t: stream(run_key(s), Stream.ACT, t), in_axes=(0, None)))
+    keys = traced(jnp.arange(3), jnp.asarray(7))
+    for seed in range(3):
+        assert bits(keys[seed]) == bits(stream(run_key(seed), Stream.ACT, 7))
+
+
+def test_keys_are_typed() -> None:
+    """Raw integer keys can be reused by mistake without anyone noticing."""
+    assert jnp.issubdtype(run_key(0).dtype, jax.dtypes.prng_key)

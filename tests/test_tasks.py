@@ -1,0 +1,118 @@
+"""The table of tasks: names, options, what an error says, and that reading it costs nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from omad import tasks
+from omad.envs import make
+
+
+def test_table_imports_neither_jax_nor_numpy() -> None:
+    code = "import sys, omad.tasks; assert not {'jax', 'numpy', 'equinox'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_table_holds_the_promised_tasks() -> None:
+    assert {f"mpe/spread-{n}{end}" for n in range(2, 11) for end in ("", "-xy")} <= set(tasks.TASKS)
+    assert {f"mpe/deception-{n}" for n in range(1, 7)} <= set(tasks.TASKS)
+    assert sum(name.startswith("probe/") for name in tasks.TASKS) == 6
+
+
+@pytest.mark.parametrize("name", tasks.TASKS)
+def test_every_task_can_be_made_and_found_by_its_own_name(name: str) -> None:
+    task = tasks.find(name)
+    assert task == tasks.TASKS[name]
+    assert make(name).spec.name == task.name == name
+    assert len(task.obs_dims) == len(task.act_dims) == task.n_agents
+    assert task.protocol.endswith(".")
+    assert all(source for *_, source in task.anchors + task.published)
+
+
+def test_known_sizes() -> None:
+    task = tasks.find("mpe/spread-3?state=true")
+    assert (task.obs_dims, task.act_dims, task.state_dim, task.horizon) == ((18,) * 3, (5,) * 3, 54, 25)
+    assert tasks.find("mpe/spread-4-xy").act_dims == (2,) * 4
+    assert tasks.find("mpe/deception-2?state=true").state_dim == 28
+    assert tasks.find("mpe/deception-2").obs_dims == (10, 10)
+
+
+@pytest.mark.parametrize(
+    ("given", "canonical"),
+    [
+        ("mpe/spread-3?dynamics=v3&local_ratio=0.5", "mpe/spread-3"),
+        ("mpe/spread-3?state=true&dynamics=v2", "mpe/spread-3?dynamics=v2&state=true"),
+        ("mpe/spread-3?local_ratio=0.250", "mpe/spread-3?local_ratio=0.25"),
+        ("mpe/deception-2?adversary=static", "mpe/deception-2?adversary=static"),
+        ("mpe/deception-2?", "mpe/deception-2"),
+    ],
+)
+def test_a_protocol_has_one_name(given: str, canonical: str) -> None:
+    assert tasks.find(given).name == tasks.find(canonical).name == canonical
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mpe/spraed-3", ["'mpe/spraed-3'", "nearest: mpe/spread-3", "N from 2 to 10"]),
+        ("mpe/spread-11", ["'mpe/spread-11'", "nearest: mpe/spread-1", "N from 2 to 10"]),
+        ("mpe/spread-1", ["'mpe/spread-1'", "N from 2 to 10"]),
+        ("probe/relai", ["nearest: probe/relay"]),
+        ("", ["''", "nearest: ", "allowed"]),
+        (
+            "mpe/spread-3?dynamic=v2",
+            ["'dynamic'", "nearest: dynamics", "dynamics, horizon, local_ratio, state"],
+        ),
+        ("mpe/spread-3?dynamics=v4", ["dynamics='v4'", "allowed: v3 or v2"]),
+        ("mpe/spread-3?local_ratio=2", ["local_ratio='2'", "0 to 1"]),
+        ("mpe/spread-3?local_ratio=nan", ["local_ratio='nan'", "0 to 1"]),
+        ("mpe/spread-3?horizon=many", ["horizon='many'", "whole number"]),
+        ("mpe/spread-3?state=yes", ["state='yes'", "true or false"]),
+        ("mpe/spread-3?state=true&state=true", ["'state'", "twice"]),
+        ("mpe/deception-2?adversary=statik", ["'statik'", "nearest: static", "random, static"]),
+        ("probe/push?horizon=3", ["'horizon'", "allowed: none"]),
+    ],
+)
+def test_an_error_says_what_was_given_what_is_near_and_what_is_allowed(name: str, words: list[str]) -> None:
+    for function in (tasks.find, make):
+        with pytest.raises(tasks.UnknownTask) as caught:
+            function(name)
+        message = str(caught.value)
+        assert all(word in message for word in words), message
+        assert message.endswith(".")
+        assert "\n" not in message
+
+
+def test_an_unknown_task_is_a_value_error() -> None:
+    assert issubclass(tasks.UnknownTask, ValueError)
+
+
+def test_nearest_gives_the_closest_names_first_and_always_one() -> None:
+    assert tasks.nearest("gama", ["alpha", "gamma", "tau"])[0] == "gamma"
+    assert len(tasks.nearest("zzz", ["alpha", "gamma"])) == 1
+    assert tasks.nearest("zzz", []) == []
+
+
+def test_numbers_belong_to_their_protocol() -> None:
+    def labels(name: str) -> set[str]:
+        return {label for label, *_ in tasks.find(name).anchors}
+
+    assert tasks.find("mpe/spread-3").published[0][:3] == ("OMAD", -23.9, 1.1)
+    assert tasks.find("mpe/spread-3?state=true").published == tasks.find("mpe/spread-3").published
+    assert tasks.find("mpe/spread-3-xy").published == tasks.find("mpe/spread-3").published
+    assert tasks.find("mpe/spread-3?dynamics=v2").published == ()
+    assert tasks.find("mpe/spread-3?local_ratio=0").anchors == ()
+    assert labels("mpe/spread-3-xy") == labels("mpe/spread-3")
+    random = {name: dict(row[:2] for row in tasks.find(name).anchors) for name in ("mpe/spread-3", "mpe/spread-3-xy")}
+    five, two = random.values()
+    assert five.pop("uniformly random") != two.pop("uniformly random")
+    assert five == two
+
+
+def test_anchors_of_a_task_are_in_their_order() -> None:
+    for name in ("mpe/spread-3", "mpe/spread-4", "mpe/spread-3?dynamics=v2", "mpe/spread-4?dynamics=v2"):
+        value = dict(row[:2] for row in tasks.find(name).anchors)
+        assert value["own nearest landmark"] < value["optimal assignment + PD control"] < value["ceiling"]
