@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -65,9 +66,13 @@ ALGORITHM = Algorithm(
 )  # fmt: skip
 
 
+@functools.cache
+def compiled(explore: bool, ends_early: bool) -> Any:
+    return make_evaluate(ALGORITHM, walk(ends_early), EPISODES, explore)
+
+
 def run(explore: bool, step: int, seed: int = 3, policies: Any = (0.0, 1.0), ends_early: bool = False) -> Episodes:
-    evaluate = make_evaluate(ALGORITHM, walk(ends_early), EPISODES, explore)
-    return evaluate(jnp.asarray(policies), jnp.asarray(seed), jnp.asarray(step))
+    return compiled(explore, ends_early)(jnp.asarray(policies), jnp.asarray(seed), jnp.asarray(step))
 
 
 def test_every_episode_of_every_policy_is_kept() -> None:

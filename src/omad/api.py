@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import platform
 import subprocess
@@ -17,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 import omad
-from omad import tasks
+from omad import envs, tasks
 from omad.algos import make as make_algorithm
 from omad.errors import Refused
 from omad.loop.train import Progress, Result, build, continue_run, forecast
@@ -52,13 +53,7 @@ def _manifest(config: RunConfig) -> dict[str, Any]:
         "omad": omad.__version__,
         "commit": _commit(),
         "protocol": task.protocol,
-        "spec": {
-            "name": task.name,
-            "obs_dims": task.obs_dims,
-            "act_dims": task.act_dims,
-            "state_dim": task.state_dim,
-            "horizon": task.horizon,
-        },
+        "spec": dataclasses.asdict(envs.make(config.task).spec),
         "updates_per_env_step": config.updates_per_env_step,
         "command": sys.argv,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -108,6 +108,8 @@ class OmadConfig:
     """Adam step size of all actors [D]."""
     critic_lr: float = 3e-4
     """Adam step size of the critics [D]."""
+    lr_decay_steps: int = 0
+    """Gradient steps in which both fall linearly to a tenth, where they stay; 0 keeps them constant [D: constant]."""
     adam_b1: float = 0.5
     """Adam's first-moment decay for actors and critics [D]."""
     actor_clip: float = 1.0
@@ -152,10 +154,10 @@ class OmadConfig:
         for name in ("adam_b1", "renorm_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise Refused(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
-        if self.atom_entropy < 0 or self.renorm_warmup < 0:
+        if min(self.atom_entropy, self.renorm_warmup, self.lr_decay_steps) < 0:
             raise Refused(
-                f"atom_entropy is {self.atom_entropy} and renorm_warmup is {self.renorm_warmup}; "
-                "neither may be negative"
+                f"atom_entropy is {self.atom_entropy}, renorm_warmup is {self.renorm_warmup} and lr_decay_steps is "
+                f"{self.lr_decay_steps}; none may be negative."
             )
 
 
@@ -214,10 +216,18 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
     critic_in = seen_dim + n_agents * spec.act_dim
     groups = n_agents if config.alpha_per_agent else 1
 
+    def rate(start: float, every: int) -> optax.ScalarOrSchedule:
+        """The learning rate of an optimiser that steps once in `every` gradient steps."""
+        if not config.lr_decay_steps:
+            return start
+        return optax.linear_schedule(start, 0.1 * start, max(1, config.lr_decay_steps // every))
+
     actor_tx = optax.chain(
-        optax.zero_nans(), optax.clip(config.actor_clip), optax.adam(config.actor_lr, b1=config.adam_b1)
+        optax.zero_nans(),
+        optax.clip(config.actor_clip),
+        optax.adam(rate(config.actor_lr, config.actor_every), b1=config.adam_b1),
     )
-    critic_tx = optax.adam(config.critic_lr, b1=config.adam_b1)
+    critic_tx = optax.adam(rate(config.critic_lr, 1), b1=config.adam_b1)
     alpha_tx = optax.adam(config.alpha_lr)
 
     # ---------------------------------------------------------------- state

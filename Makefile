@@ -1,0 +1,46 @@
+# Everything lives in .venv; the pins are in constraints.txt. PYTHON names the interpreter to build it with.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+.PHONY: install install-test demo test test-slow check clean pins
+
+install: $(VENV)/installed
+install-test: $(VENV)/installed-test
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "omad needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+# Train OMAD for a few minutes, evaluate it beside the anchors, draw the curve and one learned episode.
+demo: install
+	$(BIN)/omad demo
+
+test: install-test
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --maxprocesses $(WORKERS)
+
+# Learning checks that take minutes.
+test-slow: install-test
+	$(BIN)/python -m pytest -m slow
+
+check: install-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+
+# Write the versions of the current environment as the new pins.
+pins: install-test
+	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check | grep -E '^[A-Za-z0-9_.-]+==' > constraints.txt

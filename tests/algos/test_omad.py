@@ -1,0 +1,474 @@
+"""OMAD's update against its equations, written out here a second time and slowly."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from learners import SMALL, Setup, ordinary, set_up
+
+from omad.algos.omad import OmadConfig, OmadState, make
+from omad.nets import RenormConfig
+from omad.ops import categorical
+from omad.policies import DiffusionPolicy, chain, draw_noise
+from omad.tree import at_agent
+from omad.types import EnvSpec
+
+CLIP = SMALL.actor_clip
+
+
+def value(metrics: Any, name: str) -> float:
+    assert float(metrics[name].weight) == 1.0, name
+    return float(metrics[name].total)
+
+
+def noise_of(setup: Setup, key: Any) -> list[Any]:
+    """Each agent's own draws."""
+    keys = jax.random.split(key, setup.spec.n_agents)
+    return [draw_noise(k, setup.config.denoising_steps, setup.batch.ret.shape[0], setup.spec.act_dim) for k in keys]
+
+
+def agents_alone(setup: Setup, actors: Any, obs: Any, noise: Any) -> tuple[Any, Any, Any]:
+    """Actions (batch, agent, act), R and P (batch, agent), one single-agent chain after the other."""
+    mask = jnp.asarray(setup.spec.act_mask, obs.dtype)
+    outs = [
+        chain(at_agent(actors, i), obs[:, i], noise[i], mask[i], setup.config.prior_scale, setup.config.control_clip)
+        for i in range(setup.spec.n_agents)
+    ]
+    actions, running, terminal = ([getattr(out, f) for out in outs] for f in ("action", "running", "terminal"))
+    return jnp.stack(actions, 1), jnp.stack(running, 1), jnp.stack(terminal, 1)
+
+
+def critic_rows(setup: Setup, obs: Any, state: Any, action: Any) -> Any:
+    seen = state if setup.spec.state_dim and setup.config.critic_input != "obs" else obs.reshape(obs.shape[0], -1)
+    return jnp.concatenate([seen, action.reshape(action.shape[0], -1)], -1)
+
+
+def batch_norm_critic(critic: Any, x: Any) -> Any:
+    """Probabilities in training mode during warm-up: plain batch normalisation over all rows of x."""
+
+    def norm(layer: Any, x: Any) -> Any:
+        return (x - x.mean(0)) / jnp.sqrt(x.var(0) + 1e-3) * layer.scale + layer.bias
+
+    x = norm(critic.norms[0], x)
+    for layer, after in zip(critic.hidden, critic.norms[1:], strict=True):
+        x = norm(after, jax.nn.relu(x @ layer.weight + layer.bias))
+    return jax.nn.softmax(x @ critic.head.weight + critic.head.bias)
+
+
+def critic_objective(critics: Any, setup: Setup, learner: OmadState, key: Any) -> Any:
+    """Sum over twins of CE(mean of both projected targets, p) + 0.005 sum p log p, on the joint pass of CrossQ."""
+    batch, size = setup.batch, setup.batch.ret.shape[0]
+    next_key, _ = jax.random.split(key)
+    action, running, terminal = agents_alone(setup, learner.actors, batch.next_obs, noise_of(setup, next_key))
+    path_cost = (running + terminal).sum(1)
+    joint = jnp.concatenate([
+        critic_rows(setup, batch.obs, batch.state, batch.action),
+        critic_rows(setup, batch.next_obs, batch.next_state, action),
+    ])  # fmt: skip
+    probs = [batch_norm_critic(at_agent(critics, c), joint) for c in (0, 1)]
+    alpha = jnp.exp(learner.temperature.log_alpha[0])
+    shift = batch.ret - batch.discount * alpha * path_cost
+    goals = [categorical.project(p[size:], shift, batch.discount, setup.config.v_max) for p in probs]
+    goal = jax.lax.stop_gradient(0.5 * (goals[0] + goals[1]))
+    loss = 0.0
+    for p in probs:
+        log_p = jnp.log(p[:size] + 1e-15)
+        loss += jnp.mean(-(goal * log_p).sum(-1) + 0.005 * (p[:size] * log_p).sum(-1))
+    return loss
+
+
+def actor_objective(actors: Any, setup: Setup, critics: Any, stats: Any, log_alpha: Any, noise: Any) -> Any:
+    """mean[ -(Q1 + Q2) / 2 + alpha sum_i (R_i + P_i) ], critics under running statistics."""
+    batch = setup.batch
+    action, running, terminal = agents_alone(setup, actors, batch.obs.astype(log_alpha.dtype), noise)
+    x = critic_rows(setup, batch.obs, batch.state, action)
+    z = jnp.linspace(-setup.config.v_max, setup.config.v_max, setup.config.atoms)
+    q = sum(
+        jax.nn.softmax(at_agent(critics, c)(at_agent(stats, c), x, RenormConfig())) @ z for c in (0, 1)
+    ) / 2  # fmt: skip
+    return jnp.mean(jnp.exp(log_alpha[0]) * (running + terminal).sum(1) - q)
+
+
+def moment(state: Any) -> Any:
+    """Adam's first moment."""
+    return optax.tree.get(state, "mu")
+
+
+def assert_close(tree: Any, other: Any, tolerance: float) -> None:
+    """Leaf by leaf, relative to the largest entry of all leaves' own largest."""
+    for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(a, b, atol=tolerance * max(float(jnp.abs(b).max()), 1e-3))
+
+
+@pytest.fixture(scope="module")
+def actor_gradient(small: Setup) -> Any:
+    """Each agent's gradient with the others fixed at their old parameters, stacked."""
+    learner, after = small.learner, small.acting[0]
+    noise = noise_of(small, jax.random.split(small.key)[1])
+
+    @jax.jit
+    def slope(actors: DiffusionPolicy) -> Any:
+        def alone(mine: Any, i: int) -> Any:
+            others = jax.lax.stop_gradient(actors)
+            joint = jax.tree.map(lambda all_, one: all_.at[i].set(one), others, mine)
+            log_alpha = learner.temperature.log_alpha
+            return actor_objective(joint, small, after.critics, after.stats, log_alpha, noise)
+
+        grads = [jax.grad(alone)(at_agent(actors, i), i) for i in range(small.spec.n_agents)]
+        return jax.tree.map(lambda *rows: jnp.stack(rows), *grads)
+
+    return slope(learner.actors)
+
+
+def test_critic_loss_and_gradient(small: Setup) -> None:
+    """Both twins, joint pass, projected target with entropy bonus: loss, gradient, Adam's moments and step."""
+    learner, (after, metrics) = small.learner, small.plain
+    loss, grads = jax.jit(
+        jax.value_and_grad(lambda critics: critic_objective(critics, small, learner, small.key))
+    )(learner.critics)
+    assert value(metrics, "critic/loss") == pytest.approx(float(loss), rel=1e-5)
+    assert_close(moment(after.critic_opt), jax.tree.map(lambda g: 0.5 * g, grads), 1e-3)
+    assert value(metrics, "critic/grad_norm") == pytest.approx(float(optax.tree.norm(grads)), rel=1e-3)
+    assert_close(optax.tree.get(after.critic_opt, "nu"), jax.tree.map(lambda g: 1e-3 * g**2, grads), 2e-3)
+    moved = jax.tree.map(lambda new, old: jnp.abs(new - old).max(), after.critics, learner.critics)
+    assert max(float(leaf) for leaf in jax.tree.leaves(moved)) == pytest.approx(3e-4, rel=1e-3)
+
+
+def test_running_statistics_are_those_of_the_joint_batch(small: Setup) -> None:
+    """One update of the first layer: 1 % of mean and variance over all 2B rows, not of either half."""
+    stats, batch = small.plain[0].stats.layers[0], small.batch
+    both = np.concatenate([batch.obs, batch.next_obs]).reshape(2 * batch.ret.shape[0], -1)
+    width = both.shape[1]
+    for twin in (0, 1):
+        np.testing.assert_allclose(stats.mean[twin, :width], 0.01 * both.mean(0), atol=1e-6)
+        np.testing.assert_allclose(stats.var[twin, :width], 0.99 + 0.01 * both.var(0), atol=1e-6)
+    assert np.asarray(stats.count).tolist() == [1, 1]
+    assert np.asarray(small.acting[0].stats.layers[0].count).tolist() == [1, 1]  # the actor's pass counts nothing
+
+
+def test_joint_costs_are_sums_of_single_agent_costs(small: Setup) -> None:
+    """R, P and the bound, per real action dimension, from one chain after the other under split keys."""
+    noise = noise_of(small, jax.random.split(small.key)[1])
+    action, running, terminal = agents_alone(small, small.learner.actors, small.batch.obs, noise)
+    metrics, dims = small.acting[1], small.spec.joint_act_dim
+    assert dims == 3
+    r, p = float(running.sum(1).mean()) / dims, float(terminal.sum(1).mean()) / dims
+    assert value(metrics, "policy/running_cost") == pytest.approx(r, rel=1e-5)
+    assert value(metrics, "policy/terminal_cost") == pytest.approx(p, rel=1e-5)
+    assert value(metrics, "policy/entropy_bound") == pytest.approx(-(r + p), rel=1e-4)
+    real = np.asarray(small.spec.act_mask, bool)
+    saturated = (np.abs(np.asarray(action))[:, real] > 0.99).mean()
+    assert value(metrics, "policy/saturation") == pytest.approx(saturated, abs=1e-6)
+
+
+def test_acting_is_one_chain_an_agent(small: Setup) -> None:
+    """Joint actions are the single agents' actions under split keys; another agent's row or parameters change no bit."""
+    act = jax.jit(lambda actors, obs, key: small.algorithm.act(actors, obs, key, True))
+    actors, obs = small.learner.actors, small.batch.obs
+    joint = act(actors, obs, small.key)
+    alone, _, _ = agents_alone(small, actors, obs, noise_of(small, small.key))
+    np.testing.assert_allclose(joint, alone, atol=1e-5)
+    other_row = act(actors, obs.at[:, 1].add(3.0), small.key)
+    other_actor = act(jax.tree.map(lambda x: x.at[1].add(0.5), actors), obs, small.key)
+    for changed in (other_row, other_actor):
+        np.testing.assert_array_equal(changed[:, 0], joint[:, 0])
+        assert not np.isclose(changed[:, 1], joint[:, 1]).all()
+
+
+def test_costs_of_one_agent_do_not_depend_on_the_others(small: Setup) -> None:
+    """Under the vmapped chain of the update: R_0 and P_0 are bit-identical whatever agent 1 sees and is."""
+    noise = jnp.stack(noise_of(small, small.key))
+    mask = small.spec.act_mask
+
+    @jax.jit
+    def joint(actors: Any, obs: Any) -> Any:
+        return jax.vmap(chain, in_axes=(0, 1, 0, 0, None, None))(actors, obs, noise, mask, 2.5, 1e4)
+
+    actors, obs = small.learner.actors, small.batch.obs
+    base = joint(actors, obs)
+    for changed in (joint(actors, obs.at[:, 1].add(3.0)), joint(ordinary(actors, 5, 0.1), obs)):
+        assert not np.isclose(changed.running[1], base.running[1]).all()
+    changed = joint(jax.tree.map(lambda x: x.at[1].add(0.5), actors), obs.at[:, 1].add(3.0))
+    np.testing.assert_array_equal(changed.running[0], base.running[0])
+    np.testing.assert_array_equal(changed.terminal[0], base.terminal[0])
+    np.testing.assert_array_equal(changed.action[0], base.action[0])
+
+
+def test_all_agents_descend_at_once_from_their_old_parameters(small: Setup, actor_gradient: Any) -> None:
+    """Synchrony: the update's gradient of agent i is that of its own loss with all others fixed as they were.
+
+    Also: the mean of both critics, in evaluation mode, after their own step of this update.
+    """
+    clipped = jax.tree.map(lambda g: 0.5 * jnp.clip(g, -CLIP, CLIP), actor_gradient)
+    assert_close(moment(small.acting[0].actor_opt), clipped, 1e-3)
+    norm = float(optax.tree.norm(actor_gradient))
+    assert value(small.acting[1], "policy/grad_norm") == pytest.approx(norm, rel=1e-3)
+
+
+def test_actor_gradients_are_clipped_elementwise(small: Setup, actor_gradient: Any) -> None:
+    """Entries beyond the bound become the bound; the others stay as they are, so it is no clipping by norm."""
+    entries = np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(actor_gradient)])
+    moments = np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(moment(small.acting[0].actor_opt))])
+    large = np.abs(entries) > 1.01 * CLIP
+    assert large.sum() > 5 and not large.all()
+    np.testing.assert_allclose(moments[large], 0.5 * CLIP * np.sign(entries[large]), rtol=1e-5)
+    np.testing.assert_allclose(moments[~large], 0.5 * entries[~large], atol=0.01 * CLIP)
+
+
+def test_actor_step_is_adams(small: Setup) -> None:
+    """First step: rate 3e-4 in the direction of minus the sign of every gradient."""
+    before, after = small.learner.actors, small.acting[0]
+    for old, new, mu in zip(*map(jax.tree.leaves, (before, after.actors, moment(after.actor_opt))), strict=True):
+        big = np.abs(np.asarray(mu)) > 1e-4
+        np.testing.assert_allclose((new - old)[big], -3e-4 * np.sign(np.asarray(mu)[big]), rtol=2e-2)
+
+
+def test_actor_loss_value(small: Setup) -> None:
+    """The reported loss is the objective, Q included."""
+    after, learner = small.acting[0], small.learner
+    noise = noise_of(small, jax.random.split(small.key)[1])
+    loss = actor_objective(
+        learner.actors, small, after.critics, after.stats, learner.temperature.log_alpha, noise
+    )
+    assert value(small.acting[1], "policy/loss") == pytest.approx(float(loss), rel=1e-4)
+
+
+def test_pathwise_gradient_by_finite_differences(small: Setup, actor_gradient: Any) -> None:
+    """Common noise, double precision: five random parameters, delta and phi of each agent within 1 %."""
+    noise = [np.asarray(n) for n in noise_of(small, jax.random.split(small.key)[1])]
+    after, learner = small.acting[0], small.learner
+    flat_gradient, _ = jax.flatten_util.ravel_pytree(actor_gradient)
+    gradient = np.asarray(flat_gradient)
+    with jax.enable_x64(True):
+
+        def double(tree: Any) -> Any:
+            return jax.tree.map(lambda x: jnp.asarray(np.asarray(x), float), tree)
+
+        actors, critics = double(learner.actors), double(after.critics)
+        stats = eqx.tree_at(lambda s: [r.count for r in s.layers], double(after.stats), [jnp.zeros(2, jnp.int32)] * 3)
+        flat, unflatten = jax.flatten_util.ravel_pytree(actors)
+        wide = dataclasses.replace(small, batch=double(small.batch))
+        log_alpha, draws = double(learner.temperature.log_alpha), [jnp.asarray(n, float) for n in noise]
+
+        @jax.jit
+        def loss(theta: Any) -> Any:
+            return actor_objective(unflatten(theta), wide, critics, stats, log_alpha, draws)
+
+        ones = jax.tree.map(jnp.zeros_like, actors)
+        marks = dataclasses.replace(
+            ones, raw_scale=jnp.ones_like(ones.raw_scale),
+            raw_friction=jnp.ones_like(ones.raw_friction) * jnp.asarray(small.spec.act_mask, float),
+        )  # fmt: skip
+        step_sizes = np.flatnonzero(np.asarray(jax.flatten_util.ravel_pytree(marks)[0]))
+        assert len(step_sizes) == 5  # two deltas, and phi in three real dimensions
+        others = np.random.default_rng(0).choice(np.flatnonzero(np.abs(gradient) > 1e-2), 5, replace=False)
+        for j in (*step_sizes, *others):
+            slope = float(loss(flat.at[j].add(1e-5)) - loss(flat.at[j].add(-1e-5))) / 2e-5
+            assert slope != 0.0
+            assert gradient[j] == pytest.approx(slope, rel=0.01, abs=1e-4), j
+
+
+def test_actor_step_moves_no_critic(small: Setup) -> None:
+    """Critics, their statistics and optimiser are bit for bit those of an update without an actor step."""
+    for field in ("critics", "stats", "critic_opt"):
+        assert eqx.tree_equal(getattr(small.plain[0], field), getattr(small.acting[0], field))
+
+
+def test_without_an_actor_step_actors_and_temperature_stay(small: Setup) -> None:
+    """Bit for bit; and their metrics say that nothing was measured."""
+    after, metrics = small.plain
+    for field in ("actors", "actor_opt", "temperature", "alpha_opt"):
+        assert eqx.tree_equal(getattr(after, field), getattr(small.learner, field))
+    for name in metrics:
+        expected = 0.0 if name.startswith(("policy/", "alpha/")) and name != "policy/update_share" else 1.0
+        assert float(metrics[name].weight) == expected, name
+    assert value(metrics, "policy/update_share") == 0.0
+    assert value(small.acting[1], "policy/update_share") == 1.0
+
+
+# ---------------------------------------------------------------- temperature
+
+
+def tuned(setup: Setup, learner: OmadState) -> tuple[float, float, float]:
+    """(R per dimension, change of log alpha, gradient of log alpha) of one update with an actor step."""
+    after, metrics = setup.update(learner, setup.batch, setup.key, jnp.asarray(3))
+    change = float(after.temperature.log_alpha[0] - learner.temperature.log_alpha[0])
+    return value(metrics, "policy/running_cost"), change, float(moment(after.alpha_opt).log_alpha[0]) / 0.1
+
+
+def test_temperature_rises_above_its_limit_and_falls_below(small: Setup) -> None:
+    """R > 4 D: up; R < 4 D: down; the first Adam step has size 1e-3; the slope is -alpha (R - 4 D), without P."""
+    fresh = small.init(jax.random.key(0))
+    costly = eqx.tree_at(lambda s: s.actors.denoiser.last.bias, fresh, jnp.full((2, 2), 12.0))
+    low, down, low_slope = tuned(small, fresh)
+    high, up, high_slope = tuned(small, costly)
+    assert low < 4 < high
+    assert down == pytest.approx(-1e-3, rel=1e-3)
+    assert up == pytest.approx(1e-3, rel=1e-3)
+    alpha, dims = small.config.alpha_init, small.spec.joint_act_dim
+    assert low_slope == pytest.approx(-alpha * (low - 4) * dims, rel=1e-4)
+    assert high_slope == pytest.approx(-alpha * (high - 4) * dims, rel=1e-4)
+
+
+# ---------------------------------------------------------------- targets
+
+
+def test_termination_removes_bootstrap_and_bonus_and_truncation_neither(small: Setup) -> None:
+    """With discount 0 the temperature has no influence on the critics; with gamma it has."""
+    hot = dataclasses.replace(
+        small.learner, temperature=dataclasses.replace(small.learner.temperature, log_alpha=jnp.asarray([3.0]))
+    )
+
+    def critics(learner: OmadState, discount: float) -> Any:
+        batch = dataclasses.replace(small.batch, discount=jnp.full_like(small.batch.discount, discount))
+        return small.update(learner, batch, small.key, jnp.asarray(1))[0].critics
+
+    assert eqx.tree_equal(critics(hot, 0.0), critics(small.learner, 0.0))
+    assert not eqx.tree_equal(critics(hot, 0.99), critics(small.learner, 0.99))
+
+
+def test_nan_gradients_do_not_reach_the_actors(small: Setup) -> None:
+    """They are zeroed before Adam sees them."""
+    broken = dataclasses.replace(small.batch, obs=jnp.full_like(small.batch.obs, jnp.nan))
+    after, _ = small.update(small.learner, broken, small.key, jnp.asarray(3))
+    assert eqx.tree_equal(after.actors, small.learner.actors)
+
+
+# ---------------------------------------------------------------- variants
+
+
+@pytest.fixture(scope="module")
+def variant() -> Setup:
+    """Three unequal agents, a state for critics, target networks, the lower critic, a temperature an agent."""
+    config = dataclasses.replace(
+        SMALL, target_network=True, tau=0.1, critic_reduce="min", alpha_per_agent=True, learn_step_size=False
+    )
+    return set_up(config, EnvSpec("unequal", (3, 1, 2), (1, 3, 2), 4, 5))
+
+
+def test_target_critics_follow_slowly(variant: Setup) -> None:
+    """(1 - tau) target + tau online after the step, for parameters and running statistics; only B rows are seen."""
+    before, after = variant.learner, variant.plain[0]
+    assert before.target is not None and after.target is not None
+    mixed = jax.tree.map(lambda t, o: 0.9 * t + 0.1 * o, before.target[0], after.critics)
+    assert_close(after.target[0], mixed, 1e-5)
+    seen = np.concatenate([variant.batch.state, variant.batch.action.reshape(len(variant.batch.ret), -1)], 1)
+    np.testing.assert_allclose(after.stats.layers[0].mean[0], 0.01 * seen.mean(0), atol=1e-6)
+    np.testing.assert_allclose(
+        after.target[1].layers[0].mean, 0.1 * after.stats.layers[0].mean, atol=1e-7
+    )
+
+
+def test_fixed_step_sizes_stay(variant: Setup) -> None:
+    """`learn_step_size` off: delta and phi do not move while the denoiser does."""
+    before, after = variant.learner.actors, variant.acting[0].actors
+    assert eqx.tree_equal((before.raw_scale, before.raw_friction), (after.raw_scale, after.raw_friction))
+    assert not eqx.tree_equal(before.denoiser, after.denoiser)
+
+
+def test_every_agent_has_its_own_temperature(variant: Setup) -> None:
+    """Slope -alpha_i (R_i - 4 d_i), each from its own running cost and its own dimensions."""
+    noise = noise_of(variant, jax.random.split(variant.key)[1])
+    _, running, _ = agents_alone(variant, variant.learner.actors, variant.batch.obs, noise)
+    slope = -0.5 * (np.asarray(running.mean(0)) - 4.0 * np.asarray([1, 3, 2]))
+    np.testing.assert_allclose(moment(variant.acting[0].alpha_opt).log_alpha / 0.1, slope, rtol=1e-3, atol=1e-4)
+
+
+def test_lower_critic_is_used_where_asked(variant: Setup) -> None:
+    """The actor's Q is the minimum of the twins, row by row."""
+    after, batch = variant.acting[0], variant.batch
+    noise = noise_of(variant, jax.random.split(variant.key)[1])
+    action, _, _ = agents_alone(variant, variant.learner.actors, batch.obs, noise)
+    x = critic_rows(variant, batch.obs, batch.state, action)
+    z = categorical.support(10.0, 11)
+    q = [jax.nn.softmax(at_agent(after.critics, c)(at_agent(after.stats, c), x, RenormConfig())) @ z for c in (0, 1)]
+    assert value(variant.acting[1], "policy/q") == pytest.approx(float(jnp.minimum(*q).mean()), rel=1e-3, abs=1e-4)
+    assert 0 < float((q[0] < q[1]).mean()) < 1 or not np.allclose(*q)
+
+
+def test_fixed_temperature_zero_is_exactly_zero() -> None:
+    """`alpha_init` 0 with `alpha_mode` fixed turns the entropy bonus off."""
+    algorithm = make(dataclasses.replace(SMALL, alpha_mode="fixed", alpha_init=0.0), EnvSpec("t", (1,), (1,), 0, 1))
+    temperature = jax.jit(algorithm.init)(jax.random.key(0)).temperature
+    assert float(jnp.exp(temperature.log_alpha[0])) < 1e-29
+
+
+# ---------------------------------------------------------------- configuration
+
+
+def test_defaults_are_the_published_ones() -> None:
+    """Li et al. 2026 where known, else Celik et al. 2025."""
+    c = OmadConfig()
+    assert (c.denoising_steps, c.atoms, c.prior_scale, c.gamma) == (8, 100, 2.5, 0.99)
+    assert (c.critic_width, c.critic_layers, c.actor_width, c.actor_layers) == (2048, 2, 256, 3)
+    assert (c.time_frequencies, c.time_width, c.step_init, c.friction_init) == (256, 256, 0.1, 1.0)
+    assert (c.actor_lr, c.critic_lr, c.adam_b1, c.actor_clip, c.actor_every) == (3e-4, 3e-4, 0.5, 1.0, 3)
+    assert (c.alpha_mode, c.alpha_init, c.alpha_lr, c.target_run_per_dim) == ("auto", 1.0, 1e-3, 4.0)
+    assert (c.atom_entropy, c.renorm_momentum, c.renorm_warmup) == (0.005, 0.99, 100_000)
+    assert (c.critic_reduce, c.target_network, c.alpha_per_agent, c.n_step) == ("mean", False, False, 1)
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("denoising_steps", 0), ("actor_layers", 0), ("atoms", 1), ("v_max", 0.0), ("v_max", math.inf),
+        ("prior_scale", -1.0), ("actor_lr", math.nan), ("alpha_init", 0.0), ("gamma", 1.5), ("gamma", 0.0),
+        ("tau", 0.0), ("adam_b1", 1.0), ("renorm_momentum", -0.1), ("atom_entropy", -1.0), ("n_step", 0),
+        ("actor_every", 0), ("renorm_warmup", -1), ("target_run_per_dim", math.nan), ("atom_entropy", math.nan),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused_by_name(field: str, wrong: Any) -> None:
+    """The message names the field and what was given."""
+    with pytest.raises(ValueError, match=f"{field}.*{wrong}"):
+        OmadConfig(**{field: wrong})
+
+
+@pytest.mark.parametrize("field", ["critic_reduce", "alpha_mode", "critic_input"])
+def test_unknown_choices_are_refused(field: str) -> None:
+    """Also where nothing checks types at run time, as in production: a typo must not select the other choice."""
+    config = OmadConfig()
+    object.__setattr__(config, field, "typo")
+    with pytest.raises(ValueError, match=f"{field}.*typo"):
+        config.__post_init__()
+
+
+def test_critics_cannot_read_a_state_that_is_not_there() -> None:
+    """Before anything is compiled."""
+    with pytest.raises(ValueError, match="critic_input"):
+        make(dataclasses.replace(SMALL, critic_input="state"), EnvSpec("t", (1,), (1,), 0, 1))
+
+
+# ---------------------------------------------------------------- decentralised execution
+
+
+def test_acting_takes_own_parameters_observations_and_a_key_only(small: Setup) -> None:
+    """No state, no critic: what acts is the diffusion policies alone."""
+    parameters = list(inspect.signature(small.algorithm.act).parameters)
+    assert len(parameters) == 4 and parameters[1:] == ["obs", "key", "explore"]
+    policy = small.algorithm.policy(small.learner)
+    assert isinstance(policy, DiffusionPolicy)
+    assert eqx.tree_equal(policy, small.learner.actors)
+
+
+@pytest.mark.parametrize("explore", [True, False])
+def test_actions_depend_on_own_observations_alone(small: Setup, explore: bool) -> None:
+    """Jacobian: d action_i / d obs_j is exactly zero for i != j, and not zero for i = j."""
+    obs = small.batch.obs[0]
+    jacobian = np.asarray(
+        jax.jit(jax.jacrev(lambda o: small.algorithm.act(small.learner.actors, o, small.key, explore)))(obs)
+    )
+    assert jacobian.shape == (2, 2, 2, 2)
+    for i in (0, 1):
+        assert not jacobian[i, :, 1 - i].any()
+        assert (np.abs(jacobian[i, : small.spec.act_dims[i], i]) > 0).all()
+    assert not jacobian[0, 1].any()  # a padded action hangs on nothing

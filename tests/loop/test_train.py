@@ -1,0 +1,348 @@
+"""A run that is killed, stopped, damaged or poisoned: what is left, and what resuming makes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from omad.api import newest_policies, start
+from omad.errors import NonFinite, Refused
+from omad.loop.train import Built, Progress, Result, Session, build
+from omad.presets import RunConfig, resolve
+from omad.runs import RunFolder
+
+TINY = {
+    "total_steps": 400,
+    "warmup_steps": 40,
+    "n_envs": 2,
+    "updates_per_step": 2,
+    "batch_size": 8,
+    "buffer_size": 128,
+    "log_every": 60,
+    "eval_every": 100,
+    "eval_episodes": 3,
+    "save_every": 70,
+    "v_max": 8.0,
+    "atoms": 11,
+    "denoising_steps": 2,
+    "actor_width": 8,
+    "actor_layers": 1,
+    "time_frequencies": 4,
+    "time_width": 4,
+    "critic_width": 8,
+    "critic_layers": 1,
+    "seeds": 2,
+}
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing after it runs."""
+
+
+@pytest.fixture(scope="module")
+def config() -> RunConfig:
+    return resolve("probe/push", **TINY)
+
+
+@pytest.fixture(scope="module")
+def built(config: RunConfig) -> Built:
+    return build(config)
+
+
+def manifest(built: Built) -> dict:
+    return {"omad": "test", "spec": dataclasses.asdict(built.env.spec)}
+
+
+def quiet(_: Progress) -> None:
+    pass
+
+
+def begin(path: Path, config: RunConfig, built: Built, watch=quiet, stop=lambda: False) -> tuple[Result, Session]:
+    run = RunFolder.create(path, config, manifest(built))
+    session = Session(run, built, watch, stop)
+    try:
+        session.begin()
+        return session.go(), session
+    finally:
+        run.close()
+
+
+def go_on(path: Path, built: Built, watch=quiet) -> tuple[Result, list[str], Session]:
+    run = RunFolder.open(path)
+    session = Session(run, built, watch)
+    try:
+        passed = session.restore()
+        return session.go(), passed, session
+    finally:
+        run.close()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, config: RunConfig, built: Built) -> tuple[Path, Session]:
+    """A run that nothing ever disturbed."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    result, session = begin(path, config, built)
+    assert result.env_steps == 400
+    return path, session
+
+
+def timeless(path: Path) -> list[dict]:
+    lines = [json.loads(row) for row in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not k.startswith("time/")} for line in lines]
+
+
+def assert_same_run(path: Path, other: Path, carry, reference) -> None:
+    assert (path / "episodes.jsonl").read_bytes() == (other / "episodes.jsonl").read_bytes()
+    assert timeless(path) == timeless(other)
+    left, right = jax.tree.leaves(carry), jax.tree.leaves(reference)
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_records_hold_every_line_once(whole: tuple[Path, Session], config: RunConfig):
+    path, _ = whole
+    logged = [(line["step"], line["seed"]) for line in timeless(path)]
+    assert logged == [(step, seed) for step in (*range(60, 400, 60), 400) for seed in (0, 1)]
+    episodes = [json.loads(row) for row in (path / "episodes.jsonl").read_text().splitlines()]
+    seen = [(line["step"], line["actions"], line["seed"]) for line in episodes]
+    assert seen == [
+        (step, kind, seed) for step in (100, 200, 300, 400) for kind in ("sampled", "noise_free") for seed in (0, 1)
+    ]
+    assert all(len(line["returns"]) == config.eval_episodes for line in episodes)
+    assert [c.index["env_steps"] for c in RunFolder.open(path).checkpoints()] == [400, 350]
+    assert not list(path.rglob("*.partial"))
+
+
+def test_twenty_kills_change_nothing(tmp_path: Path, config: RunConfig, built: Built, whole: tuple[Path, Session]):
+    """Killed at random reports of progress, resumed each time: the same parameters, buffer and lines."""
+    path, rng, kills = tmp_path / "run", np.random.default_rng(0), 0
+
+    def fragile():
+        lives = int(rng.integers(1, 14))
+
+        def watch(_: Progress) -> None:
+            nonlocal lives
+            lives -= 1
+            if lives < 0:
+                raise Killed
+
+        return watch
+
+    session = None
+    while session is None:
+        try:
+            watch = fragile() if kills < 20 else quiet
+            if path.exists():
+                session = go_on(path, built, watch)[2]
+            else:
+                session = begin(path, config, built, watch)[1]
+        except Killed:
+            kills += 1
+            with (path / "metrics.jsonl").open("ab") as file:  # what a process leaves that dies while it writes
+                file.write(b'{"step": 1')
+    assert kills >= 10
+    assert_same_run(path, whole[0], session.carry, whole[1].carry)
+
+
+def test_stopping_anywhere_changes_nothing(
+    tmp_path: Path, config: RunConfig, built: Built, whole: tuple[Path, Session]
+):
+    """Asked to stop between boundaries, a run saves at once, and goes on as if it had not been stopped."""
+    calls = iter(range(10_000))
+    result, _ = begin(tmp_path / "run", config, built, stop=lambda: next(calls) > 12)
+    assert 40 < result.env_steps < 400
+    assert RunFolder.open(tmp_path / "run").checkpoints()[0].index["env_steps"] == result.env_steps
+    _, passed, session = go_on(tmp_path / "run", built)
+    assert passed == []
+    assert_same_run(tmp_path / "run", whole[0], session.carry, whole[1].carry)
+
+
+def copy_of(whole: tuple[Path, Session], tmp_path: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(whole[0], tmp_path / "run"))
+
+
+def damage(folder: Path) -> None:
+    biggest = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    data = bytearray(biggest.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    biggest.write_bytes(data)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, built: Built, whole: tuple[Path, Session]
+):
+    path = copy_of(whole, tmp_path)
+    damage(path / "checkpoints" / "400" / "rest")
+    _, passed, session = go_on(path, built)
+    assert len(passed) == 1
+    assert "damaged" in passed[0]
+    assert_same_run(path, whole[0], session.carry, whole[1].carry)
+
+
+def test_policies_fall_back_too(tmp_path: Path, built: Built, whole: tuple[Path, Session]):
+    path = copy_of(whole, tmp_path)
+    damage(path / "checkpoints" / "400" / "policy")
+    newest_policies(RunFolder.open(path), built.algorithm)
+    damage(path / "checkpoints" / "350" / "policy")
+    with pytest.raises(Refused, match="no readable checkpoint"):
+        newest_policies(RunFolder.open(path), built.algorithm)
+
+
+def test_nothing_is_lost_when_all_checkpoints_are_damaged(tmp_path: Path, built: Built, whole: tuple[Path, Session]):
+    path = copy_of(whole, tmp_path)
+    before = (path / "episodes.jsonl").read_bytes()
+    for step in ("350", "400"):
+        damage(path / "checkpoints" / step / "rest")
+    with pytest.raises(Refused, match="No checkpoint"):
+        go_on(path, built)
+    assert (path / "episodes.jsonl").read_bytes() == before
+    assert len(RunFolder.open(path).checkpoints()) == 2
+
+
+def test_lines_missing_before_the_checkpoint_are_refused(tmp_path: Path, built: Built, whole: tuple[Path, Session]):
+    path = copy_of(whole, tmp_path)
+    os.truncate(path / "episodes.jsonl", 10)
+    with pytest.raises(Refused, match="lines are missing"):
+        go_on(path, built)
+
+
+def test_a_truncated_last_line_is_passed_over(tmp_path: Path, whole: tuple[Path, Session]):
+    path = copy_of(whole, tmp_path)
+    run = RunFolder.open(path)
+    before = list(run.lines("metrics.jsonl"))
+    with (path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 40')
+    assert list(run.lines("metrics.jsonl")) == before
+
+
+def test_a_complete_run_is_left_as_it_is(tmp_path: Path, built: Built, whole: tuple[Path, Session]):
+    path = copy_of(whole, tmp_path)
+    result, _, _ = go_on(path, built)
+    assert result.env_steps == 400
+    assert (path / "episodes.jsonl").read_bytes() == (whole[0] / "episodes.jsonl").read_bytes()
+
+
+def test_two_writers_are_refused(tmp_path: Path, built: Built, whole: tuple[Path, Session]):
+    path = copy_of(whole, tmp_path)
+    first = RunFolder.open(path)
+    first.lock()
+    with pytest.raises(Refused, match="another process"):
+        go_on(path, built)
+    first.close()
+
+
+def test_a_non_finite_number_stops_the_run(tmp_path: Path, config: RunConfig, built: Built):
+    """Within one chunk; run, step and metric are named; the last good checkpoint stands."""
+    poison_at = 201
+
+    def update(learner, batch, key, count):
+        learner, metrics = built.algorithm.update(learner, batch, key, count)
+        loss = metrics["critic/loss"]
+        sick = jnp.where(count >= poison_at, jnp.nan, loss.total)
+        return learner, metrics | {"critic/loss": eqx.tree_at(lambda m: m.total, loss, sick)}
+
+    import omad.loop.train as train
+
+    poisoned = built.algorithm._replace(update=update)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "make_algorithm", lambda *_: poisoned)
+        sick = train.build(config)
+    path = tmp_path / "run"
+    reports: list[Progress] = []
+    with pytest.raises(NonFinite, match="critic/loss") as error:
+        begin(path, config, sick, reports.append)
+    # gradient step 201 belongs to vector step 20 + 101, env step 242
+    said = int(str(error.value).split("env step ")[1].split(",")[0])
+    assert said <= 242
+    assert all(report.env_steps < 242 for report in reports)
+    assert str(path) in str(error.value)
+    kept = RunFolder.open(path).checkpoints()
+    assert [c.index["env_steps"] for c in kept] == [210, 140]
+    newest_policies(RunFolder.open(path), built.algorithm)
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path, config: RunConfig, built: Built, monkeypatch: pytest.MonkeyPatch):
+    real, saves = ocp.StandardCheckpointer.save, 0
+
+    def save(self, *args, **kwargs):
+        nonlocal saves
+        saves += 1
+        if saves > 4:  # two parts a checkpoint: the third checkpoint fails
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(ocp.StandardCheckpointer, "save", save)
+    with pytest.raises(OSError, match="No space left"):
+        begin(tmp_path / "run", config, built)
+    kept = RunFolder.open(tmp_path / "run").checkpoints()
+    assert [c.index["env_steps"] for c in kept] == [140, 70]
+    assert not (tmp_path / "run" / "checkpoints" / "210").exists()
+    newest_policies(RunFolder.open(tmp_path / "run"), built.algorithm)
+
+
+def test_a_run_that_cannot_fit_is_refused_before_anything_is_made(tmp_path: Path, config: RunConfig):
+    huge = dataclasses.replace(config, buffer_size=10**13)
+    with pytest.raises(Refused, match="--buffer-size"):
+        start(huge, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_folders_that_are_not_runs(tmp_path: Path, config: RunConfig, built: Built, whole: tuple[Path, Session]):
+    with pytest.raises(Refused, match="no such folder"):
+        RunFolder.open(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(Refused, match="not a run folder"):
+        RunFolder.open(tmp_path / "empty")
+    with pytest.raises(Refused, match="exists already"):
+        RunFolder.create(whole[0], config, manifest(built))
+    path = copy_of(whole, tmp_path)
+    values = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(values | {"format": 99}))
+    with pytest.raises(Refused, match="format 99"):
+        RunFolder.open(path)
+    (path / "manifest.json").write_text("{")
+    with pytest.raises(Refused, match="cannot be read"):
+        RunFolder.open(path)
+    (path / "manifest.json").write_text(json.dumps(values))
+    fields = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(fields | {"colour": "red"}))
+    with pytest.raises(Refused, match="colour"):
+        RunFolder.open(path)
+
+
+def words(path: Path) -> list[str]:
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in (TINY | {"total_steps": 20_000}).items()]
+    return [sys.executable, "-m", "omad", "train", "--task", "probe/push", f"--run-dir={path}", *flags]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_first(tmp_path: Path, number: signal.Signals, code: int):
+    """A real process, a real signal: exit code 128 + n, and a checkpoint of that very moment."""
+    path = tmp_path / "run"
+    process = subprocess.Popen(words(path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 240
+    while not list(path.glob("checkpoints/*.json")) and time.monotonic() < end and process.poll() is None:
+        time.sleep(0.1)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code, err
+    assert out.splitlines()[-1] == str(path)
+    saved = RunFolder.open(path).checkpoints()[0].index["env_steps"]
+    assert f"env step {saved:,}" in out
