@@ -70,13 +70,13 @@ class Denoiser(eqx.Module):
         key: Key[Array, ""], act: int, obs: int, frequencies: int, time_width: int, width: int, layers: int
     ) -> Denoiser:
         """Fresh parameters. The key is consumed."""
-        keys = jax.random.split(key, layers + 2)
+        time_in, time_out, first, *hidden = jax.random.split(key, layers + 2)
         return Denoiser(
             phase=jnp.zeros(frequencies),
-            time_in=Linear.init(keys[0], 2 * frequencies, time_width),
-            time_out=Linear.init(keys[1], time_width, time_width),
-            first=Linear.init(keys[2], act + obs + time_width, width),
-            hidden=tuple(Linear.init(k, width, width) for k in keys[3:]),
+            time_in=Linear.init(time_in, 2 * frequencies, time_width),
+            time_out=Linear.init(time_out, time_width, time_width),
+            first=Linear.init(first, act + obs + time_width, width),
+            hidden=tuple(Linear.init(k, width, width) for k in hidden),
             last=Linear.constant(1e-8, width, act),
         )
 
@@ -189,10 +189,10 @@ class Critic(eqx.Module):
     @staticmethod
     def init(key: Key[Array, ""], n_in: int, width: int, layers: int, n_out: int) -> tuple[Critic, CriticStats]:
         """Fresh parameters and statistics. The key is consumed."""
-        keys = jax.random.split(key, layers + 1)
+        *keys, last = jax.random.split(key, layers + 1)
         sizes = (n_in, *[width] * layers)
-        hidden = tuple(Linear.init(k, a, b) for k, a, b in zip(keys, sizes, sizes[1:], strict=False))
-        critic = Critic(tuple(BatchRenorm.init(n) for n in sizes), hidden, Linear.init(keys[-1], width, n_out))
+        hidden = tuple(Linear.init(k, a, b) for k, a, b in zip(keys, sizes[:-1], sizes[1:], strict=True))
+        critic = Critic(tuple(BatchRenorm.init(n) for n in sizes), hidden, Linear.init(last, width, n_out))
         return critic, CriticStats(tuple(RenormStats.init(n) for n in sizes))
 
     def features_train(

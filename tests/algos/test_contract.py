@@ -60,7 +60,7 @@ def test_seeds_give_different_parameters(setup: Setup) -> None:
         for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True)
         if a.ndim >= 3 and len(np.unique(a)) > 1
     ]
-    assert len(different) >= 8 and all(different)
+    assert len(different) >= 5 and all(different)
 
 
 def test_agents_start_out_different(setup: Setup) -> None:
@@ -151,8 +151,10 @@ def test_exploration_draws_and_its_absence_does_not(setup: Setup) -> None:
     """Explore: the key decides, rows of a batch differ. Not explore: the key is without effect."""
     policy, obs = setup.algorithm.policy(setup.learner), jnp.tile(setup.batch.obs[:1], (4, 1, 1))
 
+    compiled = jax.jit(setup.algorithm.act, static_argnums=3)
+
     def act(seed: int, explore: bool) -> np.ndarray:
-        return np.asarray(setup.algorithm.act(policy, obs, jax.random.key(seed), explore))[..., 0]
+        return np.asarray(compiled(policy, obs, jax.random.key(seed), explore))[..., 0]
 
     np.testing.assert_array_equal(act(0, True), act(0, True))
     assert not np.isclose(act(0, True), act(1, True)).any()

@@ -37,13 +37,15 @@ def noise_of(setup: Setup, key: Any) -> list[Any]:
     return [draw_noise(k, setup.config.denoising_steps, setup.batch.ret.shape[0], setup.spec.act_dim) for k in keys]
 
 
+@jax.jit
+def one_agent(actor: Any, obs: Any, noise: Any, mask: Any) -> Any:
+    return chain(actor, obs, noise, mask, 2.5, 1e4)
+
+
 def agents_alone(setup: Setup, actors: Any, obs: Any, noise: Any) -> tuple[Any, Any, Any]:
     """Actions (batch, agent, act), R and P (batch, agent), one single-agent chain after the other."""
     mask = jnp.asarray(setup.spec.act_mask, obs.dtype)
-    outs = [
-        chain(at_agent(actors, i), obs[:, i], noise[i], mask[i], setup.config.prior_scale, setup.config.control_clip)
-        for i in range(setup.spec.n_agents)
-    ]
+    outs = [one_agent(at_agent(actors, i), obs[:, i], noise[i], mask[i]) for i in range(setup.spec.n_agents)]
     actions, running, terminal = ([getattr(out, f) for out in outs] for f in ("action", "running", "terminal"))
     return jnp.stack(actions, 1), jnp.stack(running, 1), jnp.stack(terminal, 1)
 
@@ -309,7 +311,7 @@ def tuned(setup: Setup, learner: OmadState) -> tuple[float, float, float]:
 def test_temperature_rises_above_its_limit_and_falls_below(small: Setup) -> None:
     """R > 4 D: up; R < 4 D: down; the first Adam step has size 1e-3; the slope is -alpha (R - 4 D), without P."""
     fresh = small.init(jax.random.key(0))
-    costly = eqx.tree_at(lambda s: s.actors.denoiser.last.bias, fresh, jnp.full((2, 2), 12.0))
+    costly = eqx.tree_at(lambda s: s.actors.denoiser.last.bias, fresh, jnp.full((2, 2), 12.0, float))
     low, down, low_slope = tuned(small, fresh)
     high, up, high_slope = tuned(small, costly)
     assert low < 4 < high

@@ -187,8 +187,11 @@ class Session:
         with _signals(self._on_signal), contextlib.ExitStack() as stack:
             stack.callback(self._close_boards)
             while self.row < total and not self._stopping():
-                self._saved = False
+                before = self.row
                 self._advance(min(*((self.row // p + 1) * p for p in rows.values()), total))
+                if self.row == before:
+                    break
+                self._saved = False
                 done = self.row == total
                 at = {name: done or self.row % period == 0 for name, period in rows.items()}
                 if at["log_every"]:

@@ -54,7 +54,7 @@ def project(
     return out.at[rows, index + 1].add(to_upper)
 
 
-def cross_entropy(target: Float[Array, "*b atom"], probs: Float[Array, "*#b atom"]) -> Float[Array, "*b"]:
+def cross_entropy(target: Float[Array, "*#b atom"], probs: Float[Array, "*#b atom"]) -> Float[Array, "*b"]:
     """-sum_j target_j log p_j."""
     return -jnp.sum(target * jnp.log(probs + _TINY), axis=-1)
 
