@@ -102,7 +102,7 @@ def test_three_step_return_by_hand() -> None:
     rows = plain(3)
     batch = draw(rows, 3)
     for i in range(64):
-        env = int(round(float(batch.obs[i, 0, 0]))) % 10
+        env = round(float(batch.obs[i, 0, 0])) % 10
         assert float(batch.ret[i]) == pytest.approx(5.23 if env == 0 else 100 + 90.9 + 82.62, rel=1e-5)
         assert float(batch.discount[i]) == pytest.approx(0.729)
         assert float(batch.next_obs[i, 0, 0]) == pytest.approx(20.5 + env)

@@ -26,7 +26,7 @@ class Walk(eqx.Module):
 
 
 def walk(ends_early: bool) -> JaxEnv:
-    """Reward: the start plus the first agent's action. Ends at the horizon, or terminates after 2 steps if start < 0."""
+    """Reward: the start plus the first agent's action. If asked to, it terminates after 2 steps where start < 0."""
     spec = EnvSpec("walk", (1, 1), (1, 1), 0, HORIZON, ("tick", "start"))
 
     def observe(state: Walk) -> Observation:

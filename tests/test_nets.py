@@ -150,7 +150,7 @@ def test_renorm_with_matching_statistics_equals_running_normalisation() -> None:
 
 
 def test_renorm_lets_no_gradient_through_its_corrections() -> None:
-    """r and d are constants: the gradient is that of batch normalisation times r."""
+    """Corrections r and d are constants: the gradient is that of batch normalisation times r."""
     layer, x = layer_and_batch()
     stats = stats_of([0.5, 4.0, -1.2], [1.5, 30.0, 0.1], 7)
 

@@ -65,7 +65,7 @@ def test_noise_is_standard_normal_with_one_entry_for_the_prior() -> None:
 def test_costs_of_fresh_policies() -> None:
     """1e5 chains of a real network: running cost 2.855 and terminal cost -2.335 per dimension, no control yet."""
     count = 50_000
-    policy = fresh()
+    policy = fresh(width=8)
     noise = draw_noise(jax.random.key(1), STEPS, count, 2)
     out = sample(policy, jax.random.normal(jax.random.key(2), (count, 3)), noise)
     running, terminal = np.asarray(out.running) / 2, np.asarray(out.terminal) / 2
@@ -106,4 +106,4 @@ def test_acting_needs_nothing_but_own_parameters_own_observations_and_noise() ->
     """Decentralised execution is visible in the signature: no state, no critic, no other agent."""
     allowed = {"policy", "obs", "noise", "mask", "prior_scale", "control_clip"}
     assert set(inspect.signature(policies.chain).parameters) == allowed
-    assert {field for field in DiffusionPolicy.__dataclass_fields__} == {"denoiser", "raw_scale", "raw_friction"}
+    assert set(DiffusionPolicy.__dataclass_fields__) == {"denoiser", "raw_scale", "raw_friction"}

@@ -28,12 +28,12 @@ LAYERS = (
     ("evaluate", "runs", "bundle", "report"),
     ("loop",),
     ("api",),
-    ("cli", "commands"),
+    ("cli", "commands", "__main__"),
 )
 """Lower layers never import higher ones. `tasks` reads the standard library only, so anyone may read it."""
 STRANGERS = {"algos": "envs", "envs": "algos"}
 """One layer, but neither may import the other."""
-TOP = {"api", "cli", "commands"}
+TOP = {"api", "cli", "commands", "__main__"}
 """Where users come in; these may import whatever is below."""
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 import omad
 from omad import envs, tasks
@@ -152,7 +152,7 @@ class TrainedPolicy:
         self._act = jax.jit(act, static_argnums=3)
         self._noise_free_key = jax.random.key(np.uint32(0))
 
-    def act(self, obs: Float[Array, "*b agent obs"] | Sequence[Any], key: Key[Array, ""] | None = None) -> Any:
+    def act(self, obs: Any, key: Key[Array, ""] | None = None) -> Any:
         """Actions in [-1, 1].
 
         Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import TextIO
 
 from omad.errors import NonFinite, Refused
 
@@ -43,12 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
         rows = "\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items())
-        _say(_HELP.format(commands=rows), sys.stdout)
+        sys.stdout.write(_HELP.format(commands=rows) + "\n")
         return 0 if words else 2
     if words[0] in ("-V", "--version"):
         from omad import __version__
 
-        _say(f"omad {__version__}", sys.stdout)
+        sys.stdout.write(f"omad {__version__}\n")
         return 0
     if words[0] not in COMMANDS:
         from omad.tasks import nearest
@@ -72,10 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("Interrupted.", 130)
 
 
-def _say(text: str, file: TextIO) -> None:
-    file.write(text + "\n")
-
-
 def _fail(message: str, code: int) -> int:
-    _say(f"omad: {message}", sys.stderr)
+    sys.stderr.write(f"omad: {message}\n")
     return code

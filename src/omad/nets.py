@@ -28,7 +28,7 @@ class Linear(eqx.Module):
     @staticmethod
     def constant(value: float, n_in: int, n_out: int) -> Linear:
         """A layer whose output starts out as good as zero, yet with a gradient to every weight."""
-        return Linear(jnp.full((n_in, n_out), value), jnp.zeros(n_out))
+        return Linear(jnp.full((n_in, n_out), value, float), jnp.zeros(n_out))
 
     def __call__(self, x: Float[Array, "*b in"]) -> Float[Array, "*b out"]:
         """Apply to the last axis."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import tyro
 
@@ -189,7 +189,7 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
     # A buffer larger than the run would only cost memory.
     if "buffer_size" not in fields and "total_steps" in run:
         run["buffer_size"] = min(run.get("buffer_size", RunConfig.buffer_size), max(run["total_steps"], 1))
-    return RunConfig(task=name, algorithm=algorithm, preset=preset, algo=algo, **run)
+    return RunConfig(task=name, algorithm=algorithm, preset=cast(Preset, preset), algo=algo, **run)
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:

@@ -10,15 +10,20 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
-__all__ = ["all_finite", "at_agent", "descend", "global_norm", "polyak"]
+__all__ = ["all_finite", "at_agent", "descend", "global_norm", "polyak", "start"]
 
 T = TypeVar("T")
 
 
-def descend(optimiser: optax.GradientTransformation, grads: PyTree, state: Any, params: T) -> tuple[T, Any]:
+def descend(optimiser: optax.GradientTransformation, grads: Any, state: Any, params: T) -> tuple[T, Any]:
     """One optimiser step downhill: the new parameters and the new optimiser state."""
-    updates, state = optimiser.update(grads, state, params)
+    updates, state = optimiser.update(grads, state)
     return eqx.apply_updates(params, updates), state
+
+
+def start(optimiser: optax.GradientTransformation, params: Any) -> optax.OptState:
+    """The optimiser's state before its first step."""
+    return optimiser.init(params)
 
 
 def polyak(target: T, online: T, tau: float) -> T:

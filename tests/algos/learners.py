@@ -71,9 +71,13 @@ class Setup:
 def set_up(config: OmadConfig, spec: EnvSpec) -> Setup:
     """Compile `init` and `update` once."""
     algorithm = make(config, spec)
-    init, update = jax.jit(algorithm.init), jax.jit(algorithm.update)
+    # Strong types, as records have that are made by hand: `update` is compiled for one kind only.
+    init = jax.jit(lambda key: jax.tree.map(lambda x: jnp.asarray(x, x.dtype), algorithm.init(key)))
+    update = jax.jit(algorithm.update)
     learner = init(jax.random.key(0))
-    learner = dataclasses.replace(learner, actors=ordinary(learner.actors, 1), critics=ordinary(learner.critics, 2, 0.1))
+    learner = dataclasses.replace(
+        learner, actors=ordinary(learner.actors, 1), critics=ordinary(learner.critics, 2, 0.1)
+    )
     if learner.target is not None:
         learner = dataclasses.replace(learner, target=(ordinary(learner.target[0], 3, 0.1), learner.target[1]))
     batch = batch_for(spec)

@@ -90,7 +90,7 @@ def test_one_optimiser_step_an_update(setup: Setup) -> None:
         for field, numbers in counts(learner).items():
             steps = count if field == "critic_opt" else count // setup.config.actor_every
             assert numbers and all(n == steps for n in numbers), (field, count)
-    assert bool(all_finite((learner, metrics)))
+        assert bool(all_finite((learner, metrics)))
 
 
 def test_metrics_are_exactly_those_declared(setup: Setup) -> None:

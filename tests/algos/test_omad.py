@@ -135,9 +135,9 @@ def actor_gradient(small: Setup) -> Any:
 def test_critic_loss_and_gradient(small: Setup) -> None:
     """Both twins, joint pass, projected target with entropy bonus: loss, gradient, Adam's moments and step."""
     learner, (after, metrics) = small.learner, small.plain
-    loss, grads = jax.jit(
-        jax.value_and_grad(lambda critics: critic_objective(critics, small, learner, small.key))
-    )(learner.critics)
+    loss, grads = jax.jit(jax.value_and_grad(lambda critics: critic_objective(critics, small, learner, small.key)))(
+        learner.critics
+    )
     assert value(metrics, "critic/loss") == pytest.approx(float(loss), rel=1e-5)
     assert_close(moment(after.critic_opt), jax.tree.map(lambda g: 0.5 * g, grads), 1e-3)
     assert value(metrics, "critic/grad_norm") == pytest.approx(float(optax.tree.norm(grads)), rel=1e-3)
@@ -174,7 +174,7 @@ def test_joint_costs_are_sums_of_single_agent_costs(small: Setup) -> None:
 
 
 def test_acting_is_one_chain_an_agent(small: Setup) -> None:
-    """Joint actions are the single agents' actions under split keys; another agent's row or parameters change no bit."""
+    """Joint actions are the single agents' actions under split keys; nobody else changes a bit of them."""
     act = jax.jit(lambda actors, obs, key: small.algorithm.act(actors, obs, key, True))
     actors, obs = small.learner.actors, small.batch.obs
     joint = act(actors, obs, small.key)
@@ -239,9 +239,7 @@ def test_actor_loss_value(small: Setup) -> None:
     """The reported loss is the objective, Q included."""
     after, learner = small.acting[0], small.learner
     noise = noise_of(small, jax.random.split(small.key)[1])
-    loss = actor_objective(
-        learner.actors, small, after.critics, after.stats, learner.temperature.log_alpha, noise
-    )
+    loss = actor_objective(learner.actors, small, after.critics, after.stats, learner.temperature.log_alpha, noise)
     assert value(small.acting[1], "policy/loss") == pytest.approx(float(loss), rel=1e-4)
 
 
@@ -366,9 +364,7 @@ def test_target_critics_follow_slowly(variant: Setup) -> None:
     assert_close(after.target[0], mixed, 1e-5)
     seen = np.concatenate([variant.batch.state, variant.batch.action.reshape(len(variant.batch.ret), -1)], 1)
     np.testing.assert_allclose(after.stats.layers[0].mean[0], 0.01 * seen.mean(0), atol=1e-6)
-    np.testing.assert_allclose(
-        after.target[1].layers[0].mean, 0.1 * after.stats.layers[0].mean, atol=1e-7
-    )
+    np.testing.assert_allclose(after.target[1].layers[0].mean, 0.1 * after.stats.layers[0].mean, atol=1e-7)
 
 
 def test_fixed_step_sizes_stay(variant: Setup) -> None:
@@ -395,7 +391,7 @@ def test_lower_critic_is_used_where_asked(variant: Setup) -> None:
     z = categorical.support(10.0, 11)
     q = [jax.nn.softmax(at_agent(after.critics, c)(at_agent(after.stats, c), x, RenormConfig())) @ z for c in (0, 1)]
     assert value(variant.acting[1], "policy/q") == pytest.approx(float(jnp.minimum(*q).mean()), rel=1e-3, abs=1e-4)
-    assert 0 < float((q[0] < q[1]).mean()) < 1 or not np.allclose(*q)
+    assert 0 < float((q[0] < q[1]).mean()) < 1 or not np.allclose(q[0], q[1])
 
 
 def test_fixed_temperature_zero_is_exactly_zero() -> None:

@@ -219,16 +219,17 @@ def omad_loop() -> Fused:
 
 
 def test_omad_runs_alike_in_any_cut_and_in_any_company(omad_loop: Fused) -> None:
-    """One chunk and four are bit-identical; a seed alone is the same up to float32 rounding; all is finite."""
+    """One chunk and four are bit-identical; a seed's neighbour in the stack does not matter; all is finite."""
     whole = run(omad_loop, SEEDS, (6,))
     assert eqx.tree_equal(run(omad_loop, SEEDS, (1, 2, 2, 1)), whole)
     assert omad_loop.chunk._cache_size() == 1
     assert np.asarray(omad_loop.healthy(whole)).all()
     np.testing.assert_array_equal(whole.sums["policy/loss"].weight, 4)  # 12 updates, every third
     np.testing.assert_array_equal(whole.sums["critic/loss"].weight, 12)
-    alone = run(omad_loop, SEEDS[1:], (6,))
-    for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(whole), strict=True):
-        np.testing.assert_allclose(a[0], b[1], rtol=1e-3, atol=1e-4)
+    elsewhere = run(omad_loop, jnp.asarray([int(SEEDS[1]), 99]), (6,))
+    for a, b in zip(jax.tree.leaves(elsewhere), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(a[0], b[1], rtol=1e-5, atol=1e-6)
+    assert omad_loop.chunk._cache_size() == 1
 
 
 def test_omad_keeps_a_real_branch_for_its_delayed_update(omad_loop: Fused) -> None:

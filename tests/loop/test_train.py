@@ -147,10 +147,7 @@ def test_twenty_kills_change_nothing(tmp_path: Path, config: RunConfig, built: B
     while session is None:
         try:
             watch = fragile() if kills < 20 else quiet
-            if path.exists():
-                session = go_on(path, built, watch)[2]
-            else:
-                session = begin(path, config, built, watch)[1]
+            session = go_on(path, built, watch)[2] if path.exists() else begin(path, config, built, watch)[1]
         except Killed:
             kills += 1
             with (path / "metrics.jsonl").open("ab") as file:  # what a process leaves that dies while it writes
@@ -185,9 +182,7 @@ def damage(folder: Path) -> None:
     biggest.write_bytes(data)
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(
-    tmp_path: Path, built: Built, whole: tuple[Path, Session]
-):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, built: Built, whole: tuple[Path, Session]):
     path = copy_of(whole, tmp_path)
     damage(path / "checkpoints" / "400" / "rest")
     _, passed, session = go_on(path, built)

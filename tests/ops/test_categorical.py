@@ -50,7 +50,9 @@ def test_projection_keeps_the_mass_of_every_row(atoms: int, v_max: float) -> Non
     out = project(probs, shift, scale, v_max)
     np.testing.assert_allclose(out.sum(1), 1.0, atol=1e-6)
     assert float(out.min()) >= 0.0
-    np.testing.assert_allclose(out, reference(*map(np.asarray, (probs, shift, scale)), v_max), atol=2e-4)
+    np.testing.assert_allclose(
+        out, reference(np.asarray(probs), np.asarray(shift), np.asarray(scale), v_max), atol=2e-4
+    )
 
 
 @pytest.mark.parametrize(("atoms", "v_max"), SUPPORTS)
@@ -143,7 +145,7 @@ def test_support_and_edge_mass() -> None:
 
 
 def test_cross_entropy_gradient_vanishes_where_the_prediction_is_the_target() -> None:
-    """d CE / d logits = p - target."""
+    """The gradient at the logits is p - target."""
     logits = jnp.asarray([[0.3, -1.0, 2.0, 0.0]])
     other = jnp.asarray([[0.1, 0.2, 0.3, 0.4]])
 

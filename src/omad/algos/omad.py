@@ -44,10 +44,13 @@ from omad.errors import Refused
 from omad.nets import Critic, CriticStats, Denoiser, RenormConfig
 from omad.ops import categorical
 from omad.policies import DiffusionPolicy, chain, draw_noise, inverse_softplus
-from omad.tree import descend, global_norm, polyak
+from omad.tree import descend, global_norm, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["METRICS", "OmadConfig", "OmadState", "Temperature", "make"]
+
+
+_CHOICES = {"critic_input": ("auto", "state", "obs"), "critic_reduce": ("mean", "min"), "alpha_mode": ("auto", "fixed")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +143,9 @@ class OmadConfig:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise Refused(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise Refused(f"{name} was given as {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
         if self.atoms < 2:
             raise Refused(f"atoms is {self.atoms}; a value distribution needs at least 2")
         for name in ("prior_scale", "step_init", "friction_init", "control_clip", "v_max", "actor_lr", "critic_lr",
@@ -154,7 +160,9 @@ class OmadConfig:
         for name in ("adam_b1", "renorm_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise Refused(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
-        if min(self.atom_entropy, self.renorm_warmup, self.lr_decay_steps) < 0:
+        if not math.isfinite(self.target_run_per_dim):
+            raise Refused(f"target_run_per_dim is {self.target_run_per_dim}; it must be a finite number")
+        if not min(self.atom_entropy, self.renorm_warmup, self.lr_decay_steps) >= 0:
             raise Refused(
                 f"atom_entropy is {self.atom_entropy}, renorm_warmup is {self.renorm_warmup} and lr_decay_steps is "
                 f"{self.lr_decay_steps}; none may be negative."
@@ -239,8 +247,8 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         )  # fmt: skip
         return DiffusionPolicy(
             denoiser,
-            raw_scale=jnp.asarray(inverse_softplus(config.step_init)),
-            raw_friction=jnp.full(spec.act_dim, inverse_softplus(config.friction_init)),
+            raw_scale=jnp.asarray(inverse_softplus(config.step_init), float),
+            raw_friction=jnp.full(spec.act_dim, inverse_softplus(config.friction_init), float),
         )
 
     def init_critic(key: Key[Array, ""]) -> tuple[Critic, CriticStats]:
@@ -250,10 +258,10 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         actor_key, critic_key = jax.random.split(key)
         actors = jax.vmap(init_actor)(jax.random.split(actor_key, n_agents))
         critics, stats = jax.vmap(init_critic)(jax.random.split(critic_key, 2))
-        temperature = Temperature(jnp.full(groups, math.log(max(config.alpha_init, 1e-30))))
+        temperature = Temperature(jnp.full(groups, math.log(max(config.alpha_init, 1e-30)), float))
         return OmadState(
             actors, critics, stats, (critics, stats) if config.target_network else None, temperature,
-            actor_tx.init(actors), critic_tx.init(critics), alpha_tx.init(temperature),
+            start(actor_tx, actors), start(critic_tx, critics), start(alpha_tx, temperature),
         )  # fmt: skip
 
     # ---------------------------------------------------------------- acting

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
@@ -42,7 +41,7 @@ def cached_compilation(use: bool = True) -> None:
     if not use:
         jax.config.update("jax_enable_compilation_cache", False)
         return
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(root / "omad" / "jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
@@ -128,14 +127,3 @@ def standing_table(task: tasks.Task, results: list[tuple[str, float, str]]) -> T
     for (label, value, source), ours in sorted(rows, key=lambda item: item[0][1]):
         table.add_row(label, f"{value:.2f}", source, style="bold" if ours else None)
     return table
-
-
-def as_json(value: Any) -> Any:
-    """Dataclasses and mappings as plain values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: as_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if hasattr(value, "items"):
-        return {str(k): as_json(v) for k, v in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [as_json(v) for v in value]
-    return value

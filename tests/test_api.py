@@ -1,0 +1,81 @@
+"""`load_policy`: the same words as the command line, needing neither critic nor env."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import omad
+from omad.errors import Refused
+
+SIZES = {
+    "total_steps": 60, "warmup_steps": 20, "n_envs": 2, "updates_per_step": 1, "batch_size": 4, "buffer_size": 60,
+    "log_every": 20, "eval_every": 60, "eval_episodes": 2, "save_every": 60, "v_max": 8.0, "atoms": 5,
+    "denoising_steps": 2, "actor_width": 4, "actor_layers": 1, "time_frequencies": 2, "time_width": 2,
+    "critic_width": 4, "critic_layers": 1, "seeds": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return omad.train("probe/push", run_dir=tmp_path_factory.mktemp("api") / "run", **SIZES)
+
+
+def test_the_run_folder_is_complete(run: Path):
+    for name in ("config.json", "manifest.json", "metrics.jsonl", "episodes.jsonl", "curve.png", "checkpoints", "tb"):
+        assert (run / name).exists(), name
+
+
+def test_stacked_and_per_agent_observations_agree(run: Path):
+    policy = omad.load_policy(run, seed=1)
+    rows = [np.full((7, 1), 0.3, np.float32), np.full((7, 2), -0.2, np.float32)]
+    stacked = np.stack([np.pad(rows[0], ((0, 0), (0, 1))), rows[1]], axis=1)
+    apart = policy.act(rows, jax.random.key(3))
+    joint = np.asarray(policy.act(stacked, jax.random.key(3)))
+    assert [a.shape for a in apart] == [(7, 1), (7, 2)]
+    np.testing.assert_array_equal(apart[0], joint[:, 0, :1])
+    np.testing.assert_array_equal(apart[1], joint[:, 1])
+    assert np.all(np.abs(joint) <= 1)
+    assert np.all(joint[:, 0, 1] == 0)
+
+
+def test_without_a_key_actions_are_noise_free(run: Path):
+    policy = omad.load_policy(run)
+    obs = np.zeros((2, 2), np.float32)
+    np.testing.assert_array_equal(policy.act(obs), policy.act(obs))
+    assert not np.array_equal(policy.act(obs, jax.random.key(0)), policy.act(obs, jax.random.key(1)))
+
+
+def test_seeds_are_different_policies(run: Path):
+    first, second = (jax.tree.leaves(omad.load_policy(run, seed=s).policy) for s in (0, 1))
+    assert any(not np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_neither_critic_nor_env_is_needed(run: Path, monkeypatch: pytest.MonkeyPatch):
+    from omad import envs, runs
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("not needed to act")
+
+    monkeypatch.setattr(envs, "make", refuse)
+    restored = []
+    real = runs.Checkpoint.restore
+    monkeypatch.setattr(
+        runs.Checkpoint, "restore", lambda self, part, like: restored.append(part) or real(self, part, like)
+    )
+    omad.load_policy(run).act(np.zeros((2, 2), np.float32))
+    assert restored == ["policy"]
+
+
+@pytest.mark.parametrize("obs", [np.zeros((3, 2)), np.zeros((2, 3)), [np.zeros(1), np.zeros(1)], [np.zeros(1)]])
+def test_wrong_shapes_are_refused(run: Path, obs):
+    with pytest.raises(Refused, match="needs"):
+        omad.load_policy(run).act(obs)
+
+
+def test_unknown_seeds_are_refused(run: Path):
+    with pytest.raises(Refused, match="no seed 5; it has 0, 1"):
+        omad.load_policy(run, seed=5)

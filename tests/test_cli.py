@@ -1,0 +1,92 @@
+"""The command line: what it refuses and how, and what it prints for scripts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from omad.cli import COMMANDS, main
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("tain", ("'tain'", "train")),
+        ("train omd", ("'omd'", "omad")),
+        ("train --task mpe/spred-3", ("'mpe/spred-3'", "mpe/spread-3")),
+        ("train --task mpe/spread-11", ("'mpe/spread-11'", "mpe/spread-10")),
+        ("train --task mpe/deception-2?adversary=sttic", ("sttic", "static")),
+        ("train --preset cpus", ("'cpus'", "cpu, paper")),
+        ("train --batch-size -3", ("batch_size is -3", "at least 1")),
+        ("train --n-envs 0", ("n_envs is 0", "at least 1")),
+        ("train --total-steps 100", ("total_steps is 100", "warmup_steps is 2500", "--total-steps")),
+        ("train --batch-size 500 --buffer-size 400", ("batch_size is 500", "buffer_size is 400")),
+        ("train --v-max -1", ("v_max is -1", "positive")),
+        ("train --atoms 1", ("atoms is 1", "at least 2")),
+        ("train --gamma 1.5", ("gamma is 1.5", "(0, 1]")),
+        ("train --critic-input state", ("critic_input", "mpe/spread-3", "auto")),
+        ("eval /nowhere", ("/nowhere", "no such folder")),
+        ("resume /nowhere", ("/nowhere", "no such folder")),
+        ("tasks mpe/spred", ("'mpe/spred'", "mpe/spread-")),
+    ],
+)
+def test_bad_input_gets_one_sentence(words: str, said: tuple[str, ...], capsys: pytest.CaptureFixture[str]):
+    assert main([*words.split(), *(["--run-dir", "/nowhere/run"] if words.startswith("train") else [])]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" or words.startswith("train --critic-input")
+    assert captured.err.startswith("omad: ")
+    assert captured.err.count("\n") == 1
+    for part in said:
+        assert part in captured.err
+
+
+def test_an_unknown_field_names_the_nearest(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--tota-steps", "5"])
+    assert stop.value.code == 2
+    assert "--total-steps" in capsys.readouterr().err
+
+
+def test_every_default_is_visible_in_help(capsys: pytest.CaptureFixture[str]):
+    """The values of task and preset, not those of the dataclass."""
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--task", "mpe/spread-4", "--preset", "paper", "--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for flag, default in (
+        ("--task", "mpe/spread-4"), ("--critic-width", "2048"), ("--v-max", "500.0"), ("--total-steps", "3000000"),
+        ("--denoising-steps", "8"), ("--seeds", "1"), ("--run-dir", "None"),
+    ):  # fmt: skip
+        assert f"(default: {default})" in text[text.index(flag + " ") :].split(" --", 2)[1] + ")", flag
+
+
+def test_help_is_light():
+    """No heavy package is imported to print help."""
+    code = (
+        "import sys; from omad.cli import main; code = main(['--help']); "
+        "heavy = {'jax', 'numpy', 'tyro', 'rich', 'equinox', 'matplotlib', 'orbax'} & set(sys.modules); "
+        "sys.exit(code or bool(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_tasks_as_json(capsys: pytest.CaptureFixture[str]):
+    assert main(["tasks", "mpe/spread-3", "--json"]) == 0
+    (task,) = json.loads(capsys.readouterr().out)
+    assert (task["agents"], task["horizon"]) == (3, 25)
+    assert {row["policy"]: row["return"] for row in task["published"]}["OMAD"] == -23.9
+    assert main(["tasks"]) == 0
+    assert "mpe/deception-2" in capsys.readouterr().out
+
+
+def test_a_run_folder_that_exists_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "--task", "probe/push", "--v-max", "5", "--run-dir", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path) in error
+    assert "omad resume" in error
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,66 @@
+"""Configurations: sourced, resolved in order, and the same after a round trip through JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from omad import tasks
+from omad.algos import REGISTRY, config_class
+from omad.errors import Refused
+from omad.presets import PRESETS, RunConfig, from_dict, resolve, to_dict
+
+
+def test_every_number_of_every_preset_has_a_source():
+    for preset, scopes in PRESETS.items():
+        for scope, fields in scopes.items():
+            for field, (_, source) in fields.items():
+                assert re.match(r"\[(A|S|D|X|I|M|\?)\]", source), (preset, scope, field)
+
+
+def test_every_scope_names_a_known_algorithm_and_task():
+    for scopes in PRESETS.values():
+        for scope in filter(None, scopes):
+            algorithm, *prefix = scope.split()
+            assert algorithm in REGISTRY
+            assert not prefix or any(name.startswith(prefix[0]) for name in tasks.TASKS)
+
+
+def test_run_and_algorithm_fields_are_disjoint():
+    run = {f.name for f in dataclasses.fields(RunConfig)}
+    for name in REGISTRY:
+        assert not run & {f.name for f in dataclasses.fields(config_class(name))}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_every_task_resolves_and_survives_json(task: str, preset: str):
+    config = resolve(task, "omad", preset)
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_given_fields_win_over_the_preset():
+    config = resolve("mpe/spread-4", total_steps=9_000, v_max=77.0)
+    assert (config.total_steps, config.algo.v_max) == (9_000, 77.0)
+    assert resolve("mpe/spread-4").algo.v_max == 500.0
+    with pytest.raises(Refused, match="total_steps"):
+        resolve(total_step=5)
+
+
+def test_paper_sizes():
+    config = resolve("mpe/spread-3", preset="paper")
+    algo = config.algo
+    assert (algo.denoising_steps, algo.atoms, algo.critic_width, algo.actor_width, algo.actor_layers) == (
+        8, 100, 2048, 256, 3,
+    )  # fmt: skip
+    assert (config.batch_size, config.buffer_size, config.updates_per_env_step) == (256, 1_000_000, 2.0)
+
+
+def test_a_configuration_of_another_version_is_refused():
+    values = to_dict(resolve())
+    del values["n_envs"]
+    with pytest.raises(Refused, match="n_envs"):
+        from_dict(values)
