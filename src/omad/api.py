@@ -150,7 +150,6 @@ class TrainedPolicy:
     def __init__(self, act: Any, policy: Any, spec: Any) -> None:
         self.spec, self.policy = spec, policy
         self._act = jax.jit(act, static_argnums=3)
-        self._noise_free_key = jax.random.key(np.uint32(0))
 
     def act(self, obs: Any, key: Key[Array, ""] | None = None) -> Any:
         """Actions in [-1, 1].
@@ -181,7 +180,8 @@ class TrainedPolicy:
                 f"Observations of shape {obs.shape} were given; "
                 f"{spec.name} needs (..., {spec.n_agents}, {spec.obs_dim})."
             )
-        action = self._act(self.policy, obs, self._noise_free_key if key is None else key, key is not None)
+        # Noise-free chains draw nothing, so any key will do.
+        action = self._act(self.policy, obs, jax.random.key(np.uint32(0)) if key is None else key, key is not None)
         if isinstance(given, Sequence):
             return [action[..., i, :size] for i, size in enumerate(spec.act_dims)]
         return action
