@@ -130,9 +130,15 @@ PRESETS: dict[str, dict[str, Sourced]] = {
         },
         "omad mpe": {"v_max": (300.0, "[I]")},
         "omad mpe/spread-4": {"v_max": (500.0, "[I]")},
+        "omad mpe/deception": {"v_max": (600.0, "[I] 300 leaves mass on the edge atoms")},
+        "omad probe": {"v_max": (20.0, "[I]")},
     },
     "cpu": {
-        "": {},
+        "": {
+            "n_envs": (8, "[M]"),
+            "updates_per_step": (2, "[M] 0.25 gradient steps per env step"),
+            "batch_size": (128, "[M] half the cost of 256, no worse per gradient step"),
+        },
         "omad": {
             "actor_width": (128, "[M]"),
             "actor_layers": (2, "[M]"),
@@ -140,9 +146,14 @@ PRESETS: dict[str, dict[str, Sourced]] = {
             "time_width": (64, "[M]"),
             "critic_width": (256, "[M]"),
             "atoms": (101, "[M]"),
+            "actor_lr": (1e-3, "[M] three times quicker than 3e-4"),
+            "critic_lr": (1e-3, "[M]"),
+            "alpha_lr": (3e-3, "[M] keeps alpha's pace against the learning rates; 1e-2 commits too early"),
         },
         "omad mpe": {"v_max": (300.0, "[M]")},
-        "omad mpe/spread-4": {"v_max": (500.0, "[M]"), "total_steps": (300_000, "[M]")},
+        "omad mpe/spread-4": {"v_max": (500.0, "[I]"), "total_steps": (300_000, "[I]")},
+        "omad mpe/deception": {"v_max": (600.0, "[I] 300 leaves mass on the edge atoms")},
+        "omad probe": {"v_max": (20.0, "[I]")},
     },
 }
 """Preset -> scope -> field -> (value, source).
