@@ -43,10 +43,12 @@ def draw_curve(run_dir: Path) -> Path | None:
         axes.plot(shared, mean, lw=2.2, color="black", label=f"mean of {len(points)} seeds")
     levels = [(label, value, ":") for label, value, _ in task.anchors if label != "zero action"]
     levels += [(f"published: {label}", value, "--") for label, value, _, _ in task.published[:1]]
-    right = max(max(curve) for curve in points.values())
+    ends = [step for curve in points.values() for step in curve]
     for label, value, style in levels:
         axes.axhline(value, lw=0.9, ls=style, color="0.45")
-        axes.annotate(label, (right, value), fontsize=7, color="0.3", ha="right", va="bottom")
+        # Published results to the left, anchors to the right: they often lie close together.
+        place, side = (min(ends), "left") if style == "--" else (max(ends), "right")
+        axes.annotate(label, (place, value), fontsize=7, color="0.3", ha=side, va="bottom")
     axes.set_xlabel("env steps")
     axes.set_ylabel("team return, sampled actions")
     ratio = config["updates_per_step"] / config["n_envs"]
