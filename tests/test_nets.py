@@ -36,8 +36,11 @@ def denoiser() -> Denoiser:
 
 
 def test_linear_is_lecun_normal_with_zero_bias() -> None:
-    """Standard deviation 1 / sqrt(fan in), truncated at two, as flax has it."""
-    layer = Linear.init(jax.random.key(0), 400, 300)
+    """Standard deviation 1 / sqrt(fan in), truncated at two, as flax has it; layers of a stack share no weight."""
+    layer, other = Linear.stack(jax.random.key(0), [(400, 300), (100, 7)])
+    assert other.weight.shape == (100, 7)
+    assert np.asarray(other.weight).std() == pytest.approx(0.1, rel=0.1)
+    assert np.isin(np.asarray(other.weight) * 10, np.asarray(layer.weight) * 20).mean() < 0.1
     weight = np.asarray(layer.weight)
     assert weight.shape == (400, 300)
     assert weight.std() == pytest.approx(1 / 20, rel=0.02)

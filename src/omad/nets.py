@@ -6,9 +6,14 @@ over the initialiser and over the call. What is carried but not trained (running
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 __all__ = ["BatchRenorm", "Critic", "CriticStats", "Denoiser", "Linear", "RenormStats", "time_features"]
@@ -21,9 +26,20 @@ class Linear(eqx.Module):
     bias: Float[Array, "*s out"]
 
     @staticmethod
-    def init(key: Key[Array, ""], n_in: int, n_out: int) -> Linear:
-        """LeCun-normal weight, zero bias. The key is consumed."""
-        return Linear(jax.nn.initializers.lecun_normal()(key, (n_in, n_out)), jnp.zeros(n_out))
+    def stack(key: Key[Array, ""], sizes: Sequence[tuple[int, int]]) -> list[Linear]:
+        """Layers of the given (in, out) sizes: LeCun-normal weights, zero biases. The key is consumed.
+
+        All weights come from one draw: a draw a layer would compile as many kernels, which takes longer than all
+        the rest of a network's initialisation.
+        """
+        counts = [n_in * n_out for n_in, n_out in sizes]
+        # A standard normal cut off at two has this standard deviation, which is divided out.
+        flat = jax.random.truncated_normal(key, -2.0, 2.0, (sum(counts),)) / 0.87962566
+        parts = jnp.split(flat, np.cumsum(counts)[:-1])
+        return [
+            Linear(part.reshape(n_in, n_out) / math.sqrt(n_in), jnp.zeros(n_out))
+            for part, (n_in, n_out) in zip(parts, sizes, strict=True)
+        ]
 
     @staticmethod
     def constant(value: float, n_in: int, n_out: int) -> Linear:
@@ -70,14 +86,11 @@ class Denoiser(eqx.Module):
         key: Key[Array, ""], act: int, obs: int, frequencies: int, time_width: int, width: int, layers: int
     ) -> Denoiser:
         """Fresh parameters. The key is consumed."""
-        time_in, time_out, first, *hidden = jax.random.split(key, layers + 2)
+        time = [(2 * frequencies, time_width), (time_width, time_width)]
+        main = [(act + obs + time_width, width), *[(width, width)] * (layers - 1)]
+        time_in, time_out, first, *hidden = Linear.stack(key, time + main)
         return Denoiser(
-            phase=jnp.zeros(frequencies),
-            time_in=Linear.init(time_in, 2 * frequencies, time_width),
-            time_out=Linear.init(time_out, time_width, time_width),
-            first=Linear.init(first, act + obs + time_width, width),
-            hidden=tuple(Linear.init(k, width, width) for k in hidden),
-            last=Linear.constant(1e-8, width, act),
+            jnp.zeros(frequencies), time_in, time_out, first, tuple(hidden), Linear.constant(1e-8, width, act)
         )
 
     def observation_share(self, obs: Float[Array, "*b obs"]) -> Float[Array, "*b hidden"]:
@@ -189,10 +202,9 @@ class Critic(eqx.Module):
     @staticmethod
     def init(key: Key[Array, ""], n_in: int, width: int, layers: int, n_out: int) -> tuple[Critic, CriticStats]:
         """Fresh parameters and statistics. The key is consumed."""
-        *keys, last = jax.random.split(key, layers + 1)
         sizes = (n_in, *[width] * layers)
-        hidden = tuple(Linear.init(k, a, b) for k, a, b in zip(keys, sizes[:-1], sizes[1:], strict=True))
-        critic = Critic(tuple(BatchRenorm.init(n) for n in sizes), hidden, Linear.init(last, width, n_out))
+        *hidden, head = Linear.stack(key, list(itertools.pairwise((*sizes, n_out))))
+        critic = Critic(tuple(BatchRenorm.init(n) for n in sizes), tuple(hidden), head)
         return critic, CriticStats(tuple(RenormStats.init(n) for n in sizes))
 
     def features_train(
