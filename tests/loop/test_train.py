@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -341,3 +342,43 @@ def test_signals_save_first(tmp_path: Path, number: signal.Signals, code: int):
     assert out.splitlines()[-1] == str(path)
     saved = RunFolder.open(path).checkpoints()[0].index["env_steps"]
     assert f"env step {saved:,}" in out
+
+
+@pytest.mark.slow
+def test_twenty_real_kills_change_nothing(tmp_path: Path):
+    """SIGKILL at random moments of a real process, start-up and saving included; then compared with a quiet run."""
+    changes = {"total_steps": 40_000, "save_every": 250, "log_every": 200, "eval_every": 1_000, "seeds": 1}
+
+    def command(path: Path) -> list[str]:
+        return [*words(path), *(f"--{name.replace('_', '-')}={value}" for name, value in changes.items())]
+
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    still, struck = tmp_path / "still", tmp_path / "struck"
+    subprocess.run(command(still), check=True, capture_output=True, timeout=600, env=environment)
+    rng, kills, progress = np.random.default_rng(0), 0, set()
+    while kills < 20:
+        resume = [sys.executable, "-m", "omad", "resume", str(struck)]
+        begun = (struck / "manifest.json").exists()
+        if not begun:  # killed before there was a run
+            shutil.rmtree(struck, ignore_errors=True)
+        process = subprocess.Popen(
+            resume if begun else command(struck), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+        )
+        time.sleep(float(rng.uniform(4.0, 14.0)))
+        if process.poll() is not None:
+            assert process.returncode == 0, process.communicate()[1].decode()
+            break
+        process.kill()
+        process.communicate()
+        kills += 1
+        if (struck / "checkpoints").is_dir():
+            progress |= {point.index["env_steps"] for point in RunFolder.open(struck).checkpoints()[:1]}
+    subprocess.run(
+        [sys.executable, "-m", "omad", "resume", str(struck)], check=True, capture_output=True, timeout=600,
+        env=environment,
+    )  # fmt: skip
+    assert kills == 20 and len(progress) >= 5
+    carries = [Session(run := RunFolder.open(path), build(run.config), quiet) for path in (still, struck)]
+    for session in carries:
+        session.restore()
+    assert_same_run(struck, still, carries[1].carry, carries[0].carry)
