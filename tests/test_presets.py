@@ -45,7 +45,7 @@ def test_every_task_resolves_and_survives_json(task: str, preset: str):
 def test_given_fields_win_over_the_preset():
     config = resolve("mpe/spread-4", total_steps=9_000, v_max=77.0)
     assert (config.total_steps, config.algo.v_max) == (9_000, 77.0)
-    assert resolve("mpe/spread-4").algo.v_max == 500.0
+    assert resolve("mpe/spread-4").algo.v_max == 150.0
     with pytest.raises(Refused, match="total_steps"):
         resolve(total_step=5)
 

@@ -150,9 +150,13 @@ PRESETS: dict[str, dict[str, Sourced]] = {
             "critic_lr": (1e-3, "[M]"),
             "alpha_lr": (3e-3, "[M] keeps alpha's pace against the learning rates; 1e-2 commits too early"),
         },
-        "omad mpe": {"v_max": (300.0, "[M]")},
-        "omad mpe/spread-4": {"v_max": (500.0, "[I]"), "total_steps": (300_000, "[I]")},
-        "omad mpe/deception": {"v_max": (600.0, "[I] 300 leaves mass on the edge atoms")},
+        "omad mpe": {
+            "gamma": (0.95, "[M] spread-3 at 200k env steps: -26.6, where 0.99 levels off near -30; one seed"),
+            "v_max": (100.0, "[M] a fifth of what 0.99 wants, as 1 / (1 - gamma) is"),
+            "alpha_init": (0.3, "[M] alpha falls with the values' size"),
+        },
+        "omad mpe/spread-4": {"v_max": (150.0, "[I]"), "total_steps": (300_000, "[I]")},
+        "omad mpe/deception": {"v_max": (150.0, "[I]")},
         "omad probe": {"v_max": (20.0, "[I]")},
     },
 }
