@@ -22,6 +22,7 @@ import pytest
 
 from omad.api import newest_policies, start
 from omad.errors import NonFinite, Refused
+from omad.loop.fused import Carry
 from omad.loop.train import Built, Progress, Result, Session, build
 from omad.presets import RunConfig, resolve
 from omad.runs import RunFolder
@@ -171,8 +172,6 @@ def test_stopping_anywhere_changes_nothing(
 
 
 def copy_of(whole: tuple[Path, Session], tmp_path: Path) -> Path:
-    import shutil
-
     return Path(shutil.copytree(whole[0], tmp_path / "run"))
 
 
@@ -344,6 +343,17 @@ def test_signals_save_first(tmp_path: Path, number: signal.Signals, code: int):
     assert f"env step {saved:,}" in out
 
 
+def last_carry(path: Path) -> Carry:
+    """What the newest checkpoint of a run holds."""
+    run = RunFolder.open(path)
+    session = Session(run, build(run.config), quiet)
+    try:
+        assert session.restore() == []
+        return session.carry
+    finally:
+        run.close()
+
+
 @pytest.mark.slow
 def test_twenty_real_kills_change_nothing(tmp_path: Path):
     """SIGKILL at random moments of a real process, start-up and saving included; then compared with a quiet run."""
@@ -378,7 +388,4 @@ def test_twenty_real_kills_change_nothing(tmp_path: Path):
         env=environment,
     )  # fmt: skip
     assert kills == 20 and len(progress) >= 5
-    carries = [Session(run := RunFolder.open(path), build(run.config), quiet) for path in (still, struck)]
-    for session in carries:
-        session.restore()
-    assert_same_run(struck, still, carries[1].carry, carries[0].carry)
+    assert_same_run(struck, still, last_carry(struck), last_carry(still))
