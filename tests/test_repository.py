@@ -19,8 +19,9 @@ MODULES = {
 }
 
 LAYERS = (
-    ("errors", "tasks"),
+    ("errors", "tasks", "spec"),
     ("types", "keys", "tree"),
+    ("standardise",),
     ("ops", "buffer", "diffusion"),
     ("nets", "policies"),
     ("algos", "envs"),

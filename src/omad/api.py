@@ -31,6 +31,16 @@ __all__ = ["TrainedPolicy", "check_memory", "load_policy", "resume", "start", "t
 _PACKAGES = ("jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "numpy")
 
 
+_HOSTED = ("mujoco", "gymnasium", "gymnasium-robotics", "pettingzoo")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def _quiet(_: Progress) -> None:
     pass
 
@@ -48,17 +58,21 @@ def _commit() -> str | None:
 
 def _manifest(config: RunConfig) -> dict[str, Any]:
     task = tasks.find(config.task)
+    env = envs.make(config.task)
+    packages = [*_PACKAGES, *(_HOSTED if task.hosted else ())]
     device = jax.devices()[0]
     return {
         "omad": omad.__version__,
         "commit": _commit(),
         "protocol": task.protocol,
-        "spec": dataclasses.asdict(envs.make(config.task).spec),
+        "spec": dataclasses.asdict(env.spec),
+        "obs_norm": config.obs_norm,
+        "resume": "exact" if getattr(env, "exact", True) else "resumed at an episode boundary",
         "updates_per_env_step": config.updates_per_env_step,
         "command": sys.argv,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "packages": {name: version for name in packages if (version := _version(name))},
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "machine": {"system": platform.platform(), "processor": platform.machine()},
     }
@@ -202,7 +216,7 @@ def load_policy(run: str | Path, seed: int | None = None) -> TrainedPolicy:
     seed = config.first_seed if seed is None else seed
     if seed not in config.all_seeds:
         raise Refused(f"{run} has no seed {seed}; it has {', '.join(map(str, config.all_seeds))}.")
-    algorithm = make_algorithm(config.algo, spec)
+    algorithm = make_algorithm(config.algo, spec, config.obs_norm)
     policies = newest_policies(folder, algorithm)
     return TrainedPolicy(algorithm.act, at_agent(policies, config.all_seeds.index(seed)), spec)
 

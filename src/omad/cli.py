@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from omad.errors import NonFinite, Refused
+from omad.errors import EnvFailed, NonFinite, Refused
 
 __all__ = ["COMMANDS", "main"]
 
@@ -28,14 +28,15 @@ commands:
 {commands}
 
 `omad COMMAND --help` shows every option with its default. `omad --version` prints the version.
-Exit codes: 0 done, 1 training diverged, 2 something given cannot work, 130 and 143 stopped by a signal."""
+Exit codes: 0 done, 1 training diverged or an env failed, 2 something given cannot work, 130 and 143 stopped by a signal."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0 done; 1 training met a non-finite number; 2 something given cannot work; 128 + n stopped by
+        The exit code: 0 done; 1 training met a non-finite number or an env
+        failed; 2 something given cannot work; 128 + n stopped by
         signal n, after saving.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return importlib.import_module(COMMANDS[words[0]][0]).main(words[1:])
     except Refused as error:
         return _fail(str(error), 2)
-    except NonFinite as error:
+    except (NonFinite, EnvFailed) as error:
         return _fail(str(error), 1)
     except BrokenPipeError:
         sys.stdout = None  # the reader has gone; nothing more can be said to it

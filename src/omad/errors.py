@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["NonFinite", "Refused"]
+__all__ = ["EnvFailed", "NonFinite", "Refused"]
 
 
 class Refused(ValueError):
@@ -11,3 +11,7 @@ class Refused(ValueError):
 
 class NonFinite(RuntimeError):
     """Training met a number that is not finite; the message names run, step and metric."""
+
+
+class EnvFailed(RuntimeError):
+    """An env raised, hung, died or gave unusable numbers; the message names the env and the step."""

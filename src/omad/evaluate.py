@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from omad.envs.pool import Pool, joined
 from omad.keys import Stream, run_key, stream
-from omad.types import Algorithm, JaxEnv, Policy
+from omad.types import Algorithm, EnvSpec, JaxEnv, Policy, seed_axis
 
-__all__ = ["Episodes", "make_evaluate"]
+__all__ = ["Episodes", "make_evaluate", "make_host_evaluate"]
 
 
 class Episodes(eqx.Module):
@@ -68,3 +71,61 @@ def make_evaluate(algorithm: Algorithm, env: JaxEnv, episodes: int, explore: boo
         return total
 
     return jax.jit(jax.vmap(one, in_axes=(0, None, None)))
+
+
+def make_host_evaluate(algorithm: Algorithm, spec: EnvSpec, pool: Callable[[], Pool], episodes: int, explore: bool) -> Any:
+    """The same for an env that runs on the host.
+
+    Args:
+        algorithm: Whose `act` to use.
+        spec: Sizes of the task.
+        pool: Gives the running worlds to evaluate in; episodes go through them in rounds.
+        episodes: How many; episode j starts from the same seed for every policy and at every time.
+        explore: Sampled actions, or noise-free ones.
+    """
+
+    def decide(policy: Policy, obs: Array, eval_seed: Array, step: Array, t: Array) -> tuple[Array, Array]:
+        """Actions, and bits of the keys of the worlds' own draws."""
+        root = run_key(eval_seed)
+        action = algorithm.act(policy, obs, jax.random.fold_in(stream(root, Stream.EVAL_ACT, step), t), explore)
+        keys = jax.random.split(jax.random.fold_in(stream(root, Stream.EVAL_ENV, step), t), obs.shape[0])
+        return action, jax.random.key_data(keys)
+
+    act = jax.jit(decide)
+
+    def one(policy: Policy, eval_seed: int, step: int) -> Episodes:
+        worlds = pool()
+        root = run_key(eval_seed)
+        starts = joined(jax.random.key_data(jax.random.split(stream(root, Stream.EVAL_RESET, 0), episodes)))
+        found: list[Episodes] = []
+        for round_, first in enumerate(range(0, episodes, worlds.worlds)):
+            # The last round may have fewer episodes than worlds; the surplus repeats and is not counted.
+            seeds = np.resize(starts[first : first + worlds.worlds], worlds.worlds)
+            obs, _ = worlds.reset(seeds)
+            alive = np.ones(worlds.worlds, bool)
+            returns, lengths = np.zeros(worlds.worlds), np.zeros(worlds.worlds, np.int32)
+            info = {name: np.zeros(worlds.worlds) for name in spec.info_keys}
+            for t in range(spec.horizon):
+                when = round_ * spec.horizon + t
+                action, keys = act(policy, obs, jnp.int32(eval_seed), jnp.int32(step), jnp.int32(when))
+                worlds.send(np.asarray(action), joined(np.asarray(keys)), seeds, t)
+                arrival = worlds.receive(t)
+                returns += alive * arrival.reward
+                lengths += alive
+                for name in info:
+                    info[name] += alive * arrival.info[name]
+                alive &= ~(arrival.terminated | arrival.truncated)
+                obs = arrival.obs
+                if not alive.any():
+                    break
+            found.append(Episodes(returns.astype(np.float32), lengths, {k: v.astype(np.float32) for k, v in info.items()}))
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[:episodes], *found)
+
+    def evaluate(policies: Policy, eval_seed: Int[Array, ""], step: Int[Array, ""]) -> Episodes:
+        each = [
+            one(jax.tree.map(lambda leaf, i=i: leaf[i], policies), int(eval_seed), int(step))
+            for i in range(seed_axis(policies))
+        ]
+        return jax.tree.map(lambda *parts: np.stack(parts), *each)
+
+    return evaluate

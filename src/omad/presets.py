@@ -15,6 +15,7 @@ import tyro
 from omad import tasks
 from omad.algos import REGISTRY, config_class
 from omad.errors import Refused
+from omad.standardise import KINDS, ObsNorm
 
 __all__ = ["PRESETS", "Preset", "RunConfig", "from_dict", "resolve", "to_dict"]
 
@@ -47,6 +48,8 @@ class RunConfig:
     """Transitions that the replay buffer keeps."""
     warmup_steps: int = 2_500
     """Env steps of uniform random actions before learning."""
+    obs_norm: ObsNorm = "none"
+    """Standardise observations and states: not at all, by running moments, or each vector by its own (HARL)."""
     eval_every: int = 10_000
     """Env steps between evaluations; there is always one at the end."""
     eval_episodes: int = 500
@@ -57,6 +60,10 @@ class RunConfig:
     """Env steps between lines of metrics."""
     save_every: int = 20_000
     """Env steps between checkpoints; there is always one at the end."""
+    env_workers: int = 0
+    """Processes that step a hosted task's envs; 0 for one a core. Does not change a result."""
+    env_timeout: float = 60.0
+    """Seconds after which a hosted env that does not answer is taken to hang. Does not change a result."""
     algo: tyro.conf.Suppress[tyro.conf.Fixed[Any]] = None
     """Hyperparameters of the algorithm."""
 
@@ -75,6 +82,13 @@ class RunConfig:
         for name in ("first_seed", "eval_seed"):
             if not 0 <= getattr(self, name) < 2**31 - self.seeds:
                 raise Refused(f"{name} is {getattr(self, name)}; it must lie between 0 and 2147483647.")
+        if self.obs_norm not in KINDS:
+            raise Refused(f"obs_norm is {self.obs_norm!r}; allowed: {', '.join(KINDS)}.")
+        if self.env_workers < 0 or not self.env_timeout > 0:
+            raise Refused(
+                f"env_workers is {self.env_workers} and env_timeout is {self.env_timeout}; the first may not be negative, "
+                "the second must be above 0 seconds."
+            )
         if self.total_steps <= self.warmup_steps:
             raise Refused(
                 f"total_steps is {self.total_steps} but warmup_steps is {self.warmup_steps}; nothing would be learned. "
@@ -114,6 +128,21 @@ class RunConfig:
 
 Sourced = dict[str, tuple[Any, str]]
 
+_V_MAX: Sourced = {
+    "ant": (1600.0, "[D]"),
+    "walker2d": (1600.0, "[D]"),
+    "halfcheetah": (2000.0, "[I] 14.4 a step at the published return, times 100, and bonuses"),
+    "swimmer": (100.0, "[?] 0.16 a step times 100, and bonuses"),
+    "hopper": (1600.0, "[?] as walker2d"),
+    "humanoid": (1600.0, "[?]"),
+    "humanoidstandup": (20_000.0, "[?] about 150 a step"),
+    "reacher": (100.0, "[?]"),
+    "pusher": (200.0, "[?]"),
+    "manysegmentswimmer": (100.0, "[?]"),
+    "manysegmentant": (1600.0, "[?]"),
+}
+"""Half-width of the support by robot, for a discount of 0.99."""
+
 PRESETS: dict[str, dict[str, Sourced]] = {
     "paper": {
         "": {
@@ -132,6 +161,12 @@ PRESETS: dict[str, dict[str, Sourced]] = {
         "omad mpe/spread-4": {"v_max": (500.0, "[I]")},
         "omad mpe/deception": {"v_max": (600.0, "[I] 300 leaves mass on the edge atoms")},
         "omad probe": {"v_max": (20.0, "[I]")},
+        "omad mamujoco-": {"eval_episodes": (10, "[S2]")},
+        **{
+            f"omad mamujoco-{protocol}/{robot}": {"v_max": sourced}
+            for protocol in tasks.PROTOCOLS
+            for robot, sourced in _V_MAX.items()
+        },
     },
     "cpu": {
         "": {
@@ -158,12 +193,22 @@ PRESETS: dict[str, dict[str, Sourced]] = {
         "omad mpe/spread-4": {"v_max": (150.0, "[I]"), "total_steps": (300_000, "[I]")},
         "omad mpe/deception": {"v_max": (150.0, "[I]")},
         "omad probe": {"v_max": (20.0, "[I]")},
+        "omad mamujoco-": {
+            "n_envs": (4, "[M]"),
+            "eval_episodes": (10, "[S2]"),
+            "eval_every": (10_000, "[?]"),
+            "total_steps": (150_000, "[?]"),
+        },
+        **{
+            f"omad mamujoco-{protocol}/{robot}": {"v_max": sourced}
+            for protocol in tasks.PROTOCOLS
+            for robot, sourced in _V_MAX.items()
+        },
     },
 }
 """Preset -> scope -> field -> (value, source).
 
-A scope is empty (all runs), an algorithm, or an algorithm and the beginning of a task's name; later and longer
-scopes win. Fields of the run and of the algorithm may stand side by side, for their names are disjoint.
+A scope is empty (all runs), an algorithm, or an algorithm and the beginning of a task's name; longer scopes win. Fields of the run and of the algorithm may stand side by side, for their names are disjoint.
 """
 
 
@@ -213,10 +258,12 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> RunConfig:
-    """The configuration that `to_dict` wrote.
+    """The configuration that `to_dict` wrote, now or in an earlier version.
+
+    A field that is missing has its default: a new field's default is always what was done before there was the field.
 
     Raises:
-        Refused: A field is unknown or missing, or a value cannot work.
+        Refused: A field is unknown, or a value cannot work.
     """
     values = dict(values)
     algorithm = values.get("algorithm", "")
@@ -225,10 +272,10 @@ def from_dict(values: dict[str, Any]) -> RunConfig:
     built: list[Any] = []
     for cls, given in ((config_class(algorithm), values.pop("algo", {})), (RunConfig, values)):
         known = {f.name for f in dataclasses.fields(cls)} - {"algo"}
-        wrong = sorted(set(given) ^ known)
+        wrong = sorted(set(given) - known)
         if wrong:
             raise Refused(
-                f"The configuration and this version differ in the fields {', '.join(wrong)}; "
+                f"The configuration has the fields {', '.join(wrong)}, which this version does not know; "
                 "read the run with the version that wrote it (manifest.json names it)."
             )
         built.append(cls(**given) if not built else cls(**given, algo=built[0]))

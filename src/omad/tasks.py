@@ -1,8 +1,9 @@
 """The table of tasks: what each is called, its protocol and sizes, and numbers to hold a return against.
 
 A task's name holds its protocol: `mpe/deception-2?adversary=static&dynamics=v2`. Options that have their
-default value are left out of the name, the others stand in alphabetical order. Returns of differently named
-tasks are not comparable, except that the option `state` and the suffix `-xy` change only what is given to
+default value are left out of the name, the others stand in alphabetical order. The name of a user's own env
+says where to import it: `pettingzoo:package.module:factory?n=3`. Returns of differently named tasks are not
+comparable, except that the option `state` and the suffix `-xy` change only what is given to
 critics or how actions are written. This file imports nothing heavy.
 """
 
@@ -38,13 +39,13 @@ class Task:
     protocol: str
     """One sentence that says what a return of this task means."""
     obs_dims: tuple[int, ...]
-    """Observation size of each agent."""
+    """Observation size of each agent; empty where only the env itself knows (`pettingzoo:`)."""
     act_dims: tuple[int, ...]
-    """Action size of each agent."""
+    """Action size of each agent; empty likewise."""
     state_dim: int
     """Size of the global state for critics, 0 for none."""
     horizon: int
-    """Steps until an episode is truncated (or has terminated)."""
+    """Steps until an episode is truncated (or has terminated); 0 where only the env itself knows."""
     factory: str
     """`module:function` that makes the env."""
     arguments: Mapping[str, Any]
@@ -53,6 +54,8 @@ class Task:
     """Returns of policies that need no learning, or of bounds on all policies."""
     published: tuple[Published, ...] = ()
     """Returns of learned policies in publications, on this protocol as far as can be told."""
+    hosted: bool = False
+    """Whether the env runs on the host, in worker processes, and not in JAX."""
 
     @property
     def n_agents(self) -> int:
@@ -109,13 +112,17 @@ OPTIONS: Mapping[str, Mapping[str, Option]] = MappingProxyType(
     {
         "mpe/spread": _COMMON | {"local_ratio": (0.5, _ratio, "a number from 0 to 1")},
         "mpe/deception": _COMMON | {"adversary": ("random", _one_of(*_SCRIPTS), ", ".join(_SCRIPTS))},
+        **{
+            f"probe/{kind}": {"host": (False, _flag, "true or false")}
+            for kind in ("constant", "signal", "delay", "timeout", "push", "relay")
+        },
     }
 )
 """Options of each family of tasks: default, parser, and the words for what is allowed."""
 
 
 def _family(base: str) -> str:
-    return re.sub(r"-\d+(-xy)?$", "", base)
+    return re.sub(r"-\d+(-xy)?$", "", base) if base.startswith("mpe/") else base
 
 
 def _text(value: Any) -> str:
@@ -140,6 +147,14 @@ _SCRIPTED = "measured with this project's scripted policies (omad.envs.scripted)
 _CEILING = "open-loop trajectory optimisation with full information, 300 episodes (s.e. < 0.6); code not included"
 _BPTT = "decentralised networks without memory, trained by gradients through the simulator, one seed; code not included"
 _PAPER = "arXiv 2602.18291, 5 seeds, through secondary summaries; env version unknown, this protocol fits"
+
+_PAPER_V = (
+    "arXiv 2602.18291, 5 seeds, through secondary summaries; Gymnasium version and observations unknown, most likely "
+    "the whole state, standardised per vector"
+)
+_HARL = "HARL's published learning curves, read off with 5 % error; gym -v2"
+_RANDOM_V5 = "uniformly random actions, 200 episodes (tools/anchors.py)"
+_RANDOM_RETURNS: dict[str, float] = {}
 
 
 def _row(**returns: float) -> tuple[Anchor, ...]:
@@ -209,7 +224,16 @@ _PUBLISHED: dict[str, tuple[Published, ...]] = {
 def _build(base: str, given: Mapping[str, Any]) -> Task:
     """A task of the table with some of its options set."""
     if base.startswith("probe/"):
-        return _PROBES[base]
+        task = _PROBES[base]
+        if not given.get("host"):
+            return task
+        arguments = {"factory": task.factory, "arguments": dict(task.arguments)}
+        return dataclasses.replace(
+            task, name=spell(base, given), hosted=True, factory="omad.envs.hosted:make",
+            arguments=MappingProxyType(arguments),
+        )  # fmt: skip
+    if base.startswith("mamujoco-"):
+        return _mujoco(base)
     family, n, xy = _family(base), int(base.split("-")[1]), base.endswith("-xy")
     options = {key: default for key, (default, _, _) in OPTIONS[family].items()} | dict(given)
     physics = f"{options['horizon']} steps, then truncated, {options['dynamics']} dynamics"
@@ -276,6 +300,133 @@ _PROBES = {
     )
 }
 
+_ROBOTS: dict[str, tuple[str, str, tuple[int, ...], tuple[int, ...], tuple[int, ...], int, int]] = {
+    "ant-2x4": ("Ant", "2x4", (4, 4), (61, 61), (63, 63), 105, 1000),
+    "ant-2x4d": ("Ant", "2x4d", (4, 4), (61, 61), (63, 63), 105, 1000),
+    "ant-2x4diag": ("Ant", "2x4diag", (4, 4), (61, 61), (63, 63), 105, 1000),
+    "ant-4x2": ("Ant", "4x2", (2,) * 4, (39,) * 4, (42,) * 4, 105, 1000),
+    "halfcheetah-2x3": ("HalfCheetah", "2x3", (3, 3), (11, 11), (12, 12), 17, 1000),
+    "halfcheetah-6x1": ("HalfCheetah", "6x1", (1,) * 6, (7,) * 6, (9, 9, 8, 9, 9, 8), 17, 1000),
+    "walker2d-2x3": ("Walker2d", "2x3", (3, 3), (11, 11), (12, 12), 17, 1000),
+    "swimmer-2x1": ("Swimmer", "2x1", (1, 1), (5, 5), (6, 6), 8, 1000),
+    "hopper-3x1": ("Hopper", "3x1", (1,) * 3, (7,) * 3, (8, 9, 8), 11, 1000),
+    "humanoid-9-8": ("Humanoid", "9|8", (9, 8), (236, 167), (242, 170), 348, 1000),
+    "humanoidstandup-9-8": ("HumanoidStandup", "9|8", (9, 8), (236, 167), (242, 170), 348, 1000),
+    "reacher-2x1": ("Reacher", "2x1", (1, 1), (5, 8), (7, 10), 10, 50),
+    "pusher-3p": ("Pusher", "3p", (3, 1, 3), (), (), 23, 100),
+}
+"""Robot -> gymnasium-robotics' scenario and factorisation, action sizes, observation sizes with obsk 0 and 1, size of
+the state, time limit. All measured, and checked by a test against the package. Pusher has only the protocol `full`: the
+package orders its local observations differently in every process (several of its joints share a name)."""
+
+_SEGMENTS = re.compile(r"manysegment(swimmer|ant)-([1-9]\d?)x([1-9]\d?)")
+PROTOCOLS = ("full", "obsk0", "obsk1")
+_MUJOCO_PUBLISHED: dict[str, tuple[Published, ...]] = {
+    "ant-2x4": (
+        ("OMAD", 7517.0, 279.2, _PAPER_V),
+        ("MASDAC (best baseline)", 7266.2, None, _PAPER_V),
+    ),
+    "halfcheetah-2x3": (
+        ("OMAD", 14368.5, 1166.0, _PAPER_V),
+        ("MASDAC (best baseline)", 10540.7, None, _PAPER_V),
+        ("HATD3 after 3M steps", 5300.0, None, _HARL),
+    ),
+    "swimmer-2x1": (("OMAD", 162.0, 22.5, _PAPER_V), ("MASDAC (best baseline)", 149.3, None, _PAPER_V)),
+    "ant-4x2": (("HATD3 after 3M steps", 5400.0, None, _HARL),),
+    "walker2d-2x3": (("HATD3 after 3M steps", 4000.0, None, _HARL + "; its feet differ from -v5's"),),
+}
+
+
+def _robot(name: str) -> tuple[str, str, tuple[int, ...], tuple[int, ...], tuple[int, ...], int, int]:
+    """A row of the table, or one worked out for a chain of segments.
+
+    Raises:
+        KeyError: No such robot.
+    """
+    if not (found := _SEGMENTS.fullmatch(name)):
+        return _ROBOTS[name]
+    kind, n, m = found[1], int(found[2]), int(found[3])
+    if not 2 <= n * m <= 50:
+        raise KeyError(name)
+    if kind == "swimmer":
+        near = [2 * m + (i > 0) + (i < n - 1) for i in range(n)]
+        return "ManySegmentSwimmer", f"{n}x{m}", (m,) * n, (2 * m,) * n, tuple(near), 2 * n * m + 4, 1000
+    own = 50 * m + 11
+    near = [own + 2 * (m - (i == 0)) for i in range(n)]
+    return "ManySegmentAnt", f"{n}x{m}", (4 * m,) * n, (own,) * n, tuple(near), 50 * n * m + 11, 1000
+
+
+def _mujoco(base: str) -> Task:
+    """A robot in one of the three protocols."""
+    protocol, _, name = base.removeprefix("mamujoco-").partition("/")
+    scenario, parts, act_dims, none, one, state_dim, horizon = _robot(name)
+    n = len(act_dims)
+    seen = {
+        "full": "each agent sees the whole state and a one-hot id",
+        "obsk0": "each agent sees its own joints and the root",
+        "obsk1": "each agent sees its own joints, the positions of joints next to them, and the root",
+    }[protocol]
+    return Task(
+        name=base,
+        protocol=(
+            f"Undiscounted return of Gymnasium's {scenario}-v5, {n} agents ({parts}); {seen}; critics read "
+            f"state(); {horizon} steps, then truncated."
+        ),
+        obs_dims={"full": (state_dim + n,) * n, "obsk0": none, "obsk1": one}[protocol],
+        act_dims=act_dims,
+        state_dim=state_dim,
+        horizon=horizon,
+        factory="omad.envs.mamujoco:make",
+        arguments=MappingProxyType(
+            {"task": base, "scenario": scenario, "parts": parts, "obsk": {"full": None, "obsk0": 0, "obsk1": 1}[protocol]}
+        ),
+        anchors=tuple((_RANDOM, value, _RANDOM_V5) for robot, value in _RANDOM_RETURNS.items() if robot == name),
+        published=_MUJOCO_PUBLISHED.get(name, ()) if protocol == "full" else (),
+        hosted=True,
+    )
+
+
+def _pettingzoo(name: str) -> Task:
+    """A user's own env: where to import it, and its keyword arguments as text."""
+    base, _, tail = name.partition("?")
+    words = base.split(":")
+    if len(words) != 3 or not all(re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", word) for word in words[1:]):
+        raise UnknownTask(
+            f"{name!r} does not say where an env is; it must be pettingzoo:package.module:factory, "
+            "with keyword arguments after ? as in ?n=3&continuous_actions=true."
+        )
+    arguments: dict[str, Any] = {}
+    for part in filter(None, tail.split("&")):
+        key, given, text = part.partition("=")
+        if not key.isidentifier() or not given or key in arguments:
+            raise UnknownTask(f"{name!r}: {part!r} is not an argument; write key=value, each key once.")
+        arguments[key] = _value(text)
+    return Task(
+        name=name,
+        protocol="Undiscounted return of a user's own PettingZoo env.",
+        obs_dims=(),
+        act_dims=(),
+        state_dim=0,
+        horizon=0,
+        factory="omad.envs.pettingzoo:make",
+        arguments=MappingProxyType({"task": name, "factory": ":".join(words[1:]), "arguments": arguments}),
+        hosted=True,
+    )
+
+
+def _value(text: str) -> Any:
+    """true, false, none, a number, or the text itself."""
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 TASKS: Mapping[str, Task] = MappingProxyType(
     {
         base: _build(base, {})
@@ -283,15 +434,28 @@ TASKS: Mapping[str, Task] = MappingProxyType(
             *(f"mpe/spread-{n}{suffix}" for n in range(2, 11) for suffix in ("", "-xy")),
             *(f"mpe/deception-{n}{suffix}" for n in range(1, 7) for suffix in ("", "-xy")),
             *_PROBES,
+            *(f"mamujoco-{protocol}/{robot}" for protocol in PROTOCOLS for robot, row in _ROBOTS.items() if row[3] or protocol == "full"),
         )
     }
 )
 """All tasks with all their options at the default."""
 
 _FORMS = (
-    "mpe/spread-N (N from 2 to 10), mpe/deception-N (N from 1 to 6), both also with the suffix -xy, and "
-    + ", ".join(_PROBES)
+    "mpe/spread-N (N from 2 to 10), mpe/deception-N (N from 1 to 6), both also with the suffix -xy; "
+    f"mamujoco-PROTOCOL/ROBOT with {', '.join(PROTOCOLS)} and {', '.join(_ROBOTS)}, manysegmentswimmer-NxM, "
+    f"manysegmentant-NxM; {', '.join(_PROBES)}; or pettingzoo:package.module:factory"
 )
+
+
+def _is_segments(base: str) -> bool:
+    protocol, _, robot = base.removeprefix("mamujoco-").partition("/")
+    if not base.startswith("mamujoco-") or protocol not in PROTOCOLS or not _SEGMENTS.fullmatch(robot):
+        return False
+    try:
+        _robot(robot)
+    except KeyError:
+        raise UnknownTask(f"{base!r} has too few or too many segments; N times M may be from 2 to 50.") from None
+    return True
 
 
 def find(name: str) -> Task:
@@ -300,8 +464,10 @@ def find(name: str) -> Task:
     Raises:
         UnknownTask: with what was given, the nearest valid names, and what is allowed.
     """
+    if name.startswith("pettingzoo:"):
+        return _pettingzoo(name)
     base, _, tail = name.partition("?")
-    if base not in TASKS:
+    if base not in TASKS and not _is_segments(base):
         near = ", ".join(nearest(base, TASKS))
         raise UnknownTask(f"There is no task {base!r}; nearest: {near}; allowed: {_FORMS}.")
     known = OPTIONS.get(_family(base), {})

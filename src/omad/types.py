@@ -5,7 +5,6 @@ Shape words: `batch agent obs act state`. Unless a docstring says otherwise, lea
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +12,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from omad.spec import EnvSpec
 
 __all__ = [
     "Algorithm",
@@ -25,52 +26,6 @@ __all__ = [
     "Outcome",
     "Step",
 ]
-
-
-@dataclasses.dataclass(frozen=True)
-class EnvSpec:
-    """Sizes of a task, known before anything is compiled.
-
-    Agents of unequal size are zero-padded to `obs_dim` and `act_dim`; `obs_dims` and `act_dims` keep the real sizes.
-    """
-
-    name: str
-    """Full task name, protocol and options included, e.g. `mpe/spread-3`."""
-    obs_dims: tuple[int, ...]
-    """Real observation size of each agent."""
-    act_dims: tuple[int, ...]
-    """Real action size of each agent."""
-    state_dim: int
-    """Size of the global state, 0 where the env gives none (critics then read all observations)."""
-    horizon: int
-    """Env steps until an episode is truncated."""
-    info_keys: tuple[str, ...] = ()
-    """Names of the extra per-step numbers in `Outcome.info`; evaluation sums them over an episode."""
-
-    @property
-    def n_agents(self) -> int:
-        """Number of agents."""
-        return len(self.obs_dims)
-
-    @property
-    def obs_dim(self) -> int:
-        """Padded observation size."""
-        return max(self.obs_dims)
-
-    @property
-    def act_dim(self) -> int:
-        """Padded action size."""
-        return max(self.act_dims)
-
-    @property
-    def joint_act_dim(self) -> int:
-        """Real action dimensions of all agents together, the D of the paper."""
-        return sum(self.act_dims)
-
-    @property
-    def act_mask(self) -> Float[Array, "agent act"]:
-        """1 where an action dimension is real, 0 where it is padding."""
-        return (jnp.arange(self.act_dim)[None, :] < jnp.asarray(self.act_dims)[:, None]).astype(float)
 
 
 class Observation(eqx.Module):

@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from omad.errors import Refused
+from omad.standardise import ObsNorm, standardised
 from omad.tasks import nearest
 from omad.types import Algorithm, EnvSpec
 
@@ -32,6 +33,7 @@ def config_class(name: str) -> type:
     return getattr(importlib.import_module(module), cls)
 
 
-def make(config: Any, spec: EnvSpec) -> Algorithm:
+def make(config: Any, spec: EnvSpec, obs_norm: ObsNorm = "none") -> Algorithm:
     """The algorithm that a configuration belongs to, for a task of the given sizes."""
-    return importlib.import_module(type(config).__module__).make(config, spec)
+    algorithm = importlib.import_module(type(config).__module__).make(config, spec)
+    return standardised(algorithm, spec, obs_norm)

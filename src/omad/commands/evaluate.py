@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,10 +44,8 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -
     import jax
     import jax.numpy as jnp
 
-    from omad import envs
-    from omad.algos import make
     from omad.api import newest_policies
-    from omad.evaluate import make_evaluate
+    from omad.loop.train import build
     from omad.runs import RunFolder
 
     if episodes < 1 or not 0 <= seed < 2**31:
@@ -54,19 +53,19 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -
             f"episodes is {episodes} and seed is {seed}; the first must be at least 1, the second 0 to 2^31 - 1."
         )
     folder = RunFolder.open(run)
-    spec = folder.spec
-    env = envs.make(task or folder.config.task)
-    if (env.spec.obs_dims, env.spec.act_dims) != (spec.obs_dims, spec.act_dims):
+    config, spec = folder.config, folder.spec
+    built = build(dataclasses.replace(config, task=task or config.task, eval_episodes=episodes))
+    if (built.spec.obs_dims, built.spec.act_dims) != (spec.obs_dims, spec.act_dims):
         raise Refused(
-            f"{env.spec.name} has observations {env.spec.obs_dims} and actions {env.spec.act_dims}, but the run's "
+            f"{built.spec.name} has observations {built.spec.obs_dims} and actions {built.spec.act_dims}, but the run's "
             f"policies were trained for {spec.obs_dims} and {spec.act_dims}."
         )
-    algorithm = make(folder.config.algo, spec)
-    policies = newest_policies(folder, algorithm)
+    policies = newest_policies(folder, built.algorithm)
     results = []
-    for kind, explore in (("sampled", True), ("noise_free", False)):
-        function = make_evaluate(algorithm, env, episodes, explore)
-        found = jax.device_get(function(policies, jnp.int32(seed), jnp.int32(0)))
+    with contextlib.closing(built):
+        kinds = (("sampled", built.sampled), ("noise_free", built.noise_free))
+        every = [(kind, jax.device_get(play(policies, jnp.int32(seed), jnp.int32(0)))) for kind, play in kinds]
+    for kind, found in every:
         for i, training_seed in enumerate(folder.config.all_seeds):
             returns = np.asarray(found.returns[i], float)
             results.append(
@@ -81,7 +80,7 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -
             )
     return {
         "run": str(run),
-        "task": env.spec.name,
+        "task": built.spec.name,
         "env_steps": folder.checkpoints()[0].index["env_steps"],
         "updates_per_env_step": folder.config.updates_per_env_step,
         "episodes": episodes,

@@ -100,7 +100,9 @@ class Watcher:
             if self._task is None:
                 self._task = self._live.add_task("train", total=p.total_steps, words=words)
             self._live.update(self._task, completed=p.env_steps, words=words)
-        if p.event == "eval":
+        if p.event == "note":
+            self.out.print(p.note)
+        elif p.event == "eval":
             self.out.print(f"{time.strftime('%H:%M:%S')} step {p.env_steps:,} of {p.total_steps:,}: {_summary(p)}")
         elif p.event == "compile" and not self._said:
             self._said = True

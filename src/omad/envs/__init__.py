@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 from omad import tasks
-from omad.types import JaxEnv
 
 __all__ = ["make"]
 
 
-def make(name: str) -> JaxEnv:
-    """Make the env of a task.
+def make(name: str) -> Any:
+    """Make the env of a task: a `JaxEnv`, or a `HostEnv` where the env is not written in JAX.
 
     Args:
-        name: as in `mpe/spread-3`, `mpe/spread-4-xy`, `mpe/deception-2?adversary=static&state=true`,
-            `probe/relay`; see `omad.tasks`.
+        name: as in `mpe/spread-3`, `mpe/deception-2?adversary=static&state=true`, `mamujoco-full/ant-2x4`,
+            `pettingzoo:package.module:factory?n=3`, `probe/relay`; see `omad.tasks`.
 
     Raises:
         omad.tasks.UnknownTask: where no such task or option exists.
+        omad.errors.Refused: where a package is missing or a user's own env cannot be used.
     """
     task = tasks.find(name)
     module, _, function = task.factory.partition(":")

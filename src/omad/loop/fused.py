@@ -1,4 +1,4 @@
-"""The fused loop: act, step, add, sample and update inside one compiled loop, vmapped over seeds.
+"""The fused loop: act, sample, update, step and add inside one compiled loop, vmapped over seeds.
 
 `chunk(carry, seeds, start, count)` runs `count` vector steps from number `start`. Both counters are traced but not
 batched, so one compilation serves every chunk length, every cadence stays a real branch under the `vmap` over
@@ -18,9 +18,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from omad import buffer
 from omad.keys import Stream, run_key, stream
 from omad.tree import all_finite
-from omad.types import Algorithm, EnvState, JaxEnv, Learner, Mean, Metrics, Observation, Step
+from omad.types import Algorithm, EnvSpec, EnvState, JaxEnv, Learner, Mean, Metrics, Observation, Step
 
-__all__ = ["Carry", "Fused", "LoopConfig", "make"]
+__all__ = ["RETURN", "Carry", "Fused", "LoopConfig", "absorb", "choose", "learn_row", "make", "no_metrics"]
 
 RETURN = "train/return"
 """Undiscounted team return of the episodes that ended while training."""
@@ -61,16 +61,69 @@ class Fused(NamedTuple):
     """The same with uniform random actions and no updates, for the first `warmup_rows` vector steps."""
     healthy: Any
     """(carry) -> one flag a seed: learner and metrics are finite."""
+    shapes: Any
+    """(seeds) -> what `init` gives, as shapes."""
+
+
+def no_metrics(algorithm: Algorithm) -> Metrics:
+    """Nothing measured yet."""
+    return {name: Mean(jnp.zeros(()), jnp.zeros(())) for name in (*algorithm.metrics, RETURN)}
+
+
+def choose(
+    algorithm: Algorithm,
+    spec: EnvSpec,
+    learner: Learner,
+    obs: Float[Array, "env agent obs"],
+    root: Key[Array, ""],
+    step: Int[Array, ""],
+    learn: bool,
+) -> Float[Array, "env agent act"]:
+    """Actions of all envs: by the policies as they are now, or uniform during the warm-up."""
+    key = stream(root, Stream.ACT, step)
+    if learn:
+        return algorithm.act(algorithm.policy(learner), obs, key, True)
+    return spec.act_mask * jax.random.uniform(key, (obs.shape[0], spec.n_agents, spec.act_dim), minval=-1.0)
+
+
+def absorb(carry: Carry, transition: Step, step: Int[Array, ""]) -> Carry:
+    """Keep what vector step number `step` gave: the transitions, and the returns of episodes that ended."""
+    over = transition.terminated | transition.truncated
+    returns = carry.episode_return + transition.reward
+    finished = Mean(jnp.sum(jnp.where(over, returns, 0.0)), over.sum().astype(float))
+    return eqx.tree_at(
+        lambda c: (c.ring, c.episode_return, c.sums),
+        carry,
+        (
+            buffer.add(carry.ring, transition, step),
+            jnp.where(over, 0.0, returns),
+            carry.sums | {RETURN: carry.sums[RETURN] + finished},
+        ),
+    )
+
+
+def learn_row(
+    algorithm: Algorithm, config: LoopConfig, carry: Carry, root: Key[Array, ""], step: Int[Array, ""]
+) -> Carry:
+    """The gradient steps that belong to vector step number `step`, on batches of all rows before it.
+
+    They need nothing of that step's outcome, so that a hosted env can step meanwhile.
+    """
+
+    def learn_once(i: Int[Array, ""], carry: Carry) -> Carry:
+        count = (step - config.warmup_rows) * config.updates_per_step + i + 1
+        sample_key = stream(root, Stream.SAMPLE, count)
+        batch = buffer.sample(carry.ring, step, sample_key, config.batch_size, algorithm.gamma, algorithm.n_step)
+        learner, metrics = algorithm.update(carry.learner, batch, stream(root, Stream.UPDATE, count), count)
+        sums = {name: total + metrics[name] if name in metrics else total for name, total in carry.sums.items()}
+        return eqx.tree_at(lambda c: (c.learner, c.sums), carry, (learner, sums))
+
+    return jax.lax.fori_loop(0, config.updates_per_step, learn_once, carry)
 
 
 def make(algorithm: Algorithm, env: JaxEnv, config: LoopConfig) -> Fused:
     """Compile nothing yet; everything static is captured here."""
     spec = env.spec
-    mask = spec.act_mask
-    names = (*algorithm.metrics, RETURN)
-
-    def no_metrics() -> Metrics:
-        return {name: Mean(jnp.zeros(()), jnp.zeros(())) for name in names}
 
     def reset(key: Key[Array, ""]) -> tuple[EnvState, Observation]:
         return jax.vmap(env.reset)(jax.random.split(key, config.n_envs))
@@ -84,59 +137,38 @@ def make(algorithm: Algorithm, env: JaxEnv, config: LoopConfig) -> Fused:
             env_state=env_state,
             observation=observation,
             episode_return=jnp.zeros(config.n_envs),
-            sums=no_metrics(),
+            sums=no_metrics(algorithm),
         )
 
-    def interact(carry: Carry, root: Key[Array, ""], step: Int[Array, ""], learn: bool) -> Carry:
-        """One step of every env: act, step, add, reset what ended."""
+    def interact(
+        carry: Carry, action: Float[Array, "env agent act"], root: Key[Array, ""], step: Int[Array, ""]
+    ) -> Carry:
+        """One step of every env: step, add, reset what ended."""
         seen = carry.observation
-        act_key = stream(root, Stream.ACT, step)
-        if learn:
-            action = algorithm.act(algorithm.policy(carry.learner), seen.obs, act_key, True)
-        else:
-            action = mask * jax.random.uniform(act_key, (config.n_envs, *mask.shape), minval=-1.0)
         env_keys = jax.random.split(stream(root, Stream.ENV, step), config.n_envs)
         env_state, outcome = jax.vmap(env.step)(carry.env_state, action, env_keys)
-        transition = Step(
-            seen.obs, seen.state, action, outcome.reward, outcome.terminated, outcome.truncated,
-            outcome.next.obs, outcome.next.state,
-        )  # fmt: skip
-        over = outcome.terminated | outcome.truncated
-        returns = carry.episode_return + outcome.reward
         fresh = reset(stream(root, Stream.RESET, step + 1))
+        over = outcome.terminated | outcome.truncated
 
         def pick(new: Array, old: Array) -> Array:
             return jnp.where(over.reshape(over.shape + (1,) * (new.ndim - 1)), new, old)
 
         env_state, observation = jax.tree.map(pick, fresh, (env_state, outcome.next))
-        ended = over.sum().astype(float)
-        finished = Mean(jnp.sum(jnp.where(over, returns, 0.0)), ended)
-        return Carry(
-            learner=carry.learner,
-            ring=buffer.add(carry.ring, transition, step),
-            env_state=env_state,
-            observation=observation,
-            episode_return=jnp.where(over, 0.0, returns),
-            sums=carry.sums | {RETURN: carry.sums[RETURN] + finished},
-        )
-
-    def learn_once(carry: Carry, root: Key[Array, ""], step: Int[Array, ""], i: Int[Array, ""]) -> Carry:
-        """One gradient step on a fresh batch."""
-        count = (step - config.warmup_rows) * config.updates_per_step + i + 1
-        sample_key = stream(root, Stream.SAMPLE, count)
-        batch = buffer.sample(carry.ring, step + 1, sample_key, config.batch_size, algorithm.gamma, algorithm.n_step)
-        learner, metrics = algorithm.update(carry.learner, batch, stream(root, Stream.UPDATE, count), count)
-        sums = {name: total + metrics[name] if name in metrics else total for name, total in carry.sums.items()}
-        return eqx.tree_at(lambda c: (c.learner, c.sums), carry, (learner, sums))
+        transition = Step(
+            seen.obs, seen.state, action, outcome.reward, outcome.terminated, outcome.truncated,
+            outcome.next.obs, outcome.next.state,
+        )  # fmt: skip
+        carry = eqx.tree_at(lambda c: (c.env_state, c.observation), carry, (env_state, observation))
+        return absorb(carry, transition, step)
 
     def run(carry: Carry, seed: Int[Array, ""], start: Int[Array, ""], count: Int[Array, ""], learn: bool) -> Carry:
         root = run_key(seed)
 
         def vector_step(step: Int[Array, ""], carry: Carry) -> Carry:
-            carry = interact(carry, root, step, learn)
-            if not learn:
-                return carry
-            return jax.lax.fori_loop(0, config.updates_per_step, lambda i, c: learn_once(c, root, step, i), carry)
+            action = choose(algorithm, spec, carry.learner, carry.observation.obs, root, step, learn)
+            if learn:
+                carry = learn_row(algorithm, config, carry, root, step)
+            return interact(carry, action, root, step)
 
         return jax.lax.fori_loop(start, start + count, vector_step, carry)
 
@@ -149,4 +181,7 @@ def make(algorithm: Algorithm, env: JaxEnv, config: LoopConfig) -> Fused:
     def healthy(carry: Carry) -> Bool[Array, " seed"]:
         return jax.vmap(lambda c: all_finite((c.learner, c.sums)))(carry)
 
-    return Fused(jax.jit(jax.vmap(init)), over_seeds(True), over_seeds(False), jax.jit(healthy))
+    begin = jax.jit(jax.vmap(init))
+    return Fused(
+        begin, over_seeds(True), over_seeds(False), jax.jit(healthy), lambda seeds: jax.eval_shape(begin, seeds)
+    )

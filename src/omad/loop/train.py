@@ -20,17 +20,23 @@ import numpy as np
 
 from omad import buffer, envs
 from omad.algos import make as make_algorithm
-from omad.errors import NonFinite, Refused
-from omad.evaluate import make_evaluate
+from omad.envs.pool import Pool
+from omad.errors import EnvFailed, NonFinite, Refused
+from omad.evaluate import make_evaluate, make_host_evaluate
 from omad.loop import fused
+from omad.loop.hosted import Hosted
 from omad.presets import RunConfig
 from omad.runs import RunFolder
-from omad.types import Algorithm, JaxEnv, Mean, is_mean
+from omad.types import Algorithm, EnvSpec, JaxEnv, Mean, is_mean
 
 __all__ = ["Progress", "Result", "Session", "build", "continue_run", "forecast"]
 
 _PIECE_S = 1.0
 """Aim for compiled calls of about this length, so that progress is live and signals are answered soon."""
+
+
+_EDGE = 0.01
+"""Share of target mass on the edge atoms above which the support is too narrow."""
 
 
 class Progress(NamedTuple):
@@ -46,7 +52,9 @@ class Progress(NamedTuple):
     last: dict[str, float]
     """Newest metrics and evaluation, averaged over seeds."""
     event: str
-    """`compile`, `run`, `log`, `eval` or `save`: what has just been done (or, for `compile`, begins)."""
+    """`compile`, `run`, `log`, `eval` or `save`: what has just been done (or, for `compile`, begins); `note`."""
+    note: str = ""
+    """A sentence for the user, said once a run."""
 
 
 class Result(NamedTuple):
@@ -61,30 +69,68 @@ class Result(NamedTuple):
 class Built(NamedTuple):
     """The parts of a run, made from its configuration."""
 
-    env: JaxEnv
+    spec: EnvSpec
     algorithm: Algorithm
-    loop: fused.Fused
+    loop: fused.Fused | Hosted
     sampled: Callable[..., Any]
     noise_free: Callable[..., Any]
+    close: Callable[[], None]
+    """End whatever runs beside this process."""
 
 
 def build(config: RunConfig) -> Built:
-    """Everything a run needs; nothing is compiled or allocated yet."""
+    """Everything a run needs; nothing is compiled, allocated or started yet."""
     env = envs.make(config.task)
-    algorithm = make_algorithm(config.algo, env.spec)
-    loop = fused.make(
-        algorithm,
-        env,
-        fused.LoopConfig(
-            n_envs=config.n_envs,
-            updates_per_step=config.updates_per_step,
-            batch_size=config.batch_size,
-            buffer_rows=buffer.rows_for(config.buffer_size, config.n_envs),
-            warmup_rows=config.warmup_rows,
-        ),
+    algorithm = make_algorithm(config.algo, env.spec, config.obs_norm)
+    sizes = fused.LoopConfig(
+        n_envs=config.n_envs,
+        updates_per_step=config.updates_per_step,
+        batch_size=config.batch_size,
+        buffer_rows=buffer.rows_for(config.buffer_size, config.n_envs),
+        warmup_rows=config.warmup_rows,
     )
-    evaluate = [make_evaluate(algorithm, env, config.eval_episodes, explore) for explore in (True, False)]
-    return Built(env, algorithm, loop, *evaluate)
+    if isinstance(env, JaxEnv):
+        loop = fused.make(algorithm, env, sizes)
+        evaluate = [make_evaluate(algorithm, env, config.eval_episodes, explore) for explore in (True, False)]
+        return Built(env.spec, algorithm, loop, *evaluate, close=lambda: None)
+
+    def start(worlds: int) -> Pool:
+        return Pool.of(config.task, env.spec, worlds, config.env_workers, config.env_timeout)
+
+    hosted = Hosted(algorithm, env, sizes, start)
+    bench = EvaluationWorlds(start, config.eval_episodes)
+    evaluate = [
+        make_host_evaluate(algorithm, env.spec, bench, config.eval_episodes, explore) for explore in (True, False)
+    ]
+
+    def close() -> None:
+        hosted.close()
+        bench.close()
+
+    return Built(env.spec, algorithm, hosted, *evaluate, close=close)
+
+
+class EvaluationWorlds:
+    """Worlds of their own for evaluations, started when first asked for."""
+
+    most = 16
+    """Episodes beyond this many go through the same worlds in rounds."""
+
+    def __init__(self, start: Callable[[int], Pool], episodes: int) -> None:
+        self._start, self._count = start, min(episodes, self.most)
+        self._pool: Pool | None = None
+
+    def __call__(self) -> Pool:
+        """The running worlds."""
+        if self._pool is None:
+            self._pool = self._start(self._count)
+        return self._pool
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
 
 
 def forecast(config: RunConfig, built: Built) -> dict[str, float]:
@@ -96,10 +142,10 @@ def forecast(config: RunConfig, built: Built) -> dict[str, float]:
     rows = buffer.rows_for(config.buffer_size, config.n_envs)
     learner = jax.eval_shape(built.algorithm.init, jax.eval_shape(lambda: jax.random.key(0)))
     mib = {
-        "buffer": buffer.n_bytes(built.env.spec, rows, config.n_envs) * config.seeds / 2**20,
+        "buffer": buffer.n_bytes(built.spec, rows, config.n_envs) * config.seeds / 2**20,
         "learner": sum(v.size * v.dtype.itemsize for v in jax.tree.leaves(learner)) * config.seeds / 2**20,
         "work": 64.0
-        + 4.0 * config.seeds * _activations(config.algo, built.env.spec.n_agents, config.batch_size) / 2**20,
+        + 4.0 * config.seeds * _activations(config.algo, built.spec.n_agents, config.batch_size) / 2**20,
     }
     return mib | {"total": sum(mib.values())}
 
@@ -130,6 +176,7 @@ class Session:
         self._calls = {False: 0, True: 0}
         self._board: dict[int, Any] = {}
         self._saved = False
+        self._noted = False
         self.carry: fused.Carry
 
     # ------------------------------------------------------------ start
@@ -148,7 +195,7 @@ class Session:
             Refused: All checkpoints are damaged.
         """
         passed: list[str] = []
-        shapes = jax.eval_shape(self.built.loop.init, self.seeds)
+        shapes = self.built.loop.shapes(self.seeds)
         found = self.run.checkpoints()
         for checkpoint in found:
             try:
@@ -184,7 +231,7 @@ class Session:
         config = self.config
         rows = {name: max(1, -(-getattr(config, name) // config.n_envs)) for name in _PERIODS}
         total = config.total_rows
-        with _signals(self._on_signal), contextlib.ExitStack() as stack:
+        with _signals(self._on_signal), self._named(), contextlib.ExitStack() as stack:
             stack.callback(self._close_boards)
             while self.row < total and not self._stopping():
                 before = self.row
@@ -203,6 +250,19 @@ class Session:
             if self.row < total and not self._saved:
                 self._save()
         return Result(self.run.path, self.env_steps, self.stop_signal if self.row < total else None)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say which run an env's failure has ended, and from where to go on."""
+        try:
+            yield
+        except EnvFailed as error:
+            near = f"{error} The run is {self.run.path}, after env step {self.env_steps}; {self._kept()}."
+            raise EnvFailed(f"{near} Mend the env, then: omad resume {self.run.path}") from error
+
+    def _kept(self) -> str:
+        found = self.run.checkpoints()
+        return f"the last good checkpoint is {found[0].folder}" if found else "there was no checkpoint yet"
 
     def _stopping(self) -> bool:
         return self.stop_signal is not None or self.stop()
@@ -241,15 +301,13 @@ class Session:
             return
         place = int(np.argmin(healthy))
         wrong = [k for k, v in self.carry.sums.items() if not np.isfinite(np.asarray(v.total)[place])]
-        found = self.run.checkpoints()
-        kept = f"the last good checkpoint is {found[0].folder}" if found else "there was no checkpoint yet"
         raise NonFinite(
             f"{self.run.path}: seed {self.config.all_seeds[place]} met a non-finite number after env step "
-            f"{self.env_steps}, first seen in {', '.join(wrong) or 'the parameters'}; {kept}. "
+            f"{self.env_steps}, first seen in {', '.join(wrong) or 'the parameters'}; {self._kept()}. "
             "Lower the learning rates, or look at critic/target_edge_mass and raise --v-max."
         )
 
-    def _tell(self, event: str) -> None:
+    def _tell(self, event: str, note: str = "") -> None:
         config = self.config
         learning_rows = config.total_rows - max(self.row, config.warmup_rows)
         self.watch(
@@ -261,6 +319,7 @@ class Session:
                 seconds_left=learning_rows / self._rate if self._rate else float("nan"),
                 last=self.last,
                 event=event,
+                note=note,
             )
         )
 
@@ -298,6 +357,15 @@ class Session:
         }
         self.run.flush()
         self._tell("log")
+        edge = self.last.get("critic/target_edge_mass", 0.0)
+        if edge > _EDGE and not self._noted:
+            self._noted = True
+            v_max = getattr(self.config.algo, "v_max", float("nan"))
+            self._tell(
+                "note",
+                f"{edge:.1%} of the targets' mass lies on the edge atoms at env step {self.env_steps:,} (more than "
+                f"{_EDGE:.0%} distorts values); raise --v-max, now {v_max:g}, to {2 * v_max:g}.",
+            )
 
     def _evaluate(self) -> None:
         """Evaluate every seed's policy with sampled and with noise-free actions."""
@@ -386,9 +454,11 @@ def continue_run(
     """
     from omad.report.curve import draw_curve
 
-    session = Session(run, build(run.config), watch, stop)
     passed: list[str] = []
+    built: Built | None = None
     try:
+        built = build(run.config)
+        session = Session(run, built, watch, stop)
         if fresh:
             session.begin()
         else:
@@ -396,5 +466,7 @@ def continue_run(
         result = session.go()
         draw_curve(run.path)
     finally:
+        if built is not None:
+            built.close()
         run.close()
     return result, passed

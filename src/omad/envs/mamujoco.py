@@ -1,0 +1,171 @@
+"""Multi-Agent MuJoCo: gymnasium-robotics' factorisations of Gymnasium's -v5 robots, in three protocols.
+
+`full`: every agent sees the whole state and a one-hot id. `obsk0`, `obsk1`: what gymnasium-robotics shows each agent,
+its own joints (and the positions of joints one graph edge away) with the root's. The critics' state is always
+`state()`, the observation of the single-agent env, and there is one reward, the single-agent env's.
+
+gymnasium-robotics says who drives and sees what; the physics is stepped in Gymnasium directly, and local observations
+are cut out of the state by index. Both give exactly its numbers (tests) in half of its time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+from typing import Any
+
+import numpy as np
+
+from omad import tasks
+from omad.envs.world import HostEnv, Moved, Seen, stack
+from omad.errors import Refused
+from omad.spec import EnvSpec
+
+__all__ = ["MujocoWorld", "factored", "make"]
+
+HORIZON = 1000
+"""Gymnasium's time limit."""
+_DIAGONAL = (("hip1", "ankle1", "hip3", "ankle3"), ("hip2", "ankle2", "hip4", "ankle4"))
+"""Ant's legs 1 and 3, 2 and 4: what gymnasium-robotics calls 2x4d is front against back."""
+
+
+def factored(scenario: str, parts: str, obsk: int, render: bool = False) -> Any:
+    """The PettingZoo env of gymnasium-robotics.
+
+    Args:
+        scenario: As in `Ant`.
+        parts: As in `2x4`; `2x4diag` is our own, the true diagonal.
+        obsk: Distance in joints up to which an agent sees; never None, which would mean a single agent.
+        render: Whether pictures will be asked for.
+
+    Raises:
+        Refused: The packages are not installed.
+    """
+    for package in ("mujoco", "gymnasium_robotics"):
+        if importlib.util.find_spec(package) is None:
+            raise Refused(f"Multi-Agent MuJoCo needs the package {package}; install it with: pip install 'omad[mujoco]'")
+    with contextlib.redirect_stderr(io.StringIO()):  # a notice at import
+        from gymnasium_robotics import mamujoco_v1
+    mode = "rgb_array" if render else None
+    if parts != "2x4diag":
+        return mamujoco_v1.parallel_env(scenario, parts, agent_obsk=obsk, render_mode=mode)
+    legs, edges, roots = mamujoco_v1.get_parts_and_edges(scenario, "4x2")
+    nodes = {node.label: node for leg in legs for node in leg}
+    groups = tuple(tuple(nodes[label] for label in group) for group in _DIAGONAL)
+    factorization = {"partition": groups, "edges": edges, "globals": roots}
+    return mamujoco_v1.parallel_env(scenario, "2x4", obsk, factorization, render_mode=mode)
+
+
+class MujocoWorld:
+    """One robot, driven by several agents.
+
+    Args:
+        spec: Sizes, as in the table of tasks.
+        scenario: As in `Ant`.
+        parts: As in `2x4`.
+        obsk: Distance in joints up to which agents see; None for the whole state and a one-hot id.
+        render: Whether pictures will be asked for.
+    """
+
+    def __init__(self, spec: EnvSpec, scenario: str, parts: str, obsk: int | None, render: bool = False) -> None:
+        self.spec, self.obsk = spec, obsk
+        self.factored = factored(scenario, parts, obsk or 0, render)
+        self.single = self.factored.single_agent_env.unwrapped
+        self.routes = [np.asarray([node.act_ids for node in part]) for part in self.factored.agent_action_partitions]
+        """Actuators of each agent."""
+        if len(self.routes) != spec.n_agents or self.single.action_space.shape[0] != spec.joint_act_dim:
+            raise Refused(
+                f"{spec.name}: {len(self.routes)} agents drive {self.single.action_space.shape[0]} actuators here, "
+                f"but {spec.n_agents} and {spec.joint_act_dim} are expected; check the version of gymnasium-robotics."
+            )
+        box = self.single.action_space
+        self.low, self.high = np.asarray(box.low, float), np.asarray(box.high, float)
+        self.index = self.factored.observation_factorization if obsk is not None else None
+        self.time = 0
+
+    def reset(self, seed: int) -> Seen:
+        """As Gymnasium resets from this seed."""
+        state, _ = self.single.reset(seed=seed)
+        self.time = 0
+        return self._see(state)
+
+    def step(self, action: np.ndarray, seed: int) -> Moved:
+        """Drive every actuator once, by the joint it moves."""
+        del seed
+        joint = np.empty_like(self.low)
+        for row, route in zip(action, self.routes, strict=True):
+            joint[route] = row[: len(route)]
+        joint = self.low + (self.high - self.low) * (np.clip(joint, -1.0, 1.0) + 1.0) / 2.0
+        return self.drive(joint)
+
+    def drive(self, joint: np.ndarray) -> Moved:
+        """One step by a joint action in the units of the robot, in the order of its actuators."""
+        state, reward, terminated, _, _ = self.single.step(joint)
+        self.time += 1
+        return Moved(self._see(state), float(reward), bool(terminated), self.time >= self.spec.horizon)
+
+    def _see(self, state: np.ndarray) -> Seen:
+        """From the state to one row an agent."""
+        if self.obsk is None:
+            n = self.spec.n_agents
+            return Seen(np.concatenate([np.broadcast_to(state, (n, len(state))), np.eye(n)], axis=1), state)
+        if self.index is None:
+            shown = self.factored._get_obs()
+            rows = [shown[agent] for agent in self.factored.possible_agents]
+        else:
+            # The state of some robots holds clipped velocities; agents are shown the true ones.
+            whole = np.concatenate([state[: len(state) - self.single.data.qvel.size], self.single.data.qvel])
+            whole = whole if self.clips else state
+            rows = [whole[self.index[agent]] for agent in self.factored.possible_agents]
+        return Seen(stack(rows, self.spec.obs_dim), state)
+
+    @property
+    def clips(self) -> bool:
+        """Whether the state's velocities are clipped while local observations are not."""
+        return self.single.spec.id.split("-")[0] in ("Walker2d", "Hopper")
+
+    # ------------------------------------------------------------ exact resume
+
+    def _parts(self) -> tuple[np.ndarray, ...]:
+        """What a step reads besides MuJoCo's integration state: positions from which velocities are taken."""
+        data = self.single.data
+        return data.xpos, data.xipos
+
+    def save(self) -> np.ndarray:
+        """MuJoCo's integration state, Cartesian positions, and the clock."""
+        import mujoco
+
+        kind = mujoco.mjtState.mjSTATE_INTEGRATION
+        state = np.empty(mujoco.mj_stateSize(self.single.model, kind))
+        mujoco.mj_getState(self.single.model, self.single.data, state, kind)
+        row = np.concatenate([state, *(part.ravel() for part in self._parts()), [float(self.time)]])
+        return row.view(np.uint8)
+
+    def load(self, data: np.ndarray) -> None:
+        """Go on from there, bit for bit."""
+        import mujoco
+
+        kind = mujoco.mjtState.mjSTATE_INTEGRATION
+        row = np.frombuffer(data.tobytes(), float)
+        size = mujoco.mj_stateSize(self.single.model, kind)
+        mujoco.mj_setState(self.single.model, self.single.data, row[:size].copy(), kind)
+        for part in self._parts():
+            part[:] = row[size : size + part.size].reshape(part.shape)
+            size += part.size
+        self.time = int(row[-1])
+
+    def render(self) -> np.ndarray:
+        """What the robot's own camera sees."""
+        return np.asarray(self.single.render())
+
+    def close(self) -> None:
+        """Close the renderer."""
+        self.factored.close()
+
+
+def make(task: str, scenario: str, parts: str, obsk: int | None) -> HostEnv:
+    """The env of a task of the table; nothing of MuJoCo is imported before a world is started."""
+    row = tasks.find(task)
+    spec = EnvSpec(row.name, row.obs_dims, row.act_dims, row.state_dim, row.horizon)
+    return HostEnv(spec, lambda render: MujocoWorld(spec, scenario, parts, obsk, render))

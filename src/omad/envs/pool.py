@@ -1,0 +1,270 @@
+"""Many worlds of one task, stepped in parallel by worker processes.
+
+Processes, because most envs hold Python's lock while they step, and because a process that hangs or dies can be
+named and ended (threads were measured too; see DESIGN.md). Stepping is split in `send` and `receive`, so that
+the caller's device computes meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from omad import tasks
+from omad.envs import worker
+from omad.errors import EnvFailed
+from omad.spec import EnvSpec
+
+__all__ = ["Arrival", "Pool", "joined", "worker_count"]
+
+
+class Arrival(NamedTuple):
+    """What a step of all worlds gave back, single precision; leading axis worlds."""
+
+    next_obs: np.ndarray
+    next_state: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    info: dict[str, np.ndarray]
+    obs: np.ndarray
+    """What is to be acted on next: the successor, or the first observation of the next episode."""
+    state: np.ndarray
+
+
+def joined(words: Any) -> np.ndarray:
+    """Pairs of 32-bit words, as random keys are made of, as 64-bit seeds, flat."""
+    return np.ascontiguousarray(words, np.uint32).reshape(-1, 2).view(np.uint64).ravel()
+
+
+def worker_count(worlds: int, asked: int = 0) -> int:
+    """Processes for a number of worlds: as asked, else one a core; never more than worlds."""
+    return max(1, min(worlds, asked or os.cpu_count() or 1))
+
+
+class _Worker(NamedTuple):
+    process: subprocess.Popen[bytes]
+    to: int
+    back: int
+    first: int
+    count: int
+
+
+class Pool:
+    """Running worlds.
+
+    Args:
+        factory: `module:function` that gives a `HostEnv`.
+        arguments: Its keyword arguments; plain values.
+        spec: Sizes of the task.
+        worlds: How many.
+        workers: Processes; 0 for one a core.
+        timeout_s: A worker that takes longer for one answer is taken to hang.
+
+    Raises:
+        EnvFailed: A world cannot be started.
+    """
+
+    def __init__(
+        self,
+        factory: str,
+        arguments: Mapping[str, Any],
+        spec: EnvSpec,
+        worlds: int,
+        workers: int = 0,
+        timeout_s: float = 60.0,
+    ) -> None:
+        self.spec, self.worlds, self.timeout_s = spec, worlds, timeout_s
+        self.shapes = worker.Shapes.of(spec)
+        self._workers: list[_Worker] = []
+        self._selector = selectors.DefaultSelector()
+        self._waiting = 0
+        bounds = np.linspace(0, worlds, worker_count(worlds, workers) + 1).round().astype(int)
+        try:
+            for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+                order = {"factory": factory, "arguments": dict(arguments), "first": int(first)}
+                self._start(order | {"count": int(last - first)}, quiet=factory.startswith("omad.envs.mamujoco:"))
+            self._gather(0)
+        except BaseException:
+            self.close()
+            raise
+
+    @staticmethod
+    def of(task: str, spec: EnvSpec, worlds: int, workers: int = 0, timeout_s: float = 60.0) -> Pool:
+        """The worlds of a task of the table."""
+        row = tasks.find(task)
+        return Pool(row.factory, row.arguments, spec, worlds, workers, timeout_s)
+
+    def _start(self, order: dict[str, Any], quiet: bool) -> None:
+        there, to = os.pipe()
+        back, here = os.pipe()
+        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109
+        # Workers compute one env step at a time: threads of their own would only fight over the cores.
+        environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "omad.envs.worker", str(there), str(here)],
+            pass_fds=(there, here),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if quiet else sys.stderr.fileno() if _has_fileno(sys.stderr) else None,
+            stderr=subprocess.DEVNULL if quiet else None,
+            cwd=tempfile.gettempdir() if quiet else None,  # MuJoCo logs into the working directory
+            env=environment,
+        )
+        os.close(there)
+        os.close(here)
+        one = _Worker(process, to, back, order["first"], order["count"])
+        self._workers.append(one)
+        self._selector.register(back, selectors.EVENT_READ, one)
+        self._ask(one, worker.RESET, 0, json.dumps(order).encode())
+        self._waiting += 1
+
+    # ------------------------------------------------------------ requests
+
+    def _ask(self, one: _Worker, kind: int, number: int, *parts: np.ndarray | bytes) -> None:
+        try:
+            worker.send(one.to, kind, number, *parts)
+        except OSError:
+            raise self._gone(one, number) from None
+
+    def _gather(self, number: int) -> list[bytes]:
+        """The answers of all workers, in order; only those that have been asked."""
+        answers: dict[int, bytes] = {}
+        end = time.monotonic() + self.timeout_s
+        while self._waiting:
+            ready = self._selector.select(max(0.0, end - time.monotonic()))
+            if not ready:
+                late = [w for w in self._workers if w.first not in answers]
+                one = late[0]
+                raise EnvFailed(
+                    f"{self.spec.name}: {_name(one)} did not answer within {self.timeout_s:g} s at vector step "
+                    f"{number}; it hangs, or --env-timeout is too short."
+                )
+            for key, _ in ready:
+                one = key.data
+                try:
+                    frame = worker.receive(one.back)
+                except (EOFError, OSError):
+                    raise self._gone(one, number) from None
+                if frame.kind == worker.FAILED:
+                    told = json.loads(frame.body)
+                    raise EnvFailed(
+                        f"{self.spec.name}: env {told['world']} failed at vector step {number}: {told['what']}."
+                    )
+                answers[one.first] = frame.body
+                self._waiting -= 1
+        return [answers[one.first] for one in self._workers]
+
+    def _gone(self, one: _Worker, number: int) -> EnvFailed:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            one.process.wait(1.0)
+        code = one.process.poll()
+        how = f"killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+        return EnvFailed(f"{self.spec.name}: {_name(one)} died at vector step {number} ({how}).")
+
+    def reset(self, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Begin an episode everywhere: `(world, agent, obs)` and `(world, state)`."""
+        for one in self._workers:
+            self._ask(one, worker.RESET, 0, seeds[one.first : one.first + one.count].astype(np.uint64))
+            self._waiting += 1
+        s = self.shapes
+        rows = np.concatenate(
+            [np.frombuffer(a, np.float32).reshape(-1, s.agents * s.obs + s.state) for a in self._gather(0)]
+        )
+        return self._seen(rows)
+
+    def _seen(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        s = self.shapes
+        return rows[:, : s.agents * s.obs].reshape(-1, s.agents, s.obs), rows[:, s.agents * s.obs :]
+
+    def send(self, actions: np.ndarray, seeds: np.ndarray, reset_seeds: np.ndarray, number: int) -> None:
+        """Ask for one step.
+
+        Args:
+            actions: `(world, agent, act)` in [-1, 1].
+            seeds: `(world,)` 64-bit seeds of this step's own draws.
+            reset_seeds: `(world,)` seeds of the next episodes, used where one ends now.
+            number: Vector step, for messages.
+        """
+        for one in self._workers:
+            mine = slice(one.first, one.first + one.count)
+            self._ask(
+                one, worker.STEP, number,
+                np.ascontiguousarray(actions[mine], np.float32), seeds[mine].astype(np.uint64),
+                reset_seeds[mine].astype(np.uint64),
+            )  # fmt: skip
+            self._waiting += 1
+
+    def receive(self, number: int) -> Arrival:
+        """Wait for the step that was asked for.
+
+        Raises:
+            EnvFailed: A worker hangs or has died, or an env raised or gave unusable numbers; it is named.
+        """
+        s = self.shapes
+        rows = np.concatenate([np.frombuffer(a, np.float32).reshape(-1, s.row()) for a in self._gather(number)])
+        seen = s.agents * s.obs + s.state
+        numbers = rows[:, seen : -seen or None]
+        return Arrival(
+            *self._seen(rows[:, :seen]),
+            numbers[:, 0],
+            numbers[:, 1] > 0,
+            numbers[:, 2] > 0,
+            {key: numbers[:, 3 + i] for i, key in enumerate(s.info)},
+            *self._seen(rows[:, -seen:]),
+        )
+
+    def save(self, number: int) -> np.ndarray:
+        """Bytes of every world, `(world, byte)`; no bytes where an env cannot save."""
+        for one in self._workers:
+            self._ask(one, worker.SAVE, number)
+            self._waiting += 1
+        data = b"".join(self._gather(number))
+        return np.frombuffer(data, np.uint8).reshape(self.worlds, -1)
+
+    def load(self, table: np.ndarray, number: int) -> None:
+        """Go on from what `save` gave."""
+        for one in self._workers:
+            self._ask(one, worker.LOAD, number, np.ascontiguousarray(table[one.first : one.first + one.count]))
+            self._waiting += 1
+        self._gather(number)
+
+    def close(self) -> None:
+        """End all workers; those that do not listen are killed."""
+        for one in self._workers:
+            with contextlib.suppress(OSError):
+                worker.send(one.to, worker.EXIT, 0)
+        self._selector.close()
+        for one in self._workers:
+            for pipe in (one.to, one.back):
+                with contextlib.suppress(OSError):
+                    os.close(pipe)
+        for one in self._workers:
+            try:
+                one.process.wait(2.0 if self._waiting == 0 else 0.1)
+            except subprocess.TimeoutExpired:
+                one.process.kill()
+                one.process.wait()
+        self._workers.clear()
+
+
+def _has_fileno(stream: Any) -> bool:
+    try:
+        stream.fileno()
+    except (AttributeError, OSError, ValueError):
+        return False
+    return True
+
+
+def _name(one: _Worker) -> str:
+    last = one.first + one.count - 1
+    return f"env {one.first}" if one.count == 1 else f"one of envs {one.first} to {last}"

@@ -1,0 +1,184 @@
+"""A worker process: steps its share of the worlds of a run. Started by `omad.envs.pool`, never by hand.
+
+Two pipes carry frames: a kind, a number, a length, and that many bytes. Requests are `reset`, `step`, `save`,
+`load`, `exit`; answers are `done` with arrays of known shapes one after another, or `failed` with what happened as
+JSON. Only plain numbers travel. JAX is not imported unless an env does so.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import struct
+import sys
+import traceback
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from omad.envs.world import HostEnv, Moved, Seen, World
+
+__all__ = ["Frame", "Shapes", "main", "receive", "send", "serve"]
+
+_HEADER = struct.Struct("<BqQ")
+RESET, STEP, SAVE, LOAD, EXIT, DONE, FAILED = range(7)
+
+
+class Frame(NamedTuple):
+    """One message."""
+
+    kind: int
+    number: int
+    """Of a request, the vector step; of an answer, what the request said."""
+    body: bytes
+
+
+def send(pipe: int, kind: int, number: int, *parts: np.ndarray | bytes) -> None:
+    """Write one frame."""
+    body = b"".join(part if isinstance(part, bytes) else part.tobytes() for part in parts)
+    view = memoryview(_HEADER.pack(kind, number, len(body)) + body)
+    while view:
+        view = view[os.write(pipe, view) :]
+
+
+def _exactly(pipe: int, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        piece = os.read(pipe, size - len(data))
+        if not piece:
+            raise EOFError
+        data += piece
+    return bytes(data)
+
+
+def receive(pipe: int) -> Frame:
+    """Read one frame.
+
+    Raises:
+        EOFError: The other side has gone.
+    """
+    kind, number, size = _HEADER.unpack(_exactly(pipe, _HEADER.size))
+    return Frame(kind, number, _exactly(pipe, size))
+
+
+class Shapes(NamedTuple):
+    """Arrays of one answer, all of them single precision, leading axis worlds."""
+
+    agents: int
+    obs: int
+    act: int
+    state: int
+    info: tuple[str, ...]
+
+    @staticmethod
+    def of(spec: Any) -> Shapes:
+        """From the sizes of a task."""
+        return Shapes(spec.n_agents, spec.obs_dim, spec.act_dim, spec.state_dim, tuple(spec.info_keys))
+
+    def row(self) -> int:
+        """Numbers in a step's answer: successor, reward, flags, info, and where the next episode begins."""
+        return 2 * (self.agents * self.obs + self.state) + 3 + len(self.info)
+
+
+class _Stop(Exception):
+    """A world cannot go on; args are the index of the world and what happened."""
+
+
+def _checked(world: int, seen: Any, shapes: Shapes, what: str) -> Seen:
+    obs, state = np.asarray(seen.obs), np.asarray(seen.state)
+    for name, found, due in (("observation", obs, (shapes.agents, shapes.obs)), ("state", state, (shapes.state,))):
+        if found.shape != due:
+            raise _Stop(world, f"{what} gave a {name} of shape {found.shape}; {due} was declared")
+        if not np.isfinite(found).all():
+            raise _Stop(world, f"{what} gave a {name} that is not finite")
+    return Seen(obs, state)
+
+
+def serve(worlds: list[World], shapes: Shapes, first: int, request: Frame) -> list[np.ndarray | bytes]:
+    """The answer to one request.
+
+    Raises:
+        _Stop: A world raised something, or gave numbers that cannot be used.
+    """
+    n = len(worlds)
+    if request.kind == RESET:
+        seeds = np.frombuffer(request.body, np.uint64)
+        rows = []
+        for i, (world, seed) in enumerate(zip(worlds, seeds, strict=True)):
+            seen = _guarded(first + i, lambda w=world, s=seed: w.reset(int(s)))
+            rows.append(_flat(_checked(first + i, seen, shapes, "reset()")))
+        return [np.asarray(rows, np.float32)]
+    if request.kind == STEP:
+        split = n * shapes.agents * shapes.act * 4
+        actions = np.frombuffer(request.body[:split], np.float32).reshape(n, shapes.agents, shapes.act)
+        seeds = np.frombuffer(request.body[split:], np.uint64).reshape(2, n)
+        rows = np.empty((n, shapes.row()), np.float32)
+        for i, world in enumerate(worlds):
+            index, action = first + i, actions[i].astype(float)
+            moved: Moved = _guarded(index, lambda w=world, a=action, s=seeds[0, i]: w.step(a, int(s)))
+            after = _checked(index, moved.next, shapes, "step()")
+            if not np.isfinite(moved.reward):
+                raise _Stop(index, f"step() gave the reward {moved.reward}")
+            begin = after
+            if moved.terminated or moved.truncated:
+                seen = _guarded(index, lambda w=world, s=seeds[1, i]: w.reset(int(s)))
+                begin = _checked(index, seen, shapes, "reset()")
+            numbers = [moved.reward, moved.terminated, moved.truncated, *(moved.info[key] for key in shapes.info)]
+            rows[i] = np.concatenate([_flat(after), numbers, _flat(begin)])
+        return [rows]
+    if request.kind == SAVE:
+        saved = [_guarded(first + i, world.save) for i, world in enumerate(worlds)]
+        return [b"" if data is None else np.asarray(data, np.uint8).tobytes() for data in saved]
+    if request.kind == LOAD:
+        table = np.frombuffer(request.body, np.uint8).reshape(n, -1)
+        for i, (world, row) in enumerate(zip(worlds, table, strict=True)):
+            _guarded(first + i, lambda w=world, r=row: w.load(r))
+        return []
+    raise _Stop(first, f"an unknown request {request.kind} came")
+
+
+def _flat(seen: Seen) -> np.ndarray:
+    return np.concatenate([seen.obs.ravel(), seen.state])
+
+
+def _guarded(world: int, call: Any) -> Any:
+    """Whatever an env raises is told to the parent, with the place it came from."""
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{os.path.basename(where.filename)}, line {where.lineno}"  # noqa: PTH119
+        raise _Stop(world, f"{type(error).__name__}: {error} ({place})") from error
+
+
+def main() -> None:
+    """Serve until the parent goes. Arguments: the two pipes, as numbers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    inward, outward = int(sys.argv[1]), int(sys.argv[2])
+    first = 0
+    number = 0
+    try:
+        order = json.loads(receive(inward).body)
+        first = order["first"]
+        module, _, function = order["factory"].partition(":")
+        env: HostEnv = _guarded(
+            first, lambda: getattr(importlib.import_module(module), function)(**order["arguments"])
+        )
+        shapes = Shapes.of(env.spec)
+        worlds = [_guarded(first + i, lambda: env.world(False)) for i in range(order["count"])]
+        send(outward, DONE, 0)
+        while (request := receive(inward)).kind != EXIT:
+            number = request.number
+            send(outward, DONE, number, *serve(worlds, shapes, first, request))
+        for world in worlds:
+            world.close()
+    except (EOFError, BrokenPipeError):
+        return
+    except _Stop as stop:
+        send(outward, FAILED, number, json.dumps({"world": stop.args[0], "what": stop.args[1]}).encode())
+
+
+if __name__ == "__main__":
+    main()

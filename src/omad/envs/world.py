@@ -1,0 +1,92 @@
+"""Envs that are not written in JAX: one running env in NumPy, and what is known about it beforehand.
+
+A `World` never resets itself and gives the true successor, like a `JaxEnv`. This file imports NumPy only, for every
+worker process reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from omad.spec import EnvSpec
+
+__all__ = ["HostEnv", "Moved", "Seen", "World", "scale", "stack"]
+
+
+class Seen(NamedTuple):
+    """What is visible at one moment."""
+
+    obs: np.ndarray
+    """`(agent, obs)`, zeros behind the short rows."""
+    state: np.ndarray
+    """`(state,)`, for critics only."""
+
+
+class Moved(NamedTuple):
+    """What one step gives back; never the result of a reset."""
+
+    next: Seen
+    reward: float
+    """Team reward."""
+    terminated: bool
+    """The task ended: no bootstrap."""
+    truncated: bool
+    """The clock ended: bootstrap."""
+    info: Mapping[str, float] = MappingProxyType({})
+    """One number for each of the spec's `info_keys`."""
+
+
+@runtime_checkable
+class World(Protocol):
+    """One running env."""
+
+    def reset(self, seed: int) -> Seen:
+        """Begin an episode; its start is a function of the seed (at most 64 bits) alone."""
+        ...
+
+    def step(self, action: np.ndarray, seed: int) -> Moved:
+        """Act `(agent, act)` in [-1, 1]; padded entries are zero. The seed is for envs that draw in a step."""
+        ...
+
+    def save(self) -> np.ndarray | None:
+        """All that the next step depends on, as bytes of a fixed length; None where that cannot be had."""
+        ...
+
+    def load(self, data: np.ndarray) -> None:
+        """Go on from what `save` gave."""
+        ...
+
+    def render(self) -> np.ndarray:
+        """A picture `(height, width, 3)` of bytes."""
+        ...
+
+    def close(self) -> None:
+        """Give up windows and files."""
+        ...
+
+
+class HostEnv(NamedTuple):
+    """An env that runs on the host: its sizes, and how to start one."""
+
+    spec: EnvSpec
+    world: Callable[[bool], World]
+    """(whether it will have to render) -> a running env."""
+    exact: bool = True
+    """Whether its worlds can be saved; if not, a resumed run begins new episodes."""
+
+
+def stack(rows: Sequence[np.ndarray], width: int) -> np.ndarray:
+    """Vectors of unequal size as rows, zeros behind the short ones."""
+    table = np.zeros((len(rows), width))
+    for place, row in zip(table, rows, strict=True):
+        place[: row.shape[0]] = row
+    return table
+
+
+def scale(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """From [-1, 1] (clipped) to a box, affinely."""
+    return low + (high - low) * (np.clip(action, -1.0, 1.0) + 1.0) / 2.0

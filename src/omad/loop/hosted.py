@@ -1,0 +1,210 @@
+"""The hosted loop: envs step in worker processes while the device computes the gradient steps.
+
+Each vector step is one compiled call that acts and one that adds the previous transitions, samples and learns:
+
+    action = act(learner, observation)        waits for the previous call
+    pool.send(action)                         the workers step the envs ...
+    learner, ring = learn(transitions before) ... while this runs
+    outcome = pool.receive()
+
+It computes exactly what the fused loop does, from the same streams of randomness; the env's seeds are bits of the
+keys that a JAX env would be given. Between chunks, the carry holds the envs as bytes, so it is all that a resume
+needs. An env that cannot be saved starts a new episode instead, and the one it was in counts as truncated.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from omad import buffer
+from omad.envs.pool import Arrival, Pool, joined
+from omad.envs.world import HostEnv
+from omad.keys import Stream, run_key, stream
+from omad.loop.fused import Carry, LoopConfig, absorb, choose, learn_row, no_metrics
+from omad.tree import all_finite
+from omad.types import Algorithm, Learner, Observation, Step
+
+__all__ = ["Hosted"]
+
+
+class Hosted:
+    """The loop of one run over a host env; `init`, `chunk`, `warm` and `healthy` are those of `fused.Fused`.
+
+    Args:
+        algorithm: What learns.
+        env: Sizes and worlds.
+        config: Sizes of the loop.
+        start: (worlds) -> a pool of that many running worlds; called once, when first needed.
+    """
+
+    def __init__(self, algorithm: Algorithm, env: HostEnv, config: LoopConfig, start: Any) -> None:
+        self.spec, self.config, self._start = env.spec, config, start
+        self._pool: Pool | None = None
+        self._live: Any = None
+        """The `env_state` at which the running worlds stand; any other has to be loaded first."""
+        self._init = jax.jit(jax.vmap(lambda seed: _core(algorithm, env, config, seed)))
+
+        def act(
+            learner: Learner, obs: Array, seeds: Int[Array, " seed"], step: Int[Array, ""], learn: bool
+        ) -> tuple[Array, Array, Array]:
+            def one(learner: Learner, obs: Array, seed: Int[Array, ""]) -> tuple[Array, Array, Array]:
+                root = run_key(seed)
+                action = choose(algorithm, env.spec, learner, obs, root, step, learn)
+                env_keys = jax.random.split(stream(root, Stream.ENV, step), config.n_envs)
+                reset_keys = jax.random.split(stream(root, Stream.RESET, step + 1), config.n_envs)
+                return action, jax.random.key_data(env_keys), jax.random.key_data(reset_keys)
+
+            return jax.vmap(one)(learner, obs, seeds)
+
+        def learn(carry: Carry, transition: Step, seeds: Int[Array, " seed"], step: Int[Array, ""]) -> Carry:
+            """Keep row `step - 1`, then learn as row `step` does."""
+
+            def one(carry: Carry, transition: Step, seed: Int[Array, ""]) -> Carry:
+                carry = absorb(carry, transition, step - 1)
+                return learn_row(algorithm, config, carry, run_key(seed), step)
+
+            return jax.vmap(one)(carry, transition, seeds)
+
+        def healthy(carry: Carry) -> Bool[Array, " seed"]:
+            return jax.vmap(lambda learner, sums: all_finite((learner, sums)))(carry.learner, carry.sums)
+
+        over_seeds = jax.vmap(absorb, in_axes=(0, 0, None))
+        self._act = jax.jit(act, static_argnums=4)
+        self._keep = jax.jit(over_seeds, donate_argnums=0)
+        self._learn = jax.jit(learn, donate_argnums=0)
+        self._learn_first = jax.jit(
+            lambda carry, seeds, step: jax.vmap(
+                lambda c, seed: learn_row(algorithm, config, c, run_key(seed), step)
+            )(carry, seeds),
+            donate_argnums=0,
+        )
+        self.healthy = jax.jit(healthy)
+
+    # ------------------------------------------------------------ worlds
+
+    def _worlds(self, n_seeds: int) -> Pool:
+        if self._pool is None:
+            self._pool = self._start(n_seeds * self.config.n_envs)
+        return self._pool
+
+    def _lead(self, rows: np.ndarray, n_seeds: int) -> Array:
+        """From `(world, ...)` on the host to `(seed, env, ...)` on the device."""
+        return jnp.asarray(rows.reshape(n_seeds, self.config.n_envs, *rows.shape[1:]))
+
+    def _reset(self, seeds: Int[Array, " seed"], row: int) -> Observation:
+        """New episodes everywhere, as those that begin when one ended at row `row - 1`."""
+        keys = jax.vmap(lambda s: jax.random.split(stream(run_key(s), Stream.RESET, row), self.config.n_envs))(seeds)
+        obs, state = self._worlds(len(seeds)).reset(joined(jax.random.key_data(keys)))
+        return Observation(self._lead(obs, len(seeds)), self._lead(state, len(seeds)))
+
+    def _snapshot(self, n_seeds: int, row: int) -> Array:
+        return self._lead(self._worlds(n_seeds).save(row), n_seeds)
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+        self._live = None
+
+    # ------------------------------------------------------------ the four functions
+
+    def init(self, seeds: Int[Array, " seed"]) -> Carry:
+        """A fresh carry; the worlds are started."""
+        carry = self._init(seeds)
+        observation = self._reset(seeds, 0)
+        self._live = self._snapshot(len(seeds), 0)
+        return eqx.tree_at(_HOST, carry, (observation, self._live))
+
+    def shapes(self, seeds: Int[Array, " seed"]) -> Carry:
+        """What `init` gives, as shapes."""
+        core = jax.eval_shape(self._init, seeds)
+        bytes_each = self._worlds(len(seeds)).save(0).shape[1]
+        saved = jax.ShapeDtypeStruct((len(seeds), self.config.n_envs, bytes_each), jnp.uint8)
+        return eqx.tree_at(lambda c: c.env_state, core, saved)
+
+    def chunk(self, carry: Carry, seeds: Int[Array, " seed"], start: Any, count: Any) -> Carry:
+        """`count` vector steps from number `start`; the given carry is donated."""
+        return self._run(carry, seeds, int(start), int(count), True)
+
+    def warm(self, carry: Carry, seeds: Int[Array, " seed"], start: Any, count: Any) -> Carry:
+        """The same with uniform random actions and no learning."""
+        return self._run(carry, seeds, int(start), int(count), False)
+
+    def _run(self, carry: Carry, seeds: Int[Array, " seed"], start: int, count: int, learn: bool) -> Carry:
+        n, pool = len(seeds), self._worlds(len(seeds))
+        if carry.env_state is not self._live:
+            carry = self._attach(carry, seeds, start)
+        seen = carry.observation
+        core = eqx.tree_at(_HOST, carry, (None, None))
+        self._live = None  # until the worlds have been read again
+        pending: Step | None = None
+        for row in range(start, start + count):
+            step = jnp.int32(row)
+            action, env_bits, reset_bits = self._act(core.learner, seen.obs, seeds, step, learn)
+            acted = np.asarray(action)
+            pool.send(
+                acted.reshape(-1, *acted.shape[2:]), joined(np.asarray(env_bits)), joined(np.asarray(reset_bits)), row
+            )
+            if learn and pending is None:
+                core = self._learn_first(core, seeds, step)
+            elif learn:
+                core = self._learn(core, pending, seeds, step)
+            elif pending is not None:
+                core = self._keep(core, pending, jnp.int32(row - 1))
+            arrival = pool.receive(row)
+            pending = self._transition(seen, action, arrival, n)
+            seen = Observation(self._lead(arrival.obs, n), self._lead(arrival.state, n))
+        if pending is not None:
+            core = self._keep(core, pending, jnp.int32(start + count - 1))
+        self._live = self._snapshot(n, start + count)
+        return eqx.tree_at(_HOST, core, (seen, self._live), is_leaf=lambda leaf: leaf is None)
+
+    def _transition(self, seen: Observation, action: Array, arrival: Arrival, n: int) -> Step:
+        return Step(
+            seen.obs, seen.state, action, self._lead(arrival.reward, n), self._lead(arrival.terminated, n),
+            self._lead(arrival.truncated, n), self._lead(arrival.next_obs, n), self._lead(arrival.next_state, n),
+        )  # fmt: skip
+
+    def _attach(self, carry: Carry, seeds: Int[Array, " seed"], row: int) -> Carry:
+        """Bring the worlds to where a carry stands."""
+        saved = np.asarray(carry.env_state)
+        if saved.size:
+            self._worlds(len(seeds)).load(saved.reshape(-1, saved.shape[-1]), row)
+            return carry
+        if row == 0:
+            return carry
+        # These worlds cannot be saved: the episodes they were in end here, by the clock.
+        last = (row - 1) % carry.ring.reward.shape[1]
+        truncated = carry.ring.truncated.at[:, last].set(~carry.ring.terminated[:, last])
+        return eqx.tree_at(
+            lambda c: (c.observation, c.ring.truncated, c.episode_return),
+            carry,
+            (self._reset(seeds, row), truncated, jnp.zeros_like(carry.episode_return)),
+        )
+
+
+def _HOST(carry: Carry) -> tuple[Any, Any]:  # noqa: N802
+    """What the host holds while worlds run."""
+    return carry.observation, carry.env_state
+
+
+def _core(algorithm: Algorithm, env: HostEnv, config: LoopConfig, seed: Int[Array, ""]) -> Carry:
+    """What lives on the device; observation and envs are put in by the host."""
+    return Carry(
+        learner=algorithm.init(stream(run_key(seed), Stream.INIT, 0)),
+        ring=buffer.make(env.spec, config.buffer_rows, config.n_envs),
+        env_state=jnp.zeros((config.n_envs, 0), jnp.uint8),
+        observation=Observation(
+            jnp.zeros((config.n_envs, env.spec.n_agents, env.spec.obs_dim)),
+            jnp.zeros((config.n_envs, env.spec.state_dim)),
+        ),
+        episode_return=jnp.zeros(config.n_envs),
+        sums=no_metrics(algorithm),
+    )

@@ -1,0 +1,60 @@
+"""Sizes of a task. Imports NumPy only, so that worker processes start without JAX."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+__all__ = ["EnvSpec"]
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvSpec:
+    """Sizes of a task, known before anything is compiled.
+
+    Agents of unequal size are zero-padded to `obs_dim` and `act_dim`; `obs_dims` and `act_dims` keep the real sizes.
+    """
+
+    name: str
+    """Full task name, protocol and options included, e.g. `mpe/spread-3`."""
+    obs_dims: tuple[int, ...]
+    """Real observation size of each agent."""
+    act_dims: tuple[int, ...]
+    """Real action size of each agent."""
+    state_dim: int
+    """Size of the global state, 0 where the env gives none (critics then read all observations)."""
+    horizon: int
+    """Env steps until an episode is truncated."""
+    info_keys: tuple[str, ...] = ()
+    """Names of the extra per-step numbers in `Outcome.info`; evaluation sums them over an episode."""
+
+    @property
+    def n_agents(self) -> int:
+        """Number of agents."""
+        return len(self.obs_dims)
+
+    @property
+    def obs_dim(self) -> int:
+        """Padded observation size."""
+        return max(self.obs_dims)
+
+    @property
+    def act_dim(self) -> int:
+        """Padded action size."""
+        return max(self.act_dims)
+
+    @property
+    def joint_act_dim(self) -> int:
+        """Real action dimensions of all agents together, the D of the paper."""
+        return sum(self.act_dims)
+
+    @property
+    def act_mask(self) -> np.ndarray:
+        """1 where an action dimension is real, 0 where it is padding."""
+        return (np.arange(self.act_dim)[None, :] < np.asarray(self.act_dims)[:, None]).astype(float)
+
+    @property
+    def obs_mask(self) -> np.ndarray:
+        """1 where an observation entry is real, 0 where it is padding."""
+        return (np.arange(self.obs_dim)[None, :] < np.asarray(self.obs_dims)[:, None]).astype(float)
