@@ -16,6 +16,8 @@ COMMANDS = {
     "eval": ("omad.commands.evaluate", "evaluate the policies of a run"),
     "tasks": ("omad.commands.tasks", "list the tasks, their protocols, anchors and published results"),
     "bench": ("omad.commands.bench", "measure speed and utilisation of a task and preset"),
+    "check-env": ("omad.commands.check", "run an env, a user's own or ours, and report whether it can be trained on"),
+    "render": ("omad.commands.render", "film, animation and contact sheet of episodes by a run's policies"),
     "demo": ("omad.commands.demo", "a few minutes of OMAD, an evaluation beside the anchors, and pictures"),
 }
 """Command -> (module with `main(arguments) -> exit code`, one line of help)."""

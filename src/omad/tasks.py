@@ -85,6 +85,10 @@ def _flag(text: str) -> bool:
     return {"true": True, "false": False}[text]
 
 
+def _seen_by_critics(text: str) -> bool | str:
+    return {"false": False, "true": True, "full": "full"}[text]
+
+
 def _ratio(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
@@ -111,7 +115,11 @@ _SCRIPTS = ("random", "static", "landmark_mean", "follower")
 OPTIONS: Mapping[str, Mapping[str, Option]] = MappingProxyType(
     {
         "mpe/spread": _COMMON | {"local_ratio": (0.5, _ratio, "a number from 0 to 1")},
-        "mpe/deception": _COMMON | {"adversary": ("random", _one_of(*_SCRIPTS), ", ".join(_SCRIPTS))},
+        "mpe/deception": _COMMON
+        | {
+            "adversary": ("random", _one_of(*_SCRIPTS), ", ".join(_SCRIPTS)),
+            "state": (False, _seen_by_critics, "true, false or full"),
+        },
         **{
             f"probe/{kind}": {"host": (False, _flag, "true or false")}
             for kind in ("constant", "signal", "delay", "timeout", "push", "relay")
@@ -251,7 +259,7 @@ def _build(base: str, given: Mapping[str, Any]) -> Task:
             f"Undiscounted return of the team, the sum over the {n} good agents of the adversary's distance "
             f"to the goal minus that of the nearest good agent; adversary: {options['adversary']}; {physics}."
         )
-        obs_dims, extra = (4 * n + 2,) * n, 4 * n
+        obs_dims, extra = (4 * n + 2,) * n, 4 * n + 2 * (n + 1) * (options["state"] == "full")
         arguments = {"n_good": n, "xy": xy} | options
     compared = spell(base.removesuffix("-xy"), {**options, "state": False})
     anchors = _ANCHORS.get(compared, ())
@@ -263,7 +271,7 @@ def _build(base: str, given: Mapping[str, Any]) -> Task:
         protocol=protocol,
         obs_dims=obs_dims,
         act_dims=act_dims,
-        state_dim=(sum(obs_dims) + extra) * options["state"],
+        state_dim=(sum(obs_dims) + extra) * bool(options["state"]),
         horizon=options["horizon"],
         factory=f"omad.envs.mpe:{family.removeprefix('mpe/')}",
         arguments=MappingProxyType(arguments),

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from omad.envs.mpe import AGENT_RADIUS, COVER_RADIUS, World
 
-__all__ = ["episode_gif", "episode_png"]
+__all__ = ["episode_frames", "episode_gif", "episode_png"]
 
 Colour = tuple[int, int, int]
 
@@ -79,14 +79,24 @@ def episode_gif(
         path: of the file to write; its folder must exist.
         title: above the picture.
     """
-    episode = _episode(worlds, rewards, title)
-    frames = [_with_header(_field(episode, time), episode, time) for time in range(len(episode.pos))]
+    frames = _frames(_episode(worlds, rewards, title))
     palette = _palette(frames)
     flat = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     path = Path(path)
     durations = [FRAME_MS] * (len(flat) - 1) + [LAST_MS]
     flat[0].save(path, format="GIF", save_all=True, append_images=flat[1:], duration=durations, loop=0, disposal=1)
     return path
+
+
+def episode_frames(
+    worlds: World, rewards: Sequence[float] | np.ndarray | None, *, title: str = ""
+) -> list[Image.Image]:
+    """The pictures of an episode, as `episode_gif` shows them, one a state."""
+    return _frames(_episode(worlds, rewards, title))
+
+
+def _frames(episode: _Episode) -> list[Image.Image]:
+    return [_with_header(_field(episode, time), episode, time) for time in range(len(episode.pos))]
 
 
 def episode_png(

@@ -298,7 +298,7 @@ def deception(
     horizon: int = 25,
     dynamics: str = "v3",
     xy: bool = False,
-    state: bool = False,
+    state: bool | str = False,
 ) -> JaxEnv:
     """Physical deception: good agents know which of N landmarks is the goal, an adversary watches them.
 
@@ -314,7 +314,8 @@ def deception(
         horizon: steps in an episode.
         dynamics: `v3` or `v2`, see `move`.
         xy: the good agents act by two numbers, the thrust, and not by five.
-        state: give critics a global state: the good agents' observations, then the adversary's.
+        state: give critics a global state: the good agents' observations, then the adversary's, as mpe2 does; with
+            `full`, also all velocities, which no observation shows and without which the task is not Markov.
     """
     script = adversary if callable(adversary) else ADVERSARIES.get(adversary, _random)
     label = "random" if callable(adversary) else adversary
@@ -335,7 +336,7 @@ def deception(
 
     def observe(world: World) -> Observation:
         good, bad = deception_observe(world)
-        return Observation(good, jnp.concatenate([good.reshape(-1), bad])[: spec.state_dim])
+        return Observation(good, jnp.concatenate([good.reshape(-1), bad, world.vel.reshape(-1)])[: spec.state_dim])
 
     def reset(key: Key[Array, ""]) -> tuple[World, Observation]:
         goal_key, place_key = jax.random.split(key)

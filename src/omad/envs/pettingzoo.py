@@ -120,6 +120,7 @@ class PettingZooWorld:
             for box in (env.action_space(agent) for agent in self.agents)
         ]
         self.time = 0
+        self.state = np.zeros(spec.state_dim)
 
     def reset(self, seed: int) -> Seen:
         """An episode from a seed of 31 bits."""
@@ -150,7 +151,11 @@ class PettingZooWorld:
         for row, agent, size in zip(obs, self.agents, self.spec.obs_dims, strict=True):
             if agent in seen:
                 row[:size] = np.asarray(seen[agent], float).ravel()
-        return Seen(obs, _state_of(self.env) if self.spec.state_dim else np.zeros(0))
+        if self.spec.state_dim:
+            state = _state_of(self.env)
+            if state.size == self.spec.state_dim:  # some envs' state shrinks as agents end; the last whole one stands
+                self.state = state
+        return Seen(obs, self.state)
 
     def save(self) -> np.ndarray | None:
         """What the env saves of itself, and the clock."""

@@ -79,18 +79,29 @@ def choose(
     step: Int[Array, ""],
     learn: bool,
 ) -> Float[Array, "env agent act"]:
-    """Actions of all envs: by the policies as they are now, or uniform during the warm-up."""
+    """Actions of all envs: by the policies as they are now, or uniform during the warm-up.
+
+    The barriers keep the compiler from mixing this with what comes before and after, which would round differently in
+    the fused and in the hosted loop.
+    """
     key = stream(root, Stream.ACT, step)
     if learn:
-        return algorithm.act(algorithm.policy(learner), obs, key, True)
+        policy, obs = jax.lax.optimization_barrier((algorithm.policy(learner), obs))
+        return jax.lax.optimization_barrier(algorithm.act(policy, obs, key, True))
     return spec.act_mask * jax.random.uniform(key, (obs.shape[0], spec.n_agents, spec.act_dim), minval=-1.0)
 
 
-def absorb(carry: Carry, transition: Step, step: Int[Array, ""]) -> Carry:
-    """Keep what vector step number `step` gave: the transitions, and the returns of episodes that ended."""
-    over = transition.terminated | transition.truncated
-    returns = carry.episode_return + transition.reward
+def absorb(carry: Carry, transition: Step, step: Int[Array, ""], real: Bool[Array, ""] | bool = True) -> Carry:
+    """Keep what vector step number `step` gave: the transitions, and the returns of episodes that ended.
+
+    Where `real` is false there was no such step, and nothing changes.
+    """
+    over = (transition.terminated | transition.truncated) & real
+    returns = carry.episode_return + jnp.where(real, transition.reward, 0.0)
     finished = Mean(jnp.sum(jnp.where(over, returns, 0.0)), over.sum().astype(float))
+    if real is not True:
+        row = step % carry.ring.reward.shape[0]
+        transition = jax.tree.map(lambda new, kept: jnp.where(real, new, kept[row]), transition, carry.ring)
     return eqx.tree_at(
         lambda c: (c.ring, c.episode_return, c.sums),
         carry,
@@ -114,7 +125,10 @@ def learn_row(
         count = (step - config.warmup_rows) * config.updates_per_step + i + 1
         sample_key = stream(root, Stream.SAMPLE, count)
         batch = buffer.sample(carry.ring, step, sample_key, config.batch_size, algorithm.gamma, algorithm.n_step)
-        learner, metrics = algorithm.update(carry.learner, batch, stream(root, Stream.UPDATE, count), count)
+        learner, batch = jax.lax.optimization_barrier((carry.learner, batch))  # see `choose`
+        learner, metrics = jax.lax.optimization_barrier(
+            algorithm.update(learner, batch, stream(root, Stream.UPDATE, count), count)
+        )
         sums = {name: total + metrics[name] if name in metrics else total for name, total in carry.sums.items()}
         return eqx.tree_at(lambda c: (c.learner, c.sums), carry, (learner, sums))
 

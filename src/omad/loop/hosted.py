@@ -62,11 +62,13 @@ class Hosted:
 
             return jax.vmap(one)(learner, obs, seeds)
 
-        def learn(carry: Carry, transition: Step, seeds: Int[Array, " seed"], step: Int[Array, ""]) -> Carry:
-            """Keep row `step - 1`, then learn as row `step` does."""
+        def learn(
+            carry: Carry, transition: Step, seeds: Int[Array, " seed"], step: Int[Array, ""], real: Bool[Array, ""]
+        ) -> Carry:
+            """Keep row `step - 1` (if it is `real`: the first of a chunk is kept already), then learn."""
 
             def one(carry: Carry, transition: Step, seed: Int[Array, ""]) -> Carry:
-                carry = absorb(carry, transition, step - 1)
+                carry = absorb(carry, transition, step - 1, real)
                 return learn_row(algorithm, config, carry, run_key(seed), step)
 
             return jax.vmap(one)(carry, transition, seeds)
@@ -78,12 +80,6 @@ class Hosted:
         self._act = jax.jit(act, static_argnums=4)
         self._keep = jax.jit(over_seeds, donate_argnums=0)
         self._learn = jax.jit(learn, donate_argnums=0)
-        self._learn_first = jax.jit(
-            lambda carry, seeds, step: jax.vmap(
-                lambda c, seed: learn_row(algorithm, config, c, run_key(seed), step)
-            )(carry, seeds),
-            donate_argnums=0,
-        )
         self.healthy = jax.jit(healthy)
 
     # ------------------------------------------------------------ worlds
@@ -152,10 +148,9 @@ class Hosted:
             pool.send(
                 acted.reshape(-1, *acted.shape[2:]), joined(np.asarray(env_bits)), joined(np.asarray(reset_bits)), row
             )
-            if learn and pending is None:
-                core = self._learn_first(core, seeds, step)
-            elif learn:
-                core = self._learn(core, pending, seeds, step)
+            if learn:
+                real = jnp.bool_(pending is not None)
+                core = self._learn(core, pending or self._nothing(n), seeds, step, real)
             elif pending is not None:
                 core = self._keep(core, pending, jnp.int32(row - 1))
             arrival = pool.receive(row)
@@ -171,6 +166,10 @@ class Hosted:
             seen.obs, seen.state, action, self._lead(arrival.reward, n), self._lead(arrival.terminated, n),
             self._lead(arrival.truncated, n), self._lead(arrival.next_obs, n), self._lead(arrival.next_state, n),
         )  # fmt: skip
+
+    def _nothing(self, n_seeds: int) -> Step:
+        """A transition that there was not."""
+        return buffer.make(self.spec, n_seeds, self.config.n_envs)  # the shapes are (seed, env, ...)
 
     def _attach(self, carry: Carry, seeds: Int[Array, " seed"], row: int) -> Carry:
         """Bring the worlds to where a carry stands."""

@@ -1,0 +1,246 @@
+"""`omad render RUN`: a film, an animation and a contact sheet of what was learned."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import tyro
+from PIL import Image, ImageDraw, ImageFont
+
+from omad.commands.screen import cached_compilation, console
+from omad.errors import Refused
+
+__all__ = ["Film", "films", "main", "write_gif", "write_mp4", "write_sheet"]
+
+GIF_FRAMES = 200
+"""A GIF holds at most about this many pictures; of a longer episode every n-th is taken."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Draw episodes by the policies of a run's newest checkpoint; no display is needed."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run folder, as printed by omad train."""
+    episodes: int = 1
+    """Episodes to draw, from the seeds K, K + 1, ..."""
+    seed: int = 2_000_000
+    """Seed K of the first episode's start and noise."""
+    training_seed: int | None = None
+    """Which training seed's policies; by default the first."""
+    noise_free: bool = False
+    """Noise-free actions instead of sampled ones."""
+    max_steps: int | None = None
+    """Stop an episode's film after so many steps."""
+    out: Path | None = None
+    """Folder to write into; by default the run's own."""
+    gif: bool = True
+    """Write a GIF of the first episode."""
+    compilation_cache: bool = True
+    """Keep compiled programs in the user's cache folder for the next start."""
+
+
+class Film(NamedTuple):
+    """One episode in pictures."""
+
+    frames: list[Image.Image]
+    total: float
+    """Undiscounted team return of what is shown."""
+    fps: float
+
+
+def _acting(policy: Any, options: Options, seed: int) -> Any:
+    """(observations, step) -> actions."""
+    from omad.keys import Stream, run_key, stream
+
+    root = run_key(seed)
+    return lambda obs, t: policy.act(obs, None if options.noise_free else stream(root, Stream.EVAL_ACT, t))
+
+
+def _jax_film(env: Any, act: Any, seed: int, steps: int) -> Film:
+    import jax
+
+    from omad.envs.draw import episode_frames
+    from omad.keys import Stream, run_key, stream
+
+    root = run_key(seed)
+    state, seen = jax.jit(env.reset)(stream(root, Stream.EVAL_RESET, 0))
+    step = jax.jit(env.step)
+    states, rewards = [state], []
+    for t in range(steps):
+        state, outcome = step(state, act(seen.obs, t), stream(root, Stream.EVAL_ENV, t))
+        seen = outcome.next
+        states.append(state)
+        rewards.append(float(outcome.reward))
+        if outcome.terminated or outcome.truncated:
+            break
+    total = float(np.sum(rewards))
+    stacked = jax.tree.map(lambda *rows: np.stack(rows), *states)
+    return Film(episode_frames(stacked, rewards, title=f"{env.spec.name}, return {total:.1f}"), total, 10.0)
+
+
+def _host_film(env: Any, act: Any, seed: int, steps: int) -> Film:
+    world = env.world(True)
+    try:
+        seen = world.reset(seed)
+        frames, total = [_labelled(world.render(), env.spec.name, 0, 0.0)], 0.0
+        for t in range(steps):
+            moved = world.step(np.asarray(act(seen.obs, t), float), seed + t)
+            seen, total = moved.next, total + moved.reward
+            frames.append(_labelled(world.render(), env.spec.name, t + 1, total))
+            if moved.terminated or moved.truncated:
+                break
+    finally:
+        world.close()
+    return Film(frames, total, 30.0)
+
+
+def _labelled(picture: np.ndarray, name: str, step: int, total: float) -> Image.Image:
+    """A picture with a line of text above it; sides are even, as video encoders want them."""
+    height, width = picture.shape[:2]
+    image = Image.new("RGB", (width + width % 2, height + height % 2 + 32), (250, 250, 247))
+    image.paste(Image.fromarray(picture), (0, 32))
+    font = ImageFont.load_default(14)
+    ImageDraw.Draw(image).text((8, 8), f"{name}   step {step}   return {total:.1f}", (38, 40, 46), font)
+    return image
+
+
+@contextlib.contextmanager
+def _headless(hosted: bool) -> Iterator[None]:
+    """MuJoCo draws through EGL without a display, else through OSMesa; say what to install if neither works.
+
+    Raises:
+        Refused: Nothing can draw here.
+    """
+    if hosted and sys.platform == "linux" and "MUJOCO_GL" not in os.environ and "mujoco" not in sys.modules:
+        os.environ["MUJOCO_GL"] = _backend()
+    try:
+        yield
+    except Refused:
+        raise
+    except Exception as error:
+        if not hosted or "gl" not in f"{type(error).__module__} {type(error).__name__} {error}".lower():
+            raise
+        raise Refused(
+            f"Nothing can be drawn here without a display ({type(error).__name__}: {error}). Install a software renderer "
+            "(Debian, Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri, or libosmesa6) or set MUJOCO_GL."
+        ) from error
+
+
+def _backend() -> str:
+    """`egl` where its library can be loaded, else `osmesa`."""
+    import ctypes.util
+
+    return "egl" if ctypes.util.find_library("EGL") or not ctypes.util.find_library("OSMesa") else "osmesa"
+
+
+def films(options: Options) -> Iterator[Film]:
+    """One film an episode.
+
+    Raises:
+        Refused: The run cannot be read, its task cannot be drawn, or there is nothing to draw with.
+    """
+    from omad import envs, tasks
+    from omad.api import load_policy
+    from omad.runs import RunFolder
+    from omad.types import JaxEnv
+
+    if options.episodes < 1 or not 0 <= options.seed < 2**31 - options.episodes or (options.max_steps or 1) < 1:
+        raise Refused("--episodes and --max-steps must be at least 1, and --seed from 0 to 2147483647 less the episodes.")
+    task = tasks.find(RunFolder.open(options.run).config.task)
+    if task.name.startswith("probe/"):
+        raise Refused(f"{task.name} has nothing to see; only mpe, mamujoco and pettingzoo tasks can be drawn.")
+    with _headless(task.hosted):
+        env = envs.make(task.name)
+        policy = load_policy(options.run, options.training_seed)
+        steps = min(options.max_steps or env.spec.horizon, env.spec.horizon)
+        for i in range(options.episodes):
+            seed = options.seed + i
+            film = _jax_film if isinstance(env, JaxEnv) else _host_film
+            yield film(env, _acting(policy, options, seed), seed, steps)
+
+
+def write_mp4(film: Film, path: Path) -> None:
+    """An H.264 film.
+
+    Raises:
+        Refused: The package with the encoder is not installed.
+    """
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        raise Refused("Films need the package imageio-ffmpeg; install it with: pip install 'omad[render]'") from None
+    width, height = film.frames[0].size
+    even = (width - width % 2, height - height % 2)
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{even[0]}x{even[1]}", "-r", f"{film.fps:g}", "-i", "-"]
+    coded = ["-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "20", "-movflags", "+faststart", str(path)]
+    encoder = imageio_ffmpeg.get_ffmpeg_exe()
+    with subprocess.Popen([encoder, "-y", "-loglevel", "error", *raw, *coded], stdin=subprocess.PIPE) as process:
+        pipe = process.stdin
+        assert pipe is not None
+        for frame in film.frames:
+            pipe.write(np.ascontiguousarray(np.asarray(frame.crop((0, 0, *even)))).tobytes())
+    if process.returncode:
+        raise OSError(f"the video encoder ended with {process.returncode} while it wrote {path}")
+
+
+def write_gif(film: Film, path: Path) -> None:
+    """An animation of the same, thinned if it is long."""
+    every = -(-len(film.frames) // GIF_FRAMES)
+    frames = [frame.quantize(128, dither=Image.Dither.NONE) for frame in film.frames[::every]]
+    duration = max(20, round(1000 * every / film.fps))
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=duration, loop=0)
+
+
+def write_sheet(film: Film, path: Path, moments: int = 8, columns: int = 4, width: int = 320) -> None:
+    """Evenly spaced moments, the first and the last among them, as one PNG."""
+    times = sorted({round(t) for t in np.linspace(0, len(film.frames) - 1, moments)})
+    first = film.frames[0]
+    size = (width, round(width * first.height / first.width))
+    columns = min(columns, len(times))
+    rows = -(-len(times) // columns)
+    sheet = Image.new("RGB", (columns * (size[0] + 8) + 8, rows * (size[1] + 8) + 8), (250, 250, 247))
+    for place, time in enumerate(times):
+        row, column = divmod(place, columns)
+        tile = film.frames[time].resize(size, Image.Resampling.LANCZOS)
+        sheet.paste(tile, (8 + column * (size[0] + 8), 8 + row * (size[1] + 8)))
+    sheet.save(path, optimize=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Draw, write, and print each episode's return."""
+    options = tyro.cli(Options, prog="omad render", args=list(arguments))
+    cached_compilation(options.compilation_cache)
+    from rich.progress import track
+
+    out = console()
+    folder = options.out or options.run / "pictures"
+    work = films(options)
+    if out.is_terminal:
+        work = track(work, "drawing episodes", total=options.episodes, console=out)
+    returns = []
+    for i, film in enumerate(work):
+        folder.mkdir(parents=True, exist_ok=True)
+        seed = options.seed + i
+        path = folder / f"episode-{seed}.mp4"
+        write_mp4(film, path)
+        out.print(f"episode {seed}: return {film.total:.2f}, {len(film.frames) - 1} steps, {path}")
+        if i == 0:
+            write_sheet(film, folder / f"episode-{seed}.png")
+            out.print(f"contact sheet: {folder / f'episode-{seed}.png'}")
+            if options.gif:
+                write_gif(film, folder / f"episode-{seed}.gif")
+                out.print(f"animation: {folder / f'episode-{seed}.gif'}")
+        returns.append(film.total)
+    if len(returns) > 1:
+        spread = np.std(returns, ddof=1) / np.sqrt(len(returns))
+        out.print(f"mean return of {len(returns)} episodes: {np.mean(returns):.2f} ± {spread:.2f}")
+    return 0
