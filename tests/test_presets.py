@@ -61,6 +61,11 @@ def test_paper_sizes():
 
 def test_a_configuration_of_another_version_is_refused():
     values = to_dict(resolve())
-    del values["n_envs"]
-    with pytest.raises(Refused, match="n_envs"):
-        from_dict(values)
+    with pytest.raises(Refused, match="colour"):
+        from_dict(values | {"colour": "red"})
+
+
+def test_a_field_that_an_earlier_version_did_not_have_takes_its_default():
+    values = to_dict(resolve())
+    del values["obs_norm"]
+    assert from_dict(values).obs_norm == "none"

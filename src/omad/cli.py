@@ -30,7 +30,8 @@ commands:
 {commands}
 
 `omad COMMAND --help` shows every option with its default. `omad --version` prints the version.
-Exit codes: 0 done, 1 training diverged or an env failed, 2 something given cannot work, 130 and 143 stopped by a signal."""
+Exit codes: 0 done, 1 training diverged or an env failed, 2 something given cannot work, 130 and 143 stopped by
+a signal."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -73,7 +73,9 @@ def make_evaluate(algorithm: Algorithm, env: JaxEnv, episodes: int, explore: boo
     return jax.jit(jax.vmap(one, in_axes=(0, None, None)))
 
 
-def make_host_evaluate(algorithm: Algorithm, spec: EnvSpec, pool: Callable[[], Pool], episodes: int, explore: bool) -> Any:
+def make_host_evaluate(
+    algorithm: Algorithm, spec: EnvSpec, pool: Callable[[], Pool], episodes: int, explore: bool
+) -> Any:
     """The same for an env that runs on the host.
 
     Args:
@@ -118,7 +120,8 @@ def make_host_evaluate(algorithm: Algorithm, spec: EnvSpec, pool: Callable[[], P
                 obs = arrival.obs
                 if not alive.any():
                     break
-            found.append(Episodes(returns.astype(np.float32), lengths, {k: v.astype(np.float32) for k, v in info.items()}))
+            sums = {name: total.astype(np.float32) for name, total in info.items()}
+            found.append(Episodes(returns.astype(np.float32), lengths, sums))
         return jax.tree.map(lambda *parts: np.concatenate(parts)[:episodes], *found)
 
     def evaluate(policies: Policy, eval_seed: Int[Array, ""], step: Int[Array, ""]) -> Episodes:

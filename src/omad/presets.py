@@ -86,8 +86,8 @@ class RunConfig:
             raise Refused(f"obs_norm is {self.obs_norm!r}; allowed: {', '.join(KINDS)}.")
         if self.env_workers < 0 or not self.env_timeout > 0:
             raise Refused(
-                f"env_workers is {self.env_workers} and env_timeout is {self.env_timeout}; the first may not be negative, "
-                "the second must be above 0 seconds."
+                f"env_workers is {self.env_workers} and env_timeout is {self.env_timeout}; the first may not be "
+                "negative, the second must be above 0 seconds."
             )
         if self.total_steps <= self.warmup_steps:
             raise Refused(
@@ -161,7 +161,7 @@ PRESETS: dict[str, dict[str, Sourced]] = {
         "omad mpe/spread-4": {"v_max": (500.0, "[I]")},
         "omad mpe/deception": {"v_max": (600.0, "[I] 300 leaves mass on the edge atoms")},
         "omad probe": {"v_max": (20.0, "[I]")},
-        "omad mamujoco-": {"eval_episodes": (10, "[S2]")},
+        "omad mamujoco-": {"eval_episodes": (10, "[S] ten episodes")},
         **{
             f"omad mamujoco-{protocol}/{robot}": {"v_max": sourced}
             for protocol in tasks.PROTOCOLS
@@ -195,7 +195,7 @@ PRESETS: dict[str, dict[str, Sourced]] = {
         "omad probe": {"v_max": (20.0, "[I]")},
         "omad mamujoco-": {
             "n_envs": (4, "[M]"),
-            "eval_episodes": (10, "[S2]"),
+            "eval_episodes": (10, "[S] ten episodes"),
             "eval_every": (10_000, "[?]"),
             "total_steps": (150_000, "[?]"),
         },
@@ -208,7 +208,8 @@ PRESETS: dict[str, dict[str, Sourced]] = {
 }
 """Preset -> scope -> field -> (value, source).
 
-A scope is empty (all runs), an algorithm, or an algorithm and the beginning of a task's name; longer scopes win. Fields of the run and of the algorithm may stand side by side, for their names are disjoint.
+A scope is empty (all runs), an algorithm, or an algorithm and the beginning of a task's name; longer scopes win.
+Fields of the run and of the algorithm may stand side by side, for their names are disjoint.
 """
 
 

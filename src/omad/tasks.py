@@ -386,7 +386,12 @@ def _mujoco(base: str) -> Task:
         horizon=horizon,
         factory="omad.envs.mamujoco:make",
         arguments=MappingProxyType(
-            {"task": base, "scenario": scenario, "parts": parts, "obsk": {"full": None, "obsk0": 0, "obsk1": 1}[protocol]}
+            {
+                "task": base,
+                "scenario": scenario,
+                "parts": parts,
+                "obsk": {"full": None, "obsk0": 0, "obsk1": 1}[protocol],
+            }
         ),
         anchors=tuple((_RANDOM, value, _RANDOM_V5) for robot, value in _RANDOM_RETURNS.items() if robot == name),
         published=_MUJOCO_PUBLISHED.get(name, ()) if protocol == "full" else (),
@@ -442,7 +447,12 @@ TASKS: Mapping[str, Task] = MappingProxyType(
             *(f"mpe/spread-{n}{suffix}" for n in range(2, 11) for suffix in ("", "-xy")),
             *(f"mpe/deception-{n}{suffix}" for n in range(1, 7) for suffix in ("", "-xy")),
             *_PROBES,
-            *(f"mamujoco-{protocol}/{robot}" for protocol in PROTOCOLS for robot, row in _ROBOTS.items() if row[3] or protocol == "full"),
+            *(
+                f"mamujoco-{protocol}/{robot}"
+                for protocol in PROTOCOLS
+                for robot, row in _ROBOTS.items()
+                if row[3] or protocol == "full"
+            ),
         )
     }
 )

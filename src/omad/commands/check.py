@@ -109,7 +109,9 @@ def inspect(task: str, steps: int = 1000, seed: int = 0) -> dict[str, Any]:
     if not first["saves"]:
         notes.append("Its state cannot be saved: a resumed run begins new episodes (offer save_state and load_state).")
     if first["rewards"].size and np.ptp(first["rewards"]) == 0:
-        notes.append(f"The reward was {first['rewards'][0]:g} at every step: random actions find nothing to learn from.")
+        notes.append(
+            f"The reward was {first['rewards'][0]:g} at every step: random actions find nothing to learn from."
+        )
     rewards = first["rewards"] if first["rewards"].size else np.zeros(1)
     worth = float(np.abs(rewards).mean()) * 100
     return {

@@ -57,8 +57,8 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -
     built = build(dataclasses.replace(config, task=task or config.task, eval_episodes=episodes))
     if (built.spec.obs_dims, built.spec.act_dims) != (spec.obs_dims, spec.act_dims):
         raise Refused(
-            f"{built.spec.name} has observations {built.spec.obs_dims} and actions {built.spec.act_dims}, but the run's "
-            f"policies were trained for {spec.obs_dims} and {spec.act_dims}."
+            f"{built.spec.name} has observations {built.spec.obs_dims} and actions {built.spec.act_dims}, but the "
+            f"run's policies were trained for {spec.obs_dims} and {spec.act_dims}."
         )
     policies = newest_policies(folder, built.algorithm)
     results = []

@@ -130,8 +130,8 @@ def _headless(hosted: bool) -> Iterator[None]:
         if not hosted or "gl" not in f"{type(error).__module__} {type(error).__name__} {error}".lower():
             raise
         raise Refused(
-            f"Nothing can be drawn here without a display ({type(error).__name__}: {error}). Install a software renderer "
-            "(Debian, Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri, or libosmesa6) or set MUJOCO_GL."
+            f"Nothing can be drawn here without a display ({type(error).__name__}: {error}). Install a software "
+            "renderer (Debian, Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri, or libosmesa6) or set MUJOCO_GL."
         ) from error
 
 
@@ -154,7 +154,7 @@ def films(options: Options) -> Iterator[Film]:
     from omad.types import JaxEnv
 
     if options.episodes < 1 or not 0 <= options.seed < 2**31 - options.episodes or (options.max_steps or 1) < 1:
-        raise Refused("--episodes and --max-steps must be at least 1, and --seed from 0 to 2147483647 less the episodes.")
+        raise Refused("--episodes and --max-steps must be at least 1, and --seed from 0 to 2147483647 less episodes.")
     task = tasks.find(RunFolder.open(options.run).config.task)
     if task.name.startswith("probe/"):
         raise Refused(f"{task.name} has nothing to see; only mpe, mamujoco and pettingzoo tasks can be drawn.")

@@ -44,7 +44,7 @@ def factored(scenario: str, parts: str, obsk: int, render: bool = False) -> Any:
     """
     for package in ("mujoco", "gymnasium_robotics"):
         if importlib.util.find_spec(package) is None:
-            raise Refused(f"Multi-Agent MuJoCo needs the package {package}; install it with: pip install 'omad[mujoco]'")
+            raise Refused(f"Multi-Agent MuJoCo needs the package {package}; try: pip install 'omad[mujoco]'")
     with contextlib.redirect_stderr(io.StringIO()):  # a notice at import
         from gymnasium_robotics import mamujoco_v1
     mode = "rgb_array" if render else None

@@ -27,6 +27,7 @@ OURS = ("team_reward", "horizon")
 """Arguments that are read here and not handed to the factory."""
 DEFAULT_HORIZON = 1000
 _TOO_LARGE = 20_000
+_METHODS = ("possible_agents", "observation_space", "action_space", "reset", "step")
 
 
 def create(factory: str, arguments: Mapping[str, Any], render: bool = False) -> Any:
@@ -46,7 +47,7 @@ def create(factory: str, arguments: Mapping[str, Any], render: bool = False) -> 
             f"The env {factory} cannot be imported: {error}. Install its package, or run from the folder of its file."
         ) from error
     except AttributeError:
-        raise Refused(f"The module {module} has no {function}; name the function or class that makes the env.") from None
+        raise Refused(f"The module {module} has no {function}; name what makes the env.") from None
     given = {key: value for key, value in arguments.items() if key not in OURS}
     if render:
         given["render_mode"] = "rgb_array"
@@ -58,7 +59,9 @@ def create(factory: str, arguments: Mapping[str, Any], render: bool = False) -> 
         from pettingzoo.utils.conversions import aec_to_parallel
 
         env = aec_to_parallel(env)
-    if not all(hasattr(env, name) for name in ("possible_agents", "observation_space", "action_space", "reset", "step")):
+    if not all(
+        hasattr(env, name) for name in ("possible_agents", "observation_space", "action_space", "reset", "step")
+    ):
         raise Refused(f"{factory} gave a {type(env).__name__}, which is not a PettingZoo ParallelEnv.")
     return env
 

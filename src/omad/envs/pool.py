@@ -8,6 +8,7 @@ the caller's device computes meanwhile.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import selectors
@@ -91,7 +92,7 @@ class Pool:
         self._waiting = 0
         bounds = np.linspace(0, worlds, worker_count(worlds, workers) + 1).round().astype(int)
         try:
-            for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+            for first, last in itertools.pairwise(bounds):
                 order = {"factory": factory, "arguments": dict(arguments), "first": int(first)}
                 self._start(order | {"count": int(last - first)}, quiet=factory.startswith("omad.envs.mamujoco:"))
             self._gather(0)

@@ -147,7 +147,7 @@ def _guarded(world: int, call: Any) -> Any:
     """Whatever an env raises is told to the parent, with the place it came from."""
     try:
         return call()
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{os.path.basename(where.filename)}, line {where.lineno}"  # noqa: PTH119
         raise _Stop(world, f"{type(error).__name__}: {error} ({place})") from error
@@ -163,9 +163,7 @@ def main() -> None:
         order = json.loads(receive(inward).body)
         first = order["first"]
         module, _, function = order["factory"].partition(":")
-        env: HostEnv = _guarded(
-            first, lambda: getattr(importlib.import_module(module), function)(**order["arguments"])
-        )
+        env: HostEnv = _guarded(first, lambda: getattr(importlib.import_module(module), function)(**order["arguments"]))
         shapes = Shapes.of(env.spec)
         worlds = [_guarded(first + i, lambda: env.world(False)) for i in range(order["count"])]
         send(outward, DONE, 0)

@@ -116,7 +116,7 @@ class Hosted:
         carry = self._init(seeds)
         observation = self._reset(seeds, 0)
         self._live = self._snapshot(len(seeds), 0)
-        return eqx.tree_at(_HOST, carry, (observation, self._live))
+        return eqx.tree_at(_on_host, carry, (observation, self._live))
 
     def shapes(self, seeds: Int[Array, " seed"]) -> Carry:
         """What `init` gives, as shapes."""
@@ -138,7 +138,7 @@ class Hosted:
         if carry.env_state is not self._live:
             carry = self._attach(carry, seeds, start)
         seen = carry.observation
-        core = eqx.tree_at(_HOST, carry, (None, None))
+        core = eqx.tree_at(_on_host, carry, (None, None))
         self._live = None  # until the worlds have been read again
         pending: Step | None = None
         for row in range(start, start + count):
@@ -159,7 +159,7 @@ class Hosted:
         if pending is not None:
             core = self._keep(core, pending, jnp.int32(start + count - 1))
         self._live = self._snapshot(n, start + count)
-        return eqx.tree_at(_HOST, core, (seen, self._live), is_leaf=lambda leaf: leaf is None)
+        return eqx.tree_at(_on_host, core, (seen, self._live), is_leaf=lambda leaf: leaf is None)
 
     def _transition(self, seen: Observation, action: Array, arrival: Arrival, n: int) -> Step:
         return Step(
@@ -189,7 +189,7 @@ class Hosted:
         )
 
 
-def _HOST(carry: Carry) -> tuple[Any, Any]:  # noqa: N802
+def _on_host(carry: Carry) -> tuple[Any, Any]:
     """What the host holds while worlds run."""
     return carry.observation, carry.env_state
 

@@ -144,8 +144,7 @@ def forecast(config: RunConfig, built: Built) -> dict[str, float]:
     mib = {
         "buffer": buffer.n_bytes(built.spec, rows, config.n_envs) * config.seeds / 2**20,
         "learner": sum(v.size * v.dtype.itemsize for v in jax.tree.leaves(learner)) * config.seeds / 2**20,
-        "work": 64.0
-        + 4.0 * config.seeds * _activations(config.algo, built.spec.n_agents, config.batch_size) / 2**20,
+        "work": 64.0 + 4.0 * config.seeds * _activations(config.algo, built.spec.n_agents, config.batch_size) / 2**20,
     }
     return mib | {"total": sum(mib.values())}
 
