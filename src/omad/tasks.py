@@ -325,7 +325,8 @@ _ROBOTS: dict[str, tuple[str, str, tuple[int, ...], tuple[int, ...], tuple[int, 
 }
 """Robot -> gymnasium-robotics' scenario and factorisation, action sizes, observation sizes with obsk 0 and 1, size of
 the state, time limit. All measured, and checked by a test against the package. Pusher has only the protocol `full`: the
-package orders its local observations differently in every process (several of its joints share a name)."""
+package orders its local observations differently in every process (several of its joints share a name). So has
+manysegmentant: what the package shows its agents are entries of other joints than theirs."""
 
 _SEGMENTS = re.compile(r"manysegment(swimmer|ant)-([1-9]\d?)x([1-9]\d?)")
 PROTOCOLS = ("full", "obsk0", "obsk1")
@@ -356,12 +357,11 @@ def _robot(name: str) -> tuple[str, str, tuple[int, ...], tuple[int, ...], tuple
     kind, n, m = found[1], int(found[2]), int(found[3])
     if not 2 <= n * m <= 50:
         raise KeyError(name)
+    size = f"{n}x{m}"
     if kind == "swimmer":
         near = [2 * m + (i > 0) + (i < n - 1) for i in range(n)]
-        return "ManySegmentSwimmer", f"{n}x{m}", (m,) * n, (2 * m,) * n, tuple(near), 2 * n * m + 4, 1000
-    own = 50 * m + 11
-    near = [own + 2 * (m - (i == 0)) for i in range(n)]
-    return "ManySegmentAnt", f"{n}x{m}", (4 * m,) * n, (own,) * n, tuple(near), 50 * n * m + 11, 1000
+        return "ManySegmentSwimmer", size, (m,) * n, (2 * m,) * n, tuple(near), 2 * n * m + 4, 1000
+    return "ManySegmentAnt", size, (4 * m,) * n, (), (), 50 * n * m + 11, 1000
 
 
 def _mujoco(base: str) -> Task:
@@ -473,6 +473,8 @@ def _is_segments(base: str) -> bool:
         _robot(robot)
     except KeyError:
         raise UnknownTask(f"{base!r} has too few or too many segments; N times M may be from 2 to 50.") from None
+    if protocol != "full" and "ant" in robot:
+        raise UnknownTask(f"{base!r}: this robot is offered as mamujoco-full/{robot} only.")
     return True
 
 

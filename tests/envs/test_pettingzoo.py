@@ -219,7 +219,7 @@ def test_another_world_goes_on(kind: str) -> None:
     for before in range(5):
         saved = world.save()
         assert saved is not None
-        assert (saved.dtype, saved.size) == (np.uint8, 8 + 32)
+        assert (saved.dtype, saved.size) == (np.uint8, 8 + 8 * env.spec.state_dim + 32)
         moved = world.step(act(0.1 * before, 0.2, 0.3), 0)
         for one in (other, env.world(False)):
             one.load(saved)

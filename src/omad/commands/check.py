@@ -149,19 +149,19 @@ def _sentences(found: dict[str, Any]) -> list[str]:
         found["protocol"],
         f"Observations: {', '.join(map(str, found['obs_dims']))} numbers an agent, from {found['obs_min']:.3g} to "
         f"{found['obs_max']:.3g} here.",
-        f"Actions: {', '.join(map(str, found['act_dims']))} numbers an agent; policies write [-1, 1], which is mapped to "
-        "the env's bounds.",
+        f"Actions: {', '.join(map(str, found['act_dims']))} numbers an agent; policies write [-1, 1], "
+        "which is mapped to the env's bounds.",
         f"State for critics: {found['state_dim']} numbers."
         if found["state_dim"]
         else "There is no state(); critics read all observations.",
-        f"Episodes: horizon {found['horizon']}; {ends} ended in {found['steps']} steps, {found['terminated']} by the task "
-        f"and {found['truncated']} by the clock"
+        f"Episodes: horizon {found['horizon']}; {ends} ended in {found['steps']} steps, "
+        f"{found['terminated']} by the task and {found['truncated']} by the clock"
         + (f", after {found['episode_length']:.1f} steps on average." if ends else "."),
         f"Team reward of a step: from {found['reward_min']:.4g} to {found['reward_max']:.4g}, mean "
         f"{found['reward_mean']:.4g}"
         + (f"; an episode of random actions returns {found['random_return']:.4g}." if ends else "."),
-        f"A first --v-max to try with a discount of 0.99: {found['suggested_v_max']:g} (twice 100 steps of the mean size of "
-        "a reward); watch critic/target_edge_mass.",
+        f"A first --v-max to try with a discount of 0.99: {found['suggested_v_max']:g} (twice 100 steps of "
+        "the mean size of a reward); watch critic/target_edge_mass.",
         "Deterministic: the same seed and actions give the same." if found["deterministic"] else "",
         f"Speed: {found['steps_per_s']:,.0f} steps/s in one process.",
     ]

@@ -131,7 +131,8 @@ def _headless(hosted: bool) -> Iterator[None]:
             raise
         raise Refused(
             f"Nothing can be drawn here without a display ({type(error).__name__}: {error}). Install a software "
-            "renderer (Debian, Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri, or libosmesa6) or set MUJOCO_GL."
+            "renderer (Debian, Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri, or libosmesa6) "
+            "or set MUJOCO_GL."
         ) from error
 
 

@@ -11,14 +11,18 @@ are cut out of the state by index. Both give exactly its numbers (tests) in half
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.util
 import io
+import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from omad import tasks
-from omad.envs.world import HostEnv, Moved, Seen, stack
+from omad.envs.world import HostEnv, Moved, Seen, scale, stack
 from omad.errors import Refused
 from omad.spec import EnvSpec
 
@@ -48,6 +52,11 @@ def factored(scenario: str, parts: str, obsk: int, render: bool = False) -> Any:
     with contextlib.redirect_stderr(io.StringIO()):  # a notice at import
         from gymnasium_robotics import mamujoco_v1
     mode = "rgb_array" if render else None
+    if scenario.startswith("ManySegment"):
+        # The package writes the robot's file into its own folder, reads and deletes it: one process at a time.
+        with (Path(tempfile.gettempdir()) / f"omad-{os.getuid()}-manysegment.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return mamujoco_v1.parallel_env(scenario, parts, agent_obsk=obsk, render_mode=mode)
     if parts != "2x4diag":
         return mamujoco_v1.parallel_env(scenario, parts, agent_obsk=obsk, render_mode=mode)
     legs, edges, roots = mamujoco_v1.get_parts_and_edges(scenario, "4x2")
@@ -96,8 +105,7 @@ class MujocoWorld:
         joint = np.empty_like(self.low)
         for row, route in zip(action, self.routes, strict=True):
             joint[route] = row[: len(route)]
-        joint = self.low + (self.high - self.low) * (np.clip(joint, -1.0, 1.0) + 1.0) / 2.0
-        return self.drive(joint)
+        return self.drive(scale(joint, self.low, self.high))
 
     def drive(self, joint: np.ndarray) -> Moved:
         """One step by a joint action in the units of the robot, in the order of its actuators."""
@@ -123,7 +131,7 @@ class MujocoWorld:
     @property
     def clips(self) -> bool:
         """Whether the state's velocities are clipped while local observations are not."""
-        return self.single.spec.id.split("-")[0] in ("Walker2d", "Hopper")
+        return self.single.spec.id.startswith("Walker2d")
 
     # ------------------------------------------------------------ exact resume
 

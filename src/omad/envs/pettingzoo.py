@@ -27,7 +27,7 @@ OURS = ("team_reward", "horizon")
 """Arguments that are read here and not handed to the factory."""
 DEFAULT_HORIZON = 1000
 _TOO_LARGE = 20_000
-_METHODS = ("possible_agents", "observation_space", "action_space", "reset", "step")
+_METHODS = ("possible_agents", "observation_space", "action_space", "reset", "step", "unwrapped", "close")
 
 
 def create(factory: str, arguments: Mapping[str, Any], render: bool = False) -> Any:
@@ -41,13 +41,14 @@ def create(factory: str, arguments: Mapping[str, Any], render: bool = False) -> 
     if here not in sys.path:  # a script in the working directory is found, as `python -m` would find it
         sys.path.append(here)
     try:
-        made = getattr(importlib.import_module(module), function)
+        imported = importlib.import_module(module)
     except ImportError as error:
         raise Refused(
             f"The env {factory} cannot be imported: {error}. Install its package, or run from the folder of its file."
         ) from error
-    except AttributeError:
-        raise Refused(f"The module {module} has no {function}; name what makes the env.") from None
+    made = getattr(imported, function, None)
+    if made is None:
+        raise Refused(f"The module {module} has no {function}; name what makes the env.")
     given = {key: value for key, value in arguments.items() if key not in OURS}
     if render:
         given["render_mode"] = "rgb_array"
@@ -58,10 +59,11 @@ def create(factory: str, arguments: Mapping[str, Any], render: bool = False) -> 
     if hasattr(env, "agent_iter"):
         from pettingzoo.utils.conversions import aec_to_parallel
 
-        env = aec_to_parallel(env)
-    if not all(
-        hasattr(env, name) for name in ("possible_agents", "observation_space", "action_space", "reset", "step")
-    ):
+        try:
+            env = aec_to_parallel(env)
+        except AssertionError as error:
+            raise Refused(f"{factory} is an env of turns that cannot be made parallel: {error}") from error
+    if not all(hasattr(env, name) for name in _METHODS):
         raise Refused(f"{factory} gave a {type(env).__name__}, which is not a PettingZoo ParallelEnv.")
     return env
 
@@ -96,7 +98,7 @@ def _sizes(env: Any, factory: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def _state_of(env: Any) -> np.ndarray:
     """The global state, empty where there is none."""
     try:
-        return np.asarray(env.state(), float).ravel()
+        return np.array(env.state(), float).ravel()  # a copy: the env may go on writing into its own
     except (AttributeError, NotImplementedError, TypeError):
         return np.zeros(0)
 
@@ -107,7 +109,7 @@ def _horizon(env: Any, arguments: Mapping[str, Any]) -> int:
         arguments.get("horizon"), arguments.get("max_cycles"), arguments.get("max_steps"),
         getattr(env.unwrapped, "max_cycles", None), getattr(env.unwrapped, "max_steps", None), DEFAULT_HORIZON,
     ):  # fmt: skip
-        if isinstance(value, int) and value > 0:
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value
     return DEFAULT_HORIZON
 
@@ -140,7 +142,7 @@ class PettingZooWorld:
                 acts[agent] = scale(row[: low.size], low, high).reshape(shape).astype(kind)
         seen, rewards, terminations, truncations, _ = self.env.step(acts)
         self.time += 1
-        total = float(sum(float(np.asarray(value)) for value in rewards.values()))
+        total = float(sum(np.asarray(value, float).sum() for value in rewards.values()))
         over = not self.env.agents or all(
             terminations.get(agent, True) or truncations.get(agent, False) for agent in self.env.agents
         )
@@ -165,13 +167,15 @@ class PettingZooWorld:
         give = getattr(self.env.unwrapped, "save_state", None)
         if give is None:
             return None
-        clock = np.asarray([self.time], np.int64).view(np.uint8)
-        return np.concatenate([clock, np.frombuffer(bytes(give()), np.uint8)])
+        own = np.concatenate([[float(self.time)], self.state]).view(np.uint8)
+        return np.concatenate([own, np.frombuffer(bytes(give()), np.uint8)])
 
     def load(self, data: np.ndarray) -> None:
         """Go on from there."""
-        self.time = int(np.frombuffer(data[:8].tobytes(), np.int64)[0])
-        self.env.unwrapped.load_state(data[8:].tobytes())
+        size = 8 * (1 + self.spec.state_dim)
+        own = np.frombuffer(data[:size].tobytes(), float)
+        self.time, self.state = int(own[0]), own[1:].copy()
+        self.env.unwrapped.load_state(data[size:].tobytes())
 
     def render(self) -> np.ndarray:
         """What the env draws of itself.
@@ -199,13 +203,13 @@ def make(task: str, factory: str, arguments: dict[str, Any]) -> HostEnv:
     if kind not in ("sum", "mean"):
         raise Refused(f"{task}: team_reward is {kind!r}; it may be sum or mean.")
     wanted = arguments.get("horizon", 1)
-    if not isinstance(wanted, int) or wanted < 1:
+    if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 1:
         raise Refused(f"{task}: horizon is {wanted!r}; it must be a whole number of steps, at least 1.")
     env = create(factory, arguments)
     obs_dims, act_dims = _sizes(env, factory)
     env.reset(seed=0)
     spec = EnvSpec(task, obs_dims, act_dims, _state_of(env).size, _horizon(env, arguments))
-    exact = hasattr(env.unwrapped, "save_state")
+    exact = hasattr(env.unwrapped, "save_state") and hasattr(env.unwrapped, "load_state")
     env.close()
 
     def world(render: bool) -> PettingZooWorld:

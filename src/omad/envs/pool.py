@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,9 +110,14 @@ class Pool:
     def _start(self, order: dict[str, Any], quiet: bool) -> None:
         there, to = os.pipe()
         back, here = os.pipe()
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109
+        paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
         # Workers compute one env step at a time: threads of their own would only fight over the cores.
-        environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
+        environment = os.environ | {
+            "PYTHONPATH": paths,
+            "PYTHONSAFEPATH": "1",  # never import from the working directory just because it is that
+            "OMP_NUM_THREADS": "1",
+            "JAX_PLATFORMS": "cpu",
+        }
         process = subprocess.Popen(
             [sys.executable, "-m", "omad.envs.worker", str(there), str(here)],
             pass_fds=(there, here),
@@ -229,8 +235,17 @@ class Pool:
         for one in self._workers:
             self._ask(one, worker.SAVE, number)
             self._waiting += 1
-        data = b"".join(self._gather(number))
-        return np.frombuffer(data, np.uint8).reshape(self.worlds, -1)
+        table, sizes = [], set()
+        for one, answer in zip(self._workers, self._gather(number), strict=True):
+            lengths = np.frombuffer(answer[: 8 * one.count], np.int64)
+            sizes |= set(lengths.tolist())
+            table.append(answer[8 * one.count :])
+        if len(sizes) > 1:
+            raise EnvFailed(
+                f"{self.spec.name}: save() gave {sorted(sizes)} bytes at vector step {number}; every save must be of "
+                "the same length."
+            )
+        return np.frombuffer(b"".join(table), np.uint8).reshape(self.worlds, -1)
 
     def load(self, table: np.ndarray, number: int) -> None:
         """Go on from what `save` gave."""
@@ -249,9 +264,10 @@ class Pool:
             for pipe in (one.to, one.back):
                 with contextlib.suppress(OSError):
                     os.close(pipe)
+        end = time.monotonic() + (2.0 if self._waiting == 0 else 0.1)
         for one in self._workers:
             try:
-                one.process.wait(2.0 if self._waiting == 0 else 0.1)
+                one.process.wait(max(0.05, end - time.monotonic()))
             except subprocess.TimeoutExpired:
                 one.process.kill()
                 one.process.wait()

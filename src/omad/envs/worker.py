@@ -7,18 +7,21 @@ JSON. Only plain numbers travel. JAX is not imported unless an env does so.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import signal
 import struct
 import sys
+import threading
+import time
 import traceback
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from omad.envs.world import HostEnv, Moved, Seen, World
+from omad.envs.world import HostEnv, Moved, World
 
 __all__ = ["Frame", "Shapes", "main", "receive", "send", "serve"]
 
@@ -82,18 +85,51 @@ class Shapes(NamedTuple):
         return 2 * (self.agents * self.obs + self.state) + 3 + len(self.info)
 
 
+class _Unusable(Exception):
+    """What a world gave cannot be used."""
+
+
 class _Stop(Exception):
     """A world cannot go on; args are the index of the world and what happened."""
 
 
-def _checked(world: int, seen: Any, shapes: Shapes, what: str) -> Seen:
-    obs, state = np.asarray(seen.obs), np.asarray(seen.state)
-    for name, found, due in (("observation", obs, (shapes.agents, shapes.obs)), ("state", state, (shapes.state,))):
-        if found.shape != due:
-            raise _Stop(world, f"{what} gave a {name} of shape {found.shape}; {due} was declared")
-        if not np.isfinite(found).all():
-            raise _Stop(world, f"{what} gave a {name} that is not finite")
-    return Seen(obs, state)
+def _flat(seen: Any, shapes: Shapes, what: str) -> np.ndarray:
+    """What is seen as one row of single precision.
+
+    Raises:
+        _Unusable: A shape is not as declared, or a number not finite.
+    """
+    parts = []
+    for name, found, due in (
+        ("observation", seen.obs, (shapes.agents, shapes.obs)),
+        ("state", seen.state, (shapes.state,)),
+    ):
+        array = np.asarray(found, float)
+        if array.shape != due:
+            raise _Unusable(f"{what} gave a {name} of shape {array.shape}; {due} was declared")
+        parts.append(_single(array.ravel(), f"{what} gave a {name} that is not finite"))
+    return np.concatenate(parts)
+
+
+def _single(numbers: Any, complaint: str) -> np.ndarray:
+    """In single precision, which must be able to hold them."""
+    with np.errstate(over="ignore"):
+        row = np.asarray(numbers, np.float32)
+    if not np.isfinite(row).all():
+        raise _Unusable(complaint)
+    return row
+
+
+def _row(world: World, action: np.ndarray, seed: int, reset_seed: int, shapes: Shapes) -> np.ndarray:
+    """One world's part of a step's answer."""
+    moved: Moved = world.step(action, seed)
+    after = _flat(moved.next, shapes, "step()")
+    reward = _single([float(moved.reward)], f"step() gave the reward {moved.reward}")
+    flags = np.asarray([bool(moved.terminated), bool(moved.truncated)], np.float32)
+    told = [float(moved.info[key]) for key in shapes.info]
+    info = _single(told, f"step() gave info that is not finite: {dict(moved.info)}")
+    begin = _flat(world.reset(reset_seed), shapes, "reset()") if flags.any() else after
+    return np.concatenate([after, reward, flags, info, begin])
 
 
 def serve(worlds: list[World], shapes: Shapes, first: int, request: Frame) -> list[np.ndarray | bytes]:
@@ -107,30 +143,20 @@ def serve(worlds: list[World], shapes: Shapes, first: int, request: Frame) -> li
         seeds = np.frombuffer(request.body, np.uint64)
         rows = []
         for i, (world, seed) in enumerate(zip(worlds, seeds, strict=True)):
-            seen = _guarded(first + i, lambda w=world, s=seed: w.reset(int(s)))
-            rows.append(_flat(_checked(first + i, seen, shapes, "reset()")))
-        return [np.asarray(rows, np.float32)]
+            rows.append(_guarded(first + i, lambda w=world, s=seed: _flat(w.reset(int(s)), shapes, "reset()")))
+        return rows
     if request.kind == STEP:
         split = n * shapes.agents * shapes.act * 4
         actions = np.frombuffer(request.body[:split], np.float32).reshape(n, shapes.agents, shapes.act)
         seeds = np.frombuffer(request.body[split:], np.uint64).reshape(2, n)
         rows = np.empty((n, shapes.row()), np.float32)
         for i, world in enumerate(worlds):
-            index, action = first + i, actions[i].astype(float)
-            moved: Moved = _guarded(index, lambda w=world, a=action, s=seeds[0, i]: w.step(a, int(s)))
-            after = _checked(index, moved.next, shapes, "step()")
-            if not np.isfinite(moved.reward):
-                raise _Stop(index, f"step() gave the reward {moved.reward}")
-            begin = after
-            if moved.terminated or moved.truncated:
-                seen = _guarded(index, lambda w=world, s=seeds[1, i]: w.reset(int(s)))
-                begin = _checked(index, seen, shapes, "reset()")
-            numbers = [moved.reward, moved.terminated, moved.truncated, *(moved.info[key] for key in shapes.info)]
-            rows[i] = np.concatenate([_flat(after), numbers, _flat(begin)])
+            action, seed, later = actions[i].astype(float), int(seeds[0, i]), int(seeds[1, i])
+            rows[i] = _guarded(first + i, lambda w=world, a=action, s=seed, r=later: _row(w, a, s, r, shapes))
         return [rows]
     if request.kind == SAVE:
-        saved = [_guarded(first + i, world.save) for i, world in enumerate(worlds)]
-        return [b"" if data is None else np.asarray(data, np.uint8).tobytes() for data in saved]
+        saved = [_guarded(first + i, lambda w=world: _bytes(w.save())) for i, world in enumerate(worlds)]
+        return [np.asarray([len(data) for data in saved], np.int64), *saved]
     if request.kind == LOAD:
         table = np.frombuffer(request.body, np.uint8).reshape(n, -1)
         for i, (world, row) in enumerate(zip(worlds, table, strict=True)):
@@ -139,14 +165,23 @@ def serve(worlds: list[World], shapes: Shapes, first: int, request: Frame) -> li
     raise _Stop(first, f"an unknown request {request.kind} came")
 
 
-def _flat(seen: Seen) -> np.ndarray:
-    return np.concatenate([seen.obs.ravel(), seen.state])
+def _bytes(data: np.ndarray | None) -> bytes:
+    return b"" if data is None else np.asarray(data, np.uint8).tobytes()
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent, also in the middle of a step that never returns."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(0)
 
 
 def _guarded(world: int, call: Any) -> Any:
     """Whatever an env raises is told to the parent, with the place it came from."""
     try:
         return call()
+    except _Unusable as error:
+        raise _Stop(world, str(error)) from error
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{os.path.basename(where.filename)}, line {where.lineno}"  # noqa: PTH119
@@ -156,6 +191,7 @@ def _guarded(world: int, call: Any) -> Any:
 def main() -> None:
     """Serve until the parent goes. Arguments: the two pipes, as numbers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     inward, outward = int(sys.argv[1]), int(sys.argv[2])
     first = 0
     number = 0
@@ -175,7 +211,8 @@ def main() -> None:
     except (EOFError, BrokenPipeError):
         return
     except _Stop as stop:
-        send(outward, FAILED, number, json.dumps({"world": stop.args[0], "what": stop.args[1]}).encode())
+        with contextlib.suppress(BrokenPipeError):  # the parent may have been told of another failure already
+            send(outward, FAILED, number, json.dumps({"world": stop.args[0], "what": stop.args[1]}).encode())
 
 
 if __name__ == "__main__":

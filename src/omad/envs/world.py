@@ -89,4 +89,6 @@ def stack(rows: Sequence[np.ndarray], width: int) -> np.ndarray:
 
 def scale(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """From [-1, 1] (clipped) to a box, affinely."""
-    return low + (high - low) * (np.clip(action, -1.0, 1.0) + 1.0) / 2.0
+    inside = low + (high - low) * (np.clip(action, -1.0, 1.0) + 1.0) / 2.0
+    # Rounding may miss the limits on either side.
+    return np.where(action >= 1.0, high, np.where(action <= -1.0, low, np.clip(inside, low, high)))

@@ -115,24 +115,32 @@ def absorb(carry: Carry, transition: Step, step: Int[Array, ""], real: Bool[Arra
 
 def learn_row(
     algorithm: Algorithm, config: LoopConfig, carry: Carry, root: Key[Array, ""], step: Int[Array, ""]
-) -> Carry:
+) -> tuple[Carry, Int[Array, ""]]:
     """The gradient steps that belong to vector step number `step`, on batches of all rows before it.
 
-    They need nothing of that step's outcome, so that a hosted env can step meanwhile.
+    They need nothing of that step's outcome, so that a hosted env can step meanwhile. The step comes back out of the
+    loop, unchanged: what writes row `step` by that number is bound to come after all reading. Otherwise the compiler may
+    do it before, and then copies the whole ring at every step (the training loop was half as fast).
     """
 
-    def learn_once(i: Int[Array, ""], carry: Carry) -> Carry:
+    ring = carry.ring
+
+    def learn_once(
+        i: Int[Array, ""], carried: tuple[Learner, Metrics, Int[Array, ""]]
+    ) -> tuple[Learner, Metrics, Int[Array, ""]]:
+        learner, sums, row = carried
         count = (step - config.warmup_rows) * config.updates_per_step + i + 1
         sample_key = stream(root, Stream.SAMPLE, count)
-        batch = buffer.sample(carry.ring, step, sample_key, config.batch_size, algorithm.gamma, algorithm.n_step)
-        learner, batch = jax.lax.optimization_barrier((carry.learner, batch))  # see `choose`
+        batch = buffer.sample(ring, step, sample_key, config.batch_size, algorithm.gamma, algorithm.n_step)
+        learner, batch = jax.lax.optimization_barrier((learner, batch))  # see `choose`
         learner, metrics = jax.lax.optimization_barrier(
             algorithm.update(learner, batch, stream(root, Stream.UPDATE, count), count)
         )
-        sums = {name: total + metrics[name] if name in metrics else total for name, total in carry.sums.items()}
-        return eqx.tree_at(lambda c: (c.learner, c.sums), carry, (learner, sums))
+        sums = {name: total + metrics[name] if name in metrics else total for name, total in sums.items()}
+        return learner, sums, row + i // config.updates_per_step  # plus nothing, but the compiler does not know
 
-    return jax.lax.fori_loop(0, config.updates_per_step, learn_once, carry)
+    done = jax.lax.fori_loop(0, config.updates_per_step, learn_once, (carry.learner, carry.sums, step))
+    return eqx.tree_at(lambda c: (c.learner, c.sums), carry, done[:2]), done[2]
 
 
 def make(algorithm: Algorithm, env: JaxEnv, config: LoopConfig) -> Fused:
@@ -181,7 +189,7 @@ def make(algorithm: Algorithm, env: JaxEnv, config: LoopConfig) -> Fused:
         def vector_step(step: Int[Array, ""], carry: Carry) -> Carry:
             action = choose(algorithm, spec, carry.learner, carry.observation.obs, root, step, learn)
             if learn:
-                carry = learn_row(algorithm, config, carry, root, step)
+                carry, step = learn_row(algorithm, config, carry, root, step)
             return interact(carry, action, root, step)
 
         return jax.lax.fori_loop(start, start + count, vector_step, carry)

@@ -69,7 +69,7 @@ class Hosted:
 
             def one(carry: Carry, transition: Step, seed: Int[Array, ""]) -> Carry:
                 carry = absorb(carry, transition, step - 1, real)
-                return learn_row(algorithm, config, carry, run_key(seed), step)
+                return learn_row(algorithm, config, carry, run_key(seed), step)[0]
 
             return jax.vmap(one)(carry, transition, seeds)
 
