@@ -4,10 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: install install-test demo test test-slow check clean pins
+.PHONY: install install-all install-test demo test test-slow check clean pins
 
 install: $(VENV)/installed
 install-test: $(VENV)/installed-test
+# With Multi-Agent MuJoCo, PettingZoo and films.
+install-all: $(VENV)/installed-all
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -16,6 +18,10 @@ $(BIN)/python:
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/installed-all: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[mujoco,pettingzoo,render]'
 	@touch $@
 
 $(VENV)/installed-test: $(VENV)/installed

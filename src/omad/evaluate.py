@@ -120,8 +120,8 @@ def make_host_evaluate(
                 obs = arrival.obs
                 if not alive.any():
                     break
-            sums = {name: total.astype(np.float32) for name, total in info.items()}
-            found.append(Episodes(returns.astype(np.float32), lengths, sums))
+            sums = {name: jnp.asarray(total, float) for name, total in info.items()}
+            found.append(Episodes(jnp.asarray(returns, float), jnp.asarray(lengths), sums))
         return jax.tree.map(lambda *parts: np.concatenate(parts)[:episodes], *found)
 
     def evaluate(policies: Policy, eval_seed: Int[Array, ""], step: Int[Array, ""]) -> Episodes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -50,11 +51,11 @@ class EnvSpec:
         return sum(self.act_dims)
 
     @property
-    def act_mask(self) -> np.ndarray:
-        """1 where an action dimension is real, 0 where it is padding."""
+    def act_mask(self) -> Any:
+        """`(agent, act)`: 1 where an action dimension is real, 0 where it is padding."""
         return (np.arange(self.act_dim)[None, :] < np.asarray(self.act_dims)[:, None]).astype(float)
 
     @property
-    def obs_mask(self) -> np.ndarray:
-        """1 where an observation entry is real, 0 where it is padding."""
+    def obs_mask(self) -> Any:
+        """`(agent, obs)`: 1 where an observation entry is real, 0 where it is padding."""
         return (np.arange(self.obs_dim)[None, :] < np.asarray(self.obs_dims)[:, None]).astype(float)

@@ -112,7 +112,7 @@ def test_results_do_not_depend_on_the_number_of_workers() -> None:
         try:
             first = [part.tobytes() for part in pool.reset(seeds)]
             assert len(pool._workers) == workers
-            assert sum(one.count for one in pool._workers) == 5
+            assert sum(one.size for one in pool._workers) == 5
             told.append((first, play(pool, 7), pool.save(7)))
         finally:
             pool.close()

@@ -66,7 +66,7 @@ def built(config: RunConfig) -> Built:
 
 
 def manifest(built: Built) -> dict:
-    return {"omad": "test", "spec": dataclasses.asdict(built.env.spec)}
+    return {"omad": "test", "spec": dataclasses.asdict(built.spec)}
 
 
 def quiet(_: Progress) -> None:

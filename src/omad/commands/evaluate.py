@@ -62,7 +62,8 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -
         )
     policies = newest_policies(folder, built.algorithm)
     results = []
-    with contextlib.closing(built):
+    with contextlib.ExitStack() as stack:
+        stack.callback(built.close)
         kinds = (("sampled", built.sampled), ("noise_free", built.noise_free))
         every = [(kind, jax.device_get(play(policies, jnp.int32(seed), jnp.int32(0)))) for kind, play in kinds]
     for kind, found in every:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import importlib.util
 import io
 import os
@@ -142,8 +143,7 @@ class MujocoWorld:
 
     def save(self) -> np.ndarray:
         """MuJoCo's integration state, Cartesian positions, and the clock."""
-        import mujoco
-
+        mujoco: Any = importlib.import_module("mujoco")
         kind = mujoco.mjtState.mjSTATE_INTEGRATION
         state = np.empty(mujoco.mj_stateSize(self.single.model, kind))
         mujoco.mj_getState(self.single.model, self.single.data, state, kind)
@@ -152,8 +152,7 @@ class MujocoWorld:
 
     def load(self, data: np.ndarray) -> None:
         """Go on from there, bit for bit."""
-        import mujoco
-
+        mujoco: Any = importlib.import_module("mujoco")
         kind = mujoco.mjtState.mjSTATE_INTEGRATION
         row = np.frombuffer(data.tobytes(), float)
         size = mujoco.mj_stateSize(self.single.model, kind)

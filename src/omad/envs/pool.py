@@ -59,7 +59,7 @@ class _Worker(NamedTuple):
     to: int
     back: int
     first: int
-    count: int
+    size: int
 
 
 class Pool:
@@ -181,7 +181,7 @@ class Pool:
     def reset(self, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Begin an episode everywhere: `(world, agent, obs)` and `(world, state)`."""
         for one in self._workers:
-            self._ask(one, worker.RESET, 0, seeds[one.first : one.first + one.count].astype(np.uint64))
+            self._ask(one, worker.RESET, 0, seeds[one.first : one.first + one.size].astype(np.uint64))
             self._waiting += 1
         s = self.shapes
         rows = np.concatenate(
@@ -203,7 +203,7 @@ class Pool:
             number: Vector step, for messages.
         """
         for one in self._workers:
-            mine = slice(one.first, one.first + one.count)
+            mine = slice(one.first, one.first + one.size)
             self._ask(
                 one, worker.STEP, number,
                 np.ascontiguousarray(actions[mine], np.float32), seeds[mine].astype(np.uint64),
@@ -237,9 +237,9 @@ class Pool:
             self._waiting += 1
         table, sizes = [], set()
         for one, answer in zip(self._workers, self._gather(number), strict=True):
-            lengths = np.frombuffer(answer[: 8 * one.count], np.int64)
+            lengths = np.frombuffer(answer[: 8 * one.size], np.int64)
             sizes |= set(lengths.tolist())
-            table.append(answer[8 * one.count :])
+            table.append(answer[8 * one.size :])
         if len(sizes) > 1:
             raise EnvFailed(
                 f"{self.spec.name}: save() gave {sorted(sizes)} bytes at vector step {number}; every save must be of "
@@ -250,7 +250,7 @@ class Pool:
     def load(self, table: np.ndarray, number: int) -> None:
         """Go on from what `save` gave."""
         for one in self._workers:
-            self._ask(one, worker.LOAD, number, np.ascontiguousarray(table[one.first : one.first + one.count]))
+            self._ask(one, worker.LOAD, number, np.ascontiguousarray(table[one.first : one.first + one.size]))
             self._waiting += 1
         self._gather(number)
 
@@ -283,5 +283,5 @@ def _has_fileno(stream: Any) -> bool:
 
 
 def _name(one: _Worker) -> str:
-    last = one.first + one.count - 1
-    return f"env {one.first}" if one.count == 1 else f"one of envs {one.first} to {last}"
+    last = one.first + one.size - 1
+    return f"env {one.first}" if one.size == 1 else f"one of envs {one.first} to {last}"

@@ -119,10 +119,9 @@ def learn_row(
     """The gradient steps that belong to vector step number `step`, on batches of all rows before it.
 
     They need nothing of that step's outcome, so that a hosted env can step meanwhile. The step comes back out of the
-    loop, unchanged: what writes row `step` by that number is bound to come after all reading. Otherwise the compiler may
-    do it before, and then copies the whole ring at every step (the training loop was half as fast).
+    loop, unchanged: what writes row `step` by that number is bound to come after all reading. Otherwise the compiler
+    may do it before, and then copies the whole ring at every step (the training loop was half as fast).
     """
-
     ring = carry.ring
 
     def learn_once(

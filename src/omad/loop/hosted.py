@@ -85,9 +85,10 @@ class Hosted:
     # ------------------------------------------------------------ worlds
 
     def _worlds(self, n_seeds: int) -> Pool:
-        if self._pool is None:
-            self._pool = self._start(n_seeds * self.config.n_envs)
-        return self._pool
+        pool = self._pool
+        if pool is None:
+            pool = self._pool = self._start(n_seeds * self.config.n_envs)
+        return pool
 
     def _lead(self, rows: np.ndarray, n_seeds: int) -> Array:
         """From `(world, ...)` on the host to `(seed, env, ...)` on the device."""
