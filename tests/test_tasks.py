@@ -73,7 +73,7 @@ def test_a_protocol_has_one_name(given: str, canonical: str) -> None:
         ("mpe/spread-3?state=yes", ["state='yes'", "true or false"]),
         ("mpe/spread-3?state=true&state=true", ["'state'", "twice"]),
         ("mpe/deception-2?adversary=statik", ["'statik'", "nearest: static", "random, static"]),
-        ("probe/push?horizon=3", ["'horizon'", "allowed: none"]),
+        ("probe/push?horizon=3", ["'horizon'", "allowed: host"]),
     ],
 )
 def test_an_error_says_what_was_given_what_is_near_and_what_is_allowed(name: str, words: list[str]) -> None:

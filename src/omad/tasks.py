@@ -468,6 +468,8 @@ TASKS: Mapping[str, Task] = MappingProxyType(
                 for robot, row in _ROBOTS.items()
                 if row[3] or protocol == "full"
             ),
+            *(f"mamujoco-{protocol}/manysegmentswimmer-10x2" for protocol in PROTOCOLS),
+            "mamujoco-full/manysegmentant-2x3",
         )
     }
 )
