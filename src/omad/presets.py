@@ -142,6 +142,12 @@ _V_MAX: Sourced = {
     "manysegmentant": (1600.0, "[?]"),
 }
 """Half-width of the support by robot, for a discount of 0.99."""
+_SUPPORTS: dict[str, Sourced] = {
+    f"omad {scope}": {"v_max": sourced}
+    for robot, sourced in _V_MAX.items()
+    for scope in (f"mamujoco-{protocol}/{robot}" for protocol in tasks.PROTOCOLS)
+    if any(name.startswith(scope) for name in tasks.TASKS)
+}
 
 PRESETS: dict[str, dict[str, Sourced]] = {
     "paper": {
@@ -162,11 +168,7 @@ PRESETS: dict[str, dict[str, Sourced]] = {
         "omad mpe/deception": {"v_max": (600.0, "[I] 300 leaves mass on the edge atoms")},
         "omad probe": {"v_max": (20.0, "[I]")},
         "omad mamujoco-": {"eval_episodes": (10, "[S] ten episodes")},
-        **{
-            f"omad mamujoco-{protocol}/{robot}": {"v_max": sourced}
-            for protocol in tasks.PROTOCOLS
-            for robot, sourced in _V_MAX.items()
-        },
+        **_SUPPORTS,
     },
     "cpu": {
         "": {
@@ -200,11 +202,7 @@ PRESETS: dict[str, dict[str, Sourced]] = {
             "eval_every": (10_000, "[?]"),
             "total_steps": (150_000, "[?]"),
         },
-        **{
-            f"omad mamujoco-{protocol}/{robot}": {"v_max": sourced}
-            for protocol in tasks.PROTOCOLS
-            for robot, sourced in _V_MAX.items()
-        },
+        **_SUPPORTS,
     },
 }
 """Preset -> scope -> field -> (value, source).
