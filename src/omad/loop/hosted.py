@@ -122,6 +122,8 @@ class Hosted:
     def shapes(self, seeds: Int[Array, " seed"]) -> Carry:
         """What `init` gives, as shapes."""
         core = jax.eval_shape(self._init, seeds)
+        if self._live is None:
+            self._reset(seeds, 0)  # worlds that never began an episode may have nothing to save
         bytes_each = self._worlds(len(seeds)).save(0).shape[1]
         saved = jax.ShapeDtypeStruct((len(seeds), self.config.n_envs, bytes_each), jnp.uint8)
         return eqx.tree_at(lambda c: c.env_state, core, saved)

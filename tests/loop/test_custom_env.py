@@ -1,0 +1,173 @@
+"""A user's own env, in a file outside the package: trained, cut, resumed, evaluated, drawn; and its faults."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import psutil
+import pytest
+
+from omad.api import load_policy, start
+from omad.commands.check import inspect
+from omad.commands.evaluate import evaluate_run
+from omad.commands.render import Options, films, write_gif, write_mp4, write_sheet
+from omad.errors import EnvFailed
+from omad.loop.train import Session, build, continue_run
+from omad.presets import resolve
+from omad.runs import RunFolder
+
+SCRATCH = '''
+import time
+import numpy as np
+from gymnasium.spaces import Box
+from pettingzoo import ParallelEnv
+
+class Lift(ParallelEnv):
+    """Two agents of unequal sizes and lopsided bounds hold a height together."""
+    metadata = {"name": "lift"}
+    possible_agents = ["arm", "winch"]
+
+    def __init__(self, saves=True, fault="", at=0, render_mode=None):
+        self.fault, self.at, self.render_mode, self.steps = fault, at, render_mode, 0
+        if saves:
+            self.save_state = lambda: np.asarray([self.height, self.t, self.steps], float).tobytes()
+            self.load_state = self._load
+
+    def observation_space(self, agent):
+        return Box(-np.inf, np.inf, (1,) if agent == "arm" else (3,), np.float32)
+
+    def action_space(self, agent):
+        return Box(np.float32(-0.5), np.float32(2.0), (2,)) if agent == "arm" else Box(0.0, 10.0, (1,))
+
+    def _load(self, data):
+        self.height, t, steps = np.frombuffer(data)
+        self.t, self.steps, self.agents = int(t), int(steps), list(self.possible_agents)
+
+    def _see(self):
+        height = np.asarray([self.height, self.t / 8, 1], np.float32)
+        return {"arm": height[:1], "winch": height}
+
+    def reset(self, seed=None, options=None):
+        self.height, self.t, self.agents = np.random.default_rng(seed).uniform(-1, 1), 0, list(self.possible_agents)
+        return self._see(), {a: {} for a in self.agents}
+
+    def step(self, actions):
+        self.t, self.steps = self.t + 1, self.steps + 1
+        self.height += 0.1 * float(actions["arm"].sum()) - 0.02 * float(actions["winch"][0])
+        if self.fault and self.steps == self.at:
+            if self.fault == "raise":
+                raise RuntimeError("the motor is on fire")
+            if self.fault == "nan":
+                self.height = float("nan")
+            if self.fault == "hang":
+                time.sleep(60)
+        rewards = {a: -abs(self.height) for a in self.agents}
+        cut = {a: self.t >= 8 for a in self.agents}
+        seen, none = self._see(), {a: False for a in self.agents}
+        if self.t >= 8:
+            self.agents = []
+        return seen, rewards, none, cut, {a: {} for a in cut}
+
+    def render(self):
+        picture = np.full((41, 61, 3), 200, np.uint8)
+        picture[20 + int(np.clip(self.height * 10, -19, 19))] = 0
+        return picture
+'''
+TINY: dict[str, Any] = {
+    "total_steps": 120, "warmup_steps": 24, "n_envs": 2, "updates_per_step": 1, "batch_size": 8, "buffer_size": 64,
+    "log_every": 30, "eval_every": 60, "eval_episodes": 3, "save_every": 40, "v_max": 8.0, "atoms": 11,
+    "denoising_steps": 2, "actor_width": 8, "actor_layers": 1, "time_frequencies": 4, "time_width": 4,
+    "critic_width": 8, "critic_layers": 1, "env_workers": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def lift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "lift_scratch.py").write_text(SCRATCH)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "pettingzoo:lift_scratch:Lift"
+
+
+def cut_and_resumed(task: str, path: Path) -> RunFolder:
+    """A run that is stopped at env step 60 and resumed by new processes."""
+    seen: list[int] = []
+    start(resolve(task, **TINY), path, lambda p: seen.append(p.env_steps), stop=lambda: bool(seen) and seen[-1] >= 60)
+    assert RunFolder.open(path).checkpoints()[0].index["env_steps"] < 120
+    result, passed = continue_run(RunFolder.open(path), lambda _: None, fresh=False)
+    assert (result.env_steps, passed) == (120, [])
+    return RunFolder.open(path)
+
+
+def test_trains_resumes_evaluates_and_draws(lift: str, tmp_path: Path):
+    whole = RunFolder.open(start(resolve(lift, **TINY), tmp_path / "whole").run_dir)
+    cut = cut_and_resumed(lift, tmp_path / "cut")
+    assert whole.manifest["resume"] == "exact"
+    assert (whole.path / "episodes.jsonl").read_bytes() == (cut.path / "episodes.jsonl").read_bytes()
+    built = build(whole.config)
+    carries = []
+    try:
+        for run in (whole, cut):
+            session = Session(RunFolder.open(run.path), built, lambda _: None)
+            session.restore()
+            session.run.close()
+            carries.append(jax.tree.map(np.asarray, session.carry))
+    finally:
+        built.close()
+    for a, b in zip(*map(jax.tree.leaves, carries), strict=True):
+        np.testing.assert_array_equal(a, b)
+    found = evaluate_run(whole.path, 5, 7)
+    assert [len(result["returns"]) for result in found["results"]] == [5, 5]
+    policy = load_policy(whole.path)
+    arm, winch = policy.act([np.zeros(1), np.zeros(3)], jax.random.key(0))
+    assert (arm.shape, winch.shape) == ((2,), (1,))
+    film = next(films(Options(whole.path, max_steps=6)))
+    assert len(film.frames) == 7
+    write_gif(film, tmp_path / "film.gif")
+    write_sheet(film, tmp_path / "film.png")
+    write_mp4(film, tmp_path / "film.mp4")
+    assert (tmp_path / "film.mp4").read_bytes()[4:8] == b"ftyp"
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_an_env_that_cannot_be_saved_is_resumed_at_an_episode_boundary(lift: str, tmp_path: Path):
+    run = cut_and_resumed(lift + "?saves=false", tmp_path / "run")
+    assert run.manifest["resume"] == "resumed at an episode boundary"
+    steps = [line["step"] for line in map(json.loads, (run.path / "episodes.jsonl").read_text().splitlines())]
+    assert steps == sorted(steps)
+    assert steps[-1] == 120
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("raise", "RuntimeError: the motor is on fire"),
+        ("nan", "not finite"),
+        ("hang", "did not answer within 15 s"),
+    ],
+)
+def test_a_fault_ends_the_run_with_a_sentence_and_a_good_checkpoint(lift: str, tmp_path: Path, fault: str, words: str):
+    """Every world takes its 45th step in vector step 44; the checkpoint of env step 80 stands."""
+    config = resolve(f"{lift}?fault={fault}&at=45", **TINY | {"eval_every": 1000, "env_timeout": 15.0})
+    with pytest.raises(EnvFailed, match=words) as error:
+        start(config, tmp_path / "run")
+    assert "env 0" in str(error.value) or "env 1" in str(error.value)
+    assert "vector step 44" in str(error.value)
+    assert str(tmp_path / "run") in str(error.value)
+    kept = [point.index["env_steps"] for point in RunFolder.open(tmp_path / "run").checkpoints()]
+    assert kept == [80, 40]
+    load_policy(tmp_path / "run")
+    assert not psutil.Process().children(recursive=True)
+
+
+def test_check_env_reports(lift: str):
+    found = inspect(lift, steps=100)
+    assert (found["agents"], found["obs_dims"], found["act_dims"], found["episodes"]) == (2, (1, 3), (2, 1), 12)
+    assert (found["terminated"], found["truncated"], found["deterministic"], found["saves"]) == (0, 12, True, True)
+    assert found["problems"] == []
+    assert any("not finite" in problem for problem in inspect(lift + "?fault=nan&at=30", steps=100)["problems"])
+    assert any("cannot be saved" in note for note in inspect(lift + "?saves=false", steps=20)["notes"])
+    assert inspect("probe/push", steps=20)["episodes"] == 20
