@@ -1,8 +1,8 @@
 """Many worlds of one task, stepped in parallel by worker processes.
 
 Processes, because most envs hold Python's lock while they step, and because a process that hangs or dies can be
-named and ended (threads were measured too; see DESIGN.md). Stepping is split in `send` and `receive`, so that
-the caller's device computes meanwhile.
+named and ended, which a thread cannot. Stepping is split in `send` and `receive`, so that the caller's device computes
+meanwhile.
 """
 
 from __future__ import annotations
