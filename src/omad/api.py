@@ -29,8 +29,6 @@ from omad.tree import at_agent
 __all__ = ["TrainedPolicy", "check_memory", "load_policy", "resume", "start", "train"]
 
 _PACKAGES = ("jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "numpy")
-
-
 _HOSTED = ("mujoco", "gymnasium", "gymnasium-robotics", "pettingzoo")
 
 

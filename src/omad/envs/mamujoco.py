@@ -5,7 +5,7 @@ its own joints (and the positions of joints one graph edge away) with the root's
 `state()`, the observation of the single-agent env, and there is one reward, the single-agent env's.
 
 gymnasium-robotics says who drives and sees what; the physics is stepped in Gymnasium directly, and local observations
-are cut out of the state by index. Both give exactly its numbers (tests) in half of its time.
+are cut out of the state by index. Both give exactly its numbers (tests).
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ from omad.spec import EnvSpec
 
 __all__ = ["MujocoWorld", "factored", "make"]
 
-HORIZON = 1000
-"""Gymnasium's time limit."""
 _DIAGONAL = (("hip1", "ankle1", "hip3", "ankle3"), ("hip2", "ankle2", "hip4", "ankle4"))
 """Ant's legs 1 and 3, 2 and 4: what gymnasium-robotics calls 2x4d is front against back."""
 
@@ -123,9 +121,10 @@ class MujocoWorld:
             shown = self.factored._get_obs()
             rows = [shown[agent] for agent in self.factored.possible_agents]
         else:
-            # The state of some robots holds clipped velocities; agents are shown the true ones.
-            whole = np.concatenate([state[: len(state) - self.single.data.qvel.size], self.single.data.qvel])
-            whole = whole if self.clips else state
+            whole = state
+            if self.clips:  # the state holds clipped velocities; agents are shown the true ones
+                velocity = self.single.data.qvel
+                whole = np.concatenate([state[: len(state) - velocity.size], velocity])
             rows = [whole[self.index[agent]] for agent in self.factored.possible_agents]
         return Seen(stack(rows, self.spec.obs_dim), state)
 

@@ -33,8 +33,6 @@ __all__ = ["Progress", "Result", "Session", "build", "continue_run", "forecast"]
 
 _PIECE_S = 1.0
 """Aim for compiled calls of about this length, so that progress is live and signals are answered soon."""
-
-
 _EDGE = 0.01
 """Share of target mass on the edge atoms above which the support is too narrow."""
 
