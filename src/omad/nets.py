@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-__all__ = ["BatchRenorm", "Critic", "CriticStats", "Denoiser", "Linear", "RenormStats", "time_features"]
+__all__ = ["BatchRenorm", "Critic", "CriticStats", "Denoiser", "Linear", "Mlp", "RenormStats", "time_features"]
 
 
 class Linear(eqx.Module):
@@ -49,6 +49,24 @@ class Linear(eqx.Module):
     def __call__(self, x: Float[Array, "*b in"]) -> Float[Array, "*b out"]:
         """Apply to the last axis."""
         return x @ self.weight + self.bias
+
+
+class Mlp(eqx.Module):
+    """Linear layers with an activation between them; the last one is linear."""
+
+    layers: tuple[Linear, ...]
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+
+    @staticmethod
+    def init(key: Key[Array, ""], sizes: Sequence[int], activation: Callable[[Array], Array] = jax.nn.relu) -> Mlp:
+        """Fresh parameters for layers of sizes[0] -> sizes[1] -> ... The key is consumed."""
+        return Mlp(tuple(Linear.stack(key, list(itertools.pairwise(sizes)))), activation)
+
+    def __call__(self, x: Float[Array, "*b in"]) -> Float[Array, "*b out"]:
+        """Apply to the last axis."""
+        for layer in self.layers[:-1]:
+            x = self.activation(layer(x))
+        return self.layers[-1](x)
 
 
 def time_features(
