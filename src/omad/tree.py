@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-__all__ = ["all_finite", "at_agent", "descend", "global_norm", "polyak", "start"]
+__all__ = ["all_finite", "at_agent", "at_seed", "descend", "global_norm", "polyak", "stacked", "start"]
 
 T = TypeVar("T")
 
@@ -38,6 +39,16 @@ def polyak(target: T, online: T, tau: float) -> T:
 def at_agent(tree: T, agent: int) -> T:
     """The rows of one agent in a tree whose leaves carry a leading agent axis."""
     return jax.tree.map(lambda leaf: leaf[agent], tree)
+
+
+def at_seed(tree: T, seed: int | Int[Array, ""]) -> T:
+    """The rows of one seed (by its place) in a tree whose leaves carry a leading seed axis."""
+    return jax.tree.map(lambda leaf: leaf[seed], tree)
+
+
+def stacked(trees: Sequence[T]) -> T:
+    """One tree whose leaves carry a new leading axis, an entry a tree."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def global_norm(tree: PyTree) -> Float[Array, ""]:

@@ -84,10 +84,10 @@ def counting(delay: int = 3) -> Algorithm:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def loop() -> Fused:
-    """The toy loop; compiled on first use."""
-    return fused.make(counting(), clock(), LOOP)
+@pytest.fixture(scope="module", params=[True, False], ids=["batch", "in-turn"])
+def loop(request: pytest.FixtureRequest) -> Fused:
+    """The toy loop, seeds as a batch and one after the other; compiled on first use."""
+    return fused.make(counting(), clock(), LOOP, batch_seeds=request.param)
 
 
 def run(loop: Fused, seeds: Any, cuts: tuple[int, ...], warm_cuts: tuple[int, ...] = (WARM,)) -> Carry:
@@ -215,7 +215,7 @@ def omad_loop() -> Fused:
         critic_layers=1, atoms=7, v_max=5.0, renorm_warmup=6, target_network=True,
     )  # fmt: skip
     env = probe.push()
-    return fused.make(make_omad(config, env.spec), env, LOOP)
+    return fused.make(make_omad(config, env.spec), env, LOOP, batch_seeds=True)
 
 
 def test_omad_runs_alike_in_any_cut_and_in_any_company(omad_loop: Fused) -> None:

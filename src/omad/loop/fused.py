@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from omad import buffer
 from omad.keys import Stream, run_key, stream
-from omad.tree import all_finite
+from omad.tree import all_finite, at_seed
 from omad.types import Algorithm, EnvSpec, EnvState, JaxEnv, Learner, Mean, Metrics, Observation, Step
 
 __all__ = ["RETURN", "Carry", "Fused", "LoopConfig", "absorb", "choose", "in_turn", "learn_row", "make", "no_metrics"]
@@ -74,10 +74,10 @@ class Fused(NamedTuple):
 def in_turn(one: Callable[[T, Int[Array, ""]], T], carry: T, seeds: Int[Array, " seed"]) -> T:
     """What `jax.vmap(one)(carry, seeds)` computes, seed after seed, each without a seed axis."""
     if len(seeds) == 1:
-        return jax.tree.map(lambda leaf: leaf[None], one(jax.tree.map(lambda leaf: leaf[0], carry), seeds[0]))
+        return jax.tree.map(lambda leaf: leaf[None], one(at_seed(carry, 0), seeds[0]))
 
     def turn(i: Int[Array, ""], carry: T) -> T:
-        done = one(jax.tree.map(lambda leaf: leaf[i], carry), seeds[i])
+        done = one(at_seed(carry, i), seeds[i])
         return jax.tree.map(lambda whole, part: whole.at[i].set(part), carry, done)
 
     return jax.lax.fori_loop(0, len(seeds), turn, carry)

@@ -27,7 +27,7 @@ from omad.envs.pool import Arrival, Pool, joined
 from omad.envs.world import HostEnv
 from omad.keys import Stream, run_key, stream
 from omad.loop.fused import Carry, LoopConfig, absorb, choose, learn_row, no_metrics
-from omad.tree import all_finite
+from omad.tree import all_finite, at_seed, stacked
 from omad.types import Algorithm, Learner, Observation, Step
 
 __all__ = ["Hosted"]
@@ -51,34 +51,26 @@ class Hosted:
         self._init = jax.jit(jax.vmap(lambda seed: _core(algorithm, env, config, seed)))
 
         def act(
-            learner: Learner, obs: Array, seeds: Int[Array, " seed"], step: Int[Array, ""], learn: bool
+            learner: Learner, obs: Array, seed: Int[Array, ""], step: Int[Array, ""], learn: bool
         ) -> tuple[Array, Array, Array]:
-            def one(learner: Learner, obs: Array, seed: Int[Array, ""]) -> tuple[Array, Array, Array]:
-                root = run_key(seed)
-                action = choose(algorithm, env.spec, learner, obs, root, step, learn)
-                env_keys = jax.random.split(stream(root, Stream.ENV, step), config.n_envs)
-                reset_keys = jax.random.split(stream(root, Stream.RESET, step + 1), config.n_envs)
-                return action, jax.random.key_data(env_keys), jax.random.key_data(reset_keys)
-
-            return jax.vmap(one)(learner, obs, seeds)
+            root = run_key(seed)
+            action = choose(algorithm, env.spec, learner, obs, root, step, learn)
+            env_keys = jax.random.split(stream(root, Stream.ENV, step), config.n_envs)
+            reset_keys = jax.random.split(stream(root, Stream.RESET, step + 1), config.n_envs)
+            return action, jax.random.key_data(env_keys), jax.random.key_data(reset_keys)
 
         def learn(
-            carry: Carry, transition: Step, seeds: Int[Array, " seed"], step: Int[Array, ""], real: Bool[Array, ""]
+            carry: Carry, transition: Step, seed: Int[Array, ""], step: Int[Array, ""], real: Bool[Array, ""]
         ) -> Carry:
             """Keep row `step - 1` (if it is `real`: the first of a chunk is kept already), then learn."""
-
-            def one(carry: Carry, transition: Step, seed: Int[Array, ""]) -> Carry:
-                carry = absorb(carry, transition, step - 1, real)
-                return learn_row(algorithm, config, carry, run_key(seed), step)[0]
-
-            return jax.vmap(one)(carry, transition, seeds)
+            carry = absorb(carry, transition, step - 1, real)
+            return learn_row(algorithm, config, carry, run_key(seed), step)[0]
 
         def healthy(carry: Carry) -> Bool[Array, " seed"]:
             return jax.vmap(lambda learner, sums: all_finite((learner, sums)))(carry.learner, carry.sums)
 
-        over_seeds = jax.vmap(absorb, in_axes=(0, 0, None))
         self._act = jax.jit(act, static_argnums=4)
-        self._keep = jax.jit(over_seeds, donate_argnums=0)
+        self._keep = jax.jit(absorb, donate_argnums=0)
         self._learn = jax.jit(learn, donate_argnums=0)
         self.healthy = jax.jit(healthy)
 
@@ -129,7 +121,7 @@ class Hosted:
         return eqx.tree_at(lambda c: c.env_state, core, saved)
 
     def chunk(self, carry: Carry, seeds: Int[Array, " seed"], start: Any, count: Any) -> Carry:
-        """`count` vector steps from number `start`; the given carry is donated."""
+        """`count` vector steps from number `start`; the given carry may be donated."""
         return self._run(carry, seeds, int(start), int(count), True)
 
     def warm(self, carry: Carry, seeds: Int[Array, " seed"], start: Any, count: Any) -> Carry:
@@ -140,39 +132,46 @@ class Hosted:
         n, pool = len(seeds), self._worlds(len(seeds))
         if carry.env_state is not self._live:
             carry = self._attach(carry, seeds, start)
-        seen = carry.observation
-        core = eqx.tree_at(_on_host, carry, (None, None))
+        # Seeds are a list in here: programs without a seed axis are quicker, and are the fused loop's on a CPU.
+        seen = [at_seed(carry.observation, i) for i in range(n)]
+        cores = [at_seed(eqx.tree_at(_on_host, carry, (None, None)), i) for i in range(n)]
         self._live = None  # until the worlds have been read again
-        pending: Step | None = None
+        pending: list[Step] = []
         for row in range(start, start + count):
             step = jnp.int32(row)
-            action, env_bits, reset_bits = self._act(core.learner, seen.obs, seeds, step, learn)
-            acted = np.asarray(action)
-            pool.send(
-                acted.reshape(-1, *acted.shape[2:]), joined(np.asarray(env_bits)), joined(np.asarray(reset_bits)), row
-            )
+            acted = [self._act(cores[i].learner, seen[i].obs, seeds[i], step, learn) for i in range(n)]
+            action, env_bits, reset_bits = (np.concatenate(parts) for parts in zip(*acted, strict=True))
+            pool.send(action, joined(env_bits), joined(reset_bits), row)
             if learn:
-                real = jnp.bool_(pending is not None)
-                core = self._learn(core, pending or self._nothing(n), seeds, step, real)
-            elif pending is not None:
-                core = self._keep(core, pending, jnp.int32(row - 1))
+                real, kept = jnp.bool_(bool(pending)), pending or [self._nothing()] * n
+                cores = [self._learn(cores[i], kept[i], seeds[i], step, real) for i in range(n)]
+            elif pending:
+                cores = [self._keep(cores[i], pending[i], jnp.int32(row - 1)) for i in range(n)]
             arrival = pool.receive(row)
-            pending = self._transition(seen, action, arrival, n)
-            seen = Observation(self._lead(arrival.obs, n), self._lead(arrival.state, n))
-        if pending is not None:
-            core = self._keep(core, pending, jnp.int32(start + count - 1))
+            pending = [self._transition(seen[i], acted[i][0], arrival, i) for i in range(n)]
+            seen = [Observation(self._of(arrival.obs, i), self._of(arrival.state, i)) for i in range(n)]
+        if pending:
+            cores = [self._keep(cores[i], pending[i], jnp.int32(start + count - 1)) for i in range(n)]
         self._live = self._snapshot(n, start + count)
-        return eqx.tree_at(_on_host, core, (seen, self._live), is_leaf=lambda leaf: leaf is None)
+        ended = eqx.tree_at(
+            lambda c: c.observation, stacked(cores), stacked(seen), is_leaf=lambda leaf: leaf is None
+        )
+        return eqx.tree_at(lambda c: c.env_state, ended, self._live, is_leaf=lambda leaf: leaf is None)
 
-    def _transition(self, seen: Observation, action: Array, arrival: Arrival, n: int) -> Step:
+    def _of(self, rows: np.ndarray, seed: int) -> Array:
+        """The rows of one seed's worlds."""
+        n_envs = self.config.n_envs
+        return jnp.asarray(rows[seed * n_envs : (seed + 1) * n_envs])
+
+    def _transition(self, seen: Observation, action: Array, arrival: Arrival, seed: int) -> Step:
         return Step(
-            seen.obs, seen.state, action, self._lead(arrival.reward, n), self._lead(arrival.terminated, n),
-            self._lead(arrival.truncated, n), self._lead(arrival.next_obs, n), self._lead(arrival.next_state, n),
+            seen.obs, seen.state, action, self._of(arrival.reward, seed), self._of(arrival.terminated, seed),
+            self._of(arrival.truncated, seed), self._of(arrival.next_obs, seed), self._of(arrival.next_state, seed),
         )  # fmt: skip
 
-    def _nothing(self, n_seeds: int) -> Step:
+    def _nothing(self) -> Step:
         """A transition that there was not."""
-        return buffer.make(self.spec, n_seeds, self.config.n_envs)  # the shapes are (seed, env, ...)
+        return at_seed(buffer.make(self.spec, 1, self.config.n_envs), 0)  # the shapes are (row, env, ...)
 
     def _attach(self, carry: Carry, seeds: Int[Array, " seed"], row: int) -> Carry:
         """Bring the worlds to where a carry stands."""
