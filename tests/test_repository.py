@@ -87,12 +87,26 @@ def test_lower_layers_do_not_import_higher_ones(module: str) -> None:
             assert STRANGERS.get(own) != other, f"{module} imports {imported}"
 
 
+SHARED = {"cadence", "denoising", "fields", "joint", "sequential"}
+"""Modules of `algos` that algorithms are put together from; every other one is an algorithm."""
+
+
 def test_no_algorithm_imports_another() -> None:
-    """Only the registry knows them all, by name."""
-    shared = {"omad.algos", "omad.algos.sequential"}
-    algorithms = {name for name in MODULES if part(name) == "algos"} - shared
-    for module in algorithms:
+    """Only the registry knows them all, by name; what is shared knows none."""
+    parts = {f"omad.algos.{name}" for name in SHARED}
+    algorithms = {name for name in MODULES if part(name) == "algos"} - parts - {"omad.algos"}
+    for module in algorithms | (parts & set(MODULES)):
         assert not (set(imports(MODULES[module])) & (algorithms | {"omad.algos"}) - {module}), module
+
+
+def test_no_two_algorithms_repeat_each_other() -> None:
+    """No 15 lines in a row, blank ones and indentation aside, stand in two files: what is shared stands once."""
+    length, seen = 15, dict[tuple[str, ...], str]()
+    for module in sorted(name for name in MODULES if part(name) == "algos"):
+        lines = [line.strip() for line in MODULES[module].read_text().splitlines() if line.strip()]
+        for window in {tuple(lines[i : i + length]) for i in range(len(lines) - length + 1)}:
+            first = seen.setdefault(window, module)
+            assert first == module, f"{first} and {module} both have:\n" + "\n".join(window)
 
 
 def test_the_table_of_tasks_reads_the_standard_library_only() -> None:

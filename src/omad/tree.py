@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-__all__ = ["all_finite", "at_agent", "at_seed", "descend", "global_norm", "polyak", "stacked", "start"]
+__all__ = ["all_finite", "at_agent", "at_seed", "descend", "global_norm", "polyak", "put_agent", "stacked", "start"]
 
 T = TypeVar("T")
 
@@ -36,9 +36,14 @@ def polyak(target: T, online: T, tau: float) -> T:
     return jax.tree.map(mix, target, online)
 
 
-def at_agent(tree: T, agent: int) -> T:
+def at_agent(tree: T, agent: int | Int[Array, ""]) -> T:
     """The rows of one agent in a tree whose leaves carry a leading agent axis."""
     return jax.tree.map(lambda leaf: leaf[agent], tree)
+
+
+def put_agent(tree: T, agent: int | Int[Array, ""], row: T) -> T:
+    """The same tree with the rows of one agent replaced."""
+    return jax.tree.map(lambda leaf, new: leaf.at[agent].set(new), tree, row)
 
 
 def at_seed(tree: T, seed: int | Int[Array, ""]) -> T:

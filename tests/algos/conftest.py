@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from learners import SMALL, Setup, set_up
-
-from omad.envs import probe
+from learners import Setup, small_setup
 
 
 @pytest.fixture(scope="session")
 def small() -> Setup:
     """OMAD on the probe whose agents are of unequal size."""
-    return set_up(SMALL, probe.push().spec)
+    return small_setup("omad")

@@ -1,15 +1,20 @@
-"""One small learner, compiled once for all tests of algorithms."""
+"""One small learner of each algorithm, compiled once for all tests."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from omad.algos.omad import OmadConfig, OmadState, make
+from omad import algos
+from omad.algos.hasac import HasacConfig
+from omad.algos.hatd3 import Hatd3Config
+from omad.algos.omad import OmadConfig
+from omad.envs import probe
 from omad.types import Algorithm, Batch, EnvSpec, Metrics
 
 SIZE = 16
@@ -17,6 +22,14 @@ SMALL = OmadConfig(
     denoising_steps=3, actor_width=8, actor_layers=2, time_frequencies=4, time_width=8,
     critic_width=16, critic_layers=2, atoms=11, v_max=10.0, alpha_init=0.5, actor_clip=0.1,
 )  # fmt: skip
+CONFIGS: dict[str, Any] = {
+    "omad": SMALL,
+    "hasac": HasacConfig(actor_width=8, critic_width=16, alpha_init=0.5, n_step=3, actor_every=3, tau=0.1),
+    "hatd3": Hatd3Config(actor_width=8, critic_width=16, n_step=3, actor_every=3, tau=0.1),
+}
+"""Small settings of every registered algorithm, with a policy update that does not come at every gradient step."""
+NOISE = {"actors": 0.3, "acting": 0.3, "actors_target": 0.3, "critics": 0.1, "critics_target": 0.1, "targets": 0.1}
+"""Noise on each field of parameters, whatever an algorithm has of them."""
 
 
 def ordinary(tree: Any, seed: int, scale: float = 0.3) -> Any:
@@ -49,18 +62,20 @@ def batch_for(spec: EnvSpec, seed: int = 0, size: int = SIZE) -> Batch:
 class Setup:
     """A compiled learner, one state of it, a batch and a key; and what one update makes of them."""
 
-    config: OmadConfig
+    config: Any
     spec: EnvSpec
     algorithm: Algorithm
     init: Any
     update: Any
-    learner: OmadState
+    learner: Any
     batch: Batch
     seed: int
-    plain: tuple[OmadState, Metrics]
+    due: int
+    """The first gradient step with a policy update."""
+    plain: tuple[Any, Metrics]
     """After gradient step 1: critics only."""
-    acting: tuple[OmadState, Metrics]
-    """After gradient step 3: actors and temperature too."""
+    acting: tuple[Any, Metrics]
+    """After gradient step `due`: actors too."""
 
     @property
     def key(self) -> jax.Array:
@@ -68,21 +83,41 @@ class Setup:
         return jax.random.key(self.seed)
 
 
-def set_up(config: OmadConfig, spec: EnvSpec) -> Setup:
+def set_up(config: Any, spec: EnvSpec) -> Setup:
     """Compile `init` and `update` once."""
-    algorithm = make(config, spec)
+    algorithm = algos.make(config, spec)
     # Strong types, as records have that are made by hand: `update` is compiled for one kind only.
     init = jax.jit(lambda key: jax.tree.map(lambda x: jnp.asarray(x, x.dtype), algorithm.init(key)))
     update = jax.jit(algorithm.update)
     learner = init(jax.random.key(0))
+    fields = [name for name in NOISE if hasattr(learner, name)]
     learner = dataclasses.replace(
-        learner, actors=ordinary(learner.actors, 1), critics=ordinary(learner.critics, 2, 0.1)
+        learner, **{f: ordinary(getattr(learner, f), i, NOISE[f]) for i, f in enumerate(fields, 1)}
     )
-    if learner.target is not None:
+    if getattr(learner, "target", None) is not None:
         learner = dataclasses.replace(learner, target=(ordinary(learner.target[0], 3, 0.1), learner.target[1]))
     batch = batch_for(spec)
+    assert config.actor_every > 1
 
     def after(count: int) -> Any:
         return update(learner, batch, jax.random.key(7), jnp.asarray(count))
 
-    return Setup(config, spec, algorithm, init, update, learner, batch, 7, after(1), after(3))
+    return Setup(
+        config,
+        spec,
+        algorithm,
+        init,
+        update,
+        learner,
+        batch,
+        7,
+        config.actor_every,
+        after(1),
+        after(config.actor_every),
+    )
+
+
+@functools.cache
+def small_setup(name: str) -> Setup:
+    """An algorithm's small learner on the probe whose agents are of unequal size."""
+    return set_up(CONFIGS[name], probe.push().spec)

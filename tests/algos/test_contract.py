@@ -1,11 +1,12 @@
 """What every algorithm promises to the loops: `init`, `policy`, `act`, `update` are pure, seeded and bounded.
 
-A new algorithm is tested by an entry in `CONFIGS`.
+A new algorithm is tested by an entry in `learners.CONFIGS`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
 import equinox as eqx
@@ -14,20 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from learners import SMALL, Setup, batch_for, ordinary
+from learners import CONFIGS, Setup, batch_for, ordinary, small_setup
 
 from omad import algos
 from omad.tree import all_finite
 from omad.types import Mean, is_mean
 
-CONFIGS: dict[str, Any] = {"omad": SMALL}
-"""Small settings of every registered algorithm."""
-
 
 @pytest.fixture(scope="module", params=list(CONFIGS))
 def setup(request: pytest.FixtureRequest) -> Setup:
     """The compiled learner of the name, on the probe whose agents are of unequal size."""
-    return request.getfixturevalue({"omad": "small"}[request.param])
+    return small_setup(request.param)
 
 
 def test_every_registered_algorithm_is_tested() -> None:
@@ -45,9 +43,9 @@ def test_unknown_algorithms_are_refused_with_the_nearest() -> None:
 
 def test_update_is_deterministic(setup: Setup) -> None:
     """The same learner, batch, key and count give the same bits; another key gives others."""
-    again = setup.update(setup.learner, setup.batch, setup.key, jnp.asarray(3))
+    again = setup.update(setup.learner, setup.batch, setup.key, jnp.asarray(setup.due))
     assert eqx.tree_equal(again, setup.acting)
-    other, _ = setup.update(setup.learner, setup.batch, jax.random.key(8), jnp.asarray(3))
+    other, _ = setup.update(setup.learner, setup.batch, jax.random.key(8), jnp.asarray(setup.due))
     assert not eqx.tree_equal(other, setup.acting[0])
 
 
@@ -72,24 +70,25 @@ def test_agents_start_out_different(setup: Setup) -> None:
 
 
 def counts(learner: Any) -> dict[str, list[int]]:
-    """All counters of each optimiser."""
+    """All counters of each optimiser there is; where agents are updated in turn, one an agent."""
     return {
-        field: [int(n) for _, n in optax.tree.get_all_with_path(getattr(learner, field), "count")]
-        for field in ("actor_opt", "critic_opt", "alpha_opt")
-    }
+        field: [int(n) for _, kept in optax.tree.get_all_with_path(getattr(learner, field), "count")
+                for n in np.ravel(kept)]
+        for field in ("actor_opt", "critic_opt", "alpha_opt") if hasattr(learner, field)
+    }  # fmt: skip
 
 
 def test_one_optimiser_step_an_update(setup: Setup) -> None:
-    """Critics at every count, actors and temperature at every third; each counter rises by exactly one."""
+    """Critics at every count, the others at their own cadence; each counter rises by exactly one."""
     learner, key = setup.learner, setup.key
+    every = {"critic_opt": 1, "actor_opt": setup.due, "alpha_opt": getattr(setup.config, "alpha_every", setup.due)}
     assert all(n == 0 for numbers in counts(learner).values() for n in numbers)
     for count in range(1, 8):
         key, update_key = jax.random.split(key)
         learner, metrics = setup.update(learner, setup.batch, update_key, jnp.asarray(count))
         assert set(metrics) == set(setup.algorithm.metrics)
         for field, numbers in counts(learner).items():
-            steps = count if field == "critic_opt" else count // setup.config.actor_every
-            assert numbers and all(n == steps for n in numbers), (field, count)
+            assert numbers and all(n == count // every[field] for n in numbers), (field, count)
         assert bool(all_finite((learner, metrics)))
 
 
@@ -127,7 +126,7 @@ def test_nothing_becomes_non_finite(setup: Setup) -> None:
         jax.tree.map(jnp.zeros_like, batch),
     ]
     for given in extremes:
-        for count in (1, 3):
+        for count in (1, setup.due):
             assert bool(all_finite(setup.update(setup.learner, given, setup.key, jnp.asarray(count))))
 
 
@@ -161,6 +160,25 @@ def test_exploration_draws_and_its_absence_does_not(setup: Setup) -> None:
     assert len(np.unique(act(0, True))) == 8
     np.testing.assert_array_equal(act(0, False), act(1, False))
     np.testing.assert_allclose(act(0, False), np.tile(act(0, False)[:1], (4, 1)), atol=1e-6)
+
+
+def test_acting_takes_a_policy_own_observations_and_a_key_only(setup: Setup) -> None:
+    """Decentralised execution is visible in the signature: no state, no critic."""
+    parameters = list(inspect.signature(setup.algorithm.act).parameters)
+    assert len(parameters) == 4 and parameters[1:] == ["obs", "key", "explore"]
+
+
+@pytest.mark.parametrize("explore", [True, False])
+def test_actions_depend_on_own_observations_alone(setup: Setup, explore: bool) -> None:
+    """Jacobian: d action_i / d obs_j is exactly zero for i != j, and not zero for i = j."""
+    policy, obs = setup.algorithm.policy(setup.learner), setup.batch.obs[0]
+    jacobian = np.asarray(jax.jit(jax.jacrev(lambda o: setup.algorithm.act(policy, o, setup.key, explore)))(obs))
+    n, act_dims = setup.spec.n_agents, setup.spec.act_dims
+    assert jacobian.shape == (n, setup.spec.act_dim, n, setup.spec.obs_dim)
+    for i in range(n):
+        for j in range(n):
+            assert jacobian[i, : act_dims[i], j].any() == (i == j)
+        assert not jacobian[i, act_dims[i] :].any()  # a padded action hangs on nothing
 
 
 def test_policy_holds_nothing_but_what_acts(setup: Setup) -> None:

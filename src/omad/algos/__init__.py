@@ -14,6 +14,8 @@ __all__ = ["REGISTRY", "config_class", "make"]
 
 REGISTRY: dict[str, str] = {
     "omad": "omad.algos.omad:OmadConfig",
+    "hasac": "omad.algos.hasac:HasacConfig",
+    "hatd3": "omad.algos.hatd3:Hatd3Config",
 }
 """Name -> `module:ConfigClass`; the module also has `make(config, spec)`."""
 

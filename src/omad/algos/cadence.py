@@ -1,0 +1,30 @@
+"""Policy updates that come less often than gradient steps of the critics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from omad.types import Mean, Metrics
+
+__all__ = ["policy_update_if"]
+
+T = TypeVar("T")
+
+
+def policy_update_if(due: Bool[Array, ""], update: Callable[[T], tuple[T, Metrics]], learner: T) -> tuple[T, Metrics]:
+    """Update the policies where it is due; else keep the learner and return the same metrics with weight 0.
+
+    It is a branch, so nothing is computed where it is not due. The metric `policy/update_share` comes on top.
+    """
+
+    def skip(learner: T) -> tuple[T, Metrics]:
+        shapes: Any = jax.eval_shape(update, learner)[1]
+        return learner, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    learner, metrics = jax.lax.cond(due, update, skip, learner)
+    return learner, metrics | {"policy/update_share": Mean.of(due)}

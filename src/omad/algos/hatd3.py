@@ -1,0 +1,244 @@
+"""HATD3: heterogeneous-agent twin delayed deep deterministic policy gradients.
+
+Paper: Zhong, Kuba, Feng, Hu, Ji, Yang, "Heterogeneous-Agent Reinforcement Learning", JMLR 25 (32), 2024 (arXiv
+2304.09870). Single-agent parent: Fujimoto, van Hoof, Meger, "Addressing Function Approximation Error in Actor-Critic
+Methods" (TD3), ICML 2018.
+
+One gradient step on a batch (o, s, a, R, discount, o', s'), where R sums the rewards of n steps:
+
+    every agent i:  a'_i = clip(mu'_i(o'_i) + clip(0.2 noise, -0.5, 0.5), -1, 1)      target actors
+    critics  <- descend  sum over twins of (Q(s, a) - R - discount min Q'(s', a'))^2 / 2
+    every 2nd step:
+        every agent i, in a fresh random order:
+            theta_i  <- descend  -Q_1(s, a_1 .. mu_i(o_i) .. a_N)                     those before i: newest actions
+        all targets  <- (1 - tau) target + tau online
+
+Differences from HARL, the authors' code:
+
+1. Actions are in [-1, 1] here, so noise is in those units; scaling to the task's box is the adapter's.
+2. Weights start out as LeCun normal, biases as zero; HARL has PyTorch's uniform draws, whose deviation is 0.58 of that.
+3. One gradient step is one call; HARL makes 50 of them after every 50 steps of its parallel envs.
+4. What a loop needs of all agents is one stacked array: unequal agents are padded, and padding is masked.
+5. Temporal limits always bootstrap, as with HARL's option for it; value normalisation is left out.
+
+Source tags below: [H] HARL's code and tuned configurations; [?] assumed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from omad.algos.cadence import policy_update_if
+from omad.algos.fields import check
+from omad.algos.joint import (
+    CRITIC_INPUTS,
+    CRITIC_METRICS,
+    fit,
+    fit_flops,
+    init_twins,
+    joint_input,
+    products,
+    twin_values,
+)
+from omad.algos.sequential import sweep
+from omad.nets import Mlp
+from omad.ops import td
+from omad.policies import TanhPolicy
+from omad.tree import polyak, start
+from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
+
+__all__ = ["METRICS", "Hatd3Config", "Hatd3State", "make"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hatd3Config:
+    """Hyperparameters of HATD3. Defaults are those of HARL."""
+
+    # actors
+    actor_width: int = 128
+    """Units of a hidden layer [H]; 256 where HARL tunes for MuJoCo."""
+    actor_layers: int = 2
+    """Hidden layers [H]."""
+    explore_noise: float = 0.1
+    """Standard deviation of the noise on actions in training [H]."""
+    # the joint critics
+    critic_width: int = 128
+    """Units of a hidden layer [H]; 256 where HARL tunes for MuJoCo."""
+    critic_layers: int = 2
+    """Hidden layers [H]."""
+    critic_input: Literal["auto", "state", "obs"] = "auto"
+    """What critics read besides actions: the env's state, all observations, or the state if there is one [H]."""
+    critic_loss: Literal["mse", "huber"] = "mse"
+    """Penalty of a critic's error: squared, or linear from `huber_delta` on [H]."""
+    huber_delta: float = 10.0
+    """Error from which the Huber penalty is linear [H]."""
+    # targets
+    target_noise: float = 0.2
+    """Standard deviation of the noise on target actions [H]."""
+    target_noise_clip: float = 0.5
+    """Bound on that noise [H]."""
+    tau: float = 0.005
+    """Polyak rate of the target actors and critics, at every policy update [H]."""
+    gamma: float = 0.99
+    """Discount factor [H]."""
+    n_step: int = 1
+    """Rewards summed in a target [H]; 5 to 20 where HARL tunes for MuJoCo."""
+    # optimisers
+    actor_lr: float = 5e-4
+    """Adam step size of the actors [H]."""
+    critic_lr: float = 1e-3
+    """Adam step size of the critics [H]."""
+    actor_every: int = 2
+    """Gradient steps of the critics per step of actors and targets [H]."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            Refused: Names the field, what was given and what is allowed.
+        """
+        check(
+            self,
+            counts=("actor_width", "actor_layers", "critic_width", "critic_layers", "n_step", "actor_every"),
+            positive=("huber_delta", "actor_lr", "critic_lr"),
+            not_negative=("explore_noise", "target_noise", "target_noise_clip"),
+            shares=("gamma", "tau"),
+            choices={"critic_input": CRITIC_INPUTS, "critic_loss": ("mse", "huber")},
+        )
+
+
+METRICS = (
+    *CRITIC_METRICS,
+    "policy/loss",
+    "policy/saturation",
+    "policy/grad_norm",
+    "policy/update_share",
+)
+
+
+class Hatd3State(eqx.Module):
+    """Everything that is learned or carried along; leading axes are agents (actors) and twins (critics)."""
+
+    actors: TanhPolicy
+    critics: Mlp
+    actors_target: TanhPolicy
+    critics_target: Mlp
+    actor_opt: optax.OptState
+    """An entry an agent, counters included."""
+    critic_opt: optax.OptState
+
+
+def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
+    """HATD3 for a task of the given sizes."""
+    n_agents, mask = spec.n_agents, jnp.asarray(spec.act_mask, float)
+    critic_in = joint_input(spec, config.critic_input)
+    actor_sizes = [spec.obs_dim, *[config.actor_width] * config.actor_layers, spec.act_dim]
+    critic_sizes = [critic_in.size, *[config.critic_width] * config.critic_layers, 1]
+    penalty = td.squared if config.critic_loss == "mse" else functools.partial(td.huber, delta=config.huber_delta)
+    actor_tx, critic_tx = optax.adam(config.actor_lr), optax.adam(config.critic_lr)
+
+    def init(key: Key[Array, ""]) -> Hatd3State:
+        actor_key, critic_key = jax.random.split(key)
+        fresh = functools.partial(
+            TanhPolicy.init, obs=spec.obs_dim, act=spec.act_dim, width=config.actor_width, layers=config.actor_layers
+        )
+        actors = jax.vmap(fresh)(jax.random.split(actor_key, n_agents))
+        critics = init_twins(critic_key, critic_sizes)
+        actor_opt = jax.vmap(functools.partial(start, actor_tx))(actors)
+        return Hatd3State(actors, critics, actors, critics, actor_opt, start(critic_tx, critics))
+
+    # ---------------------------------------------------------------- acting
+
+    def act_all(actors: TanhPolicy, obs: Float[Array, "*b agent obs"]) -> Float[Array, "*b agent act"]:
+        """Every agent's actions without noise, each from its own row alone."""
+        return jax.vmap(lambda actor, o, m: actor(o, m), in_axes=(0, -2, 0), out_axes=-2)(actors, obs, mask)
+
+    def act(
+        actors: TanhPolicy, obs: Float[Array, "*b agent obs"], key: Key[Array, ""], explore: bool
+    ) -> Float[Array, "*b agent act"]:
+        """The actors' actions, with Gaussian noise on them (explore) or as they are."""
+        action = act_all(actors, obs)
+        if not explore:
+            return action
+        noise = config.explore_noise * jax.random.normal(key, action.shape)
+        return jnp.clip(action + noise, -1.0, 1.0) * mask
+
+    # ---------------------------------------------------------------- actors and targets
+
+    def update_policies(learner: Hatd3State, batch: Batch, key: Key[Array, ""]) -> tuple[Hatd3State, Metrics]:
+        """One step of the actors, one after the other, then one of all targets."""
+
+        def act_one(actor: TanhPolicy, agent: Int[Array, ""], key: Key[Array, ""]) -> tuple[Any, Any]:
+            del key
+            action = actor(batch.obs[:, agent], mask[agent])
+            return action, action
+
+        def loss_of(joint: Float[Array, "batch agent act"], own: Any, agent: Int[Array, ""]) -> tuple[Any, Any]:
+            """-Q_1 of the joint action; the share of this agent's saturated entries."""
+            first = jax.tree.map(lambda leaf: leaf[0], learner.critics)
+            loss = -jnp.mean(first(critic_in(batch.obs, batch.state, joint)))
+            return loss, (loss, jnp.sum(jnp.abs(own) > 0.99) / own.shape[0])
+
+        turns = sweep(actor_tx, learner.actors, learner.actor_opt, act_one, loss_of, key)
+        losses, saturated = turns.known
+        learner = dataclasses.replace(
+            learner,
+            actors=turns.actors,
+            actor_opt=turns.opts,
+            actors_target=polyak(learner.actors_target, turns.actors, config.tau),
+            critics_target=polyak(learner.critics_target, learner.critics, config.tau),
+        )
+        return learner, {
+            "policy/loss": Mean.of(losses.mean()),
+            "policy/saturation": Mean.of(saturated.sum() / spec.joint_act_dim),
+            "policy/grad_norm": Mean.of(turns.grad_norm),
+        }
+
+    # ---------------------------------------------------------------- one gradient step
+
+    def update(
+        learner: Hatd3State, batch: Batch, key: Key[Array, ""], count: Int[Array, ""]
+    ) -> tuple[Hatd3State, Metrics]:
+        noise_key, policy_key = jax.random.split(key)
+        noise = config.target_noise * jax.random.normal(noise_key, batch.action.shape)
+        next_action = td.smoothed(act_all(learner.actors_target, batch.next_obs), noise, config.target_noise_clip, mask)
+        next_x = critic_in(batch.next_obs, batch.next_state, next_action)
+        next_value = td.lower(twin_values(learner.critics_target, next_x))
+        fitted = fit(
+            critic_tx, learner.critics, learner.critic_opt, critic_in(batch.obs, batch.state, batch.action),
+            td.target(batch.ret, batch.discount, next_value), penalty,
+        )  # fmt: skip
+        learner = dataclasses.replace(learner, critics=fitted.critics, critic_opt=fitted.opt)
+        learner, metrics = policy_update_if(
+            count % config.actor_every == 0, lambda learner: update_policies(learner, batch, policy_key), learner
+        )
+        return learner, fitted.metrics | metrics
+
+    # ---------------------------------------------------------------- arithmetic
+
+    def flops(batch: int) -> float:
+        """Matrix products only, 2 m k n each, backward passes counted from the products they need."""
+        actor, critic = products(actor_sizes), products(critic_sizes)
+        sample = 2.0 * batch * n_agents * actor
+        # A turn: the actor there and back (no dx in its first layer) and once more, one critic there and its dx back.
+        turn = 2.0 * batch * (4 * actor - actor_sizes[0] * actor_sizes[1] + 2 * critic)
+        return sample + fit_flops(batch, critic_sizes) + (sample + n_agents * turn) / config.actor_every
+
+    return Algorithm(
+        init=init,
+        policy=lambda learner: learner.actors,
+        act=act,
+        update=update,
+        metrics=METRICS,
+        flops=flops,
+        gamma=config.gamma,
+        n_step=config.n_step,
+    )

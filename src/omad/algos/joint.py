@@ -1,0 +1,117 @@
+"""The joint critic that algorithms share: what it reads, twins of scalar values, their gradient step and its cost."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Key
+
+from omad.errors import Refused
+from omad.nets import Mlp
+from omad.tree import descend, global_norm
+from omad.types import EnvSpec, Mean, Metrics
+
+__all__ = [
+    "CRITIC_INPUTS",
+    "CRITIC_METRICS",
+    "Fitted",
+    "JointInput",
+    "fit",
+    "fit_flops",
+    "init_twins",
+    "joint_input",
+    "products",
+    "twin_values",
+]
+
+CRITIC_INPUTS = ("auto", "state", "obs")
+"""What `critic_input` may be."""
+CRITIC_METRICS = ("critic/loss", "critic/q", "critic/target", "critic/grad_norm")
+"""What `fit` measures."""
+
+
+class JointInput(NamedTuple):
+    """What a joint critic reads: the env's state or all observations, then all actions."""
+
+    use_state: bool
+    size: int
+    """Entries of a row."""
+
+    def __call__(
+        self,
+        obs: Float[Array, "batch agent obs"],
+        state: Float[Array, "batch state"],
+        action: Float[Array, "batch agent act"],
+    ) -> Float[Array, "batch in"]:
+        """One row a transition."""
+        seen = state if self.use_state else obs.reshape(obs.shape[0], -1)
+        return jnp.concatenate([seen, action.reshape(action.shape[0], -1)], axis=-1)
+
+
+def joint_input(spec: EnvSpec, critic_input: Literal["auto", "state", "obs"]) -> JointInput:
+    """What critics of a task read: `auto` takes the state where there is one.
+
+    Raises:
+        Refused: The state is asked for, but the task has none.
+    """
+    use_state = critic_input == "state" or (critic_input == "auto" and spec.state_dim > 0)
+    if use_state and spec.state_dim == 0:
+        raise Refused(f"critic_input is 'state' but {spec.name} has none; use 'auto' or 'obs'")
+    seen = spec.state_dim if use_state else spec.n_agents * spec.obs_dim
+    return JointInput(use_state, seen + spec.n_agents * spec.act_dim)
+
+
+def init_twins(key: Key[Array, ""], sizes: Sequence[int]) -> Mlp:
+    """Two scalar critics, stacked. The key is consumed."""
+    return jax.vmap(lambda k: Mlp.init(k, sizes))(jax.random.split(key, 2))
+
+
+def twin_values(critics: Mlp, x: Float[Array, "batch in"]) -> Float[Array, "twin batch"]:
+    """Both critics' values of every row."""
+    return jax.vmap(lambda critic: critic(x)[:, 0])(critics)
+
+
+class Fitted(NamedTuple):
+    """Critics after a gradient step, and what was measured."""
+
+    critics: Mlp
+    opt: optax.OptState
+    metrics: Metrics
+
+
+def fit(
+    optimiser: optax.GradientTransformation,
+    critics: Mlp,
+    opt: optax.OptState,
+    x: Float[Array, "batch in"],
+    goal: Float[Array, " batch"],
+    penalty: Callable[[Any], Any],
+) -> Fitted:
+    """One step of both critics towards the same goal: mean penalty of the error, summed over the twins."""
+
+    def loss(critics: Mlp) -> tuple[Float[Array, ""], Float[Array, "twin batch"]]:
+        values = twin_values(critics, x)
+        return jnp.sum(jnp.mean(penalty(values - goal[None]), axis=1)), values
+
+    (value, values), grads = jax.value_and_grad(loss, has_aux=True)(critics)
+    critics, opt = descend(optimiser, grads, opt, critics)
+    measured = (value, values.mean(), goal.mean(), global_norm(grads))
+    return Fitted(critics, opt, {name: Mean.of(m) for name, m in zip(CRITIC_METRICS, measured, strict=True)})
+
+
+def products(sizes: Sequence[int]) -> int:
+    """Multiply-adds of one row through linear layers of these sizes."""
+    return sum(n_in * n_out for n_in, n_out in itertools.pairwise(sizes))
+
+
+def fit_flops(batch: int, sizes: Sequence[int]) -> float:
+    """Floating-point operations of `fit` and of the twins' values that its goal needs.
+
+    A product y = x W costs as much again for each of dW and dx; dx is not needed in the first layer.
+    """
+    return 2.0 * 2 * batch * (4 * products(sizes) - sizes[0] * sizes[1])

@@ -1,0 +1,85 @@
+"""Policies updated one agent after the other, in a fresh random order, each seeing the others' newest actions.
+
+Paper: Zhong et al., "Heterogeneous-Agent Reinforcement Learning", JMLR 25 (32), 2024 (arXiv 2304.09870);
+Liu et al., "Maximum Entropy Heterogeneous-Agent Reinforcement Learning", ICLR 2024 (arXiv 2306.10715).
+
+    a_1..a_N  <- act of every agent, no gradient
+    for agent i in a random order of all:
+        theta_i  <- one optimiser step on  loss_i(a_1 .. act(theta_i) .. a_N)
+        a_i      <- act(theta_i), new parameters, no gradient
+
+It is one loop in compiled code, so the program's size does not grow with the number of agents; only one agent's
+gradient is computed in a turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from omad.tree import at_agent, descend, global_norm, put_agent
+
+__all__ = ["Act", "Loss", "Sweep", "sweep"]
+
+Act = Callable[[Any, Int[Array, ""], Key[Array, ""]], tuple[Float[Array, "batch act"], Any]]
+"""(one agent's parameters, which agent, key) -> its actions on the batch, and what else its loss needs."""
+Loss = Callable[[Float[Array, "batch agent act"], Any, Int[Array, ""]], tuple[Float[Array, ""], Any]]
+"""(all agents' actions, what `act` gave, which agent) -> its loss, and what else is to be known of it."""
+
+
+class Sweep(NamedTuple):
+    """What one update of every agent leaves behind; leading axes are agents, in their own order."""
+
+    actors: Any
+    opts: Any
+    known: Any
+    """What each agent's loss gave besides its value."""
+    grad_norm: Float[Array, ""]
+    """Over all agents' gradients."""
+    order: Int[Array, " agent"]
+    """Who came first, second, ..."""
+
+
+def sweep(
+    optimiser: optax.GradientTransformation, actors: Any, opts: Any, act: Act, loss: Loss, key: Key[Array, ""]
+) -> Sweep:
+    """One optimiser step of every agent, in random order. The key is consumed.
+
+    Args:
+        optimiser: Steps one agent's parameters.
+        actors: Parameters, stacked over agents.
+        opts: Optimiser states, stacked over agents.
+        act: One agent's actions on the batch.
+        loss: One agent's loss.
+        key: Decides the order and every draw of `act`.
+    """
+    n_agents = jax.tree.leaves(actors)[0].shape[0]
+    order_key, first_key, turns_key = jax.random.split(key, 3)
+    order = jax.random.permutation(order_key, n_agents)
+    keys = jax.random.split(first_key, n_agents)
+    joint = jax.vmap(lambda *one: act(*one)[0], out_axes=1)(actors, jnp.arange(n_agents), keys)
+
+    def turn(carry: tuple[Any, Any, Float[Array, "batch agent act"]], given: Any) -> tuple[Any, Any]:
+        actors, opts, joint = carry
+        agent, (loss_key, again_key) = given
+
+        def objective(actor: Any) -> tuple[Float[Array, ""], Any]:
+            mine, drawn = act(actor, agent, loss_key)
+            return loss(joint.at[:, agent].set(mine), drawn, agent)
+
+        actor = at_agent(actors, agent)
+        grads, known = jax.grad(objective, has_aux=True)(actor)
+        actor, opt = descend(optimiser, grads, at_agent(opts, agent), actor)
+        joint = joint.at[:, agent].set(act(actor, agent, again_key)[0])
+        return (put_agent(actors, agent, actor), put_agent(opts, agent, opt), joint), (known, global_norm(grads))
+
+    turn_keys = jax.random.split(turns_key, (n_agents, 2))
+    (actors, opts, _), (known, norms) = jax.lax.scan(turn, (actors, opts, joint), (order, turn_keys))
+    by_agent = jnp.argsort(order)
+    known = jax.tree.map(lambda rows: rows[by_agent], known)
+    return Sweep(actors, opts, known, jnp.sqrt(jnp.sum(jnp.square(norms))), order)
