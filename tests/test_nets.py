@@ -16,10 +16,14 @@ from omad.nets import (
     Critic,
     Denoiser,
     Linear,
+    Mlp,
+    NoiseNet,
     RenormConfig,
     RenormStats,
+    quiet,
     renorm_eval,
     renorm_train,
+    sinusoidal_features,
     time_features,
 )
 
@@ -237,3 +241,41 @@ def test_two_critics_are_independent() -> None:
     for layer in (*twins.hidden, twins.head):
         assert float(jnp.abs(layer.weight[0] - layer.weight[1]).min()) > 0
     assert eqx.tree_equal(twins.norms[0].scale[0], twins.norms[0].scale[1])
+
+
+# ---------------------------------------------------------------- multilayer perceptron, noise network
+
+
+def test_perceptron_is_its_layers_one_after_the_other() -> None:
+    """Activation between layers and not after the last; `rest` goes on from the first layer's output."""
+    net = jax.jit(lambda key: Mlp.init(key, [3, 8, 5, 2], jnp.tanh))(jax.random.key(0))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 3)), jnp.float32)
+    one, two, three = net.layers
+    first = x @ one.weight + one.bias
+    expected = jnp.tanh(jnp.tanh(first) @ two.weight + two.bias) @ three.weight + three.bias
+    np.testing.assert_allclose(net(x), expected, atol=1e-6)
+    np.testing.assert_allclose(net.rest(first), expected, atol=1e-6)
+    small = quiet(net)
+    np.testing.assert_allclose(small(x), 0.01 * expected, atol=1e-6)
+    assert eqx.tree_equal(small.layers[:-1], net.layers[:-1])
+
+
+def test_sinusoidal_features_by_hand() -> None:
+    """Four features: frequencies 1 and 1/100, divided by 2."""
+    out = sinusoidal_features(jnp.asarray([0, 3]), 4)
+    expected = [[0.0, 0.0, 0.5, 0.5], [np.sin(3) / 2, np.sin(0.03) / 2, np.cos(3) / 2, np.cos(0.03) / 2]]
+    np.testing.assert_allclose(out, expected, atol=1e-6)
+
+
+def test_noise_network_is_one_perceptron_on_action_observation_and_time() -> None:
+    """The shares of the first layer add up to the layer on the concatenated input; it starts out near zero."""
+    net = jax.jit(lambda key: NoiseNet.init(key, 2, 3, 6, 16, 3))(jax.random.key(0))
+    assert [layer.weight.shape for layer in net.main.layers] == [(11, 16), (16, 16), (16, 16), (16, 2)]
+    assert [layer.weight.shape for layer in net.time.layers] == [(6, 12), (12, 6)]
+    rng = np.random.default_rng(1)
+    x, obs = (jnp.asarray(rng.standard_normal((5, n)), jnp.float32) for n in (2, 3))
+    embedded = net.time(sinusoidal_features(jnp.arange(4), 6))
+    out = net(x, net.observation_share(obs) + net.time_share(jnp.arange(4))[2])
+    whole = jnp.concatenate([x, obs, jnp.tile(embedded[2], (5, 1))], -1)
+    np.testing.assert_allclose(out, net.main(whole), atol=1e-6)
+    assert 0 < float(jnp.abs(out).max()) < 0.1

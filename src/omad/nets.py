@@ -16,7 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-__all__ = ["BatchRenorm", "Critic", "CriticStats", "Denoiser", "Linear", "Mlp", "RenormStats", "time_features"]
+__all__ = [
+    "BatchRenorm",
+    "Critic",
+    "CriticStats",
+    "Denoiser",
+    "Linear",
+    "Mlp",
+    "NoiseNet",
+    "RenormStats",
+    "quiet",
+    "sinusoidal_features",
+    "time_features",
+]
 
 
 class Linear(eqx.Module):
@@ -64,9 +76,19 @@ class Mlp(eqx.Module):
 
     def __call__(self, x: Float[Array, "*b in"]) -> Float[Array, "*b out"]:
         """Apply to the last axis."""
-        for layer in self.layers[:-1]:
-            x = self.activation(layer(x))
-        return self.layers[-1](x)
+        return self.rest(self.layers[0](x))
+
+    def rest(self, first: Float[Array, "*b hidden"]) -> Float[Array, "*b out"]:
+        """All that follows the first layer, given that layer's output before the activation."""
+        x = first
+        for layer in self.layers[1:]:
+            x = layer(self.activation(x))
+        return x
+
+
+def quiet(net: Mlp, factor: float = 0.01) -> Mlp:
+    """The same network with the last layer's weights scaled down, so that its outputs start out near zero."""
+    return eqx.tree_at(lambda n: n.layers[-1].weight, net, factor * net.layers[-1].weight)
 
 
 def time_features(
@@ -127,6 +149,51 @@ class Denoiser(eqx.Module):
         for layer in self.hidden:
             h = jax.nn.gelu(layer(h))
         return self.last(h)
+
+
+def sinusoidal_features(steps: Int[Array, " step"], size: int) -> Float[Array, "step features"]:
+    """[sin(w k), cos(w k)] / sqrt(size) of the raw step index k, frequencies w falling from 1 by powers of 10000.
+
+    Source: Vaswani et al. 2017, section 3.5; scaled as in the code of Ma et al. 2025 (DPMD and SDAC).
+    """
+    half = size // 2
+    angle = steps[:, None] * 10_000.0 ** (-jnp.arange(half) / half)
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1) / math.sqrt(size)
+
+
+class NoiseNet(eqx.Module):
+    """The noise eps(x, o, t) that one agent's noised action x_t is taken to hold.
+
+    As in `Denoiser`, the shares of o and of t in the first layer are computed once by the caller.
+
+    Source: Ma et al. 2025 (DPMD and SDAC), code: Mish everywhere; the last layer starts at a hundredth.
+    """
+
+    time: Mlp
+    main: Mlp
+    """First layer: rows in the order [x, o, time]."""
+
+    @staticmethod
+    def init(key: Key[Array, ""], act: int, obs: int, time_width: int, width: int, layers: int) -> NoiseNet:
+        """Fresh parameters; features of time have `time_width` entries, as their embedding has. The key is consumed."""
+        time_key, main_key = jax.random.split(key)
+        time = Mlp.init(time_key, [time_width, 2 * time_width, time_width], jax.nn.mish)
+        main = Mlp.init(main_key, [act + obs + time_width, *[width] * layers, act], jax.nn.mish)
+        return NoiseNet(time, quiet(main))
+
+    def observation_share(self, obs: Float[Array, "*b obs"]) -> Float[Array, "*b hidden"]:
+        """The observation's share of the first layer, bias included."""
+        first, act = self.main.layers[0], self.main.layers[-1].bias.shape[-1]
+        return obs @ first.weight[act : act + obs.shape[-1]] + first.bias
+
+    def time_share(self, steps: Int[Array, " step"]) -> Float[Array, "step hidden"]:
+        """The time embedding's share of the first layer, for all steps at once."""
+        embedded = self.time(sinusoidal_features(steps, self.time.layers[0].weight.shape[-2]))
+        return embedded @ self.main.layers[0].weight[-embedded.shape[-1] :]
+
+    def __call__(self, x: Float[Array, "*b act"], share: Float[Array, "*b hidden"]) -> Float[Array, "*b act"]:
+        """The noise in x, given the sum of the observation's and the time's share."""
+        return self.main.rest(x @ self.main.layers[0].weight[: x.shape[-1]] + share)
 
 
 class BatchRenorm(eqx.Module):
