@@ -18,7 +18,7 @@ def test_every_number_of_every_preset_has_a_source():
     for preset, scopes in PRESETS.items():
         for scope, fields in scopes.items():
             for field, (_, source) in fields.items():
-                assert re.match(r"\[(A|S|D|X|I|M|\?)\]", source), (preset, scope, field)
+                assert re.match(r"\[(A|S|D|X|H|R|I|M|\?)\]", source), (preset, scope, field)
 
 
 def test_every_scope_names_a_known_algorithm_and_task():
@@ -38,8 +38,9 @@ def test_run_and_algorithm_fields_are_disjoint():
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("task", tasks.TASKS)
 def test_every_task_resolves_and_survives_json(task: str, preset: str):
-    config = resolve(task, "omad", preset)
-    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+    for algorithm in REGISTRY:
+        config = resolve(task, algorithm, preset)
+        assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
 
 
 def test_given_fields_win_over_the_preset():
@@ -69,3 +70,34 @@ def test_a_field_that_an_earlier_version_did_not_have_takes_its_default():
     values = to_dict(resolve())
     del values["obs_norm"]
     assert from_dict(values).obs_norm == "none"
+
+
+@pytest.mark.parametrize("task", ["mpe/spread-3", "mpe/deception-2", "mamujoco-full/ant-4x2", "probe/push"])
+def test_matched_settings_are_the_same_for_every_algorithm(task: str):
+    """Envs, gradient steps, batch, widths, discount, and what is not the learner's: lengths, warm-up, evaluation."""
+    matched = {name: resolve(task, name, "matched") for name in REGISTRY}
+    first = matched["omad"]
+    for name, config in matched.items():
+        assert config == dataclasses.replace(first, algorithm=name, algo=config.algo)
+        for field in ("gamma", "actor_width", "actor_layers", "critic_width", "critic_layers"):
+            assert getattr(config.algo, field) == getattr(first.algo, field), (name, field)
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_omad_is_matched_as_it_is_on_a_cpu(task: str):
+    assert dataclasses.replace(resolve(task, "omad", "cpu"), preset="matched") == resolve(task, "omad", "matched")
+
+
+def test_harl_settings():
+    """Two rows of HARL's table for each algorithm, and its gradient steps an env step: 0.05 and 0.1."""
+    ant = resolve("mamujoco-full/ant-2x4", "hasac", "paper")
+    assert (ant.batch_size, ant.warmup_steps, ant.updates_per_env_step) == (2200, 10_000, 0.05)
+    assert (ant.algo.n_step, ant.algo.actor_lr, ant.algo.critic_lr) == (5, 1e-3, 3e-4)
+    assert (ant.algo.alpha_mode, ant.algo.alpha_init) == ("fixed", 0.2)
+    spread = resolve("mpe/spread-3", "hasac", "paper")
+    assert (spread.batch_size, spread.algo.n_step, spread.algo.alpha_mode) == (1000, 20, "auto")
+    walker = resolve("mamujoco-full/walker2d-2x3", "hatd3", "paper")
+    assert (walker.updates_per_env_step, walker.algo.n_step, walker.algo.actor_every) == (0.1, 20, 8)
+    assert (walker.algo.actor_width, walker.algo.actor_lr, walker.algo.critic_lr) == (256, 5e-4, 1e-3)
+    spread = resolve("mpe/spread-3", "hatd3", "paper")
+    assert (spread.n_envs, spread.algo.n_step, spread.algo.actor_width, spread.algo.critic_width) == (20, 1, 128, 128)

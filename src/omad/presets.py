@@ -1,13 +1,14 @@
 """What a run is: its configuration, and the settings of each preset, every number with its source.
 
-Source tags: [A] abstract of arXiv 2602.18291; [S] summaries of the full paper; [D] DIME's code; [I] inferred; [M]
-measured with this project (RESULTS.md); [?] assumed.
+Source tags: [A] abstract of arXiv 2602.18291; [S] summaries of the full paper; [D] DIME's code; [H] HARL's code and
+tuned configurations; [I] inferred; [M] measured with this project (RESULTS.md); [?] assumed.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import tyro
@@ -19,7 +20,7 @@ from omad.standardise import KINDS, ObsNorm
 
 __all__ = ["PRESETS", "Preset", "RunConfig", "from_dict", "resolve", "to_dict"]
 
-Preset = Literal["cpu", "paper"]
+Preset = Literal["cpu", "paper", "matched"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,8 @@ class RunConfig:
     algorithm: tyro.conf.Suppress[str] = "omad"
     """Name of the algorithm."""
     preset: Preset = "cpu"
-    """The settings these values started from."""
+    """The settings these values started from: tuned for a CPU; as published; or what all algorithms have in common, the
+    same envs, gradient steps, batch and widths."""
     seeds: int = 1
     """Training seeds, all in one process."""
     first_seed: int = 0
@@ -149,6 +151,134 @@ _SUPPORTS: dict[str, Sourced] = {
     if any(name.startswith(scope) for name in tasks.TASKS)
 }
 
+
+def _as_harl(algorithm: str, row: Callable[..., Sourced], rows: dict[str, tuple[Any, ...]]) -> dict[str, Sourced]:
+    """Scopes of an algorithm from rows by task; those of robots count for every protocol."""
+    scopes: dict[str, Sourced] = {}
+    for task, values in rows.items():
+        whole = [task] if "/" in task else [f"mamujoco-{protocol}/{task}" for protocol in tasks.PROTOCOLS]
+        for scope in whole:
+            if any(name.startswith(scope) for name in tasks.TASKS):
+                scopes[f"{algorithm} {scope}"] = row(*values)
+    return scopes
+
+
+def _hasac(source: str, batch: int, n_step: int, actor_lr: float, critic_lr: float, alpha: float | None) -> Sourced:
+    """A row of HARL's settings; a temperature of None is tuned."""
+    return {
+        "batch_size": (batch, source),
+        "n_step": (n_step, source),
+        "actor_lr": (actor_lr, source),
+        "critic_lr": (critic_lr, source),
+        "alpha_mode": ("auto" if alpha is None else "fixed", source),
+        "alpha_init": (1.0 if alpha is None else alpha, source),
+    }
+
+
+def _hatd3(source: str, n_envs: int, n_step: int, actor_every: int, width: int) -> Sourced:
+    """A row of HARL's settings."""
+    return {
+        "n_envs": (n_envs, source),
+        "n_step": (n_step, source),
+        "actor_every": (actor_every, source),
+        "actor_width": (width, source),
+        "critic_width": (width, source),
+    }
+
+
+_HARL_RUN: Sourced = {
+    "n_envs": (20, "[H]"),
+    "updates_per_step": (1, "[H] 50 gradient steps after every 50 steps of the parallel envs"),
+    "batch_size": (1000, "[H]"),
+    "warmup_steps": (10_000, "[H]"),
+}
+_AS_CHEETAH = "[?] as halfcheetah, the nearest row known"
+_AS_ANT = "[?] as another ant, the nearest row known"
+_AS_SPREAD = "[?] as spread-3, the nearest row known"
+_HARL: dict[str, Sourced] = {
+    "hasac": _HARL_RUN,
+    **_as_harl("hasac", _hasac, {
+        "mpe/": (_AS_SPREAD, 1000, 20, 5e-4, 5e-4, None),
+        "mpe/spread-3": ("[H]", 1000, 20, 5e-4, 5e-4, None),
+        "": (_AS_CHEETAH, 1000, 10, 1e-3, 1e-3, None),
+        "ant-": (_AS_ANT, 2200, 5, 1e-3, 3e-4, 0.2),
+        "ant-2x4": ("[H]", 2200, 5, 1e-3, 3e-4, 0.2),
+        "ant-2x4d": (_AS_ANT, 2200, 5, 1e-3, 3e-4, 0.2),
+        "ant-4x2": ("[H]", 1000, 5, 1e-3, 3e-4, 0.2),
+        "halfcheetah-": ("[H]", 1000, 10, 1e-3, 1e-3, None),
+        "walker2d-": ("[H]", 1000, 20, 5e-4, 1e-3, 0.2),
+        "swimmer-": ("[?] as manysegmentswimmer, the nearest row known", 1000, 10, 1e-3, 1e-3, None),
+        "manysegmentswimmer-": ("[H]", 1000, 10, 1e-3, 1e-3, None),
+    }),
+    "hatd3": _HARL_RUN,
+    **_as_harl("hatd3", _hatd3, {
+        "mpe/": (_AS_SPREAD, 20, 1, 2, 128),
+        "mpe/spread-3": ("[H]", 20, 1, 2, 128),
+        "": (_AS_CHEETAH, 10, 10, 2, 256),
+        "ant-": (_AS_ANT, 10, 5, 2, 256),
+        "ant-4x2": ("[H]", 10, 5, 2, 256),
+        "halfcheetah-2x3": ("[H]", 10, 10, 2, 256),
+        "walker2d-": ("[H]", 10, 20, 8, 256),
+    }),
+}  # fmt: skip
+"""HASAC and HATD3 as HARL tunes them; the nearest row where it does not."""
+
+_SMALL: Sourced = {
+    "actor_width": (128, "[?] as omad's"),
+    "actor_layers": (2, "[?] as omad's"),
+    "critic_width": (256, "[?] as omad's"),
+    "critic_layers": (2, "[?] as omad's"),
+}
+_MPE: Sourced = {"gamma": (0.95, "[M] for omad: -26.6 on spread-3 at 200k env steps, near -30 with 0.99; one seed")}
+_LONG_MPE: Sourced = {"total_steps": (300_000, "[I]")}
+_MAMUJOCO: Sourced = {
+    "n_envs": (4, "[M]"),
+    "eval_episodes": (10, "[S] ten episodes"),
+    "eval_every": (10_000, "[?]"),
+    "total_steps": (150_000, "[?]"),
+}
+_MATCHED: dict[str, Sourced] = {
+    "": {
+        "n_envs": (8, "[M]"),
+        "updates_per_step": (2, "[M] 0.25 gradient steps per env step"),
+        "batch_size": (128, "[M] half the cost of 256, no worse per gradient step"),
+    },
+    "omad": {
+        "actor_width": (128, "[M]"),
+        "actor_layers": (2, "[M]"),
+        "time_frequencies": (64, "[M]"),
+        "time_width": (64, "[M]"),
+        "critic_width": (256, "[M]"),
+        "atoms": (101, "[M]"),
+        "actor_lr": (1e-3, "[M] three times quicker than 3e-4"),
+        "critic_lr": (1e-3, "[M]"),
+        "alpha_lr": (3e-3, "[M] keeps alpha's pace against the learning rates; 1e-2 commits too early"),
+        "renorm_warmup": (5_000, "[M] a tenth of a run; batch statistics blur the critic: -23.7, not -26.6"),
+    },
+    "omad mpe": _MPE | {
+        "v_max": (100.0, "[M] a fifth of what 0.99 wants, as 1 / (1 - gamma) is"),
+        "alpha_init": (0.3, "[M] alpha falls with the values' size"),
+    },
+    "omad mpe/spread-4": _LONG_MPE | {"v_max": (150.0, "[I]")},
+    "omad mpe/deception": {"v_max": (150.0, "[I]")},
+    "omad probe": {"v_max": (20.0, "[I]")},
+    **_SUPPORTS,
+    "hasac": _SMALL | {
+        "actor_lr": (1e-3, "[?] as omad's"),
+        "critic_lr": (1e-3, "[?] as omad's"),
+        "alpha_lr": (1e-3, "[?] keeps alpha's pace in short runs"),
+        "n_step": (5, "[?] between SAC's 1 and HARL's 20, for old data are kept"),
+    },
+    "hatd3": _SMALL | {
+        "actor_lr": (5e-4, "[H]"),
+        "critic_lr": (1e-3, "[H]"),
+    },
+    **{f"{name} mpe": _MPE for name in ("hasac", "hatd3")},
+    **{f"{name} mpe/spread-4": _LONG_MPE for name in ("hasac", "hatd3")},
+    **{f"{name} mamujoco-": _MAMUJOCO for name in ("omad", "hasac", "hatd3")},
+}  # fmt: skip
+"""Envs, gradient steps, batch, widths and discount that all algorithms have in common; the rest suits each."""
+
 PRESETS: dict[str, dict[str, Sourced]] = {
     "paper": {
         "": {
@@ -169,41 +299,12 @@ PRESETS: dict[str, dict[str, Sourced]] = {
         "omad probe": {"v_max": (20.0, "[I]")},
         "omad mamujoco-": {"eval_episodes": (10, "[S] ten episodes")},
         **_SUPPORTS,
+        **_HARL,
+        **{f"{name} mamujoco": {"eval_episodes": (10, "[S] ten episodes")} for name in ("hasac", "hatd3")},
     },
-    "cpu": {
-        "": {
-            "n_envs": (8, "[M]"),
-            "updates_per_step": (2, "[M] 0.25 gradient steps per env step"),
-            "batch_size": (128, "[M] half the cost of 256, no worse per gradient step"),
-        },
-        "omad": {
-            "actor_width": (128, "[M]"),
-            "actor_layers": (2, "[M]"),
-            "time_frequencies": (64, "[M]"),
-            "time_width": (64, "[M]"),
-            "critic_width": (256, "[M]"),
-            "atoms": (101, "[M]"),
-            "actor_lr": (1e-3, "[M] three times quicker than 3e-4"),
-            "critic_lr": (1e-3, "[M]"),
-            "alpha_lr": (3e-3, "[M] keeps alpha's pace against the learning rates; 1e-2 commits too early"),
-            "renorm_warmup": (5_000, "[M] a tenth of a run; batch statistics blur the critic: -23.7, not -26.6"),
-        },
-        "omad mpe": {
-            "gamma": (0.95, "[M] spread-3 at 200k env steps: -26.6, where 0.99 levels off near -30; one seed"),
-            "v_max": (100.0, "[M] a fifth of what 0.99 wants, as 1 / (1 - gamma) is"),
-            "alpha_init": (0.3, "[M] alpha falls with the values' size"),
-        },
-        "omad mpe/spread-4": {"v_max": (150.0, "[I]"), "total_steps": (300_000, "[I]")},
-        "omad mpe/deception": {"v_max": (150.0, "[I]")},
-        "omad probe": {"v_max": (20.0, "[I]")},
-        "omad mamujoco-": {
-            "n_envs": (4, "[M]"),
-            "eval_episodes": (10, "[S] ten episodes"),
-            "eval_every": (10_000, "[?]"),
-            "total_steps": (150_000, "[?]"),
-        },
-        **_SUPPORTS,
-    },
+    # An algorithm that a CPU run suits better otherwise than it is matched has its own entries after these.
+    "cpu": {**_MATCHED},
+    "matched": _MATCHED,
 }
 """Preset -> scope -> field -> (value, source).
 
@@ -223,7 +324,7 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
     Args:
         task: Name of the task.
         algorithm: Name of the algorithm.
-        preset: `cpu` or `paper`.
+        preset: `cpu`, `paper` or `matched`.
         **fields: Any field of `RunConfig` or of the algorithm's configuration.
 
     Raises:
