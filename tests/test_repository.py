@@ -27,7 +27,7 @@ LAYERS = (
     ("algos", "envs"),
     ("presets",),
     ("evaluate", "runs", "bundle", "report"),
-    ("loop",),
+    ("loop", "launch"),
     ("api",),
     ("cli", "commands", "__main__"),
 )

@@ -23,10 +23,10 @@ from omad.algos import make as make_algorithm
 from omad.errors import Refused
 from omad.loop.train import Progress, Result, build, continue_run, forecast
 from omad.presets import RunConfig, resolve
-from omad.runs import RunFolder
+from omad.runs import RunFolder, members
 from omad.tree import at_agent
 
-__all__ = ["TrainedPolicy", "check_memory", "load_policy", "resume", "start", "train"]
+__all__ = ["TrainedPolicy", "check_memory", "create", "create_each", "load_policy", "resume", "start", "train"]
 
 _PACKAGES = ("jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "numpy")
 _HOSTED = ("mujoco", "gymnasium", "gymnasium-robotics", "pettingzoo")
@@ -92,12 +92,17 @@ def _available_mib() -> tuple[float, str]:
     return psutil.virtual_memory().available / 2**20, "this machine"
 
 
-def check_memory(config: RunConfig) -> str:
+def check_memory(config: RunConfig, at_once: int | None = None) -> str:
     """A sentence that forecasts the memory of a run.
+
+    Args:
+        config: Of the run.
+        at_once: Seeds that are trained at a time; by default all of them.
 
     Raises:
         Refused: It cannot fit.
     """
+    config = config if at_once is None else dataclasses.replace(config, seeds=at_once)
     need = forecast(config, build(config))
     free, where = _available_mib()
     words = ", ".join(f"{name} {value:,.0f} MiB" for name, value in need.items() if name != "total")
@@ -107,6 +112,32 @@ def check_memory(config: RunConfig) -> str:
             f"lower --buffer-size (now {config.buffer_size}), --seeds (now {config.seeds}) or the networks' widths."
         )
     return f"memory forecast {need['total']:,.0f} MiB ({words}); {free:,.0f} MiB free"
+
+
+def create(config: RunConfig, path: Path) -> RunFolder:
+    """A new run folder at a path, with nothing trained yet; `resume` trains it.
+
+    Raises:
+        Refused: There is something at the path already, or it cannot be made.
+    """
+    return RunFolder.create(path, config, _manifest(config))
+
+
+def create_each(config: RunConfig, run_dir: str | Path | None = None) -> list[Path]:
+    """One new run folder `seed-K` for each seed of a configuration, below one folder.
+
+    Raises:
+        Refused: The folder exists already, or cannot be made.
+    """
+    root = Path(run_dir) if run_dir else _default_dir(config)
+    if root.exists():
+        raise Refused(f"{root} exists already; give another --run-dir, or continue it with: omad resume {root}")
+    folders = []
+    for seed in config.all_seeds:
+        run = create(dataclasses.replace(config, seeds=1, first_seed=seed), root / f"seed-{seed}")
+        run.close()
+        folders.append(run.path)
+    return folders
 
 
 def start(
@@ -122,7 +153,7 @@ def start(
         NonFinite: Training diverged.
     """
     check_memory(config)
-    run = RunFolder.create(Path(run_dir) if run_dir else _default_dir(config), config, _manifest(config))
+    run = create(config, Path(run_dir) if run_dir else _default_dir(config))
     return continue_run(run, watch, fresh=True, stop=stop)[0]
 
 
@@ -199,6 +230,12 @@ class TrainedPolicy:
         return action
 
 
+def of_seed(run: str | Path, seed: int | None) -> Path:
+    """The run folder that holds a seed, where every seed has its own; the given folder otherwise."""
+    inside = members(run)
+    return next((path for path in inside if path.name == f"seed-{seed}"), inside[0])
+
+
 def load_policy(run: str | Path, seed: int | None = None) -> TrainedPolicy:
     """The policy of a run's newest good checkpoint. Neither critic nor env is made, and nothing is executed.
 
@@ -209,7 +246,7 @@ def load_policy(run: str | Path, seed: int | None = None) -> TrainedPolicy:
     Raises:
         Refused: It is not a run folder, has no such seed, or no readable checkpoint.
     """
-    folder = RunFolder.open(run)
+    folder = RunFolder.open(of_seed(run, seed))
     config, spec = folder.config, folder.spec
     seed = config.first_seed if seed is None else seed
     if seed not in config.all_seeds:

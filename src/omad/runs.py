@@ -33,11 +33,20 @@ from omad.errors import Refused
 from omad.presets import RunConfig, from_dict, to_dict
 from omad.types import EnvSpec
 
-__all__ = ["FORMAT", "LINES", "Checkpoint", "RunFolder"]
+__all__ = ["FORMAT", "LINES", "Checkpoint", "RunFolder", "members"]
 
 FORMAT = 1
 """Version of the layout; a folder of another version is refused."""
 LINES = ("metrics.jsonl", "episodes.jsonl")
+
+
+def members(path: str | Path) -> list[Path]:
+    """The runs of a folder: itself, or one `seed-K` folder a seed where seeds were trained side by side."""
+    path = Path(path)
+    found = [p.parent for p in path.glob("seed-*/config.json") if p.parent.name.removeprefix("seed-").isdigit()]
+    if (path / "config.json").exists() or not found:
+        return [path]
+    return sorted(found, key=lambda run: int(run.name.removeprefix("seed-")))
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -164,6 +173,9 @@ class RunFolder:
         path = Path(path)
         if not path.is_dir():
             raise Refused(f"{path} is not a run folder: there is no such folder. Give the path printed by omad train.")
+        inside = members(path)
+        if inside != [path]:
+            raise Refused(f"{path} holds several runs; give one of {', '.join(str(run) for run in inside)}.")
         manifest = _read_json(path / "manifest.json")
         found = manifest.get("format") if isinstance(manifest, dict) else None
         if found != FORMAT:
@@ -195,6 +207,24 @@ class RunFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise Refused(f"{self.path} is being written by another process; wait for it or stop it.") from None
+
+    @staticmethod
+    def busy(path: Path) -> bool:
+        """Whether a process writes to a folder right now."""
+        try:
+            with (path / "lock").open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run has reached its end and saved there."""
+        total = self.config.total_rows
+        return any(checkpoint.row >= total for checkpoint in self.checkpoints())
 
     def rewind(self, checkpoint: Checkpoint | None) -> None:
         """Claim the folder and cut off every line that was written after a checkpoint (all lines, without one).

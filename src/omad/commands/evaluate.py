@@ -95,8 +95,10 @@ def main(arguments: Sequence[str]) -> int:
     options = tyro.cli(Options, prog="omad eval", args=list(arguments))
     cached_compilation(options.compilation_cache)
     from omad import tasks
+    from omad.runs import members
 
-    found = evaluate_run(options.run, options.episodes, options.seed, options.task)
+    each = [evaluate_run(run, options.episodes, options.seed, options.task) for run in members(options.run)]
+    found = each[0] | {"run": str(options.run), "results": [result for part in each for result in part["results"]]}
     if options.json:
         print_json(found)
         return 0

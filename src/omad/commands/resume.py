@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from omad.commands.screen import Watcher, cached_compilation, console
+from omad.commands.together import Stop, work_on
 from omad.commands.train import finish
 
 __all__ = ["main"]
@@ -21,6 +23,8 @@ class Options:
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run folder, as printed by omad train."""
+    parallel_seeds: int = 0
+    """Processes at a time, where every seed has a folder of its own; 0 for one a core."""
     compilation_cache: bool = True
     """Keep compiled programs in the user's cache folder for the next start."""
 
@@ -30,9 +34,14 @@ def main(arguments: Sequence[str]) -> int:
     options = tyro.cli(Options, prog="omad resume", args=list(arguments))
     cached_compilation(options.compilation_cache)
     from omad.loop.train import continue_run
-    from omad.runs import RunFolder
+    from omad.runs import RunFolder, members
 
     out = console()
+    folders = members(options.run)
+    if folders != [options.run]:
+        code = work_on(folders, options.parallel_seeds or len(os.sched_getaffinity(0)), Stop())
+        out.print(str(options.run))
+        return code
     with Watcher(out) as watch:
         result, passed = continue_run(RunFolder.open(options.run), watch, fresh=False)
     for sentence in passed:

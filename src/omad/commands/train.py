@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import tyro
 
 from omad.commands.screen import Watcher, cached_compilation, console
+from omad.commands.together import Stop, work_on
+from omad.errors import Refused
 from omad.presets import RunConfig, resolve
 
 __all__ = ["main", "parse"]
@@ -21,6 +23,9 @@ class Options:
 
     run_dir: Path | None = None
     """New folder of the run; by default one below runs/ named after task, algorithm, preset and time."""
+    parallel_seeds: int = 1
+    """Processes at a time, one a seed, each on its own share of the cores and in a folder seed-K of the run folder;
+    with 1, all seeds are trained in one process and one folder."""
     compilation_cache: bool = True
     """Keep compiled programs in the user's cache folder for the next start."""
 
@@ -85,6 +90,15 @@ def main(arguments: Sequence[str]) -> int:
         f"{config.algorithm} on {config.task}, preset {config.preset}, seeds {', '.join(map(str, config.all_seeds))}, "
         f"{config.total_steps:,} env steps, {config.updates_per_env_step:g} gradient steps per env step"
     )
+    if options.parallel_seeds < 1:
+        raise Refused(f"parallel_seeds is {options.parallel_seeds}; it must be at least 1.")
+    if options.parallel_seeds > 1 and config.seeds > 1:
+        at_once = min(options.parallel_seeds, config.seeds)
+        out.print(api.check_memory(config, at_once))
+        folders = api.create_each(config, options.run_dir)
+        code = work_on(folders, at_once, Stop())
+        out.print(str(folders[0].parent))
+        return code
     out.print(api.check_memory(config))
     with Watcher(out) as watch:
         result = api.start(config, options.run_dir, watch)

@@ -153,9 +153,7 @@ class Hosted:
         if pending:
             cores = [self._keep(cores[i], pending[i], jnp.int32(start + count - 1)) for i in range(n)]
         self._live = self._snapshot(n, start + count)
-        ended = eqx.tree_at(
-            lambda c: c.observation, stacked(cores), stacked(seen), is_leaf=lambda leaf: leaf is None
-        )
+        ended = eqx.tree_at(lambda c: c.observation, stacked(cores), stacked(seen), is_leaf=lambda leaf: leaf is None)
         return eqx.tree_at(lambda c: c.env_state, ended, self._live, is_leaf=lambda leaf: leaf is None)
 
     def _of(self, rows: np.ndarray, seed: int) -> Array:

@@ -1,0 +1,173 @@
+"""Runs side by side: one process a run, each on cores of its own.
+
+Every run folder exists before its process starts, and a process does nothing but `omad resume FOLDER`. So beginning,
+going on after a cut, and beginning again what failed are one and the same, and a folder is all that is needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omad.runs import RunFolder
+
+__all__ = ["State", "cores_for", "last_line", "side_by_side", "state_of"]
+
+_POLL_S = 0.2
+_PATIENCE_S = 120.0
+"""How long to wait for a process of an earlier, killed launch that is still saving."""
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """Where one run stands."""
+
+    folder: Path
+    state: str
+    """`waiting`, `running`, `done`, `stopped` or `failed`."""
+    env_steps: int
+    total_steps: int
+    steps_per_s: float
+    evaluation: tuple[int, float] | None
+    """Env step and mean return of the newest evaluation with sampled actions."""
+    message: str = ""
+    """What a failed run said last."""
+
+
+def last_line(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any] | None:
+    """The last whole JSON line of a file that satisfies a condition, read from its end."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - (1 << 18)))
+            rows = file.read().split(b"\n")
+    except OSError:
+        return None
+    for row in reversed(rows):
+        try:
+            line = json.loads(row)
+        except ValueError:
+            continue
+        if wanted(line):
+            return line
+    return None
+
+
+def state_of(run: RunFolder, state: str = "", message: str = "") -> State:
+    """Read a run's progress from its folder; without a given state, `done` or `waiting`."""
+    total = run.config.total_rows * run.config.n_envs
+    metrics = last_line(run.path / "metrics.jsonl") or {}
+    episodes = last_line(run.path / "episodes.jsonl", lambda line: line["actions"] == "sampled")
+    seen = (episodes["step"], sum(episodes["returns"]) / len(episodes["returns"])) if episodes else None
+    if not state:
+        state = "done" if run.complete else "waiting"
+    return State(run.path, state, metrics.get("step", 0), total, metrics.get("time/steps_per_s", 0.0), seen, message)
+
+
+def cores_for(slots: int) -> list[set[int]]:
+    """This process's cores in as many shares as there are slots; with more slots than cores, all cores for each."""
+    cores = sorted(os.sched_getaffinity(0))
+    if slots > len(cores):
+        return [set(cores)] * slots
+    return [set(cores[i::slots]) for i in range(slots)]
+
+
+def side_by_side(
+    folders: Sequence[Path],
+    at_once: int,
+    tell: Callable[[list[State]], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> list[State]:
+    """Work on runs until each is done, has failed, or was stopped; complete ones are left alone.
+
+    Args:
+        folders: Run folders, begun or not, in the order in which to take them.
+        at_once: Processes at a time.
+        tell: Called a few times a second with the state of all runs.
+        stop: Asked as often; once it says so, running processes are asked to save and end, and nothing is started.
+
+    Returns:
+        How every run stands at the end.
+    """
+    runs = [RunFolder.open(folder) for folder in folders]
+    states = [state_of(run) for run in runs]
+    queue = [i for i, state in enumerate(states) if state.state != "done"]
+    free = list(range(at_once))
+    cores = cores_for(at_once)
+    busy: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}
+    stopping = False
+    try:
+        while queue or busy:
+            if not stopping and stop():
+                stopping = True
+                for _, process in busy.values():
+                    process.send_signal(signal.SIGTERM)
+            if stopping:
+                queue.clear()
+            while queue and free:
+                i, slot = queue.pop(0), free.pop(0)
+                busy[i] = slot, _begin(runs[i].path, cores[slot])
+            for i, (slot, process) in list(busy.items()):
+                code = process.poll()
+                if code is None:
+                    states[i] = state_of(runs[i], "running")
+                    continue
+                del busy[i]
+                free.append(slot)
+                states[i] = state_of(runs[i], *_verdict(runs[i], code))
+            tell(states)
+            if queue or busy:
+                time.sleep(_POLL_S)
+    finally:
+        for _, process in busy.values():
+            process.send_signal(signal.SIGTERM)
+        for _, process in busy.values():
+            process.wait()
+    return states
+
+
+def _verdict(run: RunFolder, code: int) -> tuple[str, str]:
+    if run.complete:
+        return "done", ""
+    if code in (128 + signal.SIGTERM, 128 + signal.SIGINT):
+        return "stopped", ""
+    rows = [row for row in (run.path / "log.txt").read_text(errors="replace").splitlines() if row.strip()]
+    said = next((row for row in reversed(rows) if row.startswith("omad: ")), rows[-1] if rows else "")
+    return "failed", f"exit code {code}: {said.removeprefix('omad: ')}"
+
+
+_CHILD = """
+import ctypes, os, signal, sys
+parent, cores, folder = int(sys.argv[1]), map(int, sys.argv[2].split(",")), sys.argv[3]
+os.sched_setaffinity(0, cores)
+ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG
+if os.getppid() != parent:
+    sys.exit(143)
+from omad.cli import main
+sys.exit(main(["resume", folder]))
+"""
+"""What a run's process does: keep to its cores, end (saved) should the launching process die, and go on with the run."""
+
+
+def _begin(folder: Path, cores: set[int]) -> subprocess.Popen[bytes]:
+    _await_writer(folder)
+    words = [sys.executable, "-c", _CHILD, str(os.getpid()), ",".join(map(str, cores)), str(folder)]
+    with (folder / "log.txt").open("ab") as log:
+        return subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+def _await_writer(folder: Path) -> None:
+    """Wait until no other process writes to a folder, for a while; then its own process will refuse in words."""
+    end = time.monotonic() + _PATIENCE_S
+    while RunFolder.busy(folder) and time.monotonic() < end:
+        time.sleep(_POLL_S)

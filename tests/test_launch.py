@@ -1,0 +1,117 @@
+"""Runs side by side: the same numbers as in one process, cut and gone on with, failures told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omad import api, launch
+from omad.errors import Refused
+from omad.presets import resolve
+from omad.runs import RunFolder, members
+
+SMALL: dict[str, Any] = {
+    "denoising_steps": 2, "actor_width": 8, "actor_layers": 1, "time_frequencies": 4, "time_width": 4,
+    "critic_width": 8, "critic_layers": 1, "atoms": 11, "total_steps": 600, "warmup_steps": 100, "n_envs": 4,
+    "batch_size": 8, "eval_every": 200, "eval_episodes": 4, "log_every": 100, "save_every": 200,
+}  # fmt: skip
+
+
+def small(**fields: Any) -> Any:
+    return resolve("probe/push", **(SMALL | fields))
+
+
+def lines(run: Path, name: str) -> list[dict[str, Any]]:
+    """Without what the clock says."""
+    found = [json.loads(row) for row in (run / name).read_text().splitlines()]
+    return [{key: value for key, value in line.items() if not key.startswith("time/")} for line in found]
+
+
+def quiet(states: list[launch.State]) -> None:
+    del states
+
+
+def test_seeds_side_by_side_are_the_seeds_of_one_process(tmp_path: Path) -> None:
+    """Line by line; complete runs are left alone; a folder of several runs is told apart from a run."""
+    folders = api.create_each(small(seeds=2, first_seed=5), tmp_path / "both")
+    assert folders == members(tmp_path / "both") == [tmp_path / "both" / f"seed-{k}" for k in (5, 6)]
+    seen: list[str] = []
+    ended = launch.side_by_side(folders, 2, lambda states: seen.extend(state.state for state in states))
+    assert [state.state for state in ended] == ["done", "done"], [state.message for state in ended]
+    assert "running" in seen
+    assert [state.env_steps for state in ended] == [600, 600]
+    api.train("probe/push", run_dir=tmp_path / "one", **(SMALL | {"seeds": 2, "first_seed": 5}))
+    for name in ("metrics.jsonl", "episodes.jsonl"):
+        together = [line for folder in folders for line in lines(folder, name)]
+        key = lambda line: (line["seed"], line["step"], line.get("actions", ""))  # noqa: E731
+        assert sorted(together, key=key) == sorted(lines(tmp_path / "one", name), key=key)
+    before = [(folder / "log.txt").stat().st_mtime_ns for folder in folders]
+    assert [state.state for state in launch.side_by_side(folders, 2, quiet)] == ["done", "done"]
+    assert [(folder / "log.txt").stat().st_mtime_ns for folder in folders] == before
+    with pytest.raises(Refused, match="several runs"):
+        RunFolder.open(tmp_path / "both")
+    with pytest.raises(Refused, match="exists already"):
+        api.create_each(small(seeds=2), tmp_path / "both")
+    assert api.load_policy(tmp_path / "both", seed=6).spec.name == "probe/push"
+    with pytest.raises(Refused, match="no seed 9"):
+        api.load_policy(tmp_path / "both", seed=9)
+
+
+def test_a_stop_saves_and_what_is_left_goes_on_later(tmp_path: Path) -> None:
+    """Stopped once one has saved; at most one process at a time; then both reach their end."""
+    folders = api.create_each(small(seeds=2, total_steps=60_000, eval_every=60_000), tmp_path / "both")
+    begun: list[int] = []
+
+    def tell(states: list[launch.State]) -> None:
+        assert sum(state.state == "running" for state in states) <= 1
+        begun[:] = [state.env_steps for state in states]
+
+    states = launch.side_by_side(folders, 1, tell, lambda: bool(begun) and begun[0] > 100)
+    assert [state.state for state in states] == ["stopped", "waiting"]
+    assert RunFolder.open(folders[0]).checkpoints()
+
+
+def test_a_run_that_cannot_go_on_is_told_with_its_reason(tmp_path: Path) -> None:
+    """The others are done nevertheless."""
+    folders = api.create_each(small(seeds=2, total_steps=200), tmp_path / "both")
+    config = json.loads((folders[0] / "config.json").read_text())
+    config["task"] = "pettingzoo:no_such_module:factory"
+    (folders[0] / "config.json").write_text(json.dumps(config))
+    states = launch.side_by_side(folders, 2, quiet)
+    assert [state.state for state in states] == ["failed", "done"]
+    assert "no_such_module" in states[0].message
+
+
+def test_processes_end_with_the_one_that_launched_them(tmp_path: Path) -> None:
+    """SIGKILL of the launching process: its runs save and end by themselves, and the folder is free again."""
+    (folder,) = api.create_each(small(total_steps=400_000, eval_every=400_000, save_every=400_000), tmp_path / "one")
+    code = "import sys; from omad.launch import side_by_side; from pathlib import Path\n"
+    code += "side_by_side([Path(sys.argv[1])], 1, lambda states: None)"
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)])
+    end = time.monotonic() + 200
+    while not (launch.last_line(folder / "metrics.jsonl") or {}).get("gradient_steps") and time.monotonic() < end:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    while RunFolder.busy(folder) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert not RunFolder.busy(folder)
+    assert len(RunFolder.open(folder).checkpoints()) == 1
+
+
+def test_cores_are_shared_out() -> None:
+    """Each slot its own, all of them used; more slots than cores share all."""
+    mine = os.sched_getaffinity(0)
+    for slots in range(1, len(mine) + 1):
+        shares = launch.cores_for(slots)
+        assert len(shares) == slots and set().union(*shares) == mine
+        assert sum(map(len, shares)) == len(mine)
+    assert launch.cores_for(len(mine) + 1) == [mine] * (len(mine) + 1)
