@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import tyro
 
 from omad import tasks
-from omad.algos import REGISTRY, config_class
+from omad.algos import available, config_class
 from omad.errors import Refused
 from omad.standardise import KINDS, ObsNorm
 
@@ -368,8 +368,11 @@ def from_dict(values: dict[str, Any]) -> RunConfig:
     """
     values = dict(values)
     algorithm = values.get("algorithm", "")
-    if algorithm not in REGISTRY:
-        raise Refused(f"The configuration names the algorithm {algorithm!r}; allowed: {', '.join(REGISTRY)}.")
+    if algorithm not in available():
+        raise Refused(
+            f"The configuration names the algorithm {algorithm!r}; allowed: {', '.join(available())}. "
+            "If it is not of this package, install the package that has it, or register it first."
+        )
     built: list[Any] = []
     for cls, given in ((config_class(algorithm), values.pop("algo", {})), (RunConfig, values)):
         known = {f.name for f in dataclasses.fields(cls)} - {"algo"}

@@ -1,8 +1,17 @@
-"""The registry of algorithms: one line each."""
+"""The registry of algorithms: one line each, and those that come from outside this package.
+
+An installed package adds its own by an entry point of the group `omad.algorithms`; a script by calling `register`. The
+configuration of a run holds a name only, which is looked up here, so opening someone else's run folder never imports
+what that folder says, but only what was installed or registered on this machine.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib
+import re
+from collections.abc import Mapping
+from importlib import metadata
 from typing import Any
 
 from omad.errors import Refused
@@ -10,7 +19,7 @@ from omad.standardise import ObsNorm, standardised
 from omad.tasks import nearest
 from omad.types import Algorithm, EnvSpec
 
-__all__ = ["REGISTRY", "config_class", "make"]
+__all__ = ["GROUP", "REGISTRY", "available", "config_class", "make", "register"]
 
 REGISTRY: dict[str, str] = {
     "omad": "omad.algos.omad:OmadConfig",
@@ -18,21 +27,58 @@ REGISTRY: dict[str, str] = {
     "hatd3": "omad.algos.hatd3:Hatd3Config",
 }
 """Name -> `module:ConfigClass`; the module also has `make(config, spec)`."""
+GROUP = "omad.algorithms"
+"""Entry points of this group, `name = "module:ConfigClass"`, are algorithms too."""
+_registered: dict[str, str] = {}
+
+
+@functools.cache
+def _installed() -> dict[str, str]:
+    """Algorithms of other installed packages; nothing is imported yet."""
+    return {point.name: point.value for point in metadata.entry_points(group=GROUP)}
+
+
+def available() -> Mapping[str, str]:
+    """All algorithms there are: those of this package, which nothing replaces, then registered, then installed ones."""
+    return {**_installed(), **_registered, **REGISTRY}
+
+
+def register(name: str, target: str) -> None:
+    """Add an algorithm of your own for as long as the process runs.
+
+    Args:
+        name: What it is called on the command line and in run folders.
+        target: `module:ConfigClass`; the module also has `make(config, spec)`.
+
+    Raises:
+        Refused: The name is taken or cannot be one, or the target is not of that form.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
+        raise Refused(f"{name!r} cannot name an algorithm; use lower-case letters, digits, - and _.")
+    if not re.fullmatch(r"[\w.]+:\w+", target):
+        raise Refused(f"{target!r} does not say where an algorithm is; write module:ConfigClass.")
+    taken = available().get(name, target)
+    if taken != target:
+        raise Refused(f"There is an algorithm {name!r} already ({taken}); choose another name.")
+    _registered[name] = target
 
 
 def config_class(name: str) -> type:
     """The configuration dataclass of an algorithm.
 
     Raises:
-        Refused: No such algorithm; the message names the nearest.
+        Refused: No such algorithm, the message names the nearest; or it cannot be imported.
     """
-    if name not in REGISTRY:
+    there = REGISTRY if name in REGISTRY else available()
+    if name not in there:
         raise Refused(
-            f"There is no algorithm {name!r}; nearest: {', '.join(nearest(name, REGISTRY))}; "
-            f"allowed: {', '.join(REGISTRY)}."
+            f"There is no algorithm {name!r}; nearest: {', '.join(nearest(name, there))}; allowed: {', '.join(there)}."
         )
-    module, cls = REGISTRY[name].split(":")
-    return getattr(importlib.import_module(module), cls)
+    module, cls = there[name].split(":")
+    try:
+        return getattr(importlib.import_module(module), cls)
+    except (ImportError, AttributeError) as error:
+        raise Refused(f"The algorithm {name!r} should be {there[name]}, but: {error}.") from error
 
 
 def make(config: Any, spec: EnvSpec, obs_norm: ObsNorm = "none") -> Algorithm:
