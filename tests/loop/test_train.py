@@ -322,9 +322,9 @@ def test_folders_that_are_not_runs(tmp_path: Path, config: RunConfig, built: Bui
         RunFolder.open(path)
 
 
-def words(path: Path) -> list[str]:
+def words(path: Path, task: str = "probe/push") -> list[str]:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in (TINY | {"total_steps": 20_000}).items()]
-    return [sys.executable, "-m", "omad", "train", "--task", "probe/push", f"--run-dir={path}", *flags]
+    return [sys.executable, "-m", "omad", "train", "--task", task, f"--run-dir={path}", *flags]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -346,27 +346,45 @@ def test_signals_save_first(tmp_path: Path, number: signal.Signals, code: int):
 def last_carry(path: Path) -> Carry:
     """What the newest checkpoint of a run holds."""
     run = RunFolder.open(path)
-    session = Session(run, build(run.config), quiet)
+    parts = build(run.config)
+    session = Session(run, parts, quiet)
     try:
         assert session.restore() == []
         return session.carry
     finally:
+        parts.close()
         run.close()
 
 
 @pytest.mark.slow
-def test_twenty_real_kills_change_nothing(tmp_path: Path):
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize(
+    ("task", "deaths", "changes"),
+    [
+        ("probe/push", 20, {"total_steps": 40_000, "save_every": 250, "log_every": 200, "eval_every": 1_000}),
+        # Physics in worker processes, which have to end with the process that was killed.
+        (
+            "mamujoco-full/swimmer-2x1",
+            8,
+            {"total_steps": 12_000, "save_every": 100, "log_every": 100, "eval_every": 3_000, "eval_episodes": 1},
+        ),
+    ],
+)
+def test_real_kills_change_nothing(tmp_path: Path, task: str, deaths: int, changes: dict[str, int]):
     """SIGKILL at random moments of a real process, start-up and saving included; then compared with a quiet run."""
-    changes = {"total_steps": 40_000, "save_every": 250, "log_every": 200, "eval_every": 1_000, "seeds": 1}
 
     def command(path: Path) -> list[str]:
-        return [*words(path), *(f"--{name.replace('_', '-')}={value}" for name, value in changes.items())]
+        return [
+            *words(path, task),
+            "--seeds=1",
+            *(f"--{name.replace('_', '-')}={value}" for name, value in changes.items()),
+        ]
 
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     still, struck = tmp_path / "still", tmp_path / "struck"
     subprocess.run(command(still), check=True, capture_output=True, timeout=600, env=environment)
     rng, kills, progress = np.random.default_rng(0), 0, set()
-    while kills < 20:
+    while kills < deaths:
         resume = [sys.executable, "-m", "omad", "resume", str(struck)]
         begun = (struck / "manifest.json").exists()
         if not begun:  # killed before there was a run
@@ -387,5 +405,5 @@ def test_twenty_real_kills_change_nothing(tmp_path: Path):
         [sys.executable, "-m", "omad", "resume", str(struck)], check=True, capture_output=True, timeout=600,
         env=environment,
     )  # fmt: skip
-    assert kills == 20 and len(progress) >= 5
+    assert kills == deaths and len(progress) >= deaths // 4
     assert_same_run(struck, still, last_carry(struck), last_carry(still))
