@@ -1,7 +1,8 @@
 """What a run is: its configuration, and the settings of each preset, every number with its source.
 
 Source tags: [A] abstract of arXiv 2602.18291; [S] summaries of the full paper; [D] DIME's code; [H] HARL's code and
-tuned configurations; [I] inferred; [M] measured with this project (RESULTS.md); [?] assumed.
+tuned configurations; [R] the code of DPMD and SDAC; [I] inferred; [M] measured with this project (RESULTS.md); [?]
+assumed.
 """
 
 from __future__ import annotations
@@ -223,6 +224,14 @@ _HARL: dict[str, Sourced] = {
 }  # fmt: skip
 """HASAC and HATD3 as HARL tunes them; the nearest row where it does not."""
 
+_DENOISING_RUN: Sourced = {
+    "n_envs": (5, "[R]"),
+    "updates_per_step": (1, "[R]"),
+    "batch_size": (256, "[R]"),
+    "warmup_steps": (30_000, "[R]"),
+}
+"""A run of MADPMD or MASDAC as DPMD and SDAC are run; their other settings are the defaults."""
+
 _SMALL: Sourced = {
     "actor_width": (128, "[?] as omad's"),
     "actor_layers": (2, "[?] as omad's"),
@@ -237,6 +246,13 @@ _MAMUJOCO: Sourced = {
     "eval_every": (10_000, "[?]"),
     "total_steps": (150_000, "[?]"),
 }
+_SHORT_DENOISING: Sourced = {
+    "actor_lr": (1e-3, "[?] as omad's"),
+    "critic_lr": (1e-3, "[?] as omad's"),
+    "actor_decay_steps": (0, "[?] a run has fewer policy updates than the published decay waits for"),
+    "alpha_every": (50, "[?] alpha arrives after a quarter of 50k gradient steps, not never"),
+}
+_BASELINES = ("hasac", "hatd3", "madpmd", "masdac")
 _MATCHED: dict[str, Sourced] = {
     "": {
         "n_envs": (8, "[M]"),
@@ -273,9 +289,10 @@ _MATCHED: dict[str, Sourced] = {
         "actor_lr": (5e-4, "[H]"),
         "critic_lr": (1e-3, "[H]"),
     },
-    **{f"{name} mpe": _MPE for name in ("hasac", "hatd3")},
-    **{f"{name} mpe/spread-4": _LONG_MPE for name in ("hasac", "hatd3")},
-    **{f"{name} mamujoco-": _MAMUJOCO for name in ("omad", "hasac", "hatd3")},
+    **dict.fromkeys(("madpmd", "masdac"), _SMALL | _SHORT_DENOISING),
+    **{f"{name} mpe": _MPE for name in _BASELINES},
+    **{f"{name} mpe/spread-4": _LONG_MPE for name in _BASELINES},
+    **{f"{name} mamujoco-": _MAMUJOCO for name in ("omad", *_BASELINES)},
 }  # fmt: skip
 """Envs, gradient steps, batch, widths and discount that all algorithms have in common; the rest suits each."""
 
@@ -300,7 +317,8 @@ PRESETS: dict[str, dict[str, Sourced]] = {
         "omad mamujoco-": {"eval_episodes": (10, "[S] ten episodes")},
         **_SUPPORTS,
         **_HARL,
-        **{f"{name} mamujoco": {"eval_episodes": (10, "[S] ten episodes")} for name in ("hasac", "hatd3")},
+        **dict.fromkeys(("madpmd", "masdac"), _DENOISING_RUN),
+        **{f"{name} mamujoco": {"eval_episodes": (10, "[S] ten episodes")} for name in _BASELINES},
     },
     # An algorithm that a CPU run suits better otherwise than it is matched has its own entries after these.
     "cpu": {**_MATCHED},

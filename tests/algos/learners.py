@@ -13,6 +13,8 @@ import numpy as np
 from omad import algos
 from omad.algos.hasac import HasacConfig
 from omad.algos.hatd3 import Hatd3Config
+from omad.algos.madpmd import MadpmdConfig
+from omad.algos.masdac import MasdacConfig
 from omad.algos.omad import OmadConfig
 from omad.envs import probe
 from omad.types import Algorithm, Batch, EnvSpec, Metrics
@@ -22,10 +24,17 @@ SMALL = OmadConfig(
     denoising_steps=3, actor_width=8, actor_layers=2, time_frequencies=4, time_width=8,
     critic_width=16, critic_layers=2, atoms=11, v_max=10.0, alpha_init=0.5, actor_clip=0.1,
 )  # fmt: skip
+TINY_DDPM: dict[str, Any] = {
+    # Little noise, so that few actions lie on the edge of the box, where nothing has a gradient.
+    "denoising_steps": 3, "beta_scale": 0.05, "prior_scale": 0.3, "actor_width": 8, "actor_layers": 2, "time_width": 4,
+    "critic_width": 16, "critic_layers": 2, "actor_every": 3, "tau": 0.1, "alpha_init": 0.5, "alpha_every": 2,
+}  # fmt: skip
 CONFIGS: dict[str, Any] = {
     "omad": SMALL,
     "hasac": HasacConfig(actor_width=8, critic_width=16, alpha_init=0.5, n_step=3, actor_every=3, tau=0.1),
     "hatd3": Hatd3Config(actor_width=8, critic_width=16, n_step=3, actor_every=3, tau=0.1),
+    "madpmd": MadpmdConfig(**TINY_DDPM),
+    "masdac": MasdacConfig(**TINY_DDPM, reconstructions=4),
 }
 """Small settings of every registered algorithm, with a policy update that does not come at every gradient step."""
 NOISE = {"actors": 0.3, "acting": 0.3, "actors_target": 0.3, "critics": 0.1, "critics_target": 0.1, "targets": 0.1}

@@ -25,6 +25,8 @@ REGISTRY: dict[str, str] = {
     "omad": "omad.algos.omad:OmadConfig",
     "hasac": "omad.algos.hasac:HasacConfig",
     "hatd3": "omad.algos.hatd3:Hatd3Config",
+    "madpmd": "omad.algos.madpmd:MadpmdConfig",
+    "masdac": "omad.algos.masdac:MasdacConfig",
 }
 """Name -> `module:ConfigClass`; the module also has `make(config, spec)`."""
 GROUP = "omad.algorithms"

@@ -1,0 +1,171 @@
+"""MADPMD: diffusion policies by mirror descent, one an agent, under a joint critic.
+
+Single-agent parent: Ma, Chen, Wang, Li, Dai, "Efficient Online Reinforcement Learning for Diffusion Policy" (DPMD),
+ICML 2025, arXiv 2502.00361. Li et al., arXiv 2602.18291 (OMAD) compare with a multi-agent extension of it, of which
+no details are public; this is the direct one.
+
+One gradient step on a batch (o, s, a, r, discount, o', s'), rewards scaled:
+
+    every agent i:  a'_i = clip( DDPM(theta_i, o'_i) + 0.1 alpha eps )        no gradient
+    target  = r + discount min over twins of Q_target(s', a'_1..a'_N)         no entropy
+    critics <- descend  sum over twins of (Q(s, a) - target)^2
+    q  = min over twins of Q(s', a'_1..a'_N);   w = exp( clip((q - mean) / std, -3, 3) / alpha )
+    every 2nd step:
+        every agent i:  t_i uniform,  x_i = noised a'_i
+        all theta_i <- descend  mean[ w sum_i |eps_theta_i(x_i, o'_i, t_i) - eps_i|^2 ]      the same w for all
+        target critics and acting policies follow slowly
+    mean, std <- 0.1 % towards those of q in this batch
+    every 250th step:  log alpha moves so that the added noise has an entropy of -0.9 a dimension
+
+Differences from DPMD's public code:
+
+1. One DDPM an agent on its own observation; critics are joint; the weight is that of the joint action.
+2. One sample instead of the best of 32: a choice by the joint critic could not be executed without it. The best of
+   `target_samples` is available where training draws actions, as an ablation, never where agents act.
+3. Values are standardised as (q - mean) / std. The code lacks the bracket (`reference_weights`).
+4. One optimiser step of the critics an update. The code applies each gradient twice (`reference_double_step`).
+5. Sampled actions are clipped to [-1, 1] after noise is added, as those in the buffer are.
+6. Squared errors add up over action dimensions, where the code takes their mean; Adam makes no difference of it.
+
+The numbers published for DPMD come from code with both defects; those of this project from the defaults.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from omad.algos.denoising import METRICS as SHARED
+from omad.algos.denoising import DenoisingConfig, DenoisingState, Moments, make_parts
+from omad.algos.fields import check
+from omad.diffusion import ddpm
+from omad.nets import NoiseNet
+from omad.ops import weights
+from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
+
+__all__ = ["METRICS", "MadpmdConfig", "make"]
+
+
+@dataclasses.dataclass(frozen=True)
+class MadpmdConfig(DenoisingConfig):
+    """Hyperparameters of MADPMD. Defaults are those of DPMD's public code [R], defects mended."""
+
+    score_limit: float = 3.0
+    """Bound on the standardised value that an action is weighted by [R]."""
+    moments_rate: float = 0.001
+    """Share of a batch in the running mean and standard deviation of values [R]."""
+    reference_weights: bool = False
+    """Weight by q - mean / std, as the public code does, instead of (q - mean) / std."""
+    reference_double_step: bool = False
+    """Apply each gradient of the critics twice, as the public code does."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            Refused: Names the field, what was given and what is allowed.
+        """
+        super().__post_init__()
+        check(self, positive=("score_limit",), shares=("moments_rate",))
+
+
+METRICS = (*SHARED, "policy/q_std")
+
+
+def twice(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The optimiser that takes two steps with each gradient."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        first, state = optimiser.update(updates, state, params)
+        second, state = optimiser.update(updates, state, params)
+        return jax.tree.map(jnp.add, first, second), state
+
+    return optax.GradientTransformation(optimiser.init, update)
+
+
+def make(config: MadpmdConfig, spec: EnvSpec) -> Algorithm:
+    """MADPMD for a task of the given sizes."""
+    critic_tx = optax.adam(config.critic_lr)
+    parts = make_parts(config, spec, twice(critic_tx) if config.reference_double_step else critic_tx)
+    mask = spec.act_mask
+
+    def policy_loss(
+        actors: NoiseNet,
+        obs: Float[Array, "batch agent obs"],
+        action: Float[Array, "batch agent act"],
+        weight: Float[Array, " batch"],
+        step: Int[Array, "batch agent"],
+        noise: Float[Array, "batch agent act"],
+    ) -> Float[Array, ""]:
+        """mean[ w sum_i |eps_theta_i(x_i, o_i, t_i) - eps_i|^2 ], x_i being a_i after t_i noising steps."""
+        noisy = ddpm.q_sample(parts.schedule, action, step, noise)
+        error = jnp.sum(jnp.square(parts.predict(actors, obs, noisy, step) - noise), axis=(1, 2))
+        return jnp.mean(weight * error)
+
+    def update_policies(
+        learner: DenoisingState,
+        obs: Float[Array, "batch agent obs"],
+        action: Float[Array, "batch agent act"],
+        q: Float[Array, " batch"],
+        key: Key[Array, ""],
+    ) -> tuple[DenoisingState, Metrics]:
+        """Regress every agent's network on its own part of the joint action, weighted by the joint value."""
+        assert learner.moments is not None
+        step_key, noise_key = jax.random.split(key)
+        step = jax.random.randint(step_key, action.shape[:2], 0, parts.schedule.steps)
+        noise = jax.random.normal(noise_key, action.shape) * mask
+        weight = weights.mirror_descent(
+            q, learner.moments.mean, learner.moments.std, jnp.exp(learner.log_alpha),
+            config.score_limit, config.reference_weights,
+        )  # fmt: skip
+        loss, grads = jax.value_and_grad(policy_loss)(learner.actors, obs, action, weight, step, noise)
+        learner, metrics = parts.step_policies(learner, grads, action)
+        return learner, metrics | {
+            "policy/loss": Mean.of(loss),
+            "policy/q": Mean.of(q.mean() / config.reward_scale),
+            "policy/q_std": Mean.of(q.std() / config.reward_scale),
+            "policy/effective_share": Mean.of(weights.effective_share(weight)),
+        }
+
+    def follow(moments: Moments, q: Float[Array, " batch"]) -> Moments:
+        """The running moments, moved a little towards those of a batch."""
+        rate = config.moments_rate
+        return Moments(
+            mean=moments.mean + rate * (q.mean() - moments.mean), std=moments.std + rate * (q.std() - moments.std)
+        )
+
+    def update(
+        learner: DenoisingState, batch: Batch, key: Key[Array, ""], count: Int[Array, ""]
+    ) -> tuple[DenoisingState, Metrics]:
+        next_key, policy_key = jax.random.split(key)
+        next_action = parts.draw(learner, batch.next_obs, batch.next_state, next_key)
+        learner, metrics = parts.step_critics(learner, batch, next_action)
+        q = parts.min_q(learner.critics, batch.next_obs, batch.next_state, next_action)
+        learner, policy_metrics = parts.on_cadence(
+            count, lambda one: update_policies(one, batch.next_obs, next_action, q, policy_key), learner
+        )
+        assert learner.moments is not None
+        learner = eqx.tree_at(lambda s: s.moments, learner, follow(learner.moments, q))
+        return learner, metrics | policy_metrics
+
+    def flops(batch: int) -> float:
+        """Matrix products only, backward passes counted from the products they need."""
+        critics = parts.flops_fit(batch) + parts.flops_value(batch)
+        return parts.flops_draw(batch) + critics + parts.flops_regress(batch) / config.actor_every
+
+    return Algorithm(
+        init=lambda key: parts.init(key, True),
+        policy=parts.policy,
+        act=parts.act,
+        update=update,
+        metrics=METRICS,
+        flops=flops,
+        gamma=config.gamma,
+        n_step=config.n_step,
+    )

@@ -1,0 +1,158 @@
+"""MASDAC: soft diffusion actor-critic, one diffusion policy an agent, under a joint critic.
+
+Single-agent parent: Ma, Chen, Wang, Li, Dai, "Efficient Online Reinforcement Learning for Diffusion Policy" (SDAC),
+ICML 2025, arXiv 2502.00361. Li et al., arXiv 2602.18291 (OMAD) compare with a multi-agent extension of it, of which
+no details are public; this is the direct one.
+
+One gradient step on a batch (o, s, a, r, discount, o', s'), rewards scaled:
+
+    every agent i:  a'_i = clip( DDPM(theta_i, o'_i) + 0.1 alpha eps )        no gradient
+    target  = r + discount min over twins of Q_target(s', a'_1..a'_N)         no entropy
+    critics <- descend  sum over twins of (Q(s, a) - target)^2
+    every 2nd step:
+        every agent i:  a_i drawn at o_i as a'_i was at o'_i
+        every agent i:  t_i uniform,  x_i = noised a_i
+                        64 noises eps_m, each of which would make x_i of the action
+                            ahat_m = clip( (x_i - sqrt(1 - abar_t) eps_m) / sqrt(abar_t), -1, 1 )
+                        w_m = softmax over m of  (5 / alpha) min over twins of Q(s, a_1 .. ahat_m .. a_N)
+        all theta_i <- descend  mean[ sum_i sum_m w_m |eps_theta_i(x_i, o_i, t_i) - eps_m|^2 ]
+        target critics and acting policies follow slowly
+    every 250th step:  log alpha moves so that the added noise has an entropy of -0.9 a dimension
+
+Differences from SDAC's public code:
+
+1. One DDPM an agent on its own observation; critics are joint. Only a_i is noised and reconstructed for agent i, the
+   others' actions stay those that were drawn.
+2. One sample instead of the best of 32: a choice by the joint critic could not be executed without it. The best of
+   `target_samples` is available where training draws actions, as an ablation, never where agents act.
+3. The network is evaluated once a state, not once a reconstruction, for its inputs are the same. Same values.
+4. Reconstructions share all of the critics' first layer but the part of a_i, which is computed once. Same values.
+5. Sampled actions are clipped to [-1, 1] after noise is added, as those in the buffer are.
+6. Weights read the critics after their step of the update, not before it.
+7. The loss is summed over reconstructions and action dimensions, where the code takes the mean; Adam makes no
+   difference of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from omad.algos.denoising import METRICS, DenoisingConfig, DenoisingState, make_parts
+from omad.algos.fields import check
+from omad.algos.joint import products
+from omad.diffusion import ddpm
+from omad.errors import Refused
+from omad.nets import Mlp, NoiseNet
+from omad.ops import weights
+from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
+
+__all__ = ["METRICS", "MasdacConfig", "make"]
+
+
+@dataclasses.dataclass(frozen=True)
+class MasdacConfig(DenoisingConfig):
+    """Hyperparameters of MASDAC. Defaults are those of SDAC's public code [R]."""
+
+    reconstructions: int = 64
+    """M, reconstructions of an action that are weighted against each other [R]."""
+    weight_scale: float = 5.0
+    """Factor on values over alpha inside the softmax: the initial temperature [R]."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            Refused: Names the field, what was given and what is allowed.
+        """
+        super().__post_init__()
+        check(self, positive=("weight_scale",))
+        if self.reconstructions < 2:
+            raise Refused(
+                f"reconstructions is {self.reconstructions}; it must be at least 2, or none outweighs another"
+            )
+
+
+def make(config: MasdacConfig, spec: EnvSpec) -> Algorithm:
+    """MASDAC for a task of the given sizes."""
+    parts = make_parts(config, spec, optax.adam(config.critic_lr))
+    n_agents, act_dim, mask = spec.n_agents, spec.act_dim, spec.act_mask
+
+    def replaced_q(
+        critics: Mlp, batch: Batch, action: Float[Array, "batch agent act"], own: Float[Array, "batch agent sample act"]
+    ) -> Float[Array, "batch agent sample"]:
+        """Lower value of the twins where one agent's action is another one, for each agent and each such action."""
+        rows = parts.critic_rows(batch.obs, batch.state, action)
+
+        def one(critic: Mlp) -> Float[Array, "batch agent sample"]:
+            first = critic.layers[0]
+            columns = first.weight[-n_agents * act_dim :].reshape(n_agents, act_dim, -1)
+            moved = jnp.einsum("bnma,nah->bnmh", own - action[:, :, None], columns)
+            return critic.rest(first(rows)[:, None, None] + moved)[..., 0]
+
+        return jax.vmap(one)(critics).min(0)
+
+    def policy_loss(
+        actors: NoiseNet,
+        obs: Float[Array, "batch agent obs"],
+        noisy: Float[Array, "batch agent act"],
+        step: Int[Array, "batch agent"],
+        noise: Float[Array, "batch agent sample act"],
+        weight: Float[Array, "batch agent sample"],
+    ) -> Float[Array, ""]:
+        """mean[ sum_i sum_m w_m |eps_theta_i(x_i, o_i, t_i) - eps_m|^2 ]."""
+        predicted = parts.predict(actors, obs, noisy, step)
+        error = jnp.sum(jnp.square(predicted[:, :, None] - noise), axis=-1)
+        return jnp.mean(jnp.sum(weight * error, axis=(1, 2)))
+
+    def update_policies(learner: DenoisingState, batch: Batch, key: Key[Array, ""]) -> tuple[DenoisingState, Metrics]:
+        """Regress every agent's network on the noises whose reconstructions are worth most."""
+        draw_key, step_key, there_key, back_key = jax.random.split(key, 4)
+        action = parts.draw(learner, batch.obs, batch.state, draw_key)
+        step = jax.random.randint(step_key, action.shape[:2], 0, parts.schedule.steps)
+        noisy = ddpm.q_sample(parts.schedule, action, step, jax.random.normal(there_key, action.shape) * mask)
+        shape = (*action.shape[:2], config.reconstructions, act_dim)
+        noise = jax.random.normal(back_key, shape) * mask[:, None]
+        own = jnp.clip(ddpm.predict_x0(parts.schedule, noisy[:, :, None], step[..., None], noise), -1.0, 1.0)
+        q = replaced_q(learner.critics, batch, action, own)
+        weight = weights.softmax(q, jnp.exp(learner.log_alpha), config.weight_scale)
+        loss, grads = jax.value_and_grad(policy_loss)(learner.actors, batch.obs, noisy, step, noise, weight)
+        learner, metrics = parts.step_policies(learner, grads, action)
+        fresh = parts.min_q(learner.critics, batch.obs, batch.state, action)
+        return learner, metrics | {
+            "policy/loss": Mean.of(loss),
+            "policy/q": Mean.of(fresh.mean() / config.reward_scale),
+            "policy/effective_share": Mean.of(weights.effective_share(weight).mean()),
+        }
+
+    def update(
+        learner: DenoisingState, batch: Batch, key: Key[Array, ""], count: Int[Array, ""]
+    ) -> tuple[DenoisingState, Metrics]:
+        next_key, policy_key = jax.random.split(key)
+        next_action = parts.draw(learner, batch.next_obs, batch.next_state, next_key)
+        learner, metrics = parts.step_critics(learner, batch, next_action)
+        learner, policy_metrics = parts.on_cadence(count, lambda one: update_policies(one, batch, policy_key), learner)
+        return learner, metrics | policy_metrics
+
+    def flops(batch: int) -> float:
+        """Matrix products only, backward passes counted from the products they need."""
+        rows, width = batch * spec.n_agents * config.reconstructions, config.critic_width
+        own = 2.0 * 2 * rows * products([act_dim, *[width] * config.critic_layers, 1])
+        # Joint rows twice: what the reconstructions share, and the value that is reported.
+        policies = parts.flops_draw(batch) + own + 2 * parts.flops_value(batch) + parts.flops_regress(batch)
+        return parts.flops_draw(batch) + parts.flops_fit(batch) + policies / config.actor_every
+
+    return Algorithm(
+        init=lambda key: parts.init(key, False),
+        policy=parts.policy,
+        act=parts.act,
+        update=update,
+        metrics=METRICS,
+        flops=flops,
+        gamma=config.gamma,
+        n_step=config.n_step,
+    )
