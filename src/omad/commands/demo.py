@@ -6,11 +6,12 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import tyro
 
+from omad.commands import render
 from omad.commands.evaluate import evaluate_run
+from omad.commands.render import films, write_gif
 from omad.commands.screen import Watcher, cached_compilation, console, standing_table
 
 __all__ = ["main"]
@@ -30,38 +31,11 @@ class Options:
     """Keep compiled programs in the user's cache folder for the next start."""
 
 
-def record_episode(run: Path, seed: int) -> tuple[Any, list[float], float]:
-    """One episode by a run's first policy: env states stacked over time, rewards, return."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from omad import envs
-    from omad.api import load_policy
-    from omad.keys import Stream, run_key, stream
-    from omad.runs import RunFolder
-
-    policy = load_policy(run)
-    env = envs.make(RunFolder.open(run).config.task)
-    root = run_key(seed)
-    state, seen = jax.jit(env.reset)(stream(root, Stream.EVAL_RESET, 0))
-    step = jax.jit(env.step)
-    states, rewards = [state], []
-    for t in range(env.spec.horizon):
-        action = policy.act(seen.obs, stream(root, Stream.EVAL_ACT, t))
-        state, outcome = step(state, action, stream(root, Stream.EVAL_ENV, t))
-        seen = outcome.next
-        states.append(state)
-        rewards.append(float(outcome.reward))
-    return jax.tree.map(lambda *rows: np.stack(rows), *states), rewards, float(jnp.sum(jnp.asarray(rewards)))
-
-
 def main(arguments: Sequence[str]) -> int:
     """Train, evaluate, draw."""
     options = tyro.cli(Options, prog="omad demo", args=list(arguments))
     cached_compilation(options.compilation_cache)
     from omad import api, tasks
-    from omad.envs.draw import episode_gif
     from omad.presets import resolve
 
     out = console()
@@ -83,9 +57,8 @@ def main(arguments: Sequence[str]) -> int:
         for r in found["results"]
     ]
     out.print(standing_table(tasks.find(config.task), rows))
-    states, rewards, total = record_episode(result.run_dir, 2_000_000)
     picture = result.run_dir / "episode.gif"
-    episode_gif(states, rewards, picture, title=f"{config.task}, return {total:.1f}")
+    write_gif(next(films(render.Options(result.run_dir))), picture)
     out.print(f"learning curve: {result.run_dir / 'curve.png'}")
     out.print(f"one learned episode: {picture}")
     out.print(str(result.run_dir))

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -57,12 +57,17 @@ class Film(NamedTuple):
     fps: float
 
 
-def _acting(policy: Any, options: Options, seed: int) -> Any:
-    """(observations, step) -> actions."""
+def _acting(policy: Any, options: Options, seed: int, tick: Callable[[], object]) -> Any:
+    """(observations, step) -> actions; every step ticks."""
     from omad.keys import Stream, run_key, stream
 
     root = run_key(seed)
-    return lambda obs, t: policy.act(obs, None if options.noise_free else stream(root, Stream.EVAL_ACT, t))
+
+    def act(obs: Any, t: int) -> Any:
+        tick()
+        return policy.act(obs, None if options.noise_free else stream(root, Stream.EVAL_ACT, t))
+
+    return act
 
 
 def _jax_film(env: Any, act: Any, seed: int, steps: int) -> Film:
@@ -143,8 +148,12 @@ def _backend() -> str:
     return "egl" if ctypes.util.find_library("EGL") or not ctypes.util.find_library("OSMesa") else "osmesa"
 
 
-def films(options: Options) -> Iterator[Film]:
+def films(options: Options, tick: Callable[[], object] = lambda: None) -> Iterator[Film]:
     """One film an episode.
+
+    Args:
+        options: What to draw.
+        tick: Called before every step, for whoever shows progress.
 
     Raises:
         Refused: The run cannot be read, its task cannot be drawn, or there is nothing to draw with.
@@ -166,7 +175,7 @@ def films(options: Options) -> Iterator[Film]:
         for i in range(options.episodes):
             seed = options.seed + i
             film = _jax_film if isinstance(env, JaxEnv) else _host_film
-            yield film(env, _acting(policy, options, seed), seed, steps)
+            yield film(env, _acting(policy, options, seed, tick), seed, steps)
 
 
 def write_mp4(film: Film, path: Path) -> None:
@@ -220,15 +229,19 @@ def main(arguments: Sequence[str]) -> int:
     """Draw, write, and print each episode's return."""
     options = tyro.cli(Options, prog="omad render", args=list(arguments))
     cached_compilation(options.compilation_cache)
-    from rich.progress import track
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     out = console()
     folder = options.out or options.run / "pictures"
-    work = films(options)
-    if out.is_terminal:
-        work = track(work, "drawing episodes", total=options.episodes, console=out)
+    columns = TextColumn("drawing step"), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+        steps = progress.add_task("draw", total=None)
+        return _write_all(options, folder, out, lambda: progress.advance(steps))
+
+
+def _write_all(options: Options, folder: Path, out: Any, tick: Callable[[], object]) -> int:
     returns = []
-    for i, film in enumerate(work):
+    for i, film in enumerate(films(options, tick)):
         folder.mkdir(parents=True, exist_ok=True)
         seed = options.seed + i
         path = folder / f"episode-{seed}.mp4"
