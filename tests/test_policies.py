@@ -15,7 +15,15 @@ import pytest
 from omad import policies
 from omad.diffusion.schedule import cosine_squared
 from omad.nets import Denoiser
-from omad.policies import DiffusionPolicy, chain, draw_noise, inverse_softplus
+from omad.policies import (
+    DiffusionPolicy,
+    GaussianPolicy,
+    TanhPolicy,
+    chain,
+    draw_noise,
+    inverse_softplus,
+    squashed,
+)
 
 STEPS = 8
 
@@ -107,3 +115,66 @@ def test_acting_needs_nothing_but_own_parameters_own_observations_and_noise() ->
     allowed = {"policy", "obs", "noise", "mask", "prior_scale", "control_clip"}
     assert set(inspect.signature(policies.chain).parameters) == allowed
     assert set(DiffusionPolicy.__dataclass_fields__) == {"denoiser", "raw_scale", "raw_friction"}
+
+
+# ---------------------------------------------------------------- deterministic and squashed Gaussian policies
+
+
+def gaussian(obs: int = 3, act: int = 1, final: Any = "tanh") -> GaussianPolicy:
+    """Heads of ordinary size."""
+    return jax.jit(lambda key: GaussianPolicy.init(key, obs, act, 8, 2, final))(jax.random.key(0))
+
+
+def test_gaussian_policy_has_the_reference_architecture() -> None:
+    """Linear, ReLU, linear, tanh, then linear heads; log standard deviation within [-20, 2]."""
+    policy = gaussian(act=2)
+    obs = jnp.asarray([[0.5, -1.0, 2.0]])
+    first, second = policy.trunk.layers
+    h = jnp.tanh(jax.nn.relu(obs @ first.weight + first.bias) @ second.weight + second.bias)
+    mean, log_std = policy(obs)
+    np.testing.assert_allclose(mean, h @ policy.mean.weight + policy.mean.bias, atol=1e-6)
+    np.testing.assert_allclose(log_std, h @ policy.log_std.weight + policy.log_std.bias, atol=1e-6)
+    extreme = eqx.tree_at(lambda p: p.log_std.bias, policy, jnp.asarray([100.0, -100.0]))
+    np.testing.assert_array_equal(extreme(obs)[1], [[2.0, -20.0]])
+    relu = gaussian(act=2, final="relu")
+    h = jax.nn.relu(jax.nn.relu(obs @ first.weight + first.bias) @ second.weight + second.bias)
+    np.testing.assert_allclose(relu(obs)[0], h @ relu.mean.weight + relu.mean.bias, atol=1e-6)
+
+
+def test_density_of_a_squashed_gaussian_integrates_to_one() -> None:
+    """Numerically over (-1, 1) in the action itself; its mean there is that of many draws."""
+    policy, obs = gaussian(), jnp.asarray([0.3, -0.7, 1.0])
+    mean, log_std = (float(x[0]) for x in policy(obs))
+    action = np.linspace(-1, 1, 200_001)[1:-1]
+    noise = (np.arctanh(action) - mean) / math.exp(log_std)
+    many = jnp.tile(obs, (len(action), 1))
+    drawn = squashed(policy, many, jnp.asarray(noise[:, None], jnp.float32), jnp.ones(1))
+    np.testing.assert_allclose(drawn.action[:, 0], action, atol=1e-5)
+    density = np.exp(np.asarray(drawn.log_prob, float))
+    assert np.trapezoid(density, action) == pytest.approx(1.0, abs=1e-3)
+    draws = squashed(policy, many, jax.random.normal(jax.random.key(1), many[:, :1].shape), jnp.ones(1)).action
+    assert float(draws.mean()) == pytest.approx(np.trapezoid(density * action, action), abs=0.01)
+
+
+def test_log_density_is_the_change_of_variables_by_autodiff() -> None:
+    """Log N(noise) - log |det d action / d noise|, three dimensions, one of them padding."""
+    policy, mask = gaussian(act=3), jnp.asarray([1.0, 1.0, 0.0])
+    obs, noise = jnp.asarray([0.3, -0.7, 1.0]), jnp.asarray([0.4, -1.2, 3.0])
+    drawn = squashed(policy, obs, noise, mask)
+    jacobian = np.asarray(jax.jacfwd(lambda e: squashed(policy, obs, e, mask).action)(noise), float)
+    normal = -0.5 * np.sum(np.asarray(noise[:2]) ** 2) - math.log(2 * math.pi)
+    expected = normal - np.linalg.slogdet(jacobian[:2, :2])[1]
+    assert float(drawn.log_prob) == pytest.approx(expected, abs=1e-4)
+    assert not jacobian[2].any() and float(drawn.action[2]) == 0 and float(drawn.std[2]) == 0
+    other = squashed(policy, obs, noise.at[2].set(-50.0), mask)
+    assert float(other.log_prob) == float(drawn.log_prob)
+
+
+def test_deterministic_policy_is_tanh_of_its_network_and_masked() -> None:
+    """Padded dimensions are zero."""
+    policy = jax.jit(lambda key: TanhPolicy.init(key, 3, 2, 8, 2))(jax.random.key(0))
+    obs = jax.random.normal(jax.random.key(1), (5, 3))
+    action = policy(obs, jnp.asarray([1.0, 0.0]))
+    assert [layer.weight.shape for layer in policy.net.layers] == [(3, 8), (8, 8), (8, 2)]
+    np.testing.assert_allclose(action[:, 0], np.tanh(policy.net(obs))[:, 0], atol=1e-6)
+    assert not np.asarray(action[:, 1]).any()

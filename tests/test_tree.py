@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from omad.tree import all_finite, at_agent, descend, global_norm, polyak
+from omad.tree import all_finite, at_agent, descend, global_norm, polyak, put_agent
 
 
 def test_descend_goes_downhill_and_counts_once() -> None:
@@ -50,3 +51,12 @@ def test_all_finite_sees_every_leaf_and_ignores_integers() -> None:
     assert bool(all_finite(good))
     for bad in (jnp.nan, jnp.inf, -jnp.inf):
         assert not bool(all_finite(good | {"b": jnp.asarray([0.0, bad])}))
+
+
+def test_rows_of_one_agent_are_put_back() -> None:
+    """Only they change; the agent may be traced."""
+    tree = {"w": jnp.arange(6.0).reshape(3, 2), "b": jnp.arange(3)}
+    row = {"w": jnp.asarray([-1.0, -2.0]), "b": jnp.asarray(7)}
+    for new in (put_agent(tree, 1, row), jax.jit(put_agent)(tree, 1, row)):
+        np.testing.assert_array_equal(new["w"], [[0.0, 1.0], [-1.0, -2.0], [4.0, 5.0]])
+        np.testing.assert_array_equal(new["b"], [0, 7, 2])
