@@ -130,3 +130,21 @@ def set_up(config: Any, spec: EnvSpec) -> Setup:
 def small_setup(name: str) -> Setup:
     """An algorithm's small learner on the probe whose agents are of unequal size."""
     return set_up(CONFIGS[name], probe.push().spec)
+
+
+def value(metrics: Metrics, name: str) -> float:
+    """A metric that was measured once."""
+    assert float(metrics[name].weight) == 1.0, name
+    return float(metrics[name].total)
+
+
+def filled(batch: Batch, **fields: float) -> Batch:
+    """The batch, with fields that are the same in every row."""
+    return dataclasses.replace(batch, **{k: jnp.full_like(getattr(batch, k), v) for k, v in fields.items()})
+
+
+def constant_twins(critics: Any, *levels: float) -> Any:
+    """Scalar twins that say these values whatever they see."""
+    flat = jax.tree.map(jnp.zeros_like, critics)
+    last = dataclasses.replace(flat.layers[-1], bias=jnp.asarray(levels)[:, None])
+    return dataclasses.replace(flat, layers=(*flat.layers[:-1], last))

@@ -66,7 +66,8 @@ def sweep(
 
     def turn(carry: tuple[Any, Any, Float[Array, "batch agent act"]], given: Any) -> tuple[Any, Any]:
         actors, opts, joint = carry
-        agent, (loss_key, again_key) = given
+        agent, place = given
+        loss_key, again_key = jax.random.split(jax.random.fold_in(turns_key, place))
 
         def objective(actor: Any) -> tuple[Float[Array, ""], Any]:
             mine, drawn = act(actor, agent, loss_key)
@@ -78,8 +79,8 @@ def sweep(
         joint = joint.at[:, agent].set(act(actor, agent, again_key)[0])
         return (put_agent(actors, agent, actor), put_agent(opts, agent, opt), joint), (known, global_norm(grads))
 
-    turn_keys = jax.random.split(turns_key, (n_agents, 2))
-    (actors, opts, _), (known, norms) = jax.lax.scan(turn, (actors, opts, joint), (order, turn_keys))
+    turns = (order, jnp.arange(n_agents))
+    (actors, opts, _), (known, norms) = jax.lax.scan(turn, (actors, opts, joint), turns)
     by_agent = jnp.argsort(order)
     known = jax.tree.map(lambda rows: rows[by_agent], known)
     return Sweep(actors, opts, known, jnp.sqrt(jnp.sum(jnp.square(norms))), order)
