@@ -40,6 +40,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from omad.algos import joint as shared
+from omad.algos.cadence import policy_update_if
+from omad.algos.fields import check
 from omad.errors import Refused
 from omad.nets import Critic, CriticStats, Denoiser, RenormConfig
 from omad.ops import categorical
@@ -48,9 +51,6 @@ from omad.tree import descend, global_norm, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["METRICS", "OmadConfig", "OmadState", "Temperature", "make"]
-
-
-_CHOICES = {"critic_input": ("auto", "state", "obs"), "critic_reduce": ("mean", "min"), "alpha_mode": ("auto", "fixed")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,36 +137,32 @@ class OmadConfig:
         Raises:
             Refused: Names the field, what was given and what is allowed.
         """
-        for name in (
-            "denoising_steps", "actor_width", "actor_layers", "time_frequencies", "time_width", "critic_width",
-            "critic_layers", "n_step", "actor_every",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise Refused(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise Refused(f"{name} was given as {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        check(
+            self,
+            counts=(
+                "denoising_steps", "actor_width", "actor_layers", "time_frequencies", "time_width", "critic_width",
+                "critic_layers", "n_step", "actor_every",
+            ),
+            positive=(
+                "prior_scale", "step_init", "friction_init", "control_clip", "v_max", "actor_lr", "critic_lr",
+                "actor_clip", "alpha_lr",
+            ),
+            shares=("gamma", "tau"),
+            not_negative=("alpha_init", "atom_entropy", "renorm_warmup", "lr_decay_steps"),
+            finite=("target_run_per_dim",),
+            choices={
+                "critic_input": shared.CRITIC_INPUTS,
+                "critic_reduce": ("mean", "min"),
+                "alpha_mode": ("auto", "fixed"),
+            },
+        )  # fmt: skip
         if self.atoms < 2:
             raise Refused(f"atoms is {self.atoms}; a value distribution needs at least 2")
-        for name in ("prior_scale", "step_init", "friction_init", "control_clip", "v_max", "actor_lr", "critic_lr",
-                     "actor_clip", "alpha_lr"):  # fmt: skip
-            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
-                raise Refused(f"{name} is {getattr(self, name)}; it must be a positive number")
-        if not (self.alpha_init > 0 or (self.alpha_mode == "fixed" and self.alpha_init == 0)):
+        if self.alpha_init == 0 and self.alpha_mode == "auto":
             raise Refused(f"alpha_init is {self.alpha_init}; it must be positive (0 is allowed with alpha_mode fixed)")
-        for name in ("gamma", "tau"):
-            if not 0 < getattr(self, name) <= 1:
-                raise Refused(f"{name} is {getattr(self, name)}; it must lie in (0, 1]")
         for name in ("adam_b1", "renorm_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise Refused(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
-        if not math.isfinite(self.target_run_per_dim):
-            raise Refused(f"target_run_per_dim is {self.target_run_per_dim}; it must be a finite number")
-        if not min(self.atom_entropy, self.renorm_warmup, self.lr_decay_steps) >= 0:
-            raise Refused(
-                f"atom_entropy is {self.atom_entropy}, renorm_warmup is {self.renorm_warmup} and lr_decay_steps is "
-                f"{self.lr_decay_steps}; none may be negative."
-            )
 
 
 METRICS = (
@@ -217,11 +213,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
     dims = jnp.asarray(spec.act_dims, float)
     atoms = categorical.support(config.v_max, config.atoms)
     renorm = RenormConfig(momentum=config.renorm_momentum, warmup=config.renorm_warmup)
-    use_state = config.critic_input == "state" or (config.critic_input == "auto" and spec.state_dim > 0)
-    if use_state and spec.state_dim == 0:
-        raise Refused(f"critic_input is 'state' but {spec.name} has none; use 'auto' or 'obs'")
-    seen_dim = spec.state_dim if use_state else n_agents * spec.obs_dim
-    critic_in = seen_dim + n_agents * spec.act_dim
+    critic_input = shared.joint_input(spec, config.critic_input)
     groups = n_agents if config.alpha_per_agent else 1
 
     def rate(start: float, every: int) -> optax.ScalarOrSchedule:
@@ -252,7 +244,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         )
 
     def init_critic(key: Key[Array, ""]) -> tuple[Critic, CriticStats]:
-        return Critic.init(key, critic_in, config.critic_width, config.critic_layers, config.atoms)
+        return Critic.init(key, critic_input.size, config.critic_width, config.critic_layers, config.atoms)
 
     def init(key: Key[Array, ""]) -> OmadState:
         actor_key, critic_key = jax.random.split(key)
@@ -289,14 +281,6 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         return action.reshape(*obs.shape[:-1], spec.act_dim)
 
     # ---------------------------------------------------------------- critics
-
-    def critic_input(
-        obs: Float[Array, "batch agent obs"],
-        state: Float[Array, "batch state"],
-        action: Float[Array, "batch agent act"],
-    ) -> Float[Array, "batch in"]:
-        seen = state if use_state else obs.reshape(obs.shape[0], -1)
-        return jnp.concatenate([seen, action.reshape(action.shape[0], -1)], axis=-1)
 
     def evaluate(critics: Critic, stats: CriticStats, x: Float[Array, "batch in"]) -> Float[Array, "twin batch atom"]:
         """Value distributions under the running statistics."""
@@ -427,15 +411,11 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         )  # fmt: skip
         metrics["critic/grad_norm"] = Mean.of(global_norm(grads))
 
-        def act_too(learner: OmadState) -> tuple[OmadState, Metrics]:
-            return update_policies(learner, batch, noise_for(policy_key, size))
-
-        def skip(learner: OmadState) -> tuple[OmadState, Metrics]:
-            shapes = jax.eval_shape(act_too, learner)[1]
-            return learner, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-        learner, policy_metrics = jax.lax.cond(count % config.actor_every == 0, act_too, skip, learner)
-        policy_metrics["policy/update_share"] = Mean.of(policy_metrics["policy/loss"].weight)
+        learner, policy_metrics = policy_update_if(
+            count % config.actor_every == 0,
+            lambda learner: update_policies(learner, batch, noise_for(policy_key, size)),
+            learner,
+        )
         return learner, metrics | policy_metrics
 
     # ---------------------------------------------------------------- arithmetic
@@ -451,7 +431,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         sample = 2.0 * n_agents * (batch * (steps * along + obs_dim * width) + steps * embed)
         # Gradients along the chain need dW and dx; the observation's share needs dW only.
         differentiate = 2 * sample - 2.0 * n_agents * batch * obs_dim * width
-        trunk = critic_in * config.critic_width + (config.critic_layers - 1) * config.critic_width**2
+        trunk = critic_input.size * config.critic_width + (config.critic_layers - 1) * config.critic_width**2
         head = config.critic_width * config.atoms
         one_pass = 2.0 * 2 * batch * (trunk + head)
         critic = 3 * one_pass + (one_pass if config.target_network else 2.0 * 2 * batch * (3 * trunk + head))
