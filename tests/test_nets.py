@@ -20,6 +20,7 @@ from omad.nets import (
     NoiseNet,
     RenormConfig,
     RenormStats,
+    mish,
     quiet,
     renorm_eval,
     renorm_train,
@@ -258,6 +259,18 @@ def test_perceptron_is_its_layers_one_after_the_other() -> None:
     small = quiet(net)
     np.testing.assert_allclose(small(x), 0.01 * expected, atol=1e-6)
     assert eqx.tree_equal(small.layers[:-1], net.layers[:-1])
+
+
+def test_mish_is_its_definition_and_finite_everywhere() -> None:
+    """Against x tanh(log(1 + e^x)) in double precision, value and slope; far out it is x, or nothing."""
+    x = np.linspace(-30, 30, 601)
+    softplus = np.logaddexp(0, x)
+    np.testing.assert_allclose(mish(jnp.asarray(x, jnp.float32)), x * np.tanh(softplus), atol=2e-6)
+    slope = np.tanh(softplus) + x / np.cosh(softplus) ** 2 / (1 + np.exp(-x))
+    np.testing.assert_allclose(jax.vmap(jax.grad(mish))(jnp.asarray(x, jnp.float32)), slope, atol=1e-5)
+    far = jnp.asarray([-1e4, -200.0, 200.0, 1e4])
+    np.testing.assert_allclose(mish(far), [0.0, 0.0, 200.0, 1e4])
+    np.testing.assert_allclose(jax.vmap(jax.grad(mish))(far), [0.0, 0.0, 1.0, 1.0])
 
 
 def test_sinusoidal_features_by_hand() -> None:

@@ -30,7 +30,7 @@ from omad.algos.joint import (
 )
 from omad.diffusion import ddpm
 from omad.errors import Refused
-from omad.nets import Mlp, NoiseNet, quiet
+from omad.nets import Mlp, NoiseNet, mish, quiet
 from omad.ops import td
 from omad.ops.entropy import gaussian_entropy
 from omad.tree import descend, global_norm, polyak, start
@@ -271,7 +271,7 @@ def make_parts(config: DenoisingConfig, spec: EnvSpec, critic_tx: optax.Gradient
         )
 
     def init_critic(key: Key[Array, ""]) -> Mlp:
-        return quiet(Mlp.init(key, critic_sizes, jax.nn.mish))
+        return quiet(Mlp.init(key, critic_sizes, mish))
 
     def init(key: Key[Array, ""], with_moments: bool) -> DenoisingState:
         actor_key, critic_key = jax.random.split(key)
