@@ -21,6 +21,8 @@ from omad import algos, buffer, envs
 from omad.algos.hasac import HasacConfig
 from omad.algos.hatd3 import Hatd3Config
 from omad.algos.joint import twin_values
+from omad.algos.madpmd import MadpmdConfig
+from omad.algos.masdac import MasdacConfig
 from omad.algos.omad import OmadConfig
 from omad.loop import fused
 from omad.nets import RenormConfig
@@ -59,6 +61,10 @@ class Climber:
     """In how many ways it can act at once: 1 for a policy with one peak, which settles in one of them."""
 
 
+SMALL_DDPM: dict[str, Any] = {
+    "actor_width": 32, "actor_layers": 2, "time_width": 8, "critic_width": 64, "critic_layers": 2, "gamma": GAMMA,
+    "reward_scale": 1.0, "critic_lr": 2e-3, "actor_decay_steps": 0, "tau": 0.05, "alpha_mode": "fixed",
+}  # fmt: skip
 CLIMBERS = {
     "omad": Climber(
         OmadConfig(
@@ -80,6 +86,14 @@ CLIMBERS = {
             actor_width=32, critic_width=64, gamma=GAMMA, tau=0.05, actor_lr=1e-3, critic_lr=2e-3, explore_noise=0.1,
         ),
         scalar_values, (600, 600, 1000, 2000, 2400, 1500), noise=0.1, modes=1,
+    ),
+    "madpmd": Climber(
+        MadpmdConfig(**SMALL_DDPM, denoising_steps=5, actor_lr=1e-3, alpha_init=0.3, moments_rate=0.01),
+        scalar_values, (600, 600, 1000, 1500, 2000, 1500), noise=0.15, modes=2,
+    ),
+    "masdac": Climber(
+        MasdacConfig(**SMALL_DDPM, denoising_steps=8, actor_lr=2e-3, alpha_init=0.15, reconstructions=16),
+        scalar_values, (600, 600, 1000, 1500, 2000, 1500), noise=0.4, modes=2,
     ),
 }  # fmt: skip
 """Every registered algorithm."""
