@@ -170,7 +170,7 @@ def train(
     Args:
         task: Name of a task, as `omad tasks` lists them.
         algorithm: Name of the algorithm.
-        preset: `cpu` or `paper`.
+        preset: `cpu`, `paper` or `matched`.
         run_dir: A new folder; by default one below `runs/`, named after task, algorithm, preset and time.
         watch: Called with a `Progress` about once a second.
         **fields: Any flag of `omad train`, with underscores: `seeds=3`, `total_steps=100_000`, `v_max=200.0`.
