@@ -48,7 +48,8 @@ def test_seeds_side_by_side_are_the_seeds_of_one_process(tmp_path: Path) -> None
     assert [state.state for state in ended] == ["done", "done"], [state.message for state in ended]
     assert "running" in seen
     assert [state.env_steps for state in ended] == [600, 600]
-    api.train("probe/push", run_dir=tmp_path / "one", **(SMALL | {"seeds": 2, "first_seed": 5}))
+    both: dict[str, Any] = SMALL | {"seeds": 2, "first_seed": 5}
+    api.train("probe/push", run_dir=tmp_path / "one", **both)
     for name in ("metrics.jsonl", "episodes.jsonl"):
         together = [line for folder in folders for line in lines(folder, name)]
         key = lambda line: (line["seed"], line["step"], line.get("actions", ""))  # noqa: E731

@@ -154,7 +154,7 @@ if os.getppid() != parent:
 from omad.cli import main
 sys.exit(main(["resume", folder]))
 """
-"""What a run's process does: keep to its cores, end (saved) should the launching process die, and go on with the run."""
+"""What a run's process does: keep to its cores, save and end should the launching process die, go on with the run."""
 
 
 def _begin(folder: Path, cores: set[int]) -> subprocess.Popen[bytes]:
