@@ -366,7 +366,7 @@ class Session:
 
     def _evaluate(self) -> None:
         """Evaluate every seed's policy with sampled and with noise-free actions."""
-        policy = self.built.algorithm.policy(self.carry.learner)
+        policy = jax.vmap(self.built.algorithm.policy)(self.carry.learner)
         for kind, function in (("sampled", self.built.sampled), ("noise_free", self.built.noise_free)):
             episodes = jax.device_get(function(policy, jnp.int32(self.config.eval_seed), jnp.int32(self.row)))
             label = "eval" if kind == "sampled" else "eval_noise_free"
@@ -388,7 +388,7 @@ class Session:
         self._tell("eval")
 
     def _save(self) -> None:
-        policy = self.built.algorithm.policy(self.carry.learner)
+        policy = jax.vmap(self.built.algorithm.policy)(self.carry.learner)
         self.run.save(self.row, self.env_steps, policy, self.carry)
         self._saved = True
         self._tell("save")

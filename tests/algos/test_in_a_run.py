@@ -1,0 +1,45 @@
+"""Every algorithm in a whole run: two seeds, trained, evaluated, saved, gone on with, loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from omad import load_policy, resume
+from omad.algos import REGISTRY
+from omad.api import start
+from omad.presets import resolve
+from omad.runs import RunFolder
+
+RUN: dict[str, Any] = {
+    "total_steps": 120, "warmup_steps": 40, "n_envs": 4, "updates_per_step": 1, "batch_size": 8, "seeds": 2,
+    "eval_every": 60, "eval_episodes": 3, "log_every": 60, "save_every": 60,
+}  # fmt: skip
+SMALL: dict[str, dict[str, Any]] = {
+    "omad": {"denoising_steps": 2, "time_frequencies": 2, "time_width": 4, "atoms": 7},
+    "madpmd": {"denoising_steps": 3},
+    "masdac": {"denoising_steps": 3, "reconstructions": 2},
+}
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_a_run_from_the_first_step_to_a_loaded_policy(name: str, tmp_path: Path) -> None:
+    """What is stored of two seeds is what the second one acts by; cut at half-time, the run goes on."""
+    widths = {"actor_width": 8, "actor_layers": 1, "critic_width": 8, "critic_layers": 1}
+    config = resolve("probe/push", name, "cpu", **RUN, **widths, **SMALL.get(name, {}))
+    steps: list[int] = []
+    start(config, tmp_path / "run", lambda p: steps.append(p.env_steps), stop=lambda: bool(steps) and steps[-1] >= 60)
+    assert not RunFolder.open(tmp_path / "run").complete
+    run = RunFolder.open(resume(tmp_path / "run"))
+    assert run.complete
+    returns = [line for line in run.lines("episodes.jsonl") if line["actions"] == "sampled"]
+    assert [(line["seed"], line["step"]) for line in returns] == [(0, 60), (1, 60), (0, 120), (1, 120)]
+    obs = jnp.ones((2, run.spec.obs_dim))
+    first, second = (np.asarray(load_policy(run.path, seed).act(obs, jax.random.key(0))) for seed in (0, 1))
+    assert first.shape == (2, 2) and np.abs(first).max() <= 1
+    assert not np.array_equal(first, second)
