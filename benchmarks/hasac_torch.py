@@ -13,6 +13,7 @@ PyTorch is no dependency of this project: `pip install torch`. Without it, our s
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import math
@@ -54,7 +55,7 @@ def ours(batch: int) -> Callable[[int], float]:
 
     config = HasacConfig(actor_width=WIDTH, critic_width=WIDTH, tau=TAU, actor_lr=LR, critic_lr=LR, alpha_lr=ALPHA_LR)
     algorithm = algos.make(config, EnvSpec("benchmark", (OBS,) * AGENTS, (ACT,) * AGENTS, STATE, 25))
-    batches = jax.tree.map(jnp.asarray, Batch(**data(batch)))
+    batches = Batch(**{name: jnp.asarray(value) for name, value in data(batch).items()})
 
     @jax.jit
     def run(learner: Any, first: Any, steps: Any) -> tuple[Any, Any]:
@@ -79,10 +80,9 @@ def ours(batch: int) -> Callable[[int], float]:
 
 def theirs(batch: int) -> Callable[[int], float]:
     """The same steps in PyTorch, module by module: (how many) -> critic loss of the last."""
-    import torch
-    from torch import nn
-    from torch.nn import functional
-
+    # By name, for type checkers need not have it.
+    torch: Any = importlib.import_module("torch")
+    nn, functional = torch.nn, torch.nn.functional
     torch.manual_seed(0)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     batches = {name: torch.tensor(value.tolist()) for name, value in data(batch).items()}
@@ -105,12 +105,12 @@ def theirs(batch: int) -> Callable[[int], float]:
             log_prob = log_prob - 2 * (math.log(2) - x - functional.softplus(-2 * x))
             return torch.tanh(x), log_prob.sum(-1)
 
-    def critic() -> nn.Module:
+    def critic() -> Any:
         sizes = (STATE + AGENTS * ACT, WIDTH, WIDTH)
         layers = [part for i in (0, 1) for part in (nn.Linear(sizes[i], sizes[i + 1]), nn.ReLU())]
         return nn.Sequential(*layers, nn.Linear(WIDTH, 1))
 
-    actors = [Actor() for _ in range(AGENTS)]
+    actors: list[Any] = [Actor() for _ in range(AGENTS)]
     critics, targets = nn.ModuleList([critic(), critic()]), nn.ModuleList([critic(), critic()])
     targets.load_state_dict(critics.state_dict())
     targets.requires_grad_(False)
@@ -135,7 +135,7 @@ def theirs(batch: int) -> Callable[[int], float]:
             bonus = log_critic.exp() * sum(log_prob for _, log_prob in drawn)
             goal = b["ret"] + b["discount"] * (lower(targets, b["next_state"], [a for a, _ in drawn]) - bonus)
         x = torch.cat([b["state"], b["action"].flatten(1)], -1)
-        loss = sum(0.5 * functional.mse_loss(one(x).squeeze(-1), goal) for one in critics)
+        loss: Any = sum(0.5 * functional.mse_loss(one(x).squeeze(-1), goal) for one in critics)
         critic_opt.zero_grad()
         loss.backward()
         critic_opt.step()
@@ -144,7 +144,7 @@ def theirs(batch: int) -> Callable[[int], float]:
                 target.lerp_(online, TAU)
             joint = [actor(b["obs"][:, i])[0] for i, actor in enumerate(actors)]
         critics.requires_grad_(False)
-        total = 0.0
+        total: Any = 0.0
         for i in torch.randperm(AGENTS).tolist():
             action, log_prob = actors[i](b["obs"][:, i])
             q = lower(critics, b["state"], [*joint[:i], action, *joint[i + 1 :]])
