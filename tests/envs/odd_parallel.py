@@ -177,6 +177,11 @@ class Images(Pair):
         return spaces.Box(0, 255, (100, 100, 3), np.uint8)
 
 
+class Broken(Pair):
+    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        raise ZeroDivisionError("no ground to stand on")
+
+
 class Nobody(Pair):
     def __init__(self) -> None:
         super().__init__()

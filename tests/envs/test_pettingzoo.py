@@ -282,6 +282,10 @@ def test_in_worker_processes() -> None:
         ("odd_parallel:empty_range", "agent right acts in .*bounds low < high"),
         ("odd_parallel:DictSeen", r"agent left observes Dict\(.*only Box observations"),
         ("odd_parallel:Images", r"agent left observes \(100, 100, 3\); at most 20000 numbers"),
+        (
+            "odd_parallel:Broken",
+            r"its reset\(\) failed with ZeroDivisionError: no ground to stand on .odd_parallel.py, line",
+        ),
         ("odd_parallel:Nobody", "the env has no agents"),
         ("odd_parallel:number", "gave a int, which is not a PettingZoo ParallelEnv"),
         ("odd_parallel:LIMITS", "cannot be called"),

@@ -47,7 +47,7 @@ from omad.errors import Refused
 from omad.nets import Critic, CriticStats, Denoiser, RenormConfig
 from omad.ops import categorical
 from omad.policies import DiffusionPolicy, chain, draw_noise, inverse_softplus
-from omad.tree import descend, global_norm, polyak, start
+from omad.tree import at_agent, descend, global_norm, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["METRICS", "OmadConfig", "OmadState", "Temperature", "make"]
@@ -70,6 +70,9 @@ class OmadConfig:
     """Whether delta and phi are trained [D]."""
     control_clip: float = 1e4
     """Bound on the denoiser's output [D]."""
+    share_policy: bool = False
+    """One set of policy parameters for all agents, which must be of equal sizes [H: none is shared]. Each agent still
+    acts alone on its own observation; who does what then hangs on where agents are, not on their numbers [M]."""
     # the denoiser of each agent
     actor_width: int = 256
     """Units of a hidden layer [D]."""
@@ -193,7 +196,10 @@ class Temperature(eqx.Module):
 
 
 class OmadState(eqx.Module):
-    """Everything that is learned or carried along; leading axes are agents (actors) and twins (critics)."""
+    """Everything that is learned or carried along; leading axes are agents (actors) and twins (critics).
+
+    Where the policy is shared, there is one entry for all agents.
+    """
 
     actors: DiffusionPolicy
     critics: Critic
@@ -214,6 +220,11 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
     atoms = categorical.support(config.v_max, config.atoms)
     renorm = RenormConfig(momentum=config.renorm_momentum, warmup=config.renorm_warmup)
     critic_input = shared.joint_input(spec, config.critic_input)
+    if config.share_policy and len(set(zip(spec.obs_dims, spec.act_dims, strict=True))) > 1:
+        raise Refused(
+            f"share_policy needs agents of equal sizes, but {spec.name} has observations {spec.obs_dims} and actions "
+            f"{spec.act_dims}; leave it off"
+        )
     groups = n_agents if config.alpha_per_agent else 1
 
     def rate(start: float, every: int) -> optax.ScalarOrSchedule:
@@ -248,7 +259,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
 
     def init(key: Key[Array, ""]) -> OmadState:
         actor_key, critic_key = jax.random.split(key)
-        actors = jax.vmap(init_actor)(jax.random.split(actor_key, n_agents))
+        actors = jax.vmap(init_actor)(jax.random.split(actor_key, 1 if config.share_policy else n_agents))
         critics, stats = jax.vmap(init_critic)(jax.random.split(critic_key, 2))
         temperature = Temperature(jnp.full(groups, math.log(max(config.alpha_init, 1e-30)), float))
         return OmadState(
@@ -262,14 +273,20 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         actors: DiffusionPolicy, obs: Float[Array, "batch agent obs"], noise: Float[Array, "agent points batch act"]
     ) -> tuple[Float[Array, "batch agent act"], Float[Array, "batch agent"], Float[Array, "batch agent"]]:
         """Every agent's actions, running costs and terminal costs, each from its own row alone."""
-        out = jax.vmap(chain, in_axes=(0, 1, 0, 0, None, None))(
-            actors, obs, noise, mask, config.prior_scale, config.control_clip
+        # Shared parameters have no agent axis here, so that all agents' rows make one matrix product.
+        one = jax.tree.leaves(actors)[0].shape[0] == 1
+        out = jax.vmap(chain, in_axes=(None if one else 0, 1, 0, 0, None, None))(
+            at_agent(actors, 0) if one else actors, obs, noise, mask, config.prior_scale, config.control_clip
         )
         return jnp.moveaxis(out.action, 0, 1), out.running.T, out.terminal.T
 
     def noise_for(key: Key[Array, ""], batch: int) -> Float[Array, "agent points batch act"]:
         keys = jax.random.split(key, n_agents)
         return jax.vmap(lambda k: draw_noise(k, steps, batch, spec.act_dim))(keys)
+
+    def policy(learner: OmadState) -> DiffusionPolicy:
+        """Parameters of every agent, shared or not: what each takes along."""
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (n_agents, *x.shape[1:])), learner.actors)
 
     def act(
         actors: DiffusionPolicy, obs: Float[Array, "*b agent obs"], key: Key[Array, ""], explore: bool
@@ -441,7 +458,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
 
     return Algorithm(
         init=init,
-        policy=lambda learner: learner.actors,
+        policy=policy,
         act=act,
         update=update,
         metrics=METRICS,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,14 @@ def make(task: str, factory: str, arguments: dict[str, Any]) -> HostEnv:
         raise Refused(f"{task}: horizon is {wanted!r}; it must be a whole number of steps, at least 1.")
     env = create(factory, arguments)
     obs_dims, act_dims = _sizes(env, factory)
-    env.reset(seed=0)
+    try:
+        env.reset(seed=0)
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise Refused(
+            f"{task}: its reset() failed with {type(error).__name__}: {error} ({Path(place.filename).name}, line "
+            f"{place.lineno}); mend the env, or the versions of what it needs."
+        ) from error
     spec = EnvSpec(task, obs_dims, act_dims, _state_of(env).size, _horizon(env, arguments))
     exact = hasattr(env.unwrapped, "save_state") and hasattr(env.unwrapped, "load_state")
     env.close()
