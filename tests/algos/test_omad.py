@@ -17,6 +17,8 @@ import pytest
 from learners import SMALL, Setup, ordinary, set_up
 
 from omad.algos.omad import OmadConfig, OmadState, make
+from omad.envs import probe
+from omad.errors import Refused
 from omad.nets import RenormConfig
 from omad.ops import categorical
 from omad.policies import DiffusionPolicy, chain, draw_noise
@@ -470,3 +472,33 @@ def test_actions_depend_on_own_observations_alone(small: Setup, explore: bool) -
         assert not jacobian[i, :, 1 - i].any()
         assert (np.abs(jacobian[i, : small.spec.act_dims[i], i]) > 0).all()
     assert not jacobian[0, 1].any()  # a padded action hangs on nothing
+
+
+# ---------------------------------------------------------------- a shared policy
+
+
+def test_a_shared_policy_is_pulled_by_the_sum_of_what_pulls_its_copies() -> None:
+    """One entry of parameters; the same actions as N copies have; the gradient is the sum of the copies' gradients."""
+    config = dataclasses.replace(SMALL, actor_clip=1e6)
+    env = probe.relay()
+    apart = set_up(config, env.spec)
+    algorithm = make(dataclasses.replace(config, share_policy=True), env.spec)
+    one = jax.tree.map(lambda x: x[:1], apart.learner.actors)
+    assert jax.tree.map(jnp.shape, algorithm.init(jax.random.key(0)).actors) == jax.tree.map(jnp.shape, one)
+    copies = dataclasses.replace(apart.learner, actors=jax.tree.map(lambda x: jnp.stack([x[0], x[0]]), one))
+    opt = jax.tree.map(lambda x: x[:1] if x.ndim else x, apart.learner.actor_opt)
+    shared = dataclasses.replace(apart.learner, actors=one, actor_opt=opt)
+    assert eqx.tree_equal(algorithm.policy(shared), copies.actors)
+    after_copies, _ = apart.update(copies, apart.batch, apart.key, jnp.asarray(3))
+    after_shared, metrics = jax.jit(algorithm.update)(shared, apart.batch, apart.key, jnp.asarray(3))
+    assert_close(after_shared.critics, after_copies.critics, 1e-5)
+    summed = jax.tree.map(lambda m: m.sum(0, keepdims=True), moment(after_copies.actor_opt))
+    assert_close(moment(after_shared.actor_opt), summed, 1e-3)
+    assert any(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(summed))
+    assert value(metrics, "policy/update_share") == 1.0
+
+
+def test_agents_of_unequal_sizes_cannot_share_a_policy() -> None:
+    """Named with their sizes."""
+    with pytest.raises(Refused, match="equal sizes"):
+        make(dataclasses.replace(SMALL, share_policy=True), probe.push().spec)
