@@ -323,6 +323,12 @@ PRESETS: dict[str, dict[str, Sourced]] = {
     # An algorithm that a CPU run suits better otherwise than it is matched has its own entries after these.
     "cpu": {
         **_MATCHED,
+        "omad mpe": _MATCHED["omad mpe"]
+        | {
+            "updates_per_step": (4, "[M] 0.5 gradient steps per env step: see share_policy"),
+            "alpha_lr": (1.5e-3, "[M] the same pace per env step as 3e-3 with half as many gradient steps"),
+            "share_policy": (True, "[M] roles by geometry, not by number: RESULTS.md, docs/learning-notes.md"),
+        },
         "masdac": _MATCHED["masdac"] | {"reconstructions": (16, "[M] 29 ms of CPU a gradient step, 81 with 64")},
     },
     "matched": _MATCHED,
