@@ -149,10 +149,11 @@ def learn_row(
         count = (step - config.warmup_rows) * config.updates_per_step + i + 1
         sample_key = stream(root, Stream.SAMPLE, count)
         batch = buffer.sample(ring, step, sample_key, config.batch_size, algorithm.gamma, algorithm.n_step)
-        learner, batch = jax.lax.optimization_barrier((learner, batch))  # see `choose`
-        learner, metrics = jax.lax.optimization_barrier(
-            algorithm.update(learner, batch, stream(root, Stream.UPDATE, count), count)
-        )
+        # Barriers as in `choose`, but none around the learner: it would be copied, which at the paper's sizes took as long
+        # as the update itself.
+        batch = jax.lax.optimization_barrier(batch)
+        learner, metrics = algorithm.update(learner, batch, stream(root, Stream.UPDATE, count), count)
+        metrics = jax.lax.optimization_barrier(metrics)
         sums = {name: total + metrics[name] if name in metrics else total for name, total in sums.items()}
         return learner, sums, row + i // config.updates_per_step  # plus nothing, but the compiler does not know
 
