@@ -90,6 +90,9 @@ class MujocoWorld:
         box = self.single.action_space
         self.low, self.high = np.asarray(box.low, float), np.asarray(box.high, float)
         self.index = self.factored.observation_factorization if obsk is not None else None
+        agents = np.arange(spec.n_agents)
+        self.ids = agents, spec.obs_dim - spec.n_agents + agents
+        """Where the one-hot ids stand."""
         self.time = 0
 
     def reset(self, seed: int) -> Seen:
@@ -115,8 +118,10 @@ class MujocoWorld:
     def _see(self, state: np.ndarray) -> Seen:
         """From the state to one row an agent."""
         if self.obsk is None:
-            n = self.spec.n_agents
-            return Seen(np.concatenate([np.broadcast_to(state, (n, len(state))), np.eye(n)], axis=1), state)
+            rows = np.zeros((self.spec.n_agents, self.spec.obs_dim))
+            rows[:, : len(state)] = state
+            rows[self.ids] = 1.0
+            return Seen(rows, state)
         if self.index is None:
             shown = self.factored._get_obs()
             rows = [shown[agent] for agent in self.factored.possible_agents]

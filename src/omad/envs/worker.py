@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from omad.envs.world import HostEnv, Moved, World
+from omad.envs.world import HostEnv, Moved, Seen, World
 
 __all__ = ["Frame", "Shapes", "main", "receive", "send", "serve"]
 
@@ -120,16 +120,64 @@ def _single(numbers: Any, complaint: str) -> np.ndarray:
     return row
 
 
-def _row(world: World, action: np.ndarray, seed: int, reset_seed: int, shapes: Shapes) -> np.ndarray:
-    """One world's part of a step's answer."""
-    moved: Moved = world.step(action, seed)
+def _steps(
+    worlds: list[World], shapes: Shapes, first: int, actions: np.ndarray, seeds: np.ndarray, reset_seeds: np.ndarray
+) -> np.ndarray:
+    """One step of every world: a row each, as `Shapes.row` counts it.
+
+    Raises:
+        _Stop: A world raised something, or gave numbers that cannot be used.
+    """
+    done = [
+        _guarded(first + i, _advance, world, actions[i], int(seeds[i]), int(reset_seeds[i]))
+        for i, world in enumerate(worlds)
+    ]
+    rows = np.empty((len(worlds), shapes.row()), np.float32)
+    # Written without a look at each number; where the whole is not as it should be, each part is looked at.
+    try:
+        with np.errstate(over="ignore"):
+            for row, (moved, begin) in zip(rows, done, strict=True):
+                _write(row, moved, begin, shapes)
+        if np.isfinite(rows).all():
+            return rows
+    except (ValueError, TypeError, KeyError):
+        pass
+    for i, (moved, begin) in enumerate(done):
+        rows[i] = _guarded(first + i, _row, moved, begin, shapes)
+    return rows
+
+
+def _advance(world: World, action: np.ndarray, seed: int, reset_seed: int) -> tuple[Moved, Seen]:
+    """A step, and what is to be acted on next."""
+    moved = world.step(action, seed)
+    return moved, world.reset(reset_seed) if moved.terminated or moved.truncated else moved.next
+
+
+def _write(row: np.ndarray, moved: Moved, begin: Seen, shapes: Shapes) -> None:
+    obs, seen = (shapes.agents, shapes.obs), shapes.agents * shapes.obs + shapes.state
+    for place, view in ((0, moved.next), (row.size - seen, begin)):
+        if np.shape(view.obs) != obs or np.shape(view.state) != (shapes.state,):
+            raise ValueError("a shape is not as declared")
+        split = place + shapes.agents * shapes.obs
+        row[place:split].reshape(obs)[:] = view.obs
+        row[split : split + shapes.state] = view.state
+    row[seen : seen + 3] = moved.reward, bool(moved.terminated), bool(moved.truncated)
+    for i, key in enumerate(shapes.info, seen + 3):
+        row[i] = moved.info[key]
+
+
+def _row(moved: Moved, begin: Seen, shapes: Shapes) -> np.ndarray:
+    """One world's part of a step's answer, every number looked at.
+
+    Raises:
+        _Unusable: One of them, or a shape, cannot be used.
+    """
     after = _flat(moved.next, shapes, "step()")
     reward = _single([float(moved.reward)], f"step() gave the reward {moved.reward}")
     flags = np.asarray([bool(moved.terminated), bool(moved.truncated)], np.float32)
     told = [float(moved.info[key]) for key in shapes.info]
     info = _single(told, f"step() gave info that is not finite: {dict(moved.info)}")
-    begin = _flat(world.reset(reset_seed), shapes, "reset()") if flags.any() else after
-    return np.concatenate([after, reward, flags, info, begin])
+    return np.concatenate([after, reward, flags, info, _flat(begin, shapes, "reset()") if flags.any() else after])
 
 
 def serve(worlds: list[World], shapes: Shapes, first: int, request: Frame) -> list[np.ndarray | bytes]:
@@ -143,24 +191,20 @@ def serve(worlds: list[World], shapes: Shapes, first: int, request: Frame) -> li
         seeds = np.frombuffer(request.body, np.uint64)
         rows = []
         for i, (world, seed) in enumerate(zip(worlds, seeds, strict=True)):
-            rows.append(_guarded(first + i, lambda w=world, s=seed: _flat(w.reset(int(s)), shapes, "reset()")))
+            seen = _guarded(first + i, world.reset, int(seed))
+            rows.append(_guarded(first + i, _flat, seen, shapes, "reset()"))
         return rows
     if request.kind == STEP:
         split = n * shapes.agents * shapes.act * 4
-        actions = np.frombuffer(request.body[:split], np.float32).reshape(n, shapes.agents, shapes.act)
-        seeds = np.frombuffer(request.body[split:], np.uint64).reshape(2, n)
-        rows = np.empty((n, shapes.row()), np.float32)
-        for i, world in enumerate(worlds):
-            action, seed, later = actions[i].astype(float), int(seeds[0, i]), int(seeds[1, i])
-            rows[i] = _guarded(first + i, lambda w=world, a=action, s=seed, r=later: _row(w, a, s, r, shapes))
-        return [rows]
+        actions = np.frombuffer(request.body[:split], np.float32).reshape(n, shapes.agents, shapes.act).astype(float)
+        return [_steps(worlds, shapes, first, actions, *np.frombuffer(request.body[split:], np.uint64).reshape(2, n))]
     if request.kind == SAVE:
-        saved = [_guarded(first + i, lambda w=world: _bytes(w.save())) for i, world in enumerate(worlds)]
+        saved = [_bytes(_guarded(first + i, world.save)) for i, world in enumerate(worlds)]
         return [np.asarray([len(data) for data in saved], np.int64), *saved]
     if request.kind == LOAD:
         table = np.frombuffer(request.body, np.uint8).reshape(n, -1)
         for i, (world, row) in enumerate(zip(worlds, table, strict=True)):
-            _guarded(first + i, lambda w=world, r=row: w.load(r))
+            _guarded(first + i, world.load, row)
         return []
     raise _Stop(first, f"an unknown request {request.kind} came")
 
@@ -176,10 +220,10 @@ def _end_with(parent: int) -> None:
     os._exit(0)
 
 
-def _guarded(world: int, call: Any) -> Any:
+def _guarded(world: int, call: Any, *arguments: Any) -> Any:
     """Whatever an env raises is told to the parent, with the place it came from."""
     try:
-        return call()
+        return call(*arguments)
     except _Unusable as error:
         raise _Stop(world, str(error)) from error
     except Exception as error:

@@ -88,7 +88,10 @@ def stack(rows: Sequence[np.ndarray], width: int) -> np.ndarray:
 
 
 def scale(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """From [-1, 1] (clipped) to a box, affinely."""
-    inside = low + (high - low) * (np.clip(action, -1.0, 1.0) + 1.0) / 2.0
+    """From [-1, 1] (clipped) to a box, affinely; the ends are met exactly."""
+    part = np.minimum(np.maximum(action, -1.0), 1.0)
     # Rounding may miss the limits on either side.
-    return np.where(action >= 1.0, high, np.where(action <= -1.0, low, np.clip(inside, low, high)))
+    inside = np.minimum(np.maximum(low + (high - low) * (part + 1.0) / 2.0, low), high)
+    if (np.abs(part) < 1.0).all():
+        return inside
+    return np.where(action >= 1.0, high, np.where(action <= -1.0, low, inside))

@@ -149,8 +149,8 @@ def learn_row(
         count = (step - config.warmup_rows) * config.updates_per_step + i + 1
         sample_key = stream(root, Stream.SAMPLE, count)
         batch = buffer.sample(ring, step, sample_key, config.batch_size, algorithm.gamma, algorithm.n_step)
-        # Barriers as in `choose`, but none around the learner: it would be copied, which at the paper's sizes took as long
-        # as the update itself.
+        # Barriers as in `choose`, but none around the learner: it would be copied, which at the paper's sizes took as
+        # long as the update itself.
         batch = jax.lax.optimization_barrier(batch)
         learner, metrics = algorithm.update(learner, batch, stream(root, Stream.UPDATE, count), count)
         metrics = jax.lax.optimization_barrier(metrics)
