@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -430,3 +433,28 @@ def test_files_in_the_folder_for_temporary_files_are_not_imported(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     name = "mamujoco-full/swimmer-2x1"
     Pool.of(name, envs.make(name).spec, worlds=1).close()
+
+
+def test_the_camera_follows_the_robot() -> None:
+    """Half a hundred metres on, the robot is in the picture still; in a process that may choose EGL."""
+    code = """
+import os, ctypes.util
+os.environ.setdefault("MUJOCO_GL", "egl" if ctypes.util.find_library("EGL") else "osmesa")
+import numpy as np, mujoco
+from omad import envs
+world = envs.make("mamujoco-full/halfcheetah-2x3").world(True)
+world.reset(0)
+shares = []
+for x in (0.0, 50.0):
+    world.single.data.qpos[0] = x
+    mujoco.mj_forward(world.single.model, world.single.data)
+    picture = world.render().astype(int)
+    shares.append(float(((picture[..., 0] - picture[..., 2]) > 50).mean()))
+print(*shares)
+"""
+    if not (ctypes.util.find_library("EGL") or ctypes.util.find_library("OSMesa")):
+        pytest.skip("there is no library to draw with here")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    near, far = map(float, done.stdout.split()[-2:])
+    assert near > 0.005 and far > near / 2

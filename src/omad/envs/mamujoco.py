@@ -50,19 +50,20 @@ def factored(scenario: str, parts: str, obsk: int, render: bool = False) -> Any:
             raise Refused(f"Multi-Agent MuJoCo needs the package {package}; try: pip install 'omad[mujoco]'")
     with contextlib.redirect_stderr(io.StringIO()):  # a notice at import
         from gymnasium_robotics import mamujoco_v1
-    mode = "rgb_array" if render else None
+    # Named, for otherwise Gymnasium takes a free camera that most robots soon leave behind.
+    drawn = {"render_mode": "rgb_array", "camera_name": "track"} if render else {}
     if scenario.startswith("ManySegment"):
         # The package writes the robot's file into its own folder, reads and deletes it: one process at a time.
         with (Path(tempfile.gettempdir()) / f"omad-{os.getuid()}-manysegment.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            return mamujoco_v1.parallel_env(scenario, parts, agent_obsk=obsk, render_mode=mode)
+            return mamujoco_v1.parallel_env(scenario, parts, agent_obsk=obsk, **drawn)
     if parts != "2x4diag":
-        return mamujoco_v1.parallel_env(scenario, parts, agent_obsk=obsk, render_mode=mode)
+        return mamujoco_v1.parallel_env(scenario, parts, agent_obsk=obsk, **drawn)
     legs, edges, roots = mamujoco_v1.get_parts_and_edges(scenario, "4x2")
     nodes = {node.label: node for leg in legs for node in leg}
     groups = tuple(tuple(nodes[label] for label in group) for group in _DIAGONAL)
     factorization = {"partition": groups, "edges": edges, "globals": roots}
-    return mamujoco_v1.parallel_env(scenario, "2x4", obsk, factorization, render_mode=mode)
+    return mamujoco_v1.parallel_env(scenario, "2x4", obsk, factorization, **drawn)
 
 
 class MujocoWorld:
