@@ -51,7 +51,7 @@ def factored(scenario: str, parts: str, obsk: int, render: bool = False) -> Any:
     with contextlib.redirect_stderr(io.StringIO()):  # a notice at import
         from gymnasium_robotics import mamujoco_v1
     # Named, for otherwise Gymnasium takes a free camera that most robots soon leave behind.
-    drawn = {"render_mode": "rgb_array", "camera_name": "track"} if render else {}
+    drawn: dict[str, Any] = {"render_mode": "rgb_array", "camera_name": "track"} if render else {}
     if scenario.startswith("ManySegment"):
         # The package writes the robot's file into its own folder, reads and deletes it: one process at a time.
         with (Path(tempfile.gettempdir()) / f"omad-{os.getuid()}-manysegment.lock").open("w") as lock:
