@@ -137,7 +137,7 @@ def side_by_side(
 def _verdict(run: RunFolder, code: int) -> tuple[str, str]:
     if run.complete:
         return "done", ""
-    if code in (128 + signal.SIGTERM, 128 + signal.SIGINT):
+    if code in (128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM):  # the last: before it could listen
         return "stopped", ""
     rows = [row for row in (run.path / "log.txt").read_text(errors="replace").splitlines() if row.strip()]
     said = next((row for row in reversed(rows) if row.startswith("omad: ")), rows[-1] if rows else "")

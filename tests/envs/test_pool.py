@@ -16,7 +16,9 @@ import psutil
 import pytest
 
 from omad import envs
+from omad.envs import worker
 from omad.envs.pool import Arrival, Pool, joined, worker_count
+from omad.envs.world import Seen
 from omad.errors import EnvFailed
 
 HERE = Path(__file__).parent
@@ -457,6 +459,7 @@ PARENT = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import odd_worlds, numpy as np
+from omad.envs import worker
 from omad.envs.pool import Pool
 fault = {"kind": sys.argv[2], "seed": 1, "time": 1}
 pool = Pool("odd_worlds:counter", {"fault": fault}, odd_worlds.counter().spec, 3, 3)
@@ -513,3 +516,29 @@ def test_the_pool_of_a_task_of_the_table() -> None:
         assert pool.receive(0).reward.tolist() == [1.0, 1.0]
     finally:
         pool.close()
+
+
+class Reuses(odd_worlds.Counter):
+    """Hands out the same two arrays every time, as many envs do."""
+
+    def _see(self) -> Seen:
+        fresh = super()._see()
+        if not hasattr(self, "kept"):
+            self.kept = fresh
+        self.kept.obs[:], self.kept.state[:] = fresh
+        return self.kept
+
+
+def test_a_reset_that_uses_memory_again_does_not_reach_the_successor() -> None:
+    """The last step of an episode shows its own time, 4, and the next episode begins at 0 beside it."""
+    spec = odd_worlds.counter(state=True).spec
+    world, shapes = Reuses(spec, {"seed": -1}, True), worker.Shapes.of(spec)
+    worker.serve([world], shapes, 0, worker.Frame(worker.RESET, 0, np.asarray([5], np.uint64).tobytes()))
+    body = np.zeros((1, 2, 2), np.float32).tobytes() + np.asarray([7, 9], np.uint64).tobytes()
+    for now in (1, 2, 3, 4):
+        (table,) = worker.serve([world], shapes, 0, worker.Frame(worker.STEP, now, body))
+        row = np.asarray(table)[0]
+        seen = 2 * odd_worlds.OBS + odd_worlds.STATE
+        assert row[odd_worlds.PIECES] == now
+        assert row[row.size - seen + odd_worlds.PIECES] == now % 4
+    assert [odd_worlds.whole(row[at : at + odd_worlds.PIECES]) for at in (0, row.size - seen)] == [5, 9]

@@ -120,64 +120,37 @@ def _single(numbers: Any, complaint: str) -> np.ndarray:
     return row
 
 
-def _steps(
-    worlds: list[World], shapes: Shapes, first: int, actions: np.ndarray, seeds: np.ndarray, reset_seeds: np.ndarray
-) -> np.ndarray:
-    """One step of every world: a row each, as `Shapes.row` counts it.
+def _advance(world: World, action: np.ndarray, seed: int, reset_seed: int, row: np.ndarray, shapes: Shapes) -> None:
+    """Step one world and write its part of the answer, the successor before a reset may use its memory again.
 
     Raises:
-        _Stop: A world raised something, or gave numbers that cannot be used.
+        _Unusable: A number or a shape cannot be used.
     """
-    done = [
-        _guarded(first + i, _advance, world, actions[i], int(seeds[i]), int(reset_seeds[i]))
-        for i, world in enumerate(worlds)
-    ]
-    rows = np.empty((len(worlds), shapes.row()), np.float32)
-    # Written without a look at each number; where the whole is not as it should be, each part is looked at.
-    try:
-        with np.errstate(over="ignore"):
-            for row, (moved, begin) in zip(rows, done, strict=True):
-                _write(row, moved, begin, shapes)
-        if np.isfinite(rows).all():
-            return rows
-    except (ValueError, TypeError, KeyError):
-        pass
-    for i, (moved, begin) in enumerate(done):
-        rows[i] = _guarded(first + i, _row, moved, begin, shapes)
-    return rows
-
-
-def _advance(world: World, action: np.ndarray, seed: int, reset_seed: int) -> tuple[Moved, Seen]:
-    """A step, and what is to be acted on next."""
-    moved = world.step(action, seed)
-    return moved, world.reset(reset_seed) if moved.terminated or moved.truncated else moved.next
-
-
-def _write(row: np.ndarray, moved: Moved, begin: Seen, shapes: Shapes) -> None:
-    obs, seen = (shapes.agents, shapes.obs), shapes.agents * shapes.obs + shapes.state
-    for place, view in ((0, moved.next), (row.size - seen, begin)):
-        if np.shape(view.obs) != obs or np.shape(view.state) != (shapes.state,):
-            raise ValueError("a shape is not as declared")
-        split = place + shapes.agents * shapes.obs
-        row[place:split].reshape(obs)[:] = view.obs
-        row[split : split + shapes.state] = view.state
-    row[seen : seen + 3] = moved.reward, bool(moved.terminated), bool(moved.truncated)
-    for i, key in enumerate(shapes.info, seen + 3):
-        row[i] = moved.info[key]
-
-
-def _row(moved: Moved, begin: Seen, shapes: Shapes) -> np.ndarray:
-    """One world's part of a step's answer, every number looked at.
-
-    Raises:
-        _Unusable: One of them, or a shape, cannot be used.
-    """
-    after = _flat(moved.next, shapes, "step()")
-    reward = _single([float(moved.reward)], f"step() gave the reward {moved.reward}")
-    flags = np.asarray([bool(moved.terminated), bool(moved.truncated)], np.float32)
+    seen = shapes.agents * shapes.obs + shapes.state
+    moved: Moved = world.step(action, seed)
+    _write(row[:seen], moved.next, shapes, "step()")
+    over = bool(moved.terminated), bool(moved.truncated)
     told = [float(moved.info[key]) for key in shapes.info]
-    info = _single(told, f"step() gave info that is not finite: {dict(moved.info)}")
-    return np.concatenate([after, reward, flags, info, _flat(begin, shapes, "reset()") if flags.any() else after])
+    row[seen] = _single([float(moved.reward)], f"step() gave the reward {moved.reward}")[0]
+    row[seen + 1 : seen + 3] = over
+    if told:
+        row[seen + 3 : -seen or None] = _single(told, f"step() gave info that is not finite: {dict(moved.info)}")
+    if any(over):
+        _write(row[row.size - seen :], world.reset(reset_seed), shapes, "reset()")
+    else:
+        row[row.size - seen :] = row[:seen]
+
+
+def _write(row: np.ndarray, seen: Seen, shapes: Shapes, what: str) -> None:
+    """What is seen, in single precision; each part is looked at only where the whole is not as it should be."""
+    obs, split = (shapes.agents, shapes.obs), shapes.agents * shapes.obs
+    if np.shape(seen.obs) == obs and np.shape(seen.state) == (shapes.state,):
+        with np.errstate(over="ignore"):
+            row[:split].reshape(obs)[:] = seen.obs
+            row[split:] = seen.state
+        if np.isfinite(row).all():
+            return
+    row[:] = _flat(seen, shapes, what)
 
 
 def serve(worlds: list[World], shapes: Shapes, first: int, request: Frame) -> list[np.ndarray | bytes]:
@@ -197,7 +170,11 @@ def serve(worlds: list[World], shapes: Shapes, first: int, request: Frame) -> li
     if request.kind == STEP:
         split = n * shapes.agents * shapes.act * 4
         actions = np.frombuffer(request.body[:split], np.float32).reshape(n, shapes.agents, shapes.act).astype(float)
-        return [_steps(worlds, shapes, first, actions, *np.frombuffer(request.body[split:], np.uint64).reshape(2, n))]
+        seeds = np.frombuffer(request.body[split:], np.uint64).reshape(2, n)
+        table = np.empty((n, shapes.row()), np.float32)
+        for i, world in enumerate(worlds):
+            _guarded(first + i, _advance, world, actions[i], int(seeds[0, i]), int(seeds[1, i]), table[i], shapes)
+        return [table]
     if request.kind == SAVE:
         saved = [_bytes(_guarded(first + i, world.save)) for i, world in enumerate(worlds)]
         return [np.asarray([len(data) for data in saved], np.int64), *saved]
