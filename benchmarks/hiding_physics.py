@@ -25,6 +25,10 @@ import numpy as np
 from omad.envs.world import HostEnv, Moved, Seen
 from omad.spec import EnvSpec
 
+DRAWN = 100
+"""Random actions of every world, used in turn: what a step costs hangs on where the robot is, so both sides must move
+alike."""
+
 
 class Idle:
     """A world that costs nothing: constant observations, no reward, truncated by the clock."""
@@ -115,12 +119,13 @@ def bare(scenario: str, partition: str, worlds: int, rows: int, go: Any, took: A
     rng = np.random.default_rng(place)
     for env in envs:
         env.reset(seed=place)
-    actions = {a: rng.uniform(-1, 1, envs[0].action_space(a).shape) for a in envs[0].possible_agents}
+    sizes = {a: envs[0].action_space(a).shape for a in envs[0].possible_agents}
+    drawn = [{a: rng.uniform(-1, 1, size) for a, size in sizes.items()} for _ in range(DRAWN * worlds)]
     go.wait()
     started = time.perf_counter()
-    for _ in range(rows):
-        for env in envs:
-            _, _, terminated, truncated, _ = env.step(actions)
+    for row in range(rows):
+        for i, env in enumerate(envs):
+            _, _, terminated, truncated, _ = env.step(drawn[row % DRAWN * worlds + i])
             env.state()
             if any(terminated.values()) or any(truncated.values()):
                 env.reset()
@@ -153,10 +158,10 @@ def pool_rate(task: str, worlds: int, workers: int, rows: int) -> float:
     pool = Pool.of(task, spec, worlds, workers)
     seeds = np.arange(worlds, dtype=np.uint64)
     pool.reset(seeds)
-    actions = np.random.default_rng(0).uniform(-1, 1, (worlds, spec.n_agents, spec.act_dim)) * spec.act_mask
+    drawn = np.random.default_rng(0).uniform(-1, 1, (DRAWN, worlds, spec.n_agents, spec.act_dim)) * spec.act_mask
     started = time.perf_counter()
     for row in range(rows):
-        pool.send(actions, seeds, seeds, row)
+        pool.send(drawn[row % DRAWN], seeds, seeds, row)
         pool.receive(row)
     rate = worlds * rows / (time.perf_counter() - started)
     pool.close()

@@ -61,7 +61,7 @@ def draw(rng: np.random.Generator, spec: EnvSpec) -> np.ndarray:
 def driven(spec: EnvSpec, action: np.ndarray, box: Any) -> list[np.ndarray]:
     """What each agent's row is in the units of the robot; all actuators of a robot have the same limits."""
     low, high = float(box.low[0]), float(box.high[0])
-    rows = low + (high - low) * (action + 1.0) / 2.0
+    rows = (1.0 - action) * (0.5 * low) + (1.0 + action) * (0.5 * high)
     return [row[:size] for row, size in zip(rows, spec.act_dims, strict=True)]
 
 

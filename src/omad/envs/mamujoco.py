@@ -91,9 +91,14 @@ class MujocoWorld:
         box = self.single.action_space
         self.low, self.high = np.asarray(box.low, float), np.asarray(box.high, float)
         self.index = self.factored.observation_factorization if obsk is not None else None
-        agents = np.arange(spec.n_agents)
-        self.ids = agents, spec.obs_dim - spec.n_agents + agents
-        """Where the one-hot ids stand."""
+        self.gather = np.empty(spec.joint_act_dim, int)
+        """Where each actuator's number stands in the flat table of all agents' actions."""
+        for agent, route in enumerate(self.routes):
+            self.gather[route] = agent * spec.act_dim + np.arange(len(route))
+        self.rows = np.zeros((spec.n_agents, spec.obs_dim))
+        """Observations of the whole state, still without it: the one-hot ids."""
+        if obsk is None:
+            self.rows[:, spec.obs_dim - spec.n_agents :] = np.eye(spec.n_agents)
         self.time = 0
 
     def reset(self, seed: int) -> Seen:
@@ -105,10 +110,7 @@ class MujocoWorld:
     def step(self, action: np.ndarray, seed: int) -> Moved:
         """Drive every actuator once, by the joint it moves."""
         del seed
-        joint = np.empty_like(self.low)
-        for row, route in zip(action, self.routes, strict=True):
-            joint[route] = row[: len(route)]
-        return self.drive(scale(joint, self.low, self.high))
+        return self.drive(scale(action.ravel()[self.gather], self.low, self.high))
 
     def drive(self, joint: np.ndarray) -> Moved:
         """One step by a joint action in the units of the robot, in the order of its actuators."""
@@ -119,9 +121,8 @@ class MujocoWorld:
     def _see(self, state: np.ndarray) -> Seen:
         """From the state to one row an agent."""
         if self.obsk is None:
-            rows = np.zeros((self.spec.n_agents, self.spec.obs_dim))
+            rows = self.rows.copy()
             rows[:, : len(state)] = state
-            rows[self.ids] = 1.0
             return Seen(rows, state)
         if self.index is None:
             shown = self.factored._get_obs()

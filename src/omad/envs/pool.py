@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import json
 import os
-import selectors
+import select
 import subprocess
 import sys
 import tempfile
@@ -58,6 +58,8 @@ class _Worker(NamedTuple):
     process: subprocess.Popen[bytes]
     to: int
     back: int
+    answer: select.poll
+    """Waits for something to read there."""
     first: int
     size: int
 
@@ -89,13 +91,16 @@ class Pool:
         self.spec, self.worlds, self.timeout_s = spec, worlds, timeout_s
         self.shapes = worker.Shapes.of(spec)
         self._workers: list[_Worker] = []
-        self._selector = selectors.DefaultSelector()
         self._waiting = 0
         bounds = np.linspace(0, worlds, worker_count(worlds, workers) + 1).round().astype(int)
+        # The kernel likes to wake a worker on the core that this process runs on, and two of them then share it while
+        # another core idles. With fewer workers than cores that does not happen, and other runs may use the same cores.
+        cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(len(bounds))
         try:
             for first, last in itertools.pairwise(bounds):
                 order = {"factory": factory, "arguments": dict(arguments), "first": int(first)}
-                self._start(order | {"count": int(last - first)}, quiet=factory.startswith("omad.envs.mamujoco:"))
+                cpu = cpus[len(self._workers) % len(cpus)] if len(cpus) < len(bounds) else None
+                self._start(order | {"count": int(last - first)}, factory.startswith("omad.envs.mamujoco:"), cpu)
             self._gather(0)
         except BaseException:
             self.close()
@@ -107,7 +112,7 @@ class Pool:
         row = tasks.find(task)
         return Pool(row.factory, row.arguments, spec, worlds, workers, timeout_s)
 
-    def _start(self, order: dict[str, Any], quiet: bool) -> None:
+    def _start(self, order: dict[str, Any], quiet: bool, cpu: int | None) -> None:
         there, to = os.pipe()
         back, here = os.pipe()
         paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
@@ -127,11 +132,14 @@ class Pool:
             cwd=tempfile.gettempdir() if quiet else None,  # MuJoCo logs into the working directory
             env=environment,
         )
+        if cpu is not None:
+            os.sched_setaffinity(process.pid, {cpu})
         os.close(there)
         os.close(here)
-        one = _Worker(process, to, back, order["first"], order["count"])
+        answer = select.poll()
+        answer.register(back, select.POLLIN)
+        one = _Worker(process, to, back, answer, order["first"], order["count"])
         self._workers.append(one)
-        self._selector.register(back, selectors.EVENT_READ, one)
         self._ask(one, worker.RESET, 0, json.dumps(order).encode())
         self._waiting += 1
 
@@ -145,31 +153,26 @@ class Pool:
 
     def _gather(self, number: int) -> list[bytes]:
         """The answers of all workers, in order; only those that have been asked."""
-        answers: dict[int, bytes] = {}
+        answers: list[bytes] = []
         end = time.monotonic() + self.timeout_s
-        while self._waiting:
-            ready = self._selector.select(max(0.0, end - time.monotonic()))
-            if not ready:
-                late = [w for w in self._workers if w.first not in answers]
-                one = late[0]
+        # One after another, for every wait for whoever comes first would wake this process once more.
+        for one in self._workers:
+            if not one.answer.poll(max(0.0, end - time.monotonic()) * 1000):
                 raise EnvFailed(
                     f"{self.spec.name}: {_name(one)} did not answer within {self.timeout_s:g} s at vector step "
                     f"{number}; it hangs, or --env-timeout is too short."
                 )
-            for key, _ in ready:
-                one = key.data
-                try:
-                    frame = worker.receive(one.back)
-                except (EOFError, OSError):
-                    raise self._gone(one, number) from None
-                if frame.kind == worker.FAILED:
-                    told = json.loads(frame.body)
-                    raise EnvFailed(
-                        f"{self.spec.name}: env {told['world']} failed at vector step {number}: {told['what']}."
-                    )
-                answers[one.first] = frame.body
-                self._waiting -= 1
-        return [answers[one.first] for one in self._workers]
+            try:
+                frame = worker.receive(one.back)
+            except (EOFError, OSError):
+                raise self._gone(one, number) from None
+            if frame.kind == worker.FAILED:
+                told = json.loads(frame.body)
+                where = f"env {told['world']} failed at vector step {number}"
+                raise EnvFailed(f"{self.spec.name}: {where}: {told['what']}.")
+            answers.append(frame.body)
+            self._waiting -= 1
+        return answers
 
     def _gone(self, one: _Worker, number: int) -> EnvFailed:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -202,13 +205,10 @@ class Pool:
             reset_seeds: `(world,)` seeds of the next episodes, used where one ends now.
             number: Vector step, for messages.
         """
+        parts = np.asarray(actions, np.float32), np.asarray(seeds, np.uint64), np.asarray(reset_seeds, np.uint64)
         for one in self._workers:
             mine = slice(one.first, one.first + one.size)
-            self._ask(
-                one, worker.STEP, number,
-                np.ascontiguousarray(actions[mine], np.float32), seeds[mine].astype(np.uint64),
-                reset_seeds[mine].astype(np.uint64),
-            )  # fmt: skip
+            self._ask(one, worker.STEP, number, *(part[mine] for part in parts))
             self._waiting += 1
 
     def receive(self, number: int) -> Arrival:
@@ -259,7 +259,6 @@ class Pool:
         for one in self._workers:
             with contextlib.suppress(OSError):
                 worker.send(one.to, worker.EXIT, 0)
-        self._selector.close()
         for one in self._workers:
             for pipe in (one.to, one.back):
                 with contextlib.suppress(OSError):

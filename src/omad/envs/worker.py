@@ -93,64 +93,72 @@ class _Stop(Exception):
     """A world cannot go on; args are the index of the world and what happened."""
 
 
-def _flat(seen: Any, shapes: Shapes, what: str) -> np.ndarray:
-    """What is seen as one row of single precision.
+def _complaints(shapes: Shapes, stepped: bool) -> list[str]:
+    """What to say of each number of an answer's row if it is not finite."""
+
+    def seen(what: str) -> list[str]:
+        sizes = (("observation", shapes.agents * shapes.obs), ("state", shapes.state))
+        return [f"{what} gave a {name} that is not finite" for name, size in sizes for _ in range(size)]
+
+    if not stepped:
+        return seen("reset()")
+    numbers = ["reward", "terminated", "truncated", *(f"info {key}" for key in shapes.info)]
+    return [*seen("step()"), *(f"step() gave the {name} {{}}" for name in numbers), *seen("reset()")]
+
+
+def _checked(table: np.ndarray, shapes: Shapes, first: int, stepped: bool) -> np.ndarray:
+    """The rows, looked through at once, for that is ten times as fast as one by one.
 
     Raises:
-        _Unusable: A shape is not as declared, or a number not finite.
+        _Stop: A number is not finite in single precision.
     """
-    parts = []
-    for name, found, due in (
-        ("observation", seen.obs, (shapes.agents, shapes.obs)),
-        ("state", seen.state, (shapes.state,)),
-    ):
-        array = np.asarray(found, float)
-        if array.shape != due:
-            raise _Unusable(f"{what} gave a {name} of shape {array.shape}; {due} was declared")
-        parts.append(_single(array.ravel(), f"{what} gave a {name} that is not finite"))
-    return np.concatenate(parts)
-
-
-def _single(numbers: Any, complaint: str) -> np.ndarray:
-    """In single precision, which must be able to hold them."""
-    with np.errstate(over="ignore"):
-        row = np.asarray(numbers, np.float32)
-    if not np.isfinite(row).all():
-        raise _Unusable(complaint)
-    return row
+    good = np.isfinite(table)
+    if not good.all():
+        world = int(np.argmin(good.all(1)))
+        place = int(np.argmin(good[world]))
+        raise _Stop(first + world, _complaints(shapes, stepped)[place].format(table[world, place]))
+    return table
 
 
 def _advance(world: World, action: np.ndarray, seed: int, reset_seed: int, row: np.ndarray, shapes: Shapes) -> None:
     """Step one world and write its part of the answer, the successor before a reset may use its memory again.
 
     Raises:
-        _Unusable: A number or a shape cannot be used.
+        _Unusable: A shape is not as declared.
     """
     seen = shapes.agents * shapes.obs + shapes.state
     moved: Moved = world.step(action, seed)
     _write(row[:seen], moved.next, shapes, "step()")
     over = bool(moved.terminated), bool(moved.truncated)
-    told = [float(moved.info[key]) for key in shapes.info]
-    row[seen] = _single([float(moved.reward)], f"step() gave the reward {moved.reward}")[0]
+    row[seen] = moved.reward
     row[seen + 1 : seen + 3] = over
-    if told:
-        row[seen + 3 : -seen or None] = _single(told, f"step() gave info that is not finite: {dict(moved.info)}")
+    for i, key in enumerate(shapes.info, seen + 3):
+        row[i] = moved.info[key]
     if any(over):
-        _write(row[row.size - seen :], world.reset(reset_seed), shapes, "reset()")
+        _begin(world, reset_seed, row[row.size - seen :], shapes)
     else:
         row[row.size - seen :] = row[:seen]
 
 
+def _begin(world: World, seed: int, row: np.ndarray, shapes: Shapes) -> None:
+    """Reset one world and write what it shows; raises as `_advance`."""
+    _write(row, world.reset(seed), shapes, "reset()")
+
+
 def _write(row: np.ndarray, seen: Seen, shapes: Shapes, what: str) -> None:
-    """What is seen, in single precision; each part is looked at only where the whole is not as it should be."""
-    obs, split = (shapes.agents, shapes.obs), shapes.agents * shapes.obs
-    if np.shape(seen.obs) == obs and np.shape(seen.state) == (shapes.state,):
-        with np.errstate(over="ignore"):
-            row[:split].reshape(obs)[:] = seen.obs
-            row[split:] = seen.state
-        if np.isfinite(row).all():
-            return
-    row[:] = _flat(seen, shapes, what)
+    """What is seen, in single precision.
+
+    Raises:
+        _Unusable: A shape is not as declared.
+    """
+    split = shapes.agents * shapes.obs
+    for name, found, due, part in (
+        ("observation", seen.obs, (shapes.agents, shapes.obs), row[:split]),
+        ("state", seen.state, (shapes.state,), row[split:]),
+    ):
+        if np.shape(found) != due:
+            raise _Unusable(f"{what} gave a {name} of shape {np.shape(found)}; {due} was declared")
+        part[:] = np.ravel(found)
 
 
 def serve(worlds: list[World], shapes: Shapes, first: int, request: Frame) -> list[np.ndarray | bytes]:
@@ -162,19 +170,20 @@ def serve(worlds: list[World], shapes: Shapes, first: int, request: Frame) -> li
     n = len(worlds)
     if request.kind == RESET:
         seeds = np.frombuffer(request.body, np.uint64)
-        rows = []
-        for i, (world, seed) in enumerate(zip(worlds, seeds, strict=True)):
-            seen = _guarded(first + i, world.reset, int(seed))
-            rows.append(_guarded(first + i, _flat, seen, shapes, "reset()"))
-        return rows
+        table = np.empty((n, shapes.agents * shapes.obs + shapes.state), np.float32)
+        with np.errstate(over="ignore"):  # what single precision cannot hold becomes infinite and is found below
+            for i, (world, seed) in enumerate(zip(worlds, seeds, strict=True)):
+                _guarded(first + i, _begin, world, int(seed), table[i], shapes)
+        return [_checked(table, shapes, first, stepped=False)]
     if request.kind == STEP:
         split = n * shapes.agents * shapes.act * 4
         actions = np.frombuffer(request.body[:split], np.float32).reshape(n, shapes.agents, shapes.act).astype(float)
         seeds = np.frombuffer(request.body[split:], np.uint64).reshape(2, n)
         table = np.empty((n, shapes.row()), np.float32)
-        for i, world in enumerate(worlds):
-            _guarded(first + i, _advance, world, actions[i], int(seeds[0, i]), int(seeds[1, i]), table[i], shapes)
-        return [table]
+        with np.errstate(over="ignore"):
+            for i, world in enumerate(worlds):
+                _guarded(first + i, _advance, world, actions[i], int(seeds[0, i]), int(seeds[1, i]), table[i], shapes)
+        return [_checked(table, shapes, first, stepped=True)]
     if request.kind == SAVE:
         saved = [_bytes(_guarded(first + i, world.save)) for i, world in enumerate(worlds)]
         return [np.asarray([len(data) for data in saved], np.int64), *saved]

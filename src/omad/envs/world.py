@@ -88,10 +88,6 @@ def stack(rows: Sequence[np.ndarray], width: int) -> np.ndarray:
 
 
 def scale(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """From [-1, 1] (clipped) to a box, affinely; the ends are met exactly."""
+    """From [-1, 1] (clipped) to a box, affinely; the ends are met exactly and never passed."""
     part = np.minimum(np.maximum(action, -1.0), 1.0)
-    # Rounding may miss the limits on either side.
-    inside = np.minimum(np.maximum(low + (high - low) * (part + 1.0) / 2.0, low), high)
-    if (np.abs(part) < 1.0).all():
-        return inside
-    return np.where(action >= 1.0, high, np.where(action <= -1.0, low, inside))
+    return np.minimum(np.maximum((1.0 - part) * (0.5 * low) + (1.0 + part) * (0.5 * high), low), high)
