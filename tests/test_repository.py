@@ -27,7 +27,7 @@ LAYERS = (
     ("algos", "envs"),
     ("presets",),
     ("evaluate", "runs", "bundle", "report"),
-    ("loop", "launch"),
+    ("loop", "launch", "launch_ray", "study"),
     ("api",),
     ("cli", "commands", "__main__"),
 )

@@ -13,6 +13,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "train": ("omad.commands.train", "train a team from nothing; the last line printed is the run folder"),
     "resume": ("omad.commands.resume", "continue a run from its newest checkpoint"),
+    "sweep": ("omad.commands.sweep", "work on all runs of a study, side by side, and go on where it was"),
     "eval": ("omad.commands.evaluate", "evaluate the policies of a run"),
     "tasks": ("omad.commands.tasks", "list the tasks, their protocols, anchors and published results"),
     "bench": ("omad.commands.bench", "measure speed and utilisation of a task and preset"),

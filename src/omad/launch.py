@@ -19,7 +19,7 @@ from typing import Any
 
 from omad.runs import RunFolder
 
-__all__ = ["State", "cores_for", "last_line", "side_by_side", "state_of"]
+__all__ = ["State", "Tell", "begin", "cores_for", "last_line", "side_by_side", "state_of", "verdict"]
 
 _POLL_S = 0.2
 _PATIENCE_S = 120.0
@@ -40,6 +40,10 @@ class State:
     """Env step and mean return of the newest evaluation with sampled actions."""
     message: str = ""
     """What a failed run said last."""
+
+
+Tell = Callable[[list[State]], None]
+"""Is told, a few times a second, how all runs stand."""
 
 
 def last_line(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any] | None:
@@ -83,7 +87,7 @@ def cores_for(slots: int) -> list[set[int]]:
 def side_by_side(
     folders: Sequence[Path],
     at_once: int,
-    tell: Callable[[list[State]], None],
+    tell: Tell,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[State]:
     """Work on runs until each is done, has failed, or was stopped; complete ones are left alone.
@@ -114,7 +118,7 @@ def side_by_side(
                 queue.clear()
             while queue and free:
                 i, slot = queue.pop(0), free.pop(0)
-                busy[i] = slot, _begin(runs[i].path, cores[slot])
+                busy[i] = slot, begin(runs[i].path, cores[slot])
             for i, (slot, process) in list(busy.items()):
                 code = process.poll()
                 if code is None:
@@ -122,7 +126,7 @@ def side_by_side(
                     continue
                 del busy[i]
                 free.append(slot)
-                states[i] = state_of(runs[i], *_verdict(runs[i], code))
+                states[i] = state_of(runs[i], *verdict(runs[i], code))
             tell(states)
             if queue or busy:
                 time.sleep(_POLL_S)
@@ -134,7 +138,8 @@ def side_by_side(
     return states
 
 
-def _verdict(run: RunFolder, code: int) -> tuple[str, str]:
+def verdict(run: RunFolder, code: int) -> tuple[str, str]:
+    """How a run stands after its process has ended: `done`, `stopped` or `failed`, and what it said last."""
     if run.complete:
         return "done", ""
     if code in (128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM):  # the last: before it could listen
@@ -157,7 +162,8 @@ sys.exit(main(["resume", folder]))
 """What a run's process does: keep to its cores, save and end should the launching process die, go on with the run."""
 
 
-def _begin(folder: Path, cores: set[int]) -> subprocess.Popen[bytes]:
+def begin(folder: Path, cores: set[int]) -> subprocess.Popen[bytes]:
+    """Start the process of a run on some cores; it saves and ends when this process dies."""
     _await_writer(folder)
     words = [sys.executable, "-c", _CHILD, str(os.getpid()), ",".join(map(str, cores)), str(folder)]
     with (folder / "log.txt").open("ab") as log:

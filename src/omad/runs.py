@@ -33,7 +33,7 @@ from omad.errors import Refused
 from omad.presets import RunConfig, from_dict, to_dict
 from omad.types import EnvSpec
 
-__all__ = ["FORMAT", "LINES", "Checkpoint", "RunFolder", "members"]
+__all__ = ["FORMAT", "LINES", "Checkpoint", "RunFolder", "members", "write_json"]
 
 FORMAT = 1
 """Version of the layout; a folder of another version is refused."""
@@ -49,7 +49,7 @@ def members(path: str | Path) -> list[Path]:
     return sorted(found, key=lambda run: int(run.name.removeprefix("seed-")))
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Write atomically: the file is either the old one or the whole new one."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w") as file:
@@ -158,8 +158,8 @@ class RunFolder:
         run = RunFolder(path, config, {"format": FORMAT} | manifest)
         run.lock()
         (path / "checkpoints").mkdir()
-        _write_json(path / "config.json", to_dict(config))
-        _write_json(path / "manifest.json", run.manifest)
+        write_json(path / "config.json", to_dict(config))
+        write_json(path / "manifest.json", run.manifest)
         run._open_lines()
         return run
 
@@ -318,7 +318,7 @@ class RunFolder:
                 "lengths": {name: (self.path / name).stat().st_size for name in LINES},
                 "digest": {part: _digest(folder / part) for part in ("policy", "rest")},
             }
-            _write_json(root / f"{env_steps}.json", index)
+            write_json(root / f"{env_steps}.json", index)
         except Exception as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise OSError(f"the checkpoint {folder} could not be written: {error}") from error

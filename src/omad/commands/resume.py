@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,13 +34,15 @@ def main(arguments: Sequence[str]) -> int:
     """Continue a run."""
     options = tyro.cli(Options, prog="omad resume", args=list(arguments))
     cached_compilation(options.compilation_cache)
+    from omad.launch import side_by_side
     from omad.loop.train import continue_run
     from omad.runs import RunFolder, members
 
     out = console()
     folders = members(options.run)
     if folders != [options.run]:
-        code = work_on(folders, options.parallel_seeds or len(os.sched_getaffinity(0)), Stop())
+        at_once = options.parallel_seeds or len(os.sched_getaffinity(0))
+        code = work_on(functools.partial(side_by_side, folders, at_once), Stop())
         out.print(str(options.run))
         return code
     with Watcher(out) as watch:

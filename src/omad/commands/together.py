@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,9 +15,9 @@ from rich.live import Live
 from rich.table import Table
 
 from omad.commands.screen import console
-from omad.launch import State, side_by_side
+from omad.launch import State, Tell
 
-__all__ = ["Stop", "work_on"]
+__all__ = ["Stop", "standing", "work_on"]
 
 _COLOURS = {"done": "green", "failed": "red", "stopped": "yellow"}
 
@@ -47,33 +47,34 @@ class Stop:
             signal.signal(number, handler)
 
 
-def work_on(folders: Sequence[Path], at_once: int, stop: Stop) -> int:
+def work_on(work: Callable[[Tell, Stop], list[State]], stop: Stop) -> int:
     """Work on runs side by side and show how they go.
+
+    Args:
+        work: Does it; tells the states of all runs while it does, asks whether to stop, returns how they ended.
+        stop: Stops on signals and when time is up.
 
     Returns:
         The exit code: 0 all done; 1 some failed; 128 + n stopped by signal n; 0 stopped by the time limit.
     """
     out = console()
-    root = Path(os.path.commonpath([folder.parent for folder in folders]))
     told: dict[Path, Any] = {}
 
-    def name(state: State) -> str:
-        return str(state.folder.relative_to(root))
-
     def lines(states: list[State]) -> None:
+        name = _names(states)
         for state in states:
             step = state.evaluation and state.evaluation[0]
             now = (state.state, step)
             if told.get(state.folder) != now and state.state != "waiting":
                 told[state.folder] = now
-                out.print(f"{time.strftime('%H:%M:%S')} {name(state)}: {_words(state)}")
+                out.print(f"{time.strftime('%H:%M:%S')} {name[state.folder]}: {_words(state)}")
 
     if not out.is_terminal:
         with stop:
-            ended = side_by_side(folders, at_once, lines, stop)
+            ended = work(lines, stop)
     else:
         with stop, Live(console=out, refresh_per_second=2) as live:
-            ended = side_by_side(folders, at_once, lambda states: live.update(_table(states, name)), stop)
+            ended = work(lambda states: live.update(standing(states)), stop)
     failed = [state for state in ended if state.state == "failed"]
     for state in failed:
         out.print(f"{state.folder} failed; {state.message}")
@@ -91,17 +92,25 @@ def _words(state: State) -> str:
     return ", ".join(words)
 
 
-def _table(states: list[State], name: Any) -> Table:
+def _names(states: Sequence[State]) -> dict[Path, str]:
+    """Run folders relative to what they have in common."""
+    root = Path(os.path.commonpath([state.folder.parent for state in states]))
+    return {state.folder: str(state.folder.relative_to(root)) for state in states}
+
+
+def standing(states: Sequence[State], rows: int = 30) -> Table:
+    """How runs stand: those that are not done, at most so many."""
     counts = {kind: sum(state.state == kind for state in states) for kind in ("done", "failed")}
     table = Table(title=f"{counts['done']} of {len(states)} runs done, {counts['failed']} failed")
     table.add_column("run")
     for title in ("env steps", "steps/s", "return"):
         table.add_column(title, justify="right")
     table.add_column("state")
-    shown = [state for state in states if state.state != "done"][:30] or states[-30:]
-    for state in shown:
+    name = _names(states)
+    open_ = [state for state in states if state.state != "done"]
+    for state in states if len(states) <= rows else open_[:rows] or states[-rows:]:
         table.add_row(
-            name(state),
+            name[state.folder],
             f"{state.env_steps:,} / {state.total_steps:,}",
             f"{state.steps_per_s:,.0f}" if state.state == "running" else "",
             f"{state.evaluation[1]:.2f}" if state.evaluation else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,6 +85,7 @@ def main(arguments: Sequence[str]) -> int:
     config, options = parse(arguments, "omad train [ALGO]", Options())
     cached_compilation(options.compilation_cache)
     from omad import api
+    from omad.launch import side_by_side
 
     out = console()
     out.print(
@@ -96,7 +98,7 @@ def main(arguments: Sequence[str]) -> int:
         at_once = min(options.parallel_seeds, config.seeds)
         out.print(api.check_memory(config, at_once))
         folders = api.create_each(config, options.run_dir)
-        code = work_on(folders, at_once, Stop())
+        code = work_on(functools.partial(side_by_side, folders, at_once), Stop())
         out.print(str(folders[0].parent))
         return code
     out.print(api.check_memory(config))

@@ -1,0 +1,132 @@
+"""`omad sweep STUDY`."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import functools
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from omad.commands.screen import cached_compilation, console, print_json
+from omad.commands.together import Stop, work_on
+from omad.errors import Refused
+
+__all__ = ["main", "seconds"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Work on all runs of a study, as many at a time as there are cores.
+
+    Complete runs are left alone and all others go on from their newest checkpoint, so the same command begins a study,
+    goes on with it after any kind of end, and tries again what failed.
+    """
+
+    study: Annotated[Path, tyro.conf.Positional]
+    """A Python file that holds STUDY = Study(name, runs); it is run, so read it first if it is not yours."""
+    out: Path | None = None
+    """Folder of the study; by default runs/NAME."""
+    workers: int = 0
+    """Runs at a time, each on its own share of the cores; 0 for one a core."""
+    time_limit: str | None = None
+    """Save and stop after this time, such as 90s, 9m or 1h30m."""
+    only: str = ""
+    """Work only on runs whose folder contains this text, such as spread-3/omad."""
+    launcher: Literal["local", "ray"] = "local"
+    """Processes of this machine, or tasks on a Ray cluster whose machines share the study's folder."""
+    cpus_per_run: float = 1.0
+    """Cores that Ray sets aside for a run."""
+    gpus_per_run: float = 0.0
+    """GPUs that Ray sets aside for a run."""
+    show: bool = False
+    """Only say how all runs stand; nothing is run or written."""
+    json: bool = False
+    """With --show, as JSON."""
+    compilation_cache: bool = True
+    """Keep compiled programs in the user's cache folder for the next start."""
+
+
+def seconds(words: str) -> float:
+    """`1h30m`, `9m` or `90s` in seconds.
+
+    Raises:
+        Refused: It is no such time, or none at all.
+    """
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", words.strip())
+    value = sum(int(n or 0) * unit for n, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
+    if value <= 0:
+        raise Refused(f"--time-limit is {words!r}; give hours, minutes and seconds above 0, as in 1h30m, 9m or 90s.")
+    return float(value)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Begin a study or go on with it."""
+    options = tyro.cli(Options, prog="omad sweep", args=list(arguments))
+    if options.workers < 0:
+        raise Refused(f"--workers is {options.workers}; it must be at least 0.")
+    limit = None if options.time_limit is None else seconds(options.time_limit)
+    from omad.study import load
+
+    study = load(options.study)
+    root = options.out or Path("runs") / study.name
+    chosen = [run for run in study.runs if options.only in run.folder.as_posix()]
+    if not chosen:
+        folders = ", ".join(run.folder.as_posix() for run in study.runs[:3])
+        raise Refused(f"--only {options.only!r} fits none of the {len(study.runs)} runs; they are {folders}, ...")
+    if options.show:
+        return _show([root / run.folder for run in chosen], options.json)
+    if options.launcher == "ray":
+        from omad.launch_ray import connect
+
+        connect()
+    cached_compilation(options.compilation_cache)
+    from omad import api
+    from omad.launch import side_by_side
+    from omad.study import place
+
+    workers = options.workers or len(os.sched_getaffinity(0))
+    out = console()
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Refused(f"{root} is being swept by another process; wait for it, or stop it.") from None
+        place(study, root, api.create)
+        for config in {run.folder.parent: run.config for run in chosen}.values():
+            api.check_memory(config, 1 if options.launcher == "ray" else min(workers, len(chosen)))
+        out.print(f"study {study.name}: {len(chosen)} of {len(study.runs)} runs, {workers} at a time, in {root}")
+        folders = [root / run.folder for run in chosen]
+        if options.launcher == "ray":
+            from omad.launch_ray import on_ray
+
+            each = {"num_cpus": options.cpus_per_run, "num_gpus": options.gpus_per_run}
+            work = functools.partial(on_ray, folders, each)
+        else:
+            work = functools.partial(side_by_side, folders, workers)
+        code = work_on(work, Stop(limit))
+    out.print(str(root))
+    return code
+
+
+def _show(folders: list[Path], as_json: bool) -> int:
+    """How runs stand, read from their folders."""
+    from omad.commands.together import standing
+    from omad.launch import State, state_of
+    from omad.runs import RunFolder
+
+    states = [
+        state_of(RunFolder.open(path)) if (path / "manifest.json").exists() else State(path, "waiting", 0, 0, 0.0, None)
+        for path in folders
+    ]
+    if as_json:
+        print_json([{**dataclasses.asdict(state), "folder": str(state.folder)} for state in states])
+    else:
+        console().print(standing(states, len(states)))
+    return 0

@@ -1,0 +1,101 @@
+"""Runs as tasks on a Ray cluster, whose machines must all see the run folders.
+
+A task does what the local launcher does for a run: one process with `omad resume FOLDER`. When a worker or a machine
+dies, Ray begins the task anew elsewhere, and the run goes on from its newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omad.errors import Refused
+from omad.launch import State, Tell, begin, state_of, verdict
+from omad.runs import RunFolder
+
+__all__ = ["on_ray"]
+
+_RETRIES = 20
+_POLL_S = 0.5
+
+
+def _task(folder: str) -> tuple[str, str]:
+    """Go on with a run until its process ends; runs inside a Ray worker."""
+    process = begin(Path(folder), os.sched_getaffinity(0))
+    try:
+        code = process.wait()
+    finally:
+        if process.poll() is None:  # the task is cancelled: let the run save
+            process.terminate()
+            process.wait()
+    return verdict(RunFolder.open(folder), code)
+
+
+def connect() -> Any:
+    """Ray, connected to a cluster or to one of this machine's own; the connection ends with this process.
+
+    Ray starts processes by forking, which JAX warns of once it computes, so call this first where both are used.
+
+    Raises:
+        Refused: Ray is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise Refused("--launcher ray needs the package ray; try: pip install 'omad[cluster]'")
+    ray: Any = importlib.import_module("ray")
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False)
+    return ray
+
+
+def on_ray(
+    folders: Sequence[Path],
+    resources: Mapping[str, float],
+    tell: Tell,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[State]:
+    """Work on runs on the cluster that this process is connected to, or on one of this machine's own.
+
+    Args:
+        folders: Run folders, begun or not, in the order in which to take them.
+        resources: `num_cpus` and `num_gpus` that a run takes up.
+        tell: Told twice a second how all runs stand.
+        stop: Asked as often; once it says so, running processes save and end, and nothing is started.
+
+    Returns:
+        How every run stands at the end.
+
+    Raises:
+        Refused: Ray is not installed.
+    """
+    ray = connect()
+    runs = [RunFolder.open(folder.resolve()) for folder in folders]
+    states = [state_of(run) for run in runs]
+    remote: Any = ray.remote(max_retries=_RETRIES, **resources)(_task)
+    open_ = {i: remote.remote(str(run.path)) for i, run in enumerate(runs) if states[i].state != "done"}
+    while open_:
+        if stop():
+            for task in open_.values():
+                ray.cancel(task, recursive=False)
+        ready, _ = ray.wait(list(open_.values()), num_returns=len(open_), timeout=_POLL_S)
+        for i, task in list(open_.items()):
+            if task in ready:
+                states[i] = state_of(runs[i], *_ended(ray, task))
+                del open_[i]
+            else:
+                states[i] = state_of(runs[i], "running" if RunFolder.busy(runs[i].path) else "waiting")
+        tell(states)
+    return states
+
+
+def _ended(ray: Any, task: Any) -> tuple[str, str]:
+    """What became of a task."""
+    try:
+        return ray.get(task)
+    except ray.exceptions.TaskCancelledError:
+        return "stopped", ""
+    except ray.exceptions.RayError as error:
+        return "failed", f"Ray gave up on it: {str(error).splitlines()[0]}"

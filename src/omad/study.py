@@ -1,0 +1,212 @@
+"""Studies: many runs, listed by a Python file, in one folder.
+
+A study file holds a `STUDY`:
+
+    from omad.study import Study, grid
+
+    STUDY = Study("small", grid(tasks=["mpe/spread-3"], algorithms=["omad", "hasac"], seeds=range(3)))
+
+Every run has one seed and a folder of its own, `TASK/ALGORITHM/SETTING/seed-K` below the study's. What is to be done is
+therefore seen from the folders alone: a run that is complete stays as it is, all others go on from their checkpoints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import itertools
+import shutil
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omad.errors import Refused
+from omad.presets import PRESETS, RunConfig, resolve, to_dict
+from omad.runs import RunFolder, write_json
+
+__all__ = ["Run", "Study", "grid", "load", "place"]
+
+
+def _slug(words: str) -> str:
+    """As a part of a path."""
+    return "".join(c if c.isalnum() or c in "-_.=" else "-" for c in words)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of a study."""
+
+    config: RunConfig
+    """Of a single seed."""
+    setting: str
+    """What tells it from other runs of the same task and algorithm; the name it has in tables."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be shown.
+
+        Raises:
+            Refused: More than one seed, or a setting without a name.
+        """
+        if self.config.seeds != 1:
+            raise Refused(
+                f"A run of a study has one seed, not {self.config.seeds}; list one run a seed, as grid() does."
+            )
+        if not self.setting.strip():
+            raise Refused("A run of a study needs a setting that names it, such as 'matched' or 'alpha 0.1'.")
+
+    @property
+    def folder(self) -> Path:
+        """Relative to the study's folder."""
+        config = self.config
+        return Path(_slug(config.task), config.algorithm, _slug(self.setting), f"seed-{config.first_seed}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Runs that belong together, in the order in which to take them."""
+
+    name: str
+    runs: Sequence[Run]
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be told apart.
+
+        Raises:
+            Refused: No runs, two runs of one folder, or a name that is not one word.
+        """
+        if not self.name or _slug(self.name) != self.name:
+            raise Refused(f"A study's name names its folder: {self.name!r} must be letters, digits, '-', '_' or '.'.")
+        if not self.runs:
+            raise Refused(f"The study {self.name} lists no runs.")
+        seen: dict[Path, Run] = {}
+        for run in self.runs:
+            if seen.setdefault(run.folder, run) is not run:
+                raise Refused(
+                    f"The study {self.name} lists {run.folder} twice; give one of the two runs another setting or seed."
+                )
+
+
+def grid(
+    tasks: Sequence[str],
+    algorithms: Sequence[str] = ("omad",),
+    settings: Mapping[str, Mapping[str, Any]] | Sequence[str] = ("cpu",),
+    seeds: Iterable[int] = range(3),
+    **fields: Any,
+) -> list[Run]:
+    """Every task with every algorithm, setting and seed; seeds change slowest, so that early results compare.
+
+    Args:
+        tasks: Names of tasks.
+        algorithms: Names of algorithms.
+        settings: Name -> fields of `omad train`, with `preset` among them or the setting's own name being one; or just
+            names of presets.
+        seeds: One run each.
+        **fields: Fields of all runs.
+
+    Raises:
+        Refused: Something is unknown or cannot work.
+    """
+    named = settings if isinstance(settings, Mapping) else {name: {} for name in settings}
+    runs = []
+    for seed, task, (setting, changed), algorithm in itertools.product(seeds, tasks, named.items(), algorithms):
+        given = {"preset": setting if setting in PRESETS else "cpu"} | dict(fields) | dict(changed)
+        config = resolve(task, algorithm, given.pop("preset"), **given, seeds=1, first_seed=seed)
+        runs.append(Run(config, setting))
+    return runs
+
+
+def load(path: str | Path) -> Study:
+    """Run a study file, which is the user's own program, and take its `STUDY`.
+
+    Raises:
+        Refused: There is no such file, it fails, or it has no `STUDY`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise Refused(f"{path} is not a file; give a Python file that holds STUDY = Study(name, runs).")
+    spec = importlib.util.spec_from_file_location(f"omad_study_{_slug(path.stem)}", path)
+    if spec is None or spec.loader is None:
+        raise Refused(f"{path} is not a Python file; its name must end in .py.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Refused as error:
+        raise Refused(f"{path}{_line_in(path, error)}: {error}") from None
+    except Exception as error:
+        raise Refused(f"{path}{_line_in(path, error)}: {type(error).__name__}: {error}") from error
+    study = getattr(module, "STUDY", None)
+    if not isinstance(study, Study):
+        raise Refused(f"{path} has STUDY = {study!r}; it must hold STUDY = Study(name, runs), from omad.study.")
+    return study
+
+
+def _line_in(path: Path, error: Exception) -> str:
+    """Where in the study file something happened, as far as that can be told."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    number = lines[-1] if lines else getattr(error, "lineno", None)
+    return f", line {number}" if number else ""
+
+
+def place(study: Study, root: Path, create: Any) -> list[Path]:
+    """Make the folders that are not there yet, and `study.json`, which lists all runs of the study.
+
+    Args:
+        study: The runs.
+        root: The study's folder.
+        create: `(config, path) -> RunFolder`, as `omad.api.create`.
+
+    Returns:
+        The run folders in the study's order.
+
+    Raises:
+        Refused: A folder that is there holds a run of another configuration, or cannot be read.
+    """
+    listed = [
+        {
+            "folder": run.folder.as_posix(),
+            "task": run.config.task,
+            "algorithm": run.config.algorithm,
+            "setting": run.setting,
+            "seed": run.config.first_seed,
+            "config": to_dict(run.config),
+        }
+        for run in study.runs
+    ]
+    for run in study.runs:
+        _fits(run, root / run.folder)
+    root.mkdir(parents=True, exist_ok=True)
+    write_json(root / "study.json", {"name": study.name, "runs": listed})
+    for run in study.runs:
+        path = root / run.folder
+        if not path.exists():
+            create(run.config, path).close()
+    return [root / run.folder for run in study.runs]
+
+
+def _fits(run: Run, path: Path) -> None:
+    """That what lies at a run's place, if anything, is that run; remove a folder whose making was cut off."""
+    if not path.exists():
+        return
+    if not (path / "manifest.json").exists() and not RunFolder.busy(path) and not _written(path):
+        shutil.rmtree(path)
+        return
+    found, due = _flat(to_dict(RunFolder.open(path).config)), _flat(to_dict(run.config))
+    changed = [f"{name} {found.get(name)!r}, now {due.get(name)!r}" for name in due if found.get(name) != due[name]]
+    if changed:
+        raise Refused(
+            f"{path} was begun with {'; '.join(changed)}. Give the changed setting another name, sweep into another "
+            "--out, or move that folder away."
+        )
+
+
+def _written(path: Path) -> bool:
+    """Whether a folder holds more than `RunFolder.create` makes before the manifest."""
+    begun = {"lock", "checkpoints", "config.json", "config.json.partial", "manifest.json.partial"}
+    return any(entry.name not in begun for entry in path.iterdir()) or any(path.glob("checkpoints/*"))
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Without what does not change a result."""
+    free = ("env_workers", "env_timeout")
+    return {k: v for k, v in (config | config.get("algo", {})).items() if k != "algo" and k not in free}

@@ -1,0 +1,256 @@
+"""Studies and their sweeps: what is listed is what is run, whatever happens in between."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omad import api, cli
+from omad.commands.sweep import seconds
+from omad.errors import Refused
+from omad.presets import resolve
+from omad.runs import RunFolder
+from omad.study import Run, Study, grid, load, place
+
+SMALL: dict[str, Any] = {
+    "denoising_steps": 2, "actor_width": 8, "actor_layers": 1, "time_frequencies": 4, "time_width": 4,
+    "critic_width": 8, "critic_layers": 1, "atoms": 11, "total_steps": 600, "warmup_steps": 100, "n_envs": 4,
+    "batch_size": 8, "eval_every": 200, "eval_episodes": 4, "log_every": 100, "save_every": 200,
+}  # fmt: skip
+
+
+def study_file(path: Path, tasks: list[str], settings: dict[str, Any], seeds: int, **fields: Any) -> Path:
+    path.write_text(
+        "from omad.study import Study, grid\n"
+        f"STUDY = Study('small', grid({tasks!r}, ['omad'], {settings!r}, range({seeds}), **{SMALL | fields!r}))\n"
+    )
+    return path
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """Everything measured, without what the clock says."""
+    found = [
+        json.loads(row) for name in ("metrics.jsonl", "episodes.jsonl") for row in (run / name).read_text().splitlines()
+    ]
+    return [{key: value for key, value in line.items() if not key.startswith("time/")} for line in found]
+
+
+def test_a_grid_is_every_combination_seeds_slowest() -> None:
+    runs = grid(["probe/push", "mpe/spread-3"], ["omad", "hasac"], {"matched": {}, "calm": {"gamma": 0.5}}, [3, 4])
+    assert len(runs) == len({run.folder for run in runs}) == 16
+    assert [run.config.first_seed for run in runs] == [3] * 8 + [4] * 8
+    assert {(run.setting, run.config.preset, run.config.algo.gamma == 0.5) for run in runs} == {
+        ("matched", "matched", False),
+        ("calm", "cpu", True),
+    }
+    assert runs[0].folder == Path("probe-push/omad/matched/seed-3")
+    plain = grid(["probe/push"], settings=["matched", "paper"], seeds=[0], total_steps=9_000)
+    assert [run.config.preset for run in plain] == ["matched", "paper"]
+    assert all(run.config.total_steps == 9_000 for run in plain)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Run(resolve("probe/push", seeds=2), "cpu"), "one seed, not 2"),
+        (lambda: Run(resolve("probe/push"), " "), "needs a setting"),
+        (lambda: Study("two words", grid(["probe/push"])), "names its folder"),
+        (lambda: Study("empty", []), "lists no runs"),
+        (lambda: Study("twice", grid(["probe/push"], seeds=[0, 0])), "probe-push/omad/cpu/seed-0 twice"),
+        (lambda: grid(["probe/push"], ["omat"]), "omad"),
+        (lambda: grid(["probe/push"], gama=0.5), "gamma"),
+    ],
+)
+def test_a_study_that_cannot_work_is_refused(make: Any, words: str) -> None:
+    with pytest.raises(Refused, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "is not a file"),
+        ("RUNS = []\n", "STUDY = None"),
+        ("\nx = 1 / 0\n", "line 2: ZeroDivisionError"),
+        ("def f(:\n", "line 1: SyntaxError"),
+        ("from omad.study import grid\n\ngrid(['probe/pish'])\n", "line 3: .*probe/push"),
+    ],
+)
+def test_a_study_file_that_cannot_be_read_is_refused(tmp_path: Path, text: str | None, words: str) -> None:
+    path = tmp_path / "study.py"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(Refused, match=words):
+        load(path)
+
+
+def test_folders_are_made_once_and_changed_runs_refused(tmp_path: Path) -> None:
+    """A folder whose making was cut off is made again; one that holds anything else is not touched."""
+    study = load(study_file(tmp_path / "s.py", ["probe/push"], {"cpu": {}}, 2))
+    root = tmp_path / "out"
+    folders = place(study, root, api.create)
+    assert folders == [root / "probe-push/omad/cpu/seed-0", root / "probe-push/omad/cpu/seed-1"]
+    listed = json.loads((root / "study.json").read_text())
+    assert [(run["folder"], run["seed"], run["setting"]) for run in listed["runs"]] == [
+        ("probe-push/omad/cpu/seed-0", 0, "cpu"),
+        ("probe-push/omad/cpu/seed-1", 1, "cpu"),
+    ]
+    before = (folders[0] / "manifest.json").stat().st_mtime_ns
+    (folders[1] / "manifest.json").unlink()
+    for name in ("metrics.jsonl", "episodes.jsonl"):
+        (folders[1] / name).unlink()
+    assert place(study, root, api.create) == folders
+    assert (folders[0] / "manifest.json").stat().st_mtime_ns == before
+    assert RunFolder.open(folders[1]).config == study.runs[1].config
+    other = load(study_file(tmp_path / "t.py", ["probe/push"], {"cpu": {"gamma": 0.25}}, 2))
+    with pytest.raises(Refused, match=r"begun with gamma 0\.\d+, now 0\.25"):
+        place(other, root, api.create)
+    same = load(study_file(tmp_path / "u.py", ["probe/push"], {"cpu": {"env_workers": 1}}, 2))
+    assert place(same, root, api.create) == folders
+    (folders[1] / "manifest.json").unlink()
+    (folders[1] / "notes.txt").write_text("mine")
+    with pytest.raises(Refused, match=r"manifest\.json"):
+        place(study, root, api.create)
+    assert (folders[1] / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("words", "value"), [("90s", 90.0), ("9m", 540.0), ("1h30m", 5400.0), ("2h", 7200.0)])
+def test_time_limits(words: str, value: float) -> None:
+    assert seconds(words) == value
+
+
+@pytest.mark.parametrize("words", ["", "9", "m", "0s", "-3m", "1.5h", "9m later"])
+def test_other_time_limits_are_refused(words: str) -> None:
+    with pytest.raises(Refused, match="as in 1h30m"):
+        seconds(words)
+
+
+def test_sweep_refuses_and_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = str(study_file(tmp_path / "s.py", ["probe/push"], {"cpu": {}}, 1))
+    out = ["--out", str(tmp_path / "out")]
+    assert cli.main(["sweep", study, *out, "--only", "spread"]) == 2
+    assert "fits none of the 1 runs" in capsys.readouterr().err
+    assert cli.main(["sweep", study, *out, "--workers", "-1"]) == 2
+    assert cli.main(["sweep", study, *out, "--time-limit", "soon"]) == 2
+    capsys.readouterr()
+    assert cli.main(["sweep", study, *out, "--show", "--json"]) == 0
+    (state,) = json.loads(capsys.readouterr().out)
+    assert state["state"] == "waiting"
+    assert not (tmp_path / "out").exists()
+    place(load(study), tmp_path / "out", api.create)
+    code = (
+        "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); "
+        "print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "out/lock")], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        assert cli.main(["sweep", study, *out]) == 2
+        assert "swept by another process" in capsys.readouterr().err
+    finally:
+        holder.kill()
+        holder.wait()
+        if holder.stdout:
+            holder.stdout.close()
+
+
+def swept(study: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "omad", "sweep", str(study), "--out", str(out), *more]
+
+
+def kill_once_begun(words: list[str], out: Path, after_s: float) -> None:
+    """SIGKILL the sweep, and every run's process too, some time after the first run has begun."""
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, start_new_session=True)
+    end = time.monotonic() + 120
+    while not any(RunFolder.busy(path.parent) for path in out.glob("*/*/*/*/lock")) and process.poll() is None:
+        assert time.monotonic() < end, "nothing began"
+        time.sleep(0.1)
+    time.sleep(after_s)
+    process.kill()
+    process.wait()
+
+
+def check_against_undisturbed(study: Path, out: Path, tmp_path: Path) -> None:
+    for i, run in enumerate(load(study).runs):
+        alone = RunFolder.create(tmp_path / f"alone-{i}", run.config, api._manifest(run.config))
+        alone.close()
+        api.resume(alone.path)
+        assert lines(out / run.folder) == lines(alone.path), run.folder
+
+
+def test_a_sweep_that_was_killed_goes_on_to_the_same_results(tmp_path: Path) -> None:
+    """The launcher dies by SIGKILL; its runs save and end by themselves; the same command finishes all."""
+    study, out = study_file(tmp_path / "s.py", ["probe/push"], {"cpu": {}}, 2, total_steps=2_000), tmp_path / "out"
+    kill_once_begun(swept(study, out), out, 2.0)
+    done = subprocess.run(swept(study, out), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == str(out)
+    check_against_undisturbed(study, out, tmp_path)
+    before = [(path, path.stat().st_mtime_ns) for path in sorted(out.glob("*/*/*/*/log.txt"))]
+    assert cli.main(["sweep", str(study), "--out", str(out)]) == 0
+    assert [(path, path.stat().st_mtime_ns) for path in sorted(out.glob("*/*/*/*/log.txt"))] == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_24_runs_killed_three_times(tmp_path: Path) -> None:
+    """The sweep and all processes of its runs die by SIGKILL at once, three times."""
+    settings = {"cpu": {}, "calm": {"gamma": 0.5}}
+    study = study_file(tmp_path / "s.py", ["probe/push", "probe/signal", "probe/delay"], settings, 4, total_steps=2_000)
+    out = tmp_path / "out"
+    assert len(load(study).runs) == 24
+    for after_s in (6.0, 15.0, 25.0):
+        kill_once_begun(swept(study, out), out, after_s)
+        for words in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                mine = str(out).encode() in words.read_bytes()
+            except OSError:
+                continue
+            if mine:
+                os.kill(int(words.parent.name), signal.SIGKILL)
+    done = subprocess.run(swept(study, out), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_against_undisturbed(study, out, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra `cluster`")
+def test_ray_with_a_killed_worker(tmp_path: Path) -> None:
+    """A Ray worker dies by SIGKILL in the middle of a run; the run is begun anew elsewhere and ends the same."""
+    study, out = (
+        study_file(tmp_path / "s.py", ["probe/push", "probe/signal"], {"cpu": {}}, 2, total_steps=20_000),
+        tmp_path / "out",
+    )
+    process = subprocess.Popen(
+        swept(study, out, "--launcher", "ray"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    end, victim = time.monotonic() + 300, None
+    while victim is None:
+        assert time.monotonic() < end and process.poll() is None, "no run was seen in its middle"
+        time.sleep(0.2)
+        if not any(step.name.isdigit() for step in out.glob("*/*/*/*/checkpoints/*")):
+            continue
+        for words in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                child = str(out).encode() in words.read_bytes() and b"resume" in words.read_bytes()
+                parent = int((words.parent / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                if child and b"ray::" in Path(f"/proc/{parent}/cmdline").read_bytes():
+                    victim = parent
+            except OSError:
+                continue
+    os.kill(victim, signal.SIGKILL)
+    said, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, said
+    check_against_undisturbed(study, out, tmp_path)
