@@ -1,0 +1,62 @@
+"""Seeds shared out over several devices; a CPU can pretend to be several, but only when its process begins."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+PROGRAM = """
+import sys
+import jax, jax.numpy as jnp, numpy as np
+from omad.algos.omad import OmadConfig, make
+from omad.envs import probe
+from omad.loop import fused
+
+config = OmadConfig(
+    denoising_steps=2, actor_width=8, actor_layers=1, time_frequencies=2, time_width=4, critic_width=8,
+    critic_layers=1, atoms=7, v_max=5.0, renorm_warmup=6,
+)
+env = probe.push()
+sizes = fused.LoopConfig(n_envs=2, updates_per_step=2, batch_size=4, buffer_rows=16, warmup_rows=5)
+loop = fused.make(make(config, env.spec), env, sizes, batch_seeds=True)
+found = {}
+for name, seeds in (("four", [3, 4, 5, 6]), ("six", [3, 4, 5, 6, 7, 8])):
+    seeds = jnp.asarray(seeds)
+    carry = loop.warm(loop.init(seeds), seeds, jnp.asarray(0), jnp.asarray(5))
+    carry = loop.chunk(carry, seeds, jnp.asarray(5), jnp.asarray(4))
+    carry = jax.tree.map(jnp.asarray, jax.device_get(carry))  # as out of a checkpoint, on one device
+    carry = loop.chunk(carry, seeds, jnp.asarray(9), jnp.asarray(3))
+    leaf = jax.tree.leaves(carry.learner)[0]
+    found[f"{name} devices"] = np.asarray(len(leaf.sharding.device_set))
+    found[f"{name} healthy"] = np.asarray(loop.healthy(carry))
+    found |= {f"{name} {i:03d}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(carry))}
+np.savez(sys.argv[1], **found)
+"""
+
+
+def numbers(path: Path, devices: int) -> dict[str, np.ndarray]:
+    """What a process with so many devices computes; rounding may differ, for a batch of one seed is another product."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(path)],
+        check=True,
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+    )
+    with np.load(path) as found:
+        return dict(found)
+
+
+def test_four_devices_compute_what_one_does(tmp_path: Path) -> None:
+    """Four seeds take all four devices, six take three; also after a restart from one device's arrays."""
+    one, four = numbers(tmp_path / "one.npz", 1), numbers(tmp_path / "four.npz", 4)
+    assert (int(one.pop("four devices")), int(one.pop("six devices"))) == (1, 1)
+    assert (int(four.pop("four devices")), int(four.pop("six devices"))) == (4, 3)
+    assert four["four healthy"].all()
+    assert one.keys() == four.keys()
+    assert len(one) > 100
+    for name, value in one.items():
+        np.testing.assert_allclose(four[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
