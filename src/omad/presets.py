@@ -240,6 +240,7 @@ _SMALL: Sourced = {
 }
 _MPE: Sourced = {"gamma": (0.95, "[M] for omad: -26.6 on spread-3 at 200k env steps, near -30 with 0.99; one seed")}
 _LONG_MPE: Sourced = {"total_steps": (300_000, "[I]")}
+_SHORT: Sourced = {"total_steps": (40_000, "[M] a game is learned by then")}
 _MAMUJOCO: Sourced = {
     "n_envs": (4, "[M]"),
     "eval_episodes": (10, "[S] ten episodes"),
@@ -278,6 +279,8 @@ _MATCHED: dict[str, Sourced] = {
     "omad mpe/spread-4": _LONG_MPE | {"v_max": (150.0, "[I]")},
     "omad mpe/deception": {"v_max": (150.0, "[I]")},
     "omad probe": {"v_max": (20.0, "[I]")},
+    "omad games": _SHORT | {"v_max": (2.0, "[I] one reward of at most 1, nothing after it")},
+    **{f"{name} games": _SHORT for name in _BASELINES},
     **_SUPPORTS,
     "hasac": _SMALL | {
         "actor_lr": (1e-3, "[?] as omad's"),
@@ -314,6 +317,7 @@ PRESETS: dict[str, dict[str, Sourced]] = {
         "omad mpe/spread-4": {"v_max": (500.0, "[I]")},
         "omad mpe/deception": {"v_max": (600.0, "[I] 300 leaves mass on the edge atoms")},
         "omad probe": {"v_max": (20.0, "[I]")},
+        "omad games": {"v_max": (2.0, "[I] one reward of at most 1, nothing after it")},
         "omad mamujoco-": {"eval_episodes": (10, "[S] ten episodes")},
         **_SUPPORTS,
         **_HARL,

@@ -19,7 +19,7 @@ from typing import Any
 
 from omad.errors import Refused
 
-__all__ = ["OPTIONS", "TASKS", "Anchor", "Published", "Task", "UnknownTask", "find", "nearest", "spell"]
+__all__ = ["GAME_MODES", "OPTIONS", "TASKS", "Anchor", "Published", "Task", "UnknownTask", "find", "nearest", "spell"]
 
 Anchor = tuple[str, float, str]
 """Label, undiscounted return of an episode (mean), source."""
@@ -256,6 +256,8 @@ def _build(base: str, given: Mapping[str, Any]) -> Task:
             task, name=spell(base, given), hosted=True, factory="omad.envs.hosted:make",
             arguments=MappingProxyType(arguments),
         )  # fmt: skip
+    if base in _GAMES:
+        return _GAMES[base]
     if base.startswith("mamujoco-"):
         return _mujoco(base)
     family, n, xy = _family(base), int(base.split("-")[1]), base.endswith("-xy")
@@ -321,6 +323,33 @@ _PROBES = {
         _probe("timeout", (1, 1), (1, 1), 10, 10.0, "Reward 1 a step, truncated after 10 steps."),
         _probe("push", (1, 2), (1, 2), 1, 0.0, "One step, reward minus the squared distance to the observation."),
         _probe("relay", (1, 1), (1, 1), 1, 1.0, "One step, reward 1 at (0.6, -0.6) and at (-0.6, 0.6)."),
+    )
+}
+
+GAME_MODES = ((0.6, 0.6), (-0.6, 0.6), (-0.6, -0.6), (0.6, -0.6))
+"""The good points of the games."""
+
+
+def _game(kind: str, n: int, protocol: str) -> Task:
+    return Task(
+        name=f"games/{kind}-{n}",
+        protocol=protocol,
+        obs_dims=(2,) * n,
+        act_dims=(2,) * n,
+        state_dim=0,
+        horizon=1,
+        factory=f"omad.envs.games:{kind}",
+        arguments=MappingProxyType({"n_agents": n}),
+        anchors=(("best possible", 1.0, "by construction"),),
+    )
+
+
+_GAMES = {
+    task.name: task
+    for n in range(2, 7)
+    for task in (
+        _game("islands", n, "One step, reward the mean over agents of how near each is to any of four points."),
+        _game("meeting", n, "One step, reward how near all agents are to the same of four points."),
     )
 }
 
@@ -464,6 +493,7 @@ TASKS: Mapping[str, Task] = MappingProxyType(
             *(f"mpe/spread-{n}{suffix}" for n in range(2, 11) for suffix in ("", "-xy")),
             *(f"mpe/deception-{n}{suffix}" for n in range(1, 7) for suffix in ("", "-xy")),
             *_PROBES,
+            *_GAMES,
             *(
                 f"mamujoco-{protocol}/{robot}"
                 for protocol in PROTOCOLS
@@ -480,7 +510,8 @@ TASKS: Mapping[str, Task] = MappingProxyType(
 _FORMS = (
     "mpe/spread-N (N from 2 to 10), mpe/deception-N (N from 1 to 6), both also with the suffix -xy; "
     f"mamujoco-PROTOCOL/ROBOT with {', '.join(PROTOCOLS)} and {', '.join(_ROBOTS)}, manysegmentswimmer-NxM, "
-    f"manysegmentant-NxM; {', '.join(_PROBES)}; or pettingzoo:package.module:factory"
+    f"manysegmentant-NxM; {', '.join(_PROBES)}; games/islands-N, games/meeting-N (N from 2 to 6); or "
+    "pettingzoo:package.module:factory"
 )
 
 

@@ -18,7 +18,7 @@ from omad import tasks
 from omad.envs.adapt import pad
 from omad.types import EnvSpec, JaxEnv, Observation, Outcome
 
-__all__ = ["ProbeState", "constant", "delay", "push", "relay", "signal", "timeout"]
+__all__ = ["ProbeState", "constant", "delay", "drawn", "push", "relay", "signal", "timeout"]
 
 
 class ProbeState(eqx.Module):
@@ -124,8 +124,12 @@ def _show_hint(state: ProbeState) -> Float[Array, "agent obs"]:
 
 
 def _probe(kind: str, *, draw: Draw, pay: Pay, show: Show = _show_hint, ends: bool = True) -> JaxEnv:
-    """An env from what is drawn at a reset, shown and paid; `ends`: it terminates at the horizon."""
-    task = tasks.find(f"probe/{kind}")
+    return drawn(f"probe/{kind}", draw=draw, pay=pay, show=show, ends=ends)
+
+
+def drawn(name: str, *, draw: Draw, pay: Pay, show: Show = _show_hint, ends: bool = True) -> JaxEnv:
+    """The env of a task from what is drawn at a reset, shown and paid; `ends`: it terminates at the horizon."""
+    task = tasks.find(name)
     spec = EnvSpec(task.name, task.obs_dims, task.act_dims, task.state_dim, task.horizon)
 
     def observe(state: ProbeState) -> Observation:

@@ -1,0 +1,25 @@
+"""Equally good joint actions: how many OMAD and HASAC keep at the same fixed temperatures, and with their own.
+
+omad sweep studies/games.py
+omad modes runs/games/games-islands-2 --out runs/games
+omad modes runs/games/games-meeting-2 --out runs/games
+"""
+
+from omad.study import Study, grid
+
+SMALL = {"total_steps": 30_000, "updates_per_step": 8, "actor_width": 64, "critic_width": 64}
+
+STUDY = Study(
+    "games",
+    grid(
+        ["games/islands-2", "games/meeting-2"],
+        ["omad", "hasac"],
+        {
+            "alpha 0.02": {"alpha_mode": "fixed", "alpha_init": 0.02},
+            "alpha 0.05": {"alpha_mode": "fixed", "alpha_init": 0.05},
+            "automatic": {},
+        },
+        seeds=range(3),
+        **SMALL,
+    ),
+)
