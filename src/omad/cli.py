@@ -15,6 +15,7 @@ COMMANDS = {
     "resume": ("omad.commands.resume", "continue a run from its newest checkpoint"),
     "sweep": ("omad.commands.sweep", "work on all runs of a study, side by side, and go on where it was"),
     "eval": ("omad.commands.evaluate", "evaluate the policies of a run"),
+    "report": ("omad.commands.report", "one page of what runs have shown: curves, tables, env steps to a return"),
     "modes": ("omad.commands.modes", "how many of a game's equally good actions policies keep, and draw them"),
     "tasks": ("omad.commands.tasks", "list the tasks, their protocols, anchors and published results"),
     "bench": ("omad.commands.bench", "measure speed and utilisation of a task and preset"),

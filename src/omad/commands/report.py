@@ -1,0 +1,151 @@
+"""`omad report RUNS… --out DIR`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from omad.commands.screen import console
+from omad.errors import Refused
+from omad.presets import RunConfig, resolve
+
+__all__ = ["command_of", "main", "write_report"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """One page, with pictures and tables, of what runs have shown: it opens offline and asks for nothing."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run folders, folders that hold some at any depth (a study's), or the summary.json of an earlier report."""
+    out: Path
+    """Folder to write; an earlier report there is replaced."""
+    threshold: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """TASK=RETURN, once for each task: the return that env steps are counted to. By default the published one of OMAD
+    if a run reaches it, else halfway between random actions and the best final return."""
+    actions: Literal["sampled", "noise_free"] | None = None
+    """Which evaluations to show; sampled, unless a given summary says otherwise."""
+
+
+def command_of(config: RunConfig) -> str:
+    """The command that trains with a configuration, as today's presets stand.
+
+    Returns:
+        Empty if no command gives this configuration.
+    """
+    try:
+        base = resolve(config.task, config.algorithm, config.preset)
+        given = _given(config, base)
+        if (
+            "buffer_size" in given
+            and resolve(config.task, config.algorithm, config.preset, **_without(given)) == config
+        ):
+            given = _without(given)
+        if resolve(config.task, config.algorithm, config.preset, **given) != config:
+            return ""
+    except Refused:
+        return ""
+    words = ["omad", "train", config.algorithm, "--task", config.task, "--preset", config.preset]
+    for name, value in given.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *map(str, value if isinstance(value, list | tuple) else [value])]
+    return shlex.join(words)
+
+
+def _without(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name != "buffer_size"}
+
+
+def _given(config: RunConfig, base: RunConfig) -> dict[str, Any]:
+    """The fields of run and algorithm that are not the preset's."""
+    found = {}
+    for mine, other in ((config, base), (config.algo, base.algo)):
+        for field in dataclasses.fields(mine):
+            value = getattr(mine, field.name)
+            if field.name != "algo" and value != getattr(other, field.name):
+                found[field.name] = value
+    return found
+
+
+def _thresholds(words: Sequence[str]) -> dict[str, float]:
+    found = {}
+    for word in words:
+        task, given, text = word.rpartition("=")
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not given or not task or value != value or abs(value) == float("inf"):
+            raise Refused(f"--threshold is {word!r}; it must be TASK=RETURN, as in mpe/spread-3=-30.")
+        if task in found:
+            raise Refused(f"--threshold names the task {task!r} twice; give it one return.")
+        found[task] = value
+    return found
+
+
+def _free(out: Path) -> None:
+    """Refuse a place where something other than a report lies."""
+    from omad.report.read import is_report
+
+    if out.is_dir() and (not any(out.iterdir()) or is_report(out)):
+        return
+    if out.exists() or out.is_symlink():
+        raise Refused(f"{out} exists and is not a report of ours; give another --out, or remove it.")
+
+
+def write_report(paths: Sequence[Path], out: Path, thresholds: Mapping[str, float], actions: str | None = None) -> Path:
+    """Make all files of a report.
+
+    Args:
+        paths: Run folders, folders that hold some, or summaries.
+        out: Folder to write.
+        thresholds: Return to reach, by task.
+        actions: `sampled` or `noise_free`; None takes what a given summary says, else sampled.
+
+    Returns:
+        The page.
+
+    Raises:
+        Refused: As `omad.report.read.gather` and `omad.report.results.compute`, or there is something else at `out`.
+    """
+    from omad.report.figures import draw_all
+    from omad.report.page import to_html, to_markdown
+    from omad.report.read import gather, to_json
+    from omad.report.results import compute, exported
+
+    _free(out)
+    gathered = gather(paths, command_of)
+    kind = actions or gathered.options.get("actions", "sampled")
+    wanted = {**gathered.options.get("thresholds", {}), **thresholds}
+    results = compute(gathered, wanted, kind)
+    drawn = draw_all(results)
+    export, notes = exported(results)
+    page = to_html(results, drawn, notes)
+    pictures = out / "figures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    (out / "summary.json").write_text(to_json(gathered, kind, wanted))
+    for old in (*pictures.glob("*.png"), *pictures.glob("*.svg")):
+        old.unlink()
+    for one in (one for several in drawn.values() for one in several):
+        (pictures / f"{one.name}.png").write_bytes(one.png)
+        (pictures / f"{one.name}.svg").write_bytes(one.wide)
+    (out / "tables.md").write_text(to_markdown(results))
+    (out / "marl-eval.json").write_text(json.dumps(export, separators=(",", ":")) + "\n")
+    (out / "index.html").write_text(page)
+    return out / "index.html"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the report; the last line printed is the page."""
+    options = tyro.cli(Options, prog="omad report", args=list(arguments))
+    console().print(str(write_report(options.runs, options.out, _thresholds(options.threshold), options.actions)))
+    return 0

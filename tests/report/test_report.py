@@ -1,0 +1,514 @@
+"""The report: what it says, that nothing is left out, that it is one readable file, and what it refuses."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shlex
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from folders import write_run, write_study
+
+from omad.cli import main
+from omad.commands.report import command_of, write_report
+from omad.commands.train import Options, parse
+from omad.presets import RunConfig, from_dict, resolve
+from omad.report import page, results, stats, tables
+from omad.report.read import gather, to_json
+from omad.report.words import bounded, duration, interval, number
+
+ENDS = {
+    "omad": (-24.0, 15e3),
+    "hasac": (-30.0, 25e3),
+    "hatd3": (-34.0, 30e3),
+    "madpmd": (-38.0, 4e4),
+    "masdac": (-32, 3e4),
+}
+FAILED = "omad: study/x: seed 2 met a non-finite number <b>after</b> env step 21000.\n"
+
+
+def listed() -> list[dict[str, Any]]:
+    """Sixty runs: two tasks, five algorithms, two ablations; one failed, one stopped, one is missing."""
+    runs: list[dict[str, Any]] = []
+    for task, starts, factor in (("mpe/spread-3", -75.0, 1.0), ("mpe/spread-4", -118.0, 2.2)):
+        for algorithm, (ends, pace) in ENDS.items():
+            one = {"task": task, "algorithm": algorithm, "starts": starts, "ends": factor * ends, "pace": pace}
+            runs += [one | {"seed": seed, "setting": "matched"} for seed in range(5)]
+    for setting, field in (("2 steps", {"denoising_steps": 2}), ("one <policy> & more", {"share_policy": True})):
+        runs += [{"seed": seed, "setting": setting, "ends": -27.0, "pace": 2e4} | field for seed in range(5)]
+    runs[7] |= {"absent": True}
+    runs[12] |= {"until": 20_000, "log": FAILED}
+    runs[24] |= {"until": 40_000}
+    return runs
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write_study(tmp_path_factory.mktemp("runs") / "study", listed(), "Sixty runs")
+    (root / "sections").mkdir()
+    (root / "sections" / "game.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"/>')
+    section = {"title": "Modes <kept>", "text": "One.\n\nTwo & three.", "figure": "game.svg", "alt": 'Two "modes"'}
+    (root / "sections" / "game.json").write_text(json.dumps(section))
+    return root
+
+
+@pytest.fixture(scope="module")
+def report(study: Path) -> Path:
+    out = study.parent / "report"
+    assert main(["report", str(study), "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def text(report: Path) -> str:
+    return (report / "index.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def found(study: Path) -> results.Results:
+    return results.compute(gather([study], command_of))
+
+
+VOID = {"meta", "link", "img", "source", "br", "hr"}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, and the rows of tables."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len({name for name, _ in attrs}) == len(attrs)
+        self.elements.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "td" in self.open or "th" in self.open:
+            self.rows[-1][-1] += data
+
+    def all(self, *tags: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.elements if tag in tags]
+
+
+@pytest.fixture(scope="module")
+def html(text: str) -> Page:
+    parsed = Page(text)
+    assert not parsed.open
+    return parsed
+
+
+# ------------------------------------------------------------------------------------------------ the page
+
+
+def test_the_page_is_small_and_asks_for_nothing(text: str, html: Page) -> None:
+    assert len(text.encode()) < 3_000_000
+    assert not html.all("script", "iframe", "object", "embed")
+    for _, attributes in html.elements:
+        for name in ("src", "href", "srcset"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:", "#")), value
+    assert "url(" not in text and "@import" not in text and "http://" not in text and "https://" not in text
+    assert "default-src 'none'" in text
+
+
+def test_the_page_can_be_read_by_keyboard_and_by_screen_reader(html: Page) -> None:
+    assert html.all("html") == [{"lang": "en"}]
+    assert all(len(html.all(tag)) == 1 for tag in ("header", "main", "footer", "nav", "h1", "title"))
+    links = [str(attributes["href"]) for attributes in html.all("a")]
+    ids = [attributes["id"] for _, attributes in html.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert links[0] == "#content" and {link.removeprefix("#") for link in links} <= set(ids)
+    levels = [int(tag[1]) for tag, _ in html.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in itertools.pairwise(levels))
+    assert all(image.get("alt") for image in html.all("img"))
+    assert len(html.all("table")) == len(html.all("caption"))
+    assert all(cell.get("scope") in ("row", "col") for cell in html.all("th"))
+    regions = [div for div in html.all("div") if div.get("class") == "scroll"]
+    assert len(regions) == len(html.all("table"))
+    assert all(region["tabindex"] == "0" and region["role"] == "region" for region in regions)
+    assert {str(e["aria-labelledby"]) for _, e in html.elements if "aria-labelledby" in e} <= set(map(str, ids))
+
+
+def test_every_picture_tells_its_finding_and_lies_beside_the_page(report: Path, html: Page, found: Any) -> None:
+    alts = [str(image["alt"]) for image in html.all("img")]
+    omad = found.tasks[0].series[0]
+    assert any("OMAD, matched ends at " + interval(omad.band.value[-1], omad.band.low[-1], omad.band.high[-1]) in alt
+               for alt in alts)  # fmt: skip
+    assert 'Two "modes"' in alts
+    stems = {path.stem for path in (report / "figures").glob("*.png")}
+    assert stems == {path.stem for path in (report / "figures").glob("*.svg")}
+    assert len(stems) == len(alts) - 1
+    for path in (report / "figures").glob("*.svg"):
+        assert set(re.findall(r"https?://[^\s\"]+", path.read_text())) <= {
+            "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink", "http://www.w3.org/Graphics/SVG/1.1/DTD/svg11.dtd"
+        }  # fmt: skip
+
+
+def test_every_run_is_in_the_table_whatever_became_of_it(html: Page, text: str) -> None:
+    rows = {row[0]: row for row in html.rows if row[0].startswith("study/")}
+    assert len(rows) == 60
+    states = [row[5] for row in rows.values()]
+    assert states.count("finished") == 57
+    assert sum(state.startswith("failed: study/x: seed 2 met a non-finite") for state in states) == 1
+    assert states.count("stopped") == 1
+    (missing,) = [row for row in rows.values() if row[5] == "missing"]
+    assert missing[1:5] == ["mpe/spread-3", "hasac", "matched", "2"]
+    assert "<b>after" not in text and "one <policy>" not in text and "Modes <kept>" not in text
+
+
+def test_numbers_in_tables_are_those_of_the_statistics(html: Page, report: Path, found: Any) -> None:
+    one = found.tasks[0]
+    omad = next(s for s in one.series if (s.algorithm, s.setting) == ("omad", "matched"))
+    other = next(s for s in one.series if s.algorithm == "madpmd")
+    curves = stats.curves([m.evaluations for m in omad.members])
+    end = stats.estimate({"mpe/spread-3": stats.final(curves)}, stats.mean)
+    area = stats.estimate({"mpe/spread-3": stats.area(curves)}, stats.mean)
+    (row,) = [row for row in html.rows if row[0] == "OMAD, matched" and len(row) == 7 and "mpe" not in row[0]][:1]
+    assert row[4:6] == [interval(end.value, end.low, end.high), interval(area.value, area.low, area.high)]
+    assert row[6].split("; ")[0] == f"0:\u00a0{curves.values[0, -1]:.2f}".replace("-", "−")
+    value = one.threshold.value
+    a, b = (stats.crossings([m.evaluations for m in s.members if m.evaluations], value) for s in (other, omad))
+    ratio = stats.steps_ratio(a, b)
+    assert [row.ratio for row in one.threshold.rows if row.series is other] == [ratio]
+    markdown = (report / "tables.md").read_text()
+    for said in (row[4], bounded(ratio, "×")):
+        assert said in markdown and any(said in cells for cells in html.rows)
+
+
+def test_published_numbers_stand_beside_the_runs_with_their_source(html: Page) -> None:
+    assert ["OMAD, published", "−23.90", "arXiv 2602.18291, 5 seeds, through secondary summaries; env version unknown, "
+            "this protocol fits"] in html.rows  # fmt: skip
+    assert any(row[:1] + row[4:5] == ["OMAD, published", "−23.90 ± 1.10"] for row in html.rows)
+
+
+def test_tasks_are_put_together_by_normalised_returns(found: Any) -> None:
+    (across,) = found.across
+    assert across.tasks == ("mpe/spread-3", "mpe/spread-4") and across.setting == "matched"
+    assert list(across.finals) == ["omad", "hasac", "hatd3", "madpmd", "masdac"]
+    finals = {one.task.name: next(s for s in one.series if s.label.startswith("OMAD")).final for one in found.tasks}
+    anchors = {"mpe/spread-3": (-75.5, -23.9), "mpe/spread-4": (-117.8, -57.9)}
+    scores = stats.normalise(finals, anchors)
+    # HASAC lacks a run on one task, so runs are not equally many.
+    assert across.statistic == "mean" and across.notes
+    assert across.finals["omad"] == stats.estimate(scores, stats.mean)
+    assert across.improvements["hatd3"] == stats.probability_of_improvement(scores, across.scores["hatd3"])
+
+
+def test_the_page_is_made_again_from_its_summary(report: Path, tmp_path: Path) -> None:
+    assert main(["report", str(report / "summary.json"), "--out", str(tmp_path / "again")]) == 0
+    for path in sorted(
+        path.relative_to(report) for path in report.rglob("*") if path.suffix in (".html", ".json", ".md", ".svg")
+    ):
+        assert (tmp_path / "again" / path).read_bytes() == (report / path).read_bytes(), path
+
+
+def test_the_summary_holds_every_episode(study: Path, report: Path) -> None:
+    summary = json.loads((report / "summary.json").read_text())
+    assert len(summary["runs"]) == 60
+    for run in summary["runs"]:
+        path = study.parent / run["folder"] / "episodes.jsonl"
+        lines = [json.loads(row) for row in path.read_text().splitlines()] if path.exists() else []
+        assert [line["returns"] for line in lines] == [line["returns"] for line in run["episodes"]]
+    assert (report / "summary.json").stat().st_size < 3_000_000
+
+
+def test_the_export_is_that_of_the_statistics(report: Path) -> None:
+    """Numbers of runs differ, so every task is exported by itself, without the algorithms that have fewer."""
+    found = json.loads((report / "marl-eval.json").read_text())
+    assert set(found) == {"mpe/spread-3", "mpe/spread-4"}
+    inside = found["mpe/spread-3"]["mpe/spread-3"]
+    assert "omad, matched" in inside and "hasac, matched" not in inside
+    assert set(inside["omad, matched"]) == {f"run_{i}" for i in range(5)}
+
+
+def test_numbers_in_words() -> None:
+    assert [number(x) for x in (-26.604, 0, 1234.5, float("inf"), float("nan"))] == [
+        "−26.60",
+        "0.00",
+        "1,234",
+        "∞",
+        "–",
+    ]
+    assert interval(2, 1, 3) == "2.00 [1.00, 3.00]" and interval(2, float("nan"), float("nan")) == "2.00"
+    found = [stats.Bounded(2.0, kind, 1.5, float("inf"), 0.95, 9) for kind in ("exact", "lower bound", "undefined")]
+    assert [bounded(one, "×") for one in found] == ["2.00× [1.50, ∞]", "at least 2.00× [1.50, ∞]", "not known"]
+    assert [duration(s) for s in (None, 59.6, 60, 3720)] == ["–", "60 s", "1 min", "1 h 02 min"]
+
+
+# ------------------------------------------------------------------------------------------------ what counts
+
+
+def spread(root: Path, name: str, **given: Any) -> Path:
+    return write_run(root / name, **given)
+
+
+def compute(*paths: Path, **given: Any) -> results.Results:
+    return results.compute(gather(paths, command_of), **given)
+
+
+def test_settings_are_told_apart_by_the_fields_that_differ(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        spread(tmp_path, f"a{seed}", seed=seed)
+        spread(tmp_path, f"b{seed}", seed=seed, denoising_steps=4, log_every=500)
+        spread(tmp_path, f"c{seed}", seed=seed, algorithm="hasac")
+    labels = [(s.algorithm, s.setting, s.label, len(s.used)) for s in compute(tmp_path).tasks[0].series]
+    assert sorted(labels) == [
+        ("hasac", "matched", "HASAC, matched", 2),
+        ("omad", "matched, denoising_steps=4", "OMAD, matched, denoising_steps=4", 2),
+        ("omad", "matched, denoising_steps=8", "OMAD, matched, denoising_steps=8", 2),
+    ]
+
+
+def test_a_failed_run_keeps_its_last_return_and_does_not_arrive_later(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        spread(tmp_path, str(seed), seed=seed)
+    spread(tmp_path, "2", seed=2, until=20_000, log="omad: it met a non-finite number\n")
+    spread(tmp_path, "3", seed=3, until=0, log="omad: it met a non-finite number\n")
+    spread(tmp_path, "4", seed=4, until=30_000)
+    (task,) = compute(tmp_path, thresholds={"mpe/spread-3": -40.0}).tasks
+    (series,) = task.series
+    assert [member.seed for member in series.used] == [0, 1, 2]
+    assert series.curves is not None and series.curves.steps[-1] == 60_000
+    evaluations = series.members[2].evaluations
+    assert evaluations is not None and series.final[2] == pytest.approx(np.mean(evaluations.returns[-1]))
+    assert task.threshold is not None
+    crossings = task.threshold.rows[0].crossings
+    assert crossings.reached.count(False) >= 2
+    assert sorted(s for s, r in zip(crossings.steps, crossings.reached, strict=True) if not r)[-2:] == [60_000, 60_000]
+    assert "3 of 5, 2 failed, 1 stopped" in tables.returns_table(task, "t").rows[0]
+
+
+def test_many_settings_are_drawn_in_several_pictures(tmp_path: Path) -> None:
+    """What algorithms share first; then one algorithm's own settings, each time beside the shared one."""
+    runs = [{"algorithm": name, "setting": "matched"} for name in ENDS]
+    runs += [{"setting": f"gamma {i}", "gamma": 0.9 + i / 100} for i in range(9)]
+    (task,) = compute(write_study(tmp_path / "s", runs)).tasks
+    assert [(panel.title, len(panel.series)) for panel in task.panels] == [
+        ("setting matched", 5), ("settings of OMAD, 1 of 2", 6), ("settings of OMAD, 2 of 2", 5)
+    ]  # fmt: skip
+    assert {panel.series[0].label for panel in task.panels} == {"OMAD, matched"}
+
+
+def test_the_return_to_reach_is_the_published_one_where_half_of_omad_reaches_it(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        spread(tmp_path / "good", str(seed), seed=seed, ends=-22.0, pace=9e3)
+        spread(tmp_path / "bad", str(seed), seed=seed, ends=-40.0, pace=9e3)
+    thresholds = [compute(tmp_path / name).tasks[0].threshold for name in ("good", "bad")]
+    assert thresholds[0] is not None and thresholds[0].value == -23.9
+    final = compute(tmp_path / "bad").tasks[0].series[0].final.mean()
+    assert thresholds[1] is not None and thresholds[1].value == pytest.approx((-75.5 + final) / 2)
+    assert "fixed after the runs" in thresholds[1].rule
+
+
+def test_one_run_is_shown_without_an_interval(tmp_path: Path) -> None:
+    spread(tmp_path, "a", seeds=1)
+    spread(tmp_path, "b", algorithm="hasac", pace=5e4)
+    found = compute(tmp_path, thresholds={"mpe/spread-3": -50.0})
+    rows = tables.returns_table(found.tasks[0], "t").rows
+    assert "[" not in rows[0][4] + rows[0][5]
+    assert found.tasks[0].threshold is not None
+    ratio = found.tasks[0].threshold.rows[1].ratio
+    assert ratio is not None and ratio.kind == "exact" and ratio.value > 1 and np.isnan(ratio.low)
+    assert "the ratio" not in tables.findings(found)[0][1][2]
+
+
+def test_a_run_of_several_seeds_counts_as_that_many(tmp_path: Path) -> None:
+    spread(tmp_path, "run", seeds=3, seed=4)
+    (task,) = compute(tmp_path / "run").tasks
+    assert [member.seed for member in task.series[0].used] == [4, 5, 6]
+
+
+def test_a_task_without_known_returns_has_no_threshold(tmp_path: Path) -> None:
+    spread(tmp_path, "run", task="pettingzoo:package.module:factory", seeds=2)
+    found = compute(tmp_path)
+    assert found.tasks[0].threshold is None
+    assert "--threshold TASK=VALUE" in page.to_html(found, {}, [])
+
+
+def test_noise_free_actions_on_request(tmp_path: Path) -> None:
+    spread(tmp_path, "run", seeds=2)
+    both = [compute(tmp_path, actions=kind).tasks[0].series[0].final.mean() for kind in ("sampled", "noise_free")]
+    assert both[0] < both[1]
+
+
+def test_pauses_are_not_training_time(tmp_path: Path) -> None:
+    path = spread(tmp_path, "run")
+    lines = [json.loads(row) for row in (path / "metrics.jsonl").read_text().splitlines()]
+    for line in lines[10:]:
+        line["time/unix_s"] += 50_000
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert gather([path], command_of).runs[0].train_s == pytest.approx(580)
+
+
+def test_a_note_does_not_tell_where_the_folders_lie(tmp_path: Path) -> None:
+    spread(tmp_path / "runs", "a", until=20_000, log=f"omad: {tmp_path}/runs/a: seed 0 met a non-finite number.\n")
+    (run,) = gather([tmp_path / "runs"], command_of).runs
+    assert (run.folder, run.state, run.note) == ("runs/a", "failed", "runs/a: seed 0 met a non-finite number.")
+
+
+@pytest.mark.parametrize(
+    ("log", "state", "note"),
+    [
+        ("", "stopped", ""),
+        ("omad: seed 0 met a non-finite number.\n", "failed", "seed 0 met a non-finite number."),
+        ("omad: seed 0 met a non-finite number.\nstopped and saved at env step 20,000\n", "stopped", ""),
+        ("omad: Interrupted.\n", "stopped", ""),
+        ("Traceback (most recent call last):\n  File\nMemoryError: too much\n", "failed", "MemoryError: too much"),
+    ],
+)
+def test_a_failure_is_told_from_a_stop(tmp_path: Path, log: str, state: str, note: str) -> None:
+    (run,) = gather([spread(tmp_path, "a", until=20_000, log=log)], command_of).runs
+    assert (run.state, run.note) == (state, note)
+
+
+def test_what_cannot_be_read_is_listed(tmp_path: Path) -> None:
+    spread(tmp_path, "a")
+    path = spread(tmp_path, "b", seed=1)
+    (path / "manifest.json").write_text('{"format": 99}')
+    assert [run.state for run in gather([tmp_path], command_of).runs] == ["finished", "unreadable"]
+    assert len(compute(tmp_path).tasks[0].series[0].used) == 1
+
+
+# ------------------------------------------------------------------------------------------------ commands
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        resolve(),
+        resolve("mpe/deception-2?adversary=static&state=true", "hasac", "matched", first_seed=3, seeds=2),
+        resolve("mpe/spread-3", "omad", "cpu", share_policy=False, alpha_mode="fixed", alpha_init=1e-3),
+        resolve("mpe/spread-4", "omad", "paper", total_steps=40_000, v_max=125.5),
+        resolve("mpe/spread-3", "masdac", "cpu", total_steps=300_000, buffer_size=100_000, obs_norm="running"),
+    ],
+)  # fmt: skip
+def test_the_command_gives_the_configuration_back(config: RunConfig) -> None:
+    words = shlex.split(command_of(config))
+    assert words[:2] == ["omad", "train"]
+    assert parse(words[2:], "omad train", Options())[0] == config
+
+
+def test_commands_name_what_differs_from_the_preset_and_no_more() -> None:
+    assert command_of(resolve("mpe/spread-3", "omad", "matched", total_steps=150_000, first_seed=2)) == (
+        "omad train omad --task mpe/spread-3 --preset matched --first-seed 2 --total-steps 150000"
+    )
+
+
+def test_commands_on_the_page_are_those_of_the_runs(report: Path, html: Page) -> None:
+    shown = {row[0]: row[9] for row in html.rows if row[0].startswith("study/")}
+    runs = json.loads((report / "summary.json").read_text())["runs"]
+    for run in runs:
+        if run["config"]:
+            assert shown[run["folder"]] == command_of(from_dict(run["config"])) != ""
+    for run in (runs[0], runs[-1]):
+        assert parse(shlex.split(shown[run["folder"]])[2:], "omad train", Options())[0] == from_dict(run["config"])
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """What the command line says; one sentence or a few, on one line, with exit code 2."""
+    assert main(["report", *map(str, words)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("omad: ") and captured.err.count("\n") == 1 and captured.out == ""
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"episodes": 7}, ('evaluation episodes is "5" in runs/a and "7" in runs/b',)),
+        ({"eval_seed": 5}, ('evaluation seed is "1000000" in runs/a and "5" in runs/b',)),
+        ({"manifest": {"protocol": "Another."}}, ("protocol is", '"Another." in runs/b')),
+        ({"episodes": 7, "eval_seed": 5}, ("evaluation seed", "evaluation episodes")),
+        ({"seed": 0}, ("seed 0 of omad on mpe/spread-3 is in runs/a and in runs/b",)),
+    ],
+)
+def test_mixed_protocols_are_refused_with_what_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], other: dict[str, Any], said: tuple[str, ...]
+) -> None:
+    spread(tmp_path / "runs", "a")
+    spread(tmp_path / "runs", "b", **({"seed": 1} | other))
+    message = refused(capsys, tmp_path / "runs", "--out", tmp_path / "out")
+    assert "mpe/spread-3" in message
+    for part in said:
+        assert part in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_of_one_setting_must_be_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_study(tmp_path / "s", [{"seed": 0, "setting": "x"}, {"seed": 1, "setting": "x", "atoms": 25}])
+    message = refused(capsys, tmp_path / "s", "--out", tmp_path / "out")
+    assert "atoms is 101 in s/mpe-spread-3-omad-x/seed-0 and 25 in s/mpe-spread-3-omad-x/seed-1" in message
+
+
+def test_versions_and_machines_may_differ_and_are_told(tmp_path: Path) -> None:
+    spread(tmp_path, "a")
+    spread(tmp_path, "b", seed=1, manifest={"commit": "other", "packages": {"jax": "0.11"}})
+    assert "Runs differ in versions of omad, versions of packages." in page.to_html(compute(tmp_path), {}, [])
+
+
+def test_bad_input_gets_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, out = spread(tmp_path, "run"), tmp_path / "out"
+    early = spread(tmp_path, "early", until=0)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other.json").write_text("{}")
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "thesis.txt").write_text("mine")
+    for words, said in (
+        (("--out", out), "No run is given"),
+        ((tmp_path / "nowhere", "--out", out), "is not there"),
+        ((tmp_path / "empty", "--out", out), "holds no run"),
+        ((tmp_path / "other.json", "--out", out), "is not a summary"),
+        ((early, "--out", out), "None of the 1 runs has an evaluation of sampled actions"),
+        ((run, "--out", out, "--threshold", "mpe/spread-4=-3"), "the runs are of mpe/spread-3"),
+        ((run, "--out", out, "--threshold", "mpe/spread-3"), "must be TASK=RETURN"),
+        ((run, "--out", taken), "is not a report of ours"),
+        ((run, "--out", run), "is not a report of ours"),
+    ):
+        assert said in refused(capsys, *words)
+    assert not out.exists() and (taken / "thesis.txt").read_text() == "mine"
+
+
+def test_a_report_is_replaced_and_keeps_its_options(tmp_path: Path) -> None:
+    run, out = spread(tmp_path, "run", seeds=2, total_steps=30_000), tmp_path / "out"
+    write_report([run], out, {"mpe/spread-3": -45.0}, "noise_free")
+    (out / "figures" / "old.svg").write_text("")
+    write_report([out], out, {})
+    assert not (out / "figures" / "old.svg").exists()
+    text = (out / "index.html").read_text()
+    assert "reached a return of −45.00" in text and "noise-free actions" in text
+
+
+def test_nothing_is_written_into_runs(study: Path, report: Path) -> None:
+    assert not list(study.rglob("*.html")) and not list(study.rglob("*.partial"))
+
+
+def test_summaries_and_runs_may_be_given_together(tmp_path: Path) -> None:
+    old = gather([spread(tmp_path, "old")], command_of)
+    (tmp_path / "summary.json").write_text(to_json(old, "sampled", {"mpe/spread-3": -40.0}))
+    both = gather([tmp_path / "summary.json", spread(tmp_path, "new", seed=1)], command_of)
+    assert [one.folder for one in both.runs] == ["old", "new"] and both.runs[0] == old.runs[0]
+    assert both.options == {"actions": "sampled", "thresholds": {"mpe/spread-3": -40.0}}
+    assert len(results.compute(both).tasks[0].series[0].used) == 2
