@@ -19,4 +19,4 @@ def test_a_study_can_be_read(path: Path) -> None:
 
 
 def test_there_are_studies() -> None:
-    assert {"games", "mamujoco_cpu", "mpe_cpu", "mpe_gpu"} <= {path.stem for path in STUDIES}
+    assert {"ablations", "games", "mamujoco_cpu", "mpe_cpu", "mpe_gpu"} <= {path.stem for path in STUDIES}

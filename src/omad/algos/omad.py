@@ -31,8 +31,9 @@ Source tags below: [A] abstract of the paper; [S] summaries of the full paper; [
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -43,9 +44,10 @@ from jaxtyping import Array, Float, Int, Key
 from omad.algos import joint as shared
 from omad.algos.cadence import policy_update_if
 from omad.algos.fields import check
+from omad.algos.sequential import sweep
+from omad.algos.values import distributional, scalar
 from omad.errors import Refused
 from omad.nets import Critic, CriticStats, Denoiser, RenormConfig
-from omad.ops import categorical
 from omad.policies import DiffusionPolicy, chain, draw_noise, inverse_softplus
 from omad.tree import at_agent, descend, global_norm, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
@@ -89,6 +91,11 @@ class OmadConfig:
     """Hidden layers [D]."""
     critic_input: Literal["auto", "state", "obs"] = "auto"
     """What critics read besides actions: the env's state, all observations, or the state if there is one [I]."""
+    critic_kind: Literal["distributional", "scalar"] = "distributional"
+    """Value distributions over atoms [S], or one number and half the squared error, for ablation [X]."""
+    critic_scope: Literal["joint", "independent"] = "joint"
+    """Critics of the joint action [S], or a pair an agent that reads its own observation and action only, for
+    ablation [X]."""
     critic_reduce: Literal["mean", "min"] = "mean"
     """How the twins are combined in target and actor loss: their mean [D]; `min` takes the one of lower value [X]."""
     target_network: bool = False
@@ -122,6 +129,9 @@ class OmadConfig:
     """Element-wise bound on the actors' gradients [D]."""
     actor_every: int = 3
     """Gradient steps of the critics per step of actors and temperature [D]."""
+    policy_update: Literal["simultaneous", "sequential"] = "simultaneous"
+    """All policies in one step [S], or one after the other in random order, each seeing the others' newest actions,
+    for ablation [X]."""
     # the temperature
     alpha_mode: Literal["auto", "fixed"] = "auto"
     """Tuned by its dual [S], or fixed at `alpha_init`."""
@@ -155,7 +165,10 @@ class OmadConfig:
             finite=("target_run_per_dim",),
             choices={
                 "critic_input": shared.CRITIC_INPUTS,
+                "critic_kind": ("distributional", "scalar"),
+                "critic_scope": ("joint", "independent"),
                 "critic_reduce": ("mean", "min"),
+                "policy_update": ("simultaneous", "sequential"),
                 "alpha_mode": ("auto", "fixed"),
             },
         )  # fmt: skip
@@ -163,11 +176,17 @@ class OmadConfig:
             raise Refused(f"atoms is {self.atoms}; a value distribution needs at least 2")
         if self.alpha_init == 0 and self.alpha_mode == "auto":
             raise Refused(f"alpha_init is {self.alpha_init}; it must be positive (0 is allowed with alpha_mode fixed)")
+        if self.share_policy and self.policy_update == "sequential":
+            raise Refused(
+                "policy_update is 'sequential', but with share_policy there is one policy to update; use one."
+            )
         for name in ("adam_b1", "renorm_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise Refused(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
 
 
+OF_ATOMS = ("critic/atom_entropy", "critic/edge_mass", "critic/target_edge_mass")
+"""What only value distributions have."""
 METRICS = (
     "critic/loss",
     "critic/q",
@@ -215,17 +234,23 @@ class OmadState(eqx.Module):
 def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
     """OMAD for a task of the given sizes."""
     n_agents, steps = spec.n_agents, config.denoising_steps
-    mask = spec.act_mask
+    mask = jnp.asarray(spec.act_mask)
     dims = jnp.asarray(spec.act_dims, float)
-    atoms = categorical.support(config.v_max, config.atoms)
+    if config.critic_kind == "scalar":
+        values = scalar()
+    else:
+        values = distributional(config.v_max, config.atoms, config.atom_entropy)
+    alone = config.critic_scope == "independent"
     renorm = RenormConfig(momentum=config.renorm_momentum, warmup=config.renorm_warmup)
-    critic_input = shared.joint_input(spec, config.critic_input)
+    joint_input = shared.joint_input(spec, config.critic_input)
+    critic_size = spec.obs_dim + spec.act_dim if alone else joint_input.size
     if config.share_policy and len(set(zip(spec.obs_dims, spec.act_dims, strict=True))) > 1:
         raise Refused(
             f"share_policy needs agents of equal sizes, but {spec.name} has observations {spec.obs_dims} and actions "
             f"{spec.act_dims}; leave it off"
         )
     groups = n_agents if config.alpha_per_agent else 1
+    in_turn = config.policy_update == "sequential"
 
     def rate(start: float, every: int) -> optax.ScalarOrSchedule:
         """The learning rate of an optimiser that steps once in `every` gradient steps."""
@@ -255,16 +280,21 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         )
 
     def init_critic(key: Key[Array, ""]) -> tuple[Critic, CriticStats]:
-        return Critic.init(key, critic_input.size, config.critic_width, config.critic_layers, config.atoms)
+        return Critic.init(key, critic_size, config.critic_width, config.critic_layers, values.outputs)
 
     def init(key: Key[Array, ""]) -> OmadState:
         actor_key, critic_key = jax.random.split(key)
         actors = jax.vmap(init_actor)(jax.random.split(actor_key, 1 if config.share_policy else n_agents))
-        critics, stats = jax.vmap(init_critic)(jax.random.split(critic_key, 2))
+        twins = jax.vmap(init_critic)
+        if alone:
+            critics, stats = jax.vmap(twins)(jax.random.split(critic_key, (n_agents, 2)))
+        else:
+            critics, stats = twins(jax.random.split(critic_key, 2))
         temperature = Temperature(jnp.full(groups, math.log(max(config.alpha_init, 1e-30)), float))
         return OmadState(
             actors, critics, stats, (critics, stats) if config.target_network else None, temperature,
-            start(actor_tx, actors), start(critic_tx, critics), start(alpha_tx, temperature),
+            jax.vmap(functools.partial(start, actor_tx))(actors) if in_turn else start(actor_tx, actors),
+            start(critic_tx, critics), start(alpha_tx, temperature),
         )  # fmt: skip
 
     # ---------------------------------------------------------------- acting
@@ -299,16 +329,33 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
 
     # ---------------------------------------------------------------- critics
 
-    def evaluate(critics: Critic, stats: CriticStats, x: Float[Array, "batch in"]) -> Float[Array, "twin batch atom"]:
-        """Value distributions under the running statistics."""
-        return jax.nn.softmax(jax.vmap(lambda c, s: c(s, x, renorm))(critics, stats), axis=-1)
+    def critic_input(
+        obs: Float[Array, "batch agent obs"],
+        state: Float[Array, "batch state"],
+        action: Float[Array, "batch agent act"],
+    ) -> Float[Array, "*agent batch in"]:
+        """What critics read: one table, or one for each agent's own critics."""
+        if alone:
+            return jnp.moveaxis(jnp.concatenate([obs, action], axis=-1), 1, 0)
+        return joint_input(obs, state, action)
 
-    def combine(probs: Float[Array, "twin batch atom"]) -> Float[Array, "batch atom"]:
-        """The distribution that stands for both twins."""
+    def evaluate(critics: Critic, stats: CriticStats, x: Float[Array, "batch in"]) -> Float[Array, "twin batch out"]:
+        """Values under the running statistics."""
+        return values.read(jax.vmap(lambda c, s: c(s, x, renorm))(critics, stats))
+
+    def returns(
+        critics: Critic, stats: CriticStats, x: Float[Array, "*agent batch in"]
+    ) -> Float[Array, "*agent batch"]:
+        """Expected returns by both twins together, which policies climb."""
+        q = values.mean((jax.vmap(evaluate) if alone else evaluate)(critics, stats, x))
+        return q.mean(-2) if config.critic_reduce == "mean" else q.min(-2)
+
+    def combine(rows: Float[Array, "twin batch out"]) -> Float[Array, "batch out"]:
+        """The values that stand for both twins'."""
         if config.critic_reduce == "mean":
-            return probs.mean(0)
-        lower = categorical.expectation(probs[0], atoms) <= categorical.expectation(probs[1], atoms)
-        return jnp.where(lower[:, None], probs[0], probs[1])
+            return rows.mean(0)
+        q = values.mean(rows)
+        return jnp.where((q[0] <= q[1])[:, None], rows[0], rows[1])
 
     def critic_loss(
         critics: Critic,
@@ -319,32 +366,34 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         shift: Float[Array, " batch"],
         discount: Float[Array, " batch"],
     ) -> tuple[Float[Array, ""], tuple[CriticStats, Metrics]]:
-        """Cross entropy to the projected target, summed over twins, minus the atom-entropy bonus."""
+        """Distance of the values from their target, summed over twins."""
         batch = x.shape[0]
         joint = x if target is not None else jnp.concatenate([x, next_x])
         features, new_stats = jax.vmap(lambda c, s: c.features_train(s, joint, renorm))(critics, stats)
 
-        def head(rows: Float[Array, "twin batch features"]) -> Float[Array, "twin batch atom"]:
-            return jax.nn.softmax(jax.vmap(lambda c, f: c.head(f))(critics, rows), axis=-1)
+        def head(rows: Float[Array, "twin batch features"]) -> Float[Array, "twin batch out"]:
+            return values.read(jax.vmap(lambda c, f: c.head(f))(critics, rows))
 
-        probs = head(features[:, :batch])
-        if target is not None:
-            next_probs = evaluate(*target, next_x)
-        else:
-            next_probs = head(jax.lax.stop_gradient(features[:, batch:]))
-        goal = jax.lax.stop_gradient(categorical.project(combine(next_probs), shift, discount, config.v_max))
-        negative_entropy = categorical.negative_entropy(probs)
-        loss = jnp.sum(
-            jnp.mean(categorical.cross_entropy(goal[None], probs) + config.atom_entropy * negative_entropy, axis=1)
-        )
-        metrics = {
-            "critic/loss": Mean.of(loss),
-            "critic/q": Mean.of(categorical.expectation(probs, atoms).mean()),
-            "critic/atom_entropy": Mean.of(-negative_entropy.mean()),
-            "critic/edge_mass": Mean.of(categorical.edge_mass(probs).mean()),
-            "critic/target_edge_mass": Mean.of(categorical.edge_mass(goal).mean()),
-        }
-        return loss, (new_stats, metrics)
+        here = head(features[:, :batch])
+        there = head(jax.lax.stop_gradient(features[:, batch:])) if target is None else evaluate(*target, next_x)
+        goal = jax.lax.stop_gradient(values.backup(combine(there), shift, discount))
+        loss = jnp.sum(jnp.mean(values.loss(goal[None], here), axis=1))
+        measured = {"critic/loss": loss, "critic/q": values.mean(here).mean(), **values.measure(goal, here)}
+        return loss, (new_stats, {name: Mean.of(value) for name, value in measured.items()})
+
+    def all_critics_loss(
+        critics: Critic,
+        stats: CriticStats,
+        target: tuple[Critic, CriticStats] | None,
+        x: Float[Array, "agent batch in"],
+        next_x: Float[Array, "agent batch in"],
+        shift: Float[Array, "agent batch"],
+        discount: Float[Array, " batch"],
+    ) -> tuple[Float[Array, ""], tuple[CriticStats, Metrics]]:
+        """The same for every agent's own critics, summed."""
+        over_agents = jax.vmap(critic_loss, in_axes=(0, 0, 0, 0, 0, 0, None))
+        losses, (new_stats, metrics) = over_agents(critics, stats, target, x, next_x, shift, discount)
+        return losses.sum(), (new_stats, jax.tree.map(lambda leaf: leaf.mean(0), metrics))
 
     # ---------------------------------------------------------------- actors and temperature
 
@@ -352,29 +401,70 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         """Alpha L: each agent's cost times its temperature, summed over agents."""
         return jnp.sum(jnp.exp(temperature.log_alpha) * cost, axis=-1)
 
+    def frozen_steps(actors: DiffusionPolicy) -> DiffusionPolicy:
+        """The same policies, without a gradient to their step sizes."""
+        frozen = jax.lax.stop_gradient((actors.raw_scale, actors.raw_friction))
+        return eqx.tree_at(lambda a: (a.raw_scale, a.raw_friction), actors, frozen)
+
     def policy_loss(
         actors: DiffusionPolicy, learner: OmadState, batch: Batch, noise: Float[Array, "agent points batch act"]
     ) -> tuple[Float[Array, ""], tuple[Float[Array, " agent"], Metrics]]:
         """mean[ -Q(s, a) + alpha sum_i (R_i + P_i) ] for all agents at once; also mean R_i."""
         if not config.learn_step_size:
-            frozen = jax.lax.stop_gradient((actors.raw_scale, actors.raw_friction))
-            actors = eqx.tree_at(lambda a: (a.raw_scale, a.raw_friction), actors, frozen)
+            actors = frozen_steps(actors)
         action, running, terminal = chains(actors, batch.obs, noise)
-        probs = evaluate(learner.critics, learner.stats, critic_input(batch.obs, batch.state, action))
-        q = categorical.expectation(probs, atoms)
-        q = q.mean(0) if config.critic_reduce == "mean" else q.min(0)
-        loss = jnp.mean(joint_cost(learner.temperature, running + terminal) - q)
-        total = spec.joint_act_dim
-        saturated = jnp.sum((jnp.abs(action) > 0.99) * mask) / (action.shape[0] * total)
-        metrics = {
-            "policy/loss": Mean.of(loss),
-            "policy/q": Mean.of(q.mean()),
-            "policy/running_cost": Mean.of(running.sum(1).mean() / total),
-            "policy/terminal_cost": Mean.of(terminal.sum(1).mean() / total),
-            "policy/entropy_bound": Mean.of(-(running + terminal).sum(1).mean() / total),
-            "policy/saturation": Mean.of(saturated),
-        }
+        q = returns(learner.critics, learner.stats, critic_input(batch.obs, batch.state, action))
+        climbed = q.sum(0) if alone else q
+        loss = jnp.mean(joint_cost(learner.temperature, running + terminal) - climbed)
+        saturated = jnp.sum((jnp.abs(action) > 0.99) * mask, axis=(0, 2)) / action.shape[0]
+        metrics = policy_metrics(loss, q.mean(), running.mean(0), terminal.mean(0), saturated)
         return loss, (running.mean(0), metrics)
+
+    def policy_metrics(
+        loss: Float[Array, ""],
+        q: Float[Array, ""],
+        running: Float[Array, " agent"],
+        terminal: Float[Array, " agent"],
+        saturated: Float[Array, " agent"],
+    ) -> Metrics:
+        """Costs and saturated entries per action dimension, from their sums of each agent."""
+        total = spec.joint_act_dim
+        measured = {
+            "policy/loss": loss,
+            "policy/q": q,
+            "policy/running_cost": running.sum() / total,
+            "policy/terminal_cost": terminal.sum() / total,
+            "policy/entropy_bound": -(running + terminal).sum() / total,
+            "policy/saturation": saturated.sum() / total,
+        }
+        return {name: Mean.of(value) for name, value in measured.items()}
+
+    def one_after_another(
+        learner: OmadState, batch: Batch, key: Key[Array, ""]
+    ) -> tuple[DiffusionPolicy, optax.OptState, Float[Array, " agent"], Metrics, Float[Array, ""]]:
+        """A step of every actor in random order: actors, optimisers, mean R_i, metrics, gradient norm."""
+        alpha = jnp.broadcast_to(jnp.exp(learner.temperature.log_alpha), (n_agents,))
+        size = batch.obs.shape[0]
+
+        def act_alone(actor: DiffusionPolicy, agent: Int[Array, ""], key: Key[Array, ""]) -> tuple[Any, Any]:
+            noise = draw_noise(key, steps, size, spec.act_dim)
+            if not config.learn_step_size:
+                actor = frozen_steps(actor)
+            out = chain(actor, batch.obs[:, agent], noise, mask[agent], config.prior_scale, config.control_clip)
+            return out.action, (out.running, out.terminal)
+
+        def own_loss(action: Float[Array, "batch agent act"], drawn: Any, agent: Int[Array, ""]) -> tuple[Any, Any]:
+            running, terminal = drawn
+            q = returns(learner.critics, learner.stats, critic_input(batch.obs, batch.state, action))
+            q = q[agent] if alone else q
+            loss = jnp.mean(alpha[agent] * (running + terminal) - q)
+            saturated = jnp.sum((jnp.abs(action[:, agent]) > 0.99) * mask[agent]) / size
+            return loss, (loss, q.mean(), running.mean(), terminal.mean(), saturated)
+
+        done = sweep(actor_tx, learner.actors, learner.actor_opt, act_alone, own_loss, key)
+        loss, q, running, terminal, saturated = done.known
+        metrics = policy_metrics(loss.mean(), q.mean(), running, terminal, saturated)
+        return done.actors, done.opts, running, metrics, done.grad_norm
 
     def temperature_loss(temperature: Temperature, running: Float[Array, " agent"]) -> Float[Array, ""]:
         """-alpha (R - 4 D): alpha rises while the running cost exceeds its limit. Only R enters, not P."""
@@ -383,12 +473,15 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
             excess = excess.sum(keepdims=True)
         return -jnp.sum(jnp.exp(temperature.log_alpha) * excess)
 
-    def update_policies(
-        learner: OmadState, batch: Batch, noise: Float[Array, "agent points batch act"]
-    ) -> tuple[OmadState, Metrics]:
-        """One simultaneous step of all actors, then one of the temperature."""
-        grads, (running, metrics) = jax.grad(policy_loss, has_aux=True)(learner.actors, learner, batch, noise)
-        actors, actor_opt = descend(actor_tx, grads, learner.actor_opt, learner.actors)
+    def update_policies(learner: OmadState, batch: Batch, key: Key[Array, ""]) -> tuple[OmadState, Metrics]:
+        """One step of all actors, then one of the temperature."""
+        if in_turn:
+            actors, actor_opt, running, metrics, grad_norm = one_after_another(learner, batch, key)
+        else:
+            noise = noise_for(key, batch.obs.shape[0])
+            grads, (running, metrics) = jax.grad(policy_loss, has_aux=True)(learner.actors, learner, batch, noise)
+            actors, actor_opt = descend(actor_tx, grads, learner.actor_opt, learner.actors)
+            grad_norm = global_norm(grads)
         temperature, alpha_opt = learner.temperature, learner.alpha_opt
         if config.alpha_mode == "auto":
             slope = jax.grad(temperature_loss)(temperature, running)
@@ -396,7 +489,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         metrics |= {
             "policy/step_scale": Mean.of(jax.nn.softplus(actors.raw_scale).mean()),
             "policy/friction": Mean.of(jax.nn.softplus(actors.raw_friction).mean()),
-            "policy/grad_norm": Mean.of(global_norm(grads)),
+            "policy/grad_norm": Mean.of(grad_norm),
             "alpha/value": Mean.of(jnp.exp(temperature.log_alpha).mean()),
         }
         where = lambda s: (s.actors, s.actor_opt, s.temperature, s.alpha_opt)  # noqa: E731
@@ -410,9 +503,12 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         size = batch.ret.shape[0]
         next_key, policy_key = jax.random.split(key)
         next_action, running, terminal = chains(learner.actors, batch.next_obs, noise_for(next_key, size))
-        bonus = -joint_cost(learner.temperature, running + terminal)
+        if alone:
+            bonus = -(jnp.exp(learner.temperature.log_alpha) * (running + terminal)).T
+        else:
+            bonus = -joint_cost(learner.temperature, running + terminal)
         shift = batch.ret + batch.discount * bonus
-        grads, (stats, metrics) = jax.grad(critic_loss, has_aux=True)(
+        grads, (stats, metrics) = jax.grad(all_critics_loss if alone else critic_loss, has_aux=True)(
             learner.critics, learner.stats, learner.target,
             critic_input(batch.obs, batch.state, batch.action),
             critic_input(batch.next_obs, batch.next_state, next_action),
@@ -428,12 +524,12 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         )  # fmt: skip
         metrics["critic/grad_norm"] = Mean.of(global_norm(grads))
 
-        learner, policy_metrics = policy_update_if(
+        learner, told = policy_update_if(
             count % config.actor_every == 0,
-            lambda learner: update_policies(learner, batch, noise_for(policy_key, size)),
+            lambda learner: update_policies(learner, batch, policy_key),
             learner,
         )
-        return learner, metrics | policy_metrics
+        return learner, metrics | told
 
     # ---------------------------------------------------------------- arithmetic
 
@@ -448,12 +544,16 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         sample = 2.0 * n_agents * (batch * (steps * along + obs_dim * width) + steps * embed)
         # Gradients along the chain need dW and dx; the observation's share needs dW only.
         differentiate = 2 * sample - 2.0 * n_agents * batch * obs_dim * width
-        trunk = critic_input.size * config.critic_width + (config.critic_layers - 1) * config.critic_width**2
-        head = config.critic_width * config.atoms
-        one_pass = 2.0 * 2 * batch * (trunk + head)
-        critic = 3 * one_pass + (one_pass if config.target_network else 2.0 * 2 * batch * (3 * trunk + head))
-        # The actor's path through the critics needs dx, never dW.
+        trunk = critic_size * config.critic_width + (config.critic_layers - 1) * config.critic_width**2
+        head = config.critic_width * values.outputs
+        pairs = 2.0 * 2 * batch * (n_agents if alone else 1)
+        one_pass = pairs * (trunk + head)
+        critic = 3 * one_pass + (one_pass if config.target_network else pairs * (3 * trunk + head))
+        # The actor's path through the critics needs dx, never dW. In turn, every agent acts before, in and after its
+        # own, and asks the critics anew.
         actor = sample + differentiate + 2 * one_pass
+        if in_turn:
+            actor = 3 * sample + differentiate + 2 * n_agents * one_pass
         return sample + critic + actor / config.actor_every
 
     return Algorithm(
@@ -461,7 +561,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         policy=policy,
         act=act,
         update=update,
-        metrics=METRICS,
+        metrics=tuple(name for name in METRICS if name not in OF_ATOMS or config.critic_kind == "distributional"),
         flops=flops,
         gamma=config.gamma,
         n_step=config.n_step,
