@@ -87,7 +87,7 @@ def test_lower_layers_do_not_import_higher_ones(module: str) -> None:
             assert STRANGERS.get(own) != other, f"{module} imports {imported}"
 
 
-SHARED = {"cadence", "denoising", "fields", "joint", "sequential"}
+SHARED = {"cadence", "denoising", "fields", "joint", "sequential", "values"}
 """Modules of `algos` that algorithms are put together from; every other one is an algorithm."""
 
 

@@ -336,6 +336,13 @@ PRESETS: dict[str, dict[str, Sourced]] = {
             "alpha_lr": (1.5e-3, "[M] the same pace per env step as 3e-3 with half as many gradient steps"),
             "share_policy": (True, "[M] roles by geometry, not by number: RESULTS.md, docs/learning-notes.md"),
         },
+        "omad mpe/spread-4": _MATCHED["omad mpe"]
+        | _MATCHED["omad mpe/spread-4"]
+        | {
+            "updates_per_step": (2, "[M] as matched: -53.3 at 300k env steps on one seed"),
+            "alpha_lr": _MATCHED["omad"]["alpha_lr"],
+            "share_policy": (False, "[M] a shared policy stays near the greedy one here: -69.9 at 200k"),
+        },
         "masdac": _MATCHED["masdac"] | {"reconstructions": (16, "[M] 29 ms of CPU a gradient step, 81 with 64")},
     },
     "matched": _MATCHED,

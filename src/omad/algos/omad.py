@@ -31,7 +31,6 @@ Source tags below: [A] abstract of the paper; [S] summaries of the full paper; [
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from typing import Any, Literal
 
@@ -293,7 +292,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         temperature = Temperature(jnp.full(groups, math.log(max(config.alpha_init, 1e-30)), float))
         return OmadState(
             actors, critics, stats, (critics, stats) if config.target_network else None, temperature,
-            jax.vmap(functools.partial(start, actor_tx))(actors) if in_turn else start(actor_tx, actors),
+            jax.vmap(lambda actor: start(actor_tx, actor))(actors) if in_turn else start(actor_tx, actors),
             start(critic_tx, critics), start(alpha_tx, temperature),
         )  # fmt: skip
 
