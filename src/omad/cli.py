@@ -16,6 +16,7 @@ COMMANDS = {
     "sweep": ("omad.commands.sweep", "work on all runs of a study, side by side, and go on where it was"),
     "eval": ("omad.commands.evaluate", "evaluate the policies of a run"),
     "report": ("omad.commands.report", "one page of what runs have shown: curves, tables, env steps to a return"),
+    "coverage": ("omad.commands.coverage", "how much of the state space runs have visited, on one grid for all"),
     "modes": ("omad.commands.modes", "how many of a game's equally good actions policies keep, and draw them"),
     "tasks": ("omad.commands.tasks", "list the tasks, their protocols, anchors and published results"),
     "bench": ("omad.commands.bench", "measure speed and utilisation of a task and preset"),

@@ -1,0 +1,157 @@
+"""`omad coverage RUNS…`: how much of the state space runs have visited while they trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from omad.commands.screen import console, print_json
+from omad.errors import Refused
+
+__all__ = ["main", "visited_states"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Compare the states that methods visited, on one projection and one grid.
+
+    States are read from the replay buffers of the newest checkpoints, warm-up included. Runs of one algorithm in one
+    folder SETTING/seed-K, as a study has them, are one method.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run folders of one task, or folders that hold some at any depth."""
+    out: Path | None = None
+    """Study folder in which to write sections/NAME.json and NAME.png, which omad report shows."""
+    first: int | None = None
+    """Only the first so many states of each run, one an env step; by default all."""
+    bins: int = 40
+    """Bins along each of the two components."""
+    json: bool = False
+    """Print JSON."""
+
+
+def visited_states(run: Any, first: int | None = None) -> Any:
+    """States of a run's first env steps, of all its seeds.
+
+    Args:
+        run: An open run folder.
+        first: How many of each seed; all of them by default.
+
+    Returns:
+        `(state, entry)` in the order of visits; the joint observation where the task has no state.
+
+    Raises:
+        Refused: There is no checkpoint, or the buffer has lost its first states already.
+    """
+    import jax.numpy as jnp
+    import numpy as np
+
+    from omad.loop.train import build
+
+    checkpoints = run.checkpoints()
+    if not checkpoints:
+        raise Refused(f"{run.path} has no checkpoint yet; resume it until it has saved once.")
+    built = build(run.config)
+    try:
+        shapes = built.loop.shapes(jnp.asarray(run.config.all_seeds, jnp.int32))
+    finally:
+        built.close()
+    ring = checkpoints[0].restore("rest", shapes).ring
+    rows, done = ring.reward.shape[1], checkpoints[0].row
+    if done > rows:
+        steps, kept = done * run.config.n_envs, rows * run.config.n_envs
+        raise Refused(
+            f"{run.path} has done {steps:,} env steps, but its buffer keeps {kept:,}: its first states are gone. Train "
+            "with a larger --buffer-size."
+        )
+    kept = np.asarray(ring.state if built.spec.state_dim else ring.obs)[:, :done]
+    flat = kept.reshape(kept.shape[0], done * run.config.n_envs, -1)
+    return np.concatenate([seed[:first] for seed in flat]).astype(float)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the table; with --out, write the section."""
+    options = tyro.cli(Options, prog="omad coverage", args=list(arguments))
+    for name in ("first", "bins"):
+        value = getattr(options, name)
+        if value is not None and value < 2:
+            raise Refused(f"--{name} is {value}; it must be at least 2.")
+    import numpy as np
+
+    from omad.report import coverage
+    from omad.runs import RunFolder
+
+    folders = sorted({path.parent for given in options.runs for path in given.rglob("manifest.json")})
+    runs = [RunFolder.open(folder) for folder in folders]
+    tasks = sorted({run.config.task for run in runs})
+    if len(tasks) != 1:
+        raise Refused(f"The given folders hold {', '.join(tasks) or 'no runs'}; give runs of one task.")
+    methods: dict[str, list[Any]] = {}
+    for run in runs:
+        setting = run.path.parent.name if run.path.name.startswith("seed-") else run.path.name
+        methods.setdefault(f"{run.config.algorithm}, {setting}", []).append(visited_states(run, options.first))
+    # Every run of a method counts alike.
+    states = {
+        name: np.concatenate([rows[: min(map(len, several))] for rows in several]) for name, several in methods.items()
+    }
+    found = coverage.cover(states, options.bins)
+    told = {
+        name: {
+            "runs": len(methods[name]),
+            "bins": int(found.visited[name].sum()),
+            "share": found.share(name),
+            "alone": found.alone(name),
+        }
+        for name in found.visited
+    }
+    everything = {
+        "task": tasks[0], "states": found.states, "bins": found.union, "explained": found.explained, "methods": told,
+    }  # fmt: skip
+    if options.json:
+        print_json(everything)
+    else:
+        console().print(_table(everything))
+    if options.out is not None:
+        _write(options.out / "sections", everything, coverage.draw(found, f"{tasks[0]}: visited states"))
+    return 0
+
+
+def _table(found: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(
+        "method", "runs", "bins", "share", "alone", title=f"{found['task']}: visited states",
+        caption=f"{found['states']:,} states a method; share of the {found['bins']:,} bins that any visited; the "
+        f"projection keeps {found['explained']:.0%} of the variance",
+    )  # fmt: skip
+    for name, one in found["methods"].items():
+        table.add_row(name, str(one["runs"]), f"{one['bins']:,}", f"{one['share']:.1%}", str(one["alone"]))
+    return table
+
+
+def _write(folder: Path, found: dict[str, Any], picture: bytes) -> None:
+    """A section for the report."""
+    name = "coverage-" + "".join(c if c.isalnum() else "-" for c in found["task"])
+    told = " ".join(
+        f"{method} visited {one['bins']} of {found['bins']} bins ({one['share']:.1%}), {one['alone']} of them alone."
+        for method, one in found["methods"].items()
+    )
+    how = (
+        f"{found['states']:,} states a method, standardised, on their common first two principal components "
+        f"({found['explained']:.0%} of the variance), in one grid; bins are counted that any method visited."
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.png").write_bytes(picture)
+    section = {
+        "title": f"Visited states: {found['task']}",
+        "text": f"{told}\n\n{how}",
+        "figure": f"{name}.png",
+        "alt": f"Grids of visited states in {found['task']}, a panel a method. {told}",
+    }
+    (folder / f"{name}.json").write_text(json.dumps(section, indent=1) + "\n")

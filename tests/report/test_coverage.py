@@ -1,0 +1,84 @@
+"""Coverage on states made by hand, and from the buffers of real runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from omad import api, cli
+from omad.report import coverage
+from omad.runs import RunFolder
+
+
+def test_the_whole_plane_and_its_half() -> None:
+    """One visits a square evenly, the other its left half: about half the bins, and none alone."""
+    rng = np.random.default_rng(0)
+    square = rng.uniform(-1, 1, (20_000, 2)) * np.asarray([3.0, 1.0])
+    half = square[square[:, 0] < 0]
+    found = coverage.cover({"all": square, "half": half}, bins=10)
+    assert found.states == len(half)
+    assert found.union == found.visited["all"].sum()
+    assert found.share("all") == 1.0
+    assert found.share("half") == pytest.approx(0.5, abs=0.11)
+    assert (found.alone("half"), found.alone("all")) == (0, found.union - found.visited["half"].sum())
+    assert found.explained == pytest.approx(1.0)
+    assert coverage.draw(found, "here").startswith(b"\x89PNG")
+
+
+def test_constant_entries_and_directions_of_little_variance_do_not_matter() -> None:
+    rng = np.random.default_rng(1)
+    plane = rng.standard_normal((5_000, 2))
+    states = np.concatenate([plane, np.full((5_000, 1), 7.0), plane @ [[1.0], [1.0]]], axis=1)
+    found = coverage.cover({"one": states})
+    assert found.explained == pytest.approx(1.0)
+    assert found.share("one") == 1.0
+    assert found.alone("one") == 0
+
+
+@pytest.mark.parametrize(
+    ("states", "words"),
+    [
+        ({"a": np.zeros((5, 3)), "b": np.zeros((5, 4))}, r"\[3, 4\] entries"),
+        ({"a": np.zeros((5, 1))}, r"\[1\] entries"),
+        ({"a": np.zeros((5, 3)), "b": np.zeros((1, 3))}, "1 states"),
+    ],
+)
+def test_states_that_cannot_be_compared(states: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        coverage.cover(states)
+
+
+SMALL: dict[str, Any] = {
+    "denoising_steps": 2, "actor_width": 8, "actor_layers": 1, "time_frequencies": 4, "time_width": 4,
+    "critic_width": 8, "critic_layers": 1, "atoms": 11, "total_steps": 400, "warmup_steps": 100, "n_envs": 4,
+    "batch_size": 8, "eval_every": 400, "eval_episodes": 4, "log_every": 200, "save_every": 400,
+}  # fmt: skip
+
+
+def test_states_of_runs_come_from_their_buffers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As many as env steps, real positions and not padding; a buffer that has forgotten its beginning is refused."""
+    run = api.train("mpe/spread-2", run_dir=tmp_path / "cpu" / "seed-0", **SMALL)
+    from omad.commands.coverage import visited_states
+
+    states = visited_states(RunFolder.open(run))
+    assert states.shape == (400, 24)
+    assert (np.abs(states).sum(1) > 0).all()
+    np.testing.assert_array_equal(visited_states(RunFolder.open(run), 40), states[:40])
+    assert cli.main(["coverage", str(tmp_path), "--out", str(tmp_path), "--json", "--bins", "8"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["states"] == 400
+    assert found["methods"]["omad, cpu"]["share"] == 1.0
+    section = json.loads((tmp_path / "sections" / "coverage-mpe-spread-2.json").read_text())
+    assert (tmp_path / "sections" / section["figure"]).read_bytes().startswith(b"\x89PNG")
+    assert cli.main(["coverage", str(run), "--bins", "1"]) == 2
+    assert cli.main(["coverage", str(tmp_path / "sections")]) == 2
+    short = api.train(
+        "mpe/spread-2", run_dir=tmp_path / "short", watch=lambda _: None, **(SMALL | {"buffer_size": 200})
+    )
+    capsys.readouterr()
+    assert cli.main(["coverage", str(short)]) == 2
+    assert "first states are gone" in capsys.readouterr().err
