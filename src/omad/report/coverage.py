@@ -88,7 +88,7 @@ def draw(coverage: Coverage, title: str) -> bytes:
     from matplotlib.patches import Patch
 
     names = list(coverage.visited)
-    figure = Figure(figsize=(3.1 * len(names), 3.7), layout="constrained")
+    figure = Figure(figsize=(3.1 * len(names), 4.4), layout="constrained")
     figure.suptitle(title, fontsize=11)
     union = np.logical_or.reduce(list(coverage.visited.values()))
     colours = ("#FFFFFF", "#D9D9D9", "#0072B2", "#D55E00")
@@ -97,7 +97,15 @@ def draw(coverage: Coverage, title: str) -> bytes:
         others = [seen for other, seen in coverage.visited.items() if other != name]
         alone = mine & ~np.logical_or.reduce(others) if others else np.zeros_like(mine)
         level = union.astype(int) + mine + alone
-        axis.imshow(level.T, origin="lower", cmap=ListedColormap(colours), vmin=-0.5, vmax=3.5, interpolation="nearest")
+        axis.imshow(
+            level.T,
+            origin="lower",
+            cmap=ListedColormap(colours),
+            vmin=-0.5,
+            vmax=3.5,
+            interpolation="nearest",
+            aspect="auto",
+        )
         axis.set(xticks=(), yticks=(), xlabel="first component", ylabel="second component")
         axis.set_title(f"{name}\n{coverage.share(name):.0%} of {coverage.union} bins", fontsize=9)
     words = ("visited by another only", "visited", "visited by no other")
