@@ -76,9 +76,8 @@ def test_states_of_runs_come_from_their_buffers(tmp_path: Path, capsys: pytest.C
     assert (tmp_path / "sections" / section["figure"]).read_bytes().startswith(b"\x89PNG")
     assert cli.main(["coverage", str(run), "--bins", "1"]) == 2
     assert cli.main(["coverage", str(tmp_path / "sections")]) == 2
-    short = api.train(
-        "mpe/spread-2", run_dir=tmp_path / "short", watch=lambda _: None, **(SMALL | {"buffer_size": 200})
-    )
+    forgetful: dict[str, Any] = SMALL | {"buffer_size": 200}
+    short = api.train("mpe/spread-2", run_dir=tmp_path / "short", **forgetful)
     capsys.readouterr()
     assert cli.main(["coverage", str(short)]) == 2
     assert "first states are gone" in capsys.readouterr().err
