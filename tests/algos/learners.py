@@ -37,16 +37,17 @@ CONFIGS: dict[str, Any] = {
     "masdac": MasdacConfig(**TINY_DDPM, reconstructions=4),
 }
 """Small settings of every registered algorithm, with a policy update that does not come at every gradient step."""
+ALL_AT_ONCE = "omad scalar independent sequential"
 VARIANTS: dict[str, Any] = {
     "omad scalar": dataclasses.replace(SMALL, critic_kind="scalar"),
     "omad independent": dataclasses.replace(SMALL, critic_scope="independent"),
     "omad sequential": dataclasses.replace(SMALL, policy_update="sequential"),
-    "omad scalar independent sequential": dataclasses.replace(
+    ALL_AT_ONCE: dataclasses.replace(
         SMALL, critic_kind="scalar", critic_scope="independent", policy_update="sequential", target_network=True,
         critic_reduce="min", alpha_per_agent=True, learn_step_size=False,
     ),
 }  # fmt: skip
-"""Ablations, held to the same contract."""
+"""Ablations; the last one is held to the same contract as algorithms."""
 NOISE = {"actors": 0.3, "acting": 0.3, "actors_target": 0.3, "critics": 0.1, "critics_target": 0.1, "targets": 0.1}
 """Noise on each field of parameters, whatever an algorithm has of them."""
 

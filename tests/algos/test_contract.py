@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from learners import CONFIGS, VARIANTS, Setup, batch_for, ordinary, small_setup
+from learners import ALL_AT_ONCE, CONFIGS, Setup, batch_for, ordinary, small_setup
 
 from omad import algos
 from omad.tree import all_finite
 from omad.types import Mean, is_mean
 
 
-@pytest.fixture(scope="module", params=[*CONFIGS, *VARIANTS])
+@pytest.fixture(scope="module", params=[*CONFIGS, ALL_AT_ONCE])
 def setup(request: pytest.FixtureRequest) -> Setup:
     """The compiled learner of the name, on the probe whose agents are of unequal size."""
     return small_setup(request.param)

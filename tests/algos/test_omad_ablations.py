@@ -71,6 +71,7 @@ def test_independent_critics_know_nothing_of_other_agents() -> None:
     assert changed(one.actors, two.actors, 0)
 
 
+@pytest.mark.slow
 def test_sequential_is_simultaneous_where_agents_do_not_matter_to_each_other() -> None:
     """With independent critics the order decides nothing: over many keys both updates agree on average."""
     steps: dict[str, Any] = {}
@@ -120,6 +121,7 @@ def learned(kind: str) -> float:
     return float(carry.ring.reward[0, -200:].mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["", "critic_kind=scalar", "critic_scope=independent", "policy_update=sequential"])
 def test_every_ablation_still_learns(kind: str) -> None:
     """Uniformly random actions get 0.59."""
