@@ -23,17 +23,15 @@ config = OmadConfig(
 env = probe.push()
 sizes = fused.LoopConfig(n_envs=2, updates_per_step=2, batch_size=4, buffer_rows=16, warmup_rows=5)
 loop = fused.make(make(config, env.spec), env, sizes, batch_seeds=True)
-found = {}
-for name, seeds in (("four", [3, 4, 5, 6]), ("six", [3, 4, 5, 6, 7, 8])):
-    seeds = jnp.asarray(seeds)
-    carry = loop.warm(loop.init(seeds), seeds, jnp.asarray(0), jnp.asarray(5))
-    carry = loop.chunk(carry, seeds, jnp.asarray(5), jnp.asarray(4))
-    carry = jax.tree.map(jnp.asarray, jax.device_get(carry))  # as out of a checkpoint, on one device
-    carry = loop.chunk(carry, seeds, jnp.asarray(9), jnp.asarray(3))
-    leaf = jax.tree.leaves(carry.learner)[0]
-    found[f"{name} devices"] = np.asarray(len(leaf.sharding.device_set))
-    found[f"{name} healthy"] = np.asarray(loop.healthy(carry))
-    found |= {f"{name} {i:03d}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(carry))}
+seeds = jnp.asarray([3, 4, 5, 6])
+carry = loop.warm(loop.init(seeds), seeds, jnp.asarray(0), jnp.asarray(5))
+carry = loop.chunk(carry, seeds, jnp.asarray(5), jnp.asarray(4))
+carry = jax.tree.map(jnp.asarray, jax.device_get(carry))  # as out of a checkpoint, on one device
+carry = loop.chunk(carry, seeds, jnp.asarray(9), jnp.asarray(3))
+found = {f"{i:03d}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(carry))}
+found["healthy"] = np.asarray(loop.healthy(carry))
+found["devices"] = np.asarray(len(jax.tree.leaves(carry.learner)[0].sharding.device_set))
+found["devices for six seeds"] = np.asarray(loop.chunk._program(6)[0].mesh.size)
 np.savez(sys.argv[1], **found)
 """
 
@@ -53,10 +51,10 @@ def numbers(path: Path, devices: int) -> dict[str, np.ndarray]:
 def test_four_devices_compute_what_one_does(tmp_path: Path) -> None:
     """Four seeds take all four devices, six take three; also after a restart from one device's arrays."""
     one, four = numbers(tmp_path / "one.npz", 1), numbers(tmp_path / "four.npz", 4)
-    assert (int(one.pop("four devices")), int(one.pop("six devices"))) == (1, 1)
-    assert (int(four.pop("four devices")), int(four.pop("six devices"))) == (4, 3)
-    assert four["four healthy"].all()
+    for name, apart in (("devices", 4), ("devices for six seeds", 3)):
+        assert (int(one.pop(name)), int(four.pop(name))) == (1, apart)
+    assert four["healthy"].all()
     assert one.keys() == four.keys()
-    assert len(one) > 100
+    assert len(one) > 50
     for name, value in one.items():
         np.testing.assert_allclose(four[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
