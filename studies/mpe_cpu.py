@@ -15,8 +15,8 @@ STUDY = Study(
     "mpe_cpu",
     [
         *grid(["mpe/spread-3"], [*OURS, "madpmd"], ["matched"], SEEDS, total_steps=200_000, **EVALUATED),
-        *grid(["mpe/deception-2"], OURS, ["matched"], SEEDS, total_steps=150_000, **EVALUATED),
-        *grid(["mpe/spread-4"], OURS, ["matched"], SEEDS, total_steps=300_000, **EVALUATED),
+        *grid(["mpe/deception-2"], OURS, ["matched"], SEEDS, total_steps=100_000, **EVALUATED),
+        *grid(["mpe/spread-4"], OURS, ["matched"], SEEDS, total_steps=200_000, **EVALUATED),
         *grid(["mpe/spread-3"], ["masdac"], ["matched"], SEEDS, total_steps=200_000, **EVALUATED),
         *grid(["mpe/spread-3"], OURS, ["cpu"], SEEDS, total_steps=150_000, **EVALUATED),
     ],

@@ -19,6 +19,7 @@ pytest.importorskip("pettingzoo")
 HERE = Path(__file__).parent
 SPREAD = "pettingzoo:mpe2.simple_spread_v3:parallel_env?continuous_actions=true"
 SPEAKER = "pettingzoo:mpe2.simple_speaker_listener_v4:parallel_env?continuous_actions=true"
+WATER = "pettingzoo:pettingzoo.sisl.waterworld_v4:parallel_env"
 WALKER = "pettingzoo:pettingzoo.sisl.multiwalker_v9:parallel_env"
 
 
@@ -421,6 +422,13 @@ def test_multiwalker_is_stepped_as_it_is(options: str) -> None:
     ended, fewer = agrees(WALKER + options, walker.parallel_env(**given), 200)
     assert ended > 0
     assert (fewer > 0) == bool(options)
+
+
+def test_waterworld_is_stepped_as_it_is() -> None:
+    """It left PettingZoo after 1.25 and needs pymunk below 7, so most installs lack it."""
+    water = pytest.importorskip("pettingzoo.sisl.waterworld_v4")
+    options = {"max_cycles": 20, "n_pursuers": 3}
+    assert agrees(f"{WATER}?max_cycles=20&n_pursuers=3", water.parallel_env(**options), 60) == (3, 0)
 
 
 def test_an_env_of_turns_is_converted() -> None:

@@ -7,7 +7,7 @@ import fcntl
 import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
         folders = ", ".join(run.folder.as_posix() for run in study.runs[:3])
         raise Refused(f"--only {options.only!r} fits none of the {len(study.runs)} runs; they are {folders}, ...")
     if options.show:
-        return _show([root / run.folder for run in chosen], options.json)
+        return _show({root / run.folder: run.config.total_steps for run in chosen}, options.json)
     if options.launcher == "ray":
         from omad.launch_ray import connect
 
@@ -115,15 +115,17 @@ def main(arguments: Sequence[str]) -> int:
     return code
 
 
-def _show(folders: list[Path], as_json: bool) -> int:
-    """How runs stand, read from their folders."""
+def _show(lengths: Mapping[Path, int], as_json: bool) -> int:
+    """How runs stand, read from their folders; those not begun have only their length in env steps."""
     from omad.commands.together import standing
     from omad.launch import State, state_of
     from omad.runs import RunFolder
 
     states = [
-        state_of(RunFolder.open(path)) if (path / "manifest.json").exists() else State(path, "waiting", 0, 0, 0.0, None)
-        for path in folders
+        state_of(RunFolder.open(path))
+        if (path / "manifest.json").exists()
+        else State(path, "waiting", 0, length, 0.0, None)
+        for path, length in lengths.items()
     ]
     if as_json:
         print_json([{**dataclasses.asdict(state), "folder": str(state.folder)} for state in states])
