@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from omad import api, launch
 from omad.errors import Refused
 from omad.presets import resolve
-from omad.runs import RunFolder, members
+from omad.runs import Ended, RunFolder, members
 
 SMALL: dict[str, Any] = {
     "denoising_steps": 2, "actor_width": 8, "actor_layers": 1, "time_frequencies": 4, "time_width": 4,
@@ -57,6 +58,11 @@ def test_seeds_side_by_side_are_the_seeds_of_one_process(tmp_path: Path) -> None
     before = [(folder / "log.txt").stat().st_mtime_ns for folder in folders]
     assert [state.state for state in launch.side_by_side(folders, 2, quiet)] == ["done", "done"]
     assert [(folder / "log.txt").stat().st_mtime_ns for folder in folders] == before
+    shutil.rmtree(folders[0] / "checkpoints")
+    assert [state.state for state in launch.side_by_side(folders, 2, quiet)] == ["done", "done"]
+    with pytest.raises(Refused, match="checkpoints are gone"):
+        api.resume(folders[0])
+    assert len(lines(folders[0], "episodes.jsonl")) == len(lines(folders[1], "episodes.jsonl")) > 0
     with pytest.raises(Refused, match="several runs"):
         RunFolder.open(tmp_path / "both")
     with pytest.raises(Refused, match="exists already"):
@@ -89,6 +95,25 @@ def test_a_run_that_cannot_go_on_is_told_with_its_reason(tmp_path: Path) -> None
     states = launch.side_by_side(folders, 2, quiet)
     assert [state.state for state in states] == ["failed", "done"]
     assert "no_such_module" in states[0].message
+    ended = [RunFolder.open(folder).ended for folder in folders]
+    assert ended[0] is not None and ended[0].how == "broken" and "no_such_module" in ended[0].words
+    assert ended[1] == Ended("finished")
+
+
+def test_a_run_that_another_process_works_on_keeps_no_other_from_its_turn(tmp_path: Path) -> None:
+    """With one slot, the second run is done while the first is held; then the first is."""
+    folders = api.create_each(small(seeds=2, total_steps=200), tmp_path / "both")
+    held = RunFolder.open(folders[0])
+    held.lock()
+    order: list[str] = []
+
+    def tell(states: list[launch.State]) -> None:
+        order[:] = [state.state for state in states]
+        if order == ["waiting", "done"]:
+            held.close()
+
+    ended = launch.side_by_side(folders, 1, tell, stop=lambda: order == ["running", "waiting"])
+    assert [state.state for state in ended] == ["done", "done"]
 
 
 def test_processes_end_with_the_one_that_launched_them(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from omad import api, cli
 from omad.commands.sweep import seconds
 from omad.errors import Refused
 from omad.presets import resolve
-from omad.runs import RunFolder
+from omad.runs import Ended, RunFolder
 from omad.study import Run, Study, grid, load, place
 
 SMALL: dict[str, Any] = {
@@ -66,6 +66,7 @@ def test_a_grid_is_every_combination_seeds_slowest() -> None:
         (lambda: Study("two words", grid(["probe/push"])), "names its folder"),
         (lambda: Study("empty", []), "lists no runs"),
         (lambda: Study("twice", grid(["probe/push"], seeds=[0, 0])), "probe-push/omad/cpu/seed-0 twice"),
+        (lambda: Study("same", 2 * grid(["probe/push"], seeds=[0])), "probe-push/omad/cpu/seed-0 twice"),
         (lambda: grid(["probe/push"], ["omat"]), "omad"),
         (lambda: grid(["probe/push"], gama=0.5), "gamma"),
     ],
@@ -112,8 +113,13 @@ def test_folders_are_made_once_and_changed_runs_refused(tmp_path: Path) -> None:
     assert (folders[0] / "manifest.json").stat().st_mtime_ns == before
     assert RunFolder.open(folders[1]).config == study.runs[1].config
     other = load(study_file(tmp_path / "t.py", ["probe/push"], {"cpu": {"gamma": 0.25}}, 2))
+    (folders[0] / "metrics.jsonl").write_text('{"step": 4, "seed": 0}\n')
     with pytest.raises(Refused, match=r"begun with gamma 0\.\d+, now 0\.25"):
         place(other, root, api.create)
+    (folders[0] / "metrics.jsonl").write_text("")
+    assert place(other, root, api.create) == folders, "nothing was trained yet"
+    assert [RunFolder.open(folder).config.algo.gamma for folder in folders] == [0.25, 0.25]
+    place(study, root, api.create)
     same = load(study_file(tmp_path / "u.py", ["probe/push"], {"cpu": {"env_workers": 1}}, 2))
     assert place(same, root, api.create) == folders
     (folders[1] / "manifest.json").unlink()
@@ -144,9 +150,13 @@ def test_sweep_refuses_and_shows(tmp_path: Path, capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     assert cli.main(["sweep", study, *out, "--show", "--json"]) == 0
     (state,) = json.loads(capsys.readouterr().out)
-    assert state["state"] == "waiting"
+    assert (state["state"], state["total_steps"]) == ("waiting", load(study).runs[0].config.total_steps)
     assert not (tmp_path / "out").exists()
-    place(load(study), tmp_path / "out", api.create)
+    (folder,) = place(load(study), tmp_path / "out", api.create)
+    RunFolder.open(folder).note_end(Ended("broken", "the disk is full"))
+    assert cli.main(["sweep", study, *out, "--show", "--json"]) == 0
+    (state,) = json.loads(capsys.readouterr().out)
+    assert (state["state"], state["message"]) == ("failed", "the disk is full")
     code = (
         "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); "
         "print('held', flush=True); time.sleep(60)"

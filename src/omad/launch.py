@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from omad.runs import RunFolder
+from omad.runs import Ended, RunFolder
 
 __all__ = ["State", "Tell", "begin", "cores_for", "last_line", "side_by_side", "state_of", "verdict"]
 
@@ -66,13 +66,15 @@ def last_line(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda _: T
 
 
 def state_of(run: RunFolder, state: str = "", message: str = "") -> State:
-    """Read a run's progress from its folder; without a given state, `done` or `waiting`."""
+    """Read a run's progress from its folder; without a given state, that too."""
     total = run.config.total_rows * run.config.n_envs
     metrics = last_line(run.path / "metrics.jsonl") or {}
     episodes = last_line(run.path / "episodes.jsonl", lambda line: line["actions"] == "sampled")
     seen = (episodes["step"], sum(episodes["returns"]) / len(episodes["returns"])) if episodes else None
     if not state:
-        state = "done" if run.complete else "waiting"
+        ended = run.ended
+        state = "done" if run.complete else "running" if run.busy(run.path) else "failed" if ended else "waiting"
+        message = ended.words if ended and state == "failed" else message
     return State(run.path, state, metrics.get("step", 0), total, metrics.get("time/steps_per_s", 0.0), seen, message)
 
 
@@ -102,8 +104,9 @@ def side_by_side(
         How every run stands at the end.
     """
     runs = [RunFolder.open(folder) for folder in folders]
-    states = [state_of(run) for run in runs]
+    states = [state_of(run, "done" if run.complete else "waiting") for run in runs]
     queue = [i for i, state in enumerate(states) if state.state != "done"]
+    worked = time.monotonic()
     free = list(range(at_once))
     cores = cores_for(at_once)
     busy: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}
@@ -116,9 +119,19 @@ def side_by_side(
                     process.send_signal(signal.SIGTERM)
             if stopping:
                 queue.clear()
-            while queue and free:
-                i, slot = queue.pop(0), free.pop(0)
+            while free and (i := next((i for i in queue if not RunFolder.busy(runs[i].path)), None)) is not None:
+                queue.remove(i)
+                if runs[i].complete:  # another process has done it meanwhile
+                    states[i] = state_of(runs[i])
+                    continue
+                slot = free.pop(0)
                 busy[i] = slot, begin(runs[i].path, cores[slot])
+            if busy:
+                worked = time.monotonic()
+            elif queue and time.monotonic() - worked > _PATIENCE_S:
+                for i in queue:
+                    states[i] = state_of(runs[i], "failed", "another process has been writing to it")
+                queue.clear()
             for i, (slot, process) in list(busy.items()):
                 code = process.poll()
                 if code is None:
@@ -146,7 +159,10 @@ def verdict(run: RunFolder, code: int) -> tuple[str, str]:
         return "stopped", ""
     rows = [row for row in (run.path / "log.txt").read_text(errors="replace").splitlines() if row.strip()]
     said = next((row for row in reversed(rows) if row.startswith("omad: ")), rows[-1] if rows else "")
-    return "failed", f"exit code {code}: {said.removeprefix('omad: ')}"
+    words = f"exit code {code}: {said.removeprefix('omad: ')}"
+    if run.ended is None and not run.busy(run.path):  # it could not write that down itself
+        run.note_end(Ended("broken", words))
+    return "failed", words
 
 
 _CHILD = """

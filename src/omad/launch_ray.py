@@ -27,12 +27,15 @@ def _task(folder: str) -> tuple[str, str]:
     """Go on with a run until its process ends; runs inside a Ray worker."""
     process = begin(Path(folder), os.sched_getaffinity(0))
     try:
-        code = process.wait()
+        while True:
+            try:
+                return verdict(RunFolder.open(folder), process.wait())
+            except KeyboardInterrupt:  # the task is cancelled: let the run save
+                process.terminate()
     finally:
-        if process.poll() is None:  # the task is cancelled: let the run save
+        if process.poll() is None:
             process.terminate()
             process.wait()
-    return verdict(RunFolder.open(folder), code)
 
 
 def connect() -> Any:
@@ -73,11 +76,13 @@ def on_ray(
     """
     ray = connect()
     runs = [RunFolder.open(folder.resolve()) for folder in folders]
-    states = [state_of(run) for run in runs]
+    states = [state_of(run, "done" if run.complete else "waiting") for run in runs]
     remote: Any = ray.remote(max_retries=_RETRIES, **resources)(_task)
     open_ = {i: remote.remote(str(run.path)) for i, run in enumerate(runs) if states[i].state != "done"}
+    stopping = False
     while open_:
-        if stop():
+        if not stopping and stop():
+            stopping = True
             for task in open_.values():
                 ray.cancel(task, recursive=False)
         ready, _ = ray.wait(list(open_.values()), num_returns=len(open_), timeout=_POLL_S)

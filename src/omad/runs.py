@@ -6,6 +6,7 @@
     episodes.jsonl    one line a seed, evaluation and kind of action: every episode's return
     tb/               the same for TensorBoard
     curve.png         the learning curve
+    ended.json        how work on it ended last, unless it was stopped or killed
     checkpoints/      STEP/ (Orbax: policy, rest) and STEP.json (counters, file lengths, digests); the last two
 
 A checkpoint exists once its STEP.json does, which is written last and atomically. It records how long the JSON-lines
@@ -15,6 +16,7 @@ here ever executes what a folder contains.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -22,7 +24,7 @@ import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +35,7 @@ from omad.errors import Refused
 from omad.presets import RunConfig, from_dict, to_dict
 from omad.types import EnvSpec
 
-__all__ = ["FORMAT", "LINES", "Checkpoint", "RunFolder", "members", "write_json"]
+__all__ = ["FORMAT", "LINES", "Checkpoint", "Ended", "RunFolder", "members", "write_json", "write_text"]
 
 FORMAT = 1
 """Version of the layout; a folder of another version is refused."""
@@ -50,14 +52,27 @@ def members(path: str | Path) -> list[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write atomically, as `write_text`."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
     """Write atomically: the file is either the old one or the whole new one."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w") as file:
-        json.dump(value, file, indent=1)
-        file.write("\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+class Ended(NamedTuple):
+    """How work on a run ended."""
+
+    how: Literal["finished", "diverged", "broken"]
+    """It reached its end; a number was not finite; or something else failed, such as an env, a disk or the memory."""
+    words: str = ""
+    """What was said."""
 
 
 def _read_json(path: Path) -> Any:
@@ -222,17 +237,35 @@ class RunFolder:
 
     @property
     def complete(self) -> bool:
-        """Whether the run has reached its end and saved there."""
-        total = self.config.total_rows
-        return any(checkpoint.row >= total for checkpoint in self.checkpoints())
+        """Whether the run has reached its end and saved there; checkpoints may have been removed since."""
+        ended, total = self.ended, self.config.total_rows
+        return (ended is not None and ended.how == "finished") or any(c.row >= total for c in self.checkpoints())
+
+    @property
+    def ended(self) -> Ended | None:
+        """How work on it ended last; None while it can be worked on, and where it was stopped or killed."""
+        try:
+            found = json.loads((self.path / "ended.json").read_text())
+            return Ended(found["how"], str(found["words"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def note_end(self, ended: Ended) -> None:
+        """Write down how work on it ended; where even that fails, as on a full disk, nothing is said."""
+        with contextlib.suppress(OSError):
+            write_json(self.path / "ended.json", ended._asdict())
 
     def rewind(self, checkpoint: Checkpoint | None) -> None:
         """Claim the folder and cut off every line that was written after a checkpoint (all lines, without one).
 
         Raises:
-            Refused: Another process writes to it, or a file is shorter than the checkpoint says.
+            Refused: Another process writes to it, a file is shorter than the checkpoint says, or checkpoints were
+                removed.
         """
         self.lock()
+        if checkpoint is None:
+            self._refuse_if_saved_once()
+        (self.path / "ended.json").unlink(missing_ok=True)
         lengths = checkpoint.index["lengths"] if checkpoint else dict.fromkeys(LINES, 0)
         for name, length in lengths.items():
             path = self.path / name
@@ -245,6 +278,16 @@ class RunFolder:
             if path.exists():
                 os.truncate(path, length)
         self._open_lines()
+
+    def _refuse_if_saved_once(self) -> None:
+        """That lines go beyond the first checkpoint shows that there has been one."""
+        first = -(-self.config.save_every // self.config.n_envs) * self.config.n_envs
+        last = max((line["step"] for line in self.lines("metrics.jsonl")), default=0)
+        if last > first or self.complete:
+            raise Refused(
+                f"{self.path} has lines up to env step {last}, but its checkpoints are gone; it cannot go on, and "
+                "beginning again would delete the lines. Restore checkpoints/ from a copy, or start a new run."
+            )
 
     # ------------------------------------------------------------ lines
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from omad.errors import Refused
 from omad.presets import PRESETS, RunConfig, resolve, to_dict
-from omad.runs import RunFolder, write_json
+from omad.runs import LINES, RunFolder, write_json
 
 __all__ = ["Run", "Study", "grid", "load", "place"]
 
@@ -79,12 +79,13 @@ class Study:
             raise Refused(f"A study's name names its folder: {self.name!r} must be letters, digits, '-', '_' or '.'.")
         if not self.runs:
             raise Refused(f"The study {self.name} lists no runs.")
-        seen: dict[Path, Run] = {}
+        seen: set[Path] = set()
         for run in self.runs:
-            if seen.setdefault(run.folder, run) is not run:
+            if run.folder in seen:
                 raise Refused(
                     f"The study {self.name} lists {run.folder} twice; give one of the two runs another setting or seed."
                 )
+            seen.add(run.folder)
 
 
 def grid(
@@ -185,7 +186,7 @@ def place(study: Study, root: Path, create: Any) -> list[Path]:
 
 
 def _fits(run: Run, path: Path) -> None:
-    """That what lies at a run's place, if anything, is that run; remove a folder whose making was cut off."""
+    """That what lies at a run's place, if anything, is that run; remove a folder in which nothing was trained."""
     if not path.exists():
         return
     if not (path / "manifest.json").exists() and not RunFolder.busy(path) and not _written(path):
@@ -193,17 +194,31 @@ def _fits(run: Run, path: Path) -> None:
         return
     found, due = _flat(to_dict(RunFolder.open(path).config)), _flat(to_dict(run.config))
     changed = [f"{name} {found.get(name)!r}, now {due.get(name)!r}" for name in due if found.get(name) != due[name]]
-    if changed:
+    if changed and not RunFolder.busy(path) and not _trained(path):
+        shutil.rmtree(path)
+    elif changed:
         raise Refused(
             f"{path} was begun with {'; '.join(changed)}. Give the changed setting another name, sweep into another "
             "--out, or move that folder away."
         )
 
 
+_BEGUN = frozenset({"lock", "checkpoints", "config.json", "config.json.partial", "manifest.json.partial"})
+
+
 def _written(path: Path) -> bool:
     """Whether a folder holds more than `RunFolder.create` makes before the manifest."""
-    begun = {"lock", "checkpoints", "config.json", "config.json.partial", "manifest.json.partial"}
-    return any(entry.name not in begun for entry in path.iterdir()) or any(path.glob("checkpoints/*"))
+    return any(entry.name not in _BEGUN for entry in path.iterdir()) or any(path.glob("checkpoints/*"))
+
+
+def _trained(path: Path) -> bool:
+    """Whether a run has left anything worth keeping behind, or anything else lies in its folder."""
+    made = _BEGUN | {"manifest.json", "log.txt", "ended.json", *LINES}
+    return (
+        any(entry.name not in made for entry in path.iterdir())
+        or any(path.glob("checkpoints/*"))
+        or any((path / name).exists() and (path / name).stat().st_size for name in LINES)
+    )
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:

@@ -243,7 +243,9 @@ def test_two_writers_are_refused(tmp_path: Path, built: Built, whole: tuple[Path
     first.close()
 
 
-def test_a_non_finite_number_stops_the_run(tmp_path: Path, config: RunConfig, built: Built):
+def test_a_non_finite_number_stops_the_run(
+    tmp_path: Path, config: RunConfig, built: Built, monkeypatch: pytest.MonkeyPatch
+):
     """Within one chunk; run, step and metric are named; the last good checkpoint stands."""
     poison_at = 201
 
@@ -271,6 +273,11 @@ def test_a_non_finite_number_stops_the_run(tmp_path: Path, config: RunConfig, bu
     kept = RunFolder.open(path).checkpoints()
     assert [c.index["env_steps"] for c in kept] == [210, 140]
     newest_policies(RunFolder.open(path), built.algorithm)
+    monkeypatch.setattr(train, "build", lambda _: sick)
+    with pytest.raises(NonFinite) as error:
+        train.continue_run(RunFolder.open(path), reports.append, fresh=False)
+    ended = RunFolder.open(path).ended
+    assert ended is not None and (ended.how, ended.words) == ("diverged", str(error.value))
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path, config: RunConfig, built: Built, monkeypatch: pytest.MonkeyPatch):

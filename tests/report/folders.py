@@ -22,7 +22,7 @@ def write_run(
     starts: float = -75.0,
     pace: float = 30_000.0,
     until: int | None = None,
-    log: str = "",
+    ended: tuple[str, str] | None = None,
     manifest: dict[str, Any] | None = None,
     every: int = 10_000,
     episodes: int = 5,
@@ -41,7 +41,7 @@ def write_run(
         starts: Return at step 0.
         pace: Env steps.
         until: Env step at which the run was cut; None for a run that is complete.
-        log: Contents of `log.txt`.
+        ended: How work on it ended, and what was said.
         manifest: Entries that replace the usual ones.
         every: Env steps between evaluations.
         episodes: Of an evaluation.
@@ -88,8 +88,8 @@ def write_run(
     if until is None:
         index = {"format": 1, "row": config.total_rows, "env_steps": end, "lengths": {}, "digest": {}}
         (path / "checkpoints" / f"{end}.json").write_text(json.dumps(index))
-    if log:
-        (path / "log.txt").write_text(log)
+    if ended:
+        (path / "ended.json").write_text(json.dumps({"how": ended[0], "words": ended[1]}))
     return path
 
 

@@ -46,7 +46,7 @@ def test_actions_at_no_point_and_rare_points() -> None:
     assert (found.kept, found.hit) == ((1, 1), 0.5)
     assert found.missed == pytest.approx(1 / 50)
     nowhere = modes.count(np.zeros((5, 2, 2)), POINTS)
-    assert (nowhere.kept, nowhere.joint, nowhere.hit, nowhere.missed) == ((0, 0), 0, 0.0, 0.0)
+    assert (nowhere.kept, nowhere.joint, nowhere.hit, nowhere.missed) == ((0, 0), 0, 0.0, None)
     with pytest.raises(ValueError, match="no draws"):
         modes.count(np.zeros((0, 2, 2)), POINTS)
 

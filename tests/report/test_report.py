@@ -29,7 +29,7 @@ ENDS = {
     "madpmd": (-38.0, 4e4),
     "masdac": (-32, 3e4),
 }
-FAILED = "omad: study/x: seed 2 met a non-finite number <b>after</b> env step 21000.\n"
+FAILED = "diverged", "study/x: seed 2 met a non-finite number <b>after</b> env step 21000."
 
 
 def listed() -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ def listed() -> list[dict[str, Any]]:
     for setting, field in (("2 steps", {"denoising_steps": 2}), ("one <policy> & more", {"share_policy": True})):
         runs += [{"seed": seed, "setting": setting, "ends": -27.0, "pace": 2e4} | field for seed in range(5)]
     runs[7] |= {"absent": True}
-    runs[12] |= {"until": 20_000, "log": FAILED}
+    runs[12] |= {"until": 20_000, "ended": FAILED}
     runs[24] |= {"until": 40_000}
     return runs
 
@@ -281,12 +281,13 @@ def test_settings_are_told_apart_by_the_fields_that_differ(tmp_path: Path) -> No
 def test_a_failed_run_keeps_its_last_return_and_does_not_arrive_later(tmp_path: Path) -> None:
     for seed in (0, 1):
         spread(tmp_path, str(seed), seed=seed)
-    spread(tmp_path, "2", seed=2, until=20_000, log="omad: it met a non-finite number\n")
-    spread(tmp_path, "3", seed=3, until=0, log="omad: it met a non-finite number\n")
+    spread(tmp_path, "2", seed=2, until=20_000, ended=("diverged", "a number was not finite"))
+    spread(tmp_path, "3", seed=3, until=0, ended=("diverged", "a number was not finite"))
     spread(tmp_path, "4", seed=4, until=30_000)
     (task,) = compute(tmp_path, thresholds={"mpe/spread-3": -40.0}).tasks
     (series,) = task.series
-    assert [member.seed for member in series.used] == [0, 1, 2]
+    assert [member.seed for member in series.used] == [0, 1, 2, 3]
+    assert series.final[3] == pytest.approx(-75.5), "never evaluated: as good as random actions"
     assert series.curves is not None and series.curves.steps[-1] == 60_000
     evaluations = series.members[2].evaluations
     assert evaluations is not None and series.final[2] == pytest.approx(np.mean(evaluations.returns[-1]))
@@ -294,7 +295,7 @@ def test_a_failed_run_keeps_its_last_return_and_does_not_arrive_later(tmp_path: 
     crossings = task.threshold.rows[0].crossings
     assert crossings.reached.count(False) >= 2
     assert sorted(s for s, r in zip(crossings.steps, crossings.reached, strict=True) if not r)[-2:] == [60_000, 60_000]
-    assert "3 of 5, 2 failed, 1 stopped" in tables.returns_table(task, "t").rows[0]
+    assert "4 of 5, 2 failed, 1 stopped" in tables.returns_table(task, "t").rows[0]
 
 
 def test_many_settings_are_drawn_in_several_pictures(tmp_path: Path) -> None:
@@ -360,24 +361,64 @@ def test_pauses_are_not_training_time(tmp_path: Path) -> None:
 
 
 def test_a_note_does_not_tell_where_the_folders_lie(tmp_path: Path) -> None:
-    spread(tmp_path / "runs", "a", until=20_000, log=f"omad: {tmp_path}/runs/a: seed 0 met a non-finite number.\n")
+    spread(tmp_path / "runs", "a", until=20_000, ended=("diverged", f"{tmp_path}/runs/a: seed 0 met it."))
     (run,) = gather([tmp_path / "runs"], command_of).runs
-    assert (run.folder, run.state, run.note) == ("runs/a", "failed", "runs/a: seed 0 met a non-finite number.")
+    assert (run.folder, run.state, run.note) == ("runs/a", "failed", "runs/a: seed 0 met it.")
 
 
 @pytest.mark.parametrize(
-    ("log", "state", "note"),
+    ("ended", "state"),
     [
-        ("", "stopped", ""),
-        ("omad: seed 0 met a non-finite number.\n", "failed", "seed 0 met a non-finite number."),
-        ("omad: seed 0 met a non-finite number.\nstopped and saved at env step 20,000\n", "stopped", ""),
-        ("omad: Interrupted.\n", "stopped", ""),
-        ("Traceback (most recent call last):\n  File\nMemoryError: too much\n", "failed", "MemoryError: too much"),
+        (None, "stopped"),
+        (("diverged", "seed 0 met a number that is not finite"), "failed"),
+        (("broken", "MemoryError: too much"), "broken"),
     ],
 )
-def test_a_failure_is_told_from_a_stop(tmp_path: Path, log: str, state: str, note: str) -> None:
-    (run,) = gather([spread(tmp_path, "a", until=20_000, log=log)], command_of).runs
-    assert (run.state, run.note) == (state, note)
+def test_a_failure_is_told_from_a_stop(tmp_path: Path, ended: tuple[str, str] | None, state: str) -> None:
+    (run,) = gather([spread(tmp_path, "a", until=20_000, ended=ended)], command_of).runs
+    assert (run.state, run.note) == (state, ended[1] if ended else "")
+
+
+def test_a_run_that_something_else_broke_is_no_failure_of_its_algorithm(tmp_path: Path) -> None:
+    """It counts as one that was stopped."""
+    for seed in (0, 1):
+        spread(tmp_path, str(seed), seed=seed)
+    spread(tmp_path, "2", seed=2, until=20_000, ended=("broken", "OSError: the disk is full"))
+    (task,) = compute(tmp_path, thresholds={"mpe/spread-3": -30.0}).tasks
+    assert [member.seed for member in task.series[0].used] == [0, 1]
+    assert task.threshold is not None and task.threshold.rows[0].crossings.steps[2] == 20_000
+
+
+def test_a_failed_run_of_which_nothing_is_known_is_said_to_be_missing(tmp_path: Path) -> None:
+    name = "pettingzoo:package.module:factory"
+    for seed in (0, 1):
+        spread(tmp_path, str(seed), seed=seed, task=name)
+    spread(tmp_path, "2", seed=2, until=0, task=name, ended=("diverged", "a number was not finite"))
+    (task,) = compute(tmp_path).tasks
+    counted = tables.returns_table(task, "t").rows[0][1]
+    assert counted == "2 of 3, 1 failed, 1 failed before any evaluation and not in these numbers"
+
+
+def test_runs_of_unequal_length_are_compared_where_both_have_been(tmp_path: Path) -> None:
+    """Equal runs, but those of one algorithm were stopped early: neither is better, however much longer one is."""
+    for seed in range(3):
+        spread(tmp_path, f"o{seed}", seed=seed, noise=0.0)
+        spread(tmp_path, f"h{seed}", seed=seed, algorithm="hasac", noise=0.0, until=20_000)
+        spread(tmp_path, f"p{seed}", task="mpe/spread-4", seed=seed, noise=0.0)
+        spread(tmp_path, f"q{seed}", task="mpe/spread-4", seed=seed, algorithm="hasac", noise=0.0)
+    found = compute(tmp_path)
+    (better,) = found.tasks[0].improvements
+    ours, others = (series.curves for series in found.tasks[0].series)
+    assert ours is not None and others is not None and ours.steps[-1] == 60_000
+    assert better.step == others.steps[-1] == 20_000
+    shared = ours.values[:, ours.steps.tolist().index(20_000)]
+    assert better.probability == stats.probability_of_improvement({"t": shared}, {"t": others.values[:, -1]})
+    assert tables.improvement_table(found.tasks[0], "t").rows[0][1] == "20,000"  # type: ignore[union-attr]
+    (across,) = found.across
+    assert across.ends == {"mpe/spread-3": 20_000, "mpe/spread-4": 60_000}
+    low, high = -75.5, -23.9
+    assert list(across.scores["omad"]["mpe/spread-3"]) == pytest.approx(list((shared - low) / (high - low)))
+    assert "20,000 on mpe/spread-3" in tables.across_table(across, "t").caption
 
 
 def test_what_cannot_be_read_is_listed(tmp_path: Path) -> None:

@@ -29,11 +29,23 @@ class Options:
     out: Path | None = None
     """Study folder in which to write sections/NAME.json and NAME.png, which omad report shows."""
     first: int | None = None
-    """Only the first so many states of each run, one an env step; by default all."""
+    """Only the first so many states of each seed, one an env step; by default as many as the shortest run has."""
     bins: int = 40
     """Bins along each of the two components."""
     json: bool = False
     """Print JSON."""
+
+
+def newest_step(run: Any) -> int:
+    """Env steps of each seed up to a run's newest checkpoint.
+
+    Raises:
+        Refused: There is none.
+    """
+    checkpoints = run.checkpoints()
+    if not checkpoints:
+        raise Refused(f"{run.path} has no checkpoint yet; resume it until it has saved once.")
+    return checkpoints[0].row * run.config.n_envs
 
 
 def visited_states(run: Any, first: int | None = None) -> Any:
@@ -92,10 +104,11 @@ def main(arguments: Sequence[str]) -> int:
     tasks = sorted({run.config.task for run in runs})
     if len(tasks) != 1:
         raise Refused(f"The given folders hold {', '.join(tasks) or 'no runs'}; give runs of one task.")
+    first = options.first or min(newest_step(run) for run in runs)
     methods: dict[str, list[Any]] = {}
     for run in runs:
         setting = run.path.parent.name if run.path.name.startswith("seed-") else run.path.name
-        methods.setdefault(f"{run.config.algorithm}, {setting}", []).append(visited_states(run, options.first))
+        methods.setdefault(f"{run.config.algorithm}, {setting}", []).append(visited_states(run, first))
     # Every run of a method counts alike.
     states = {
         name: np.concatenate([rows[: min(map(len, several))] for rows in several]) for name, several in methods.items()
@@ -111,7 +124,8 @@ def main(arguments: Sequence[str]) -> int:
         for name in found.visited
     }
     everything = {
-        "task": tasks[0], "states": found.states, "bins": found.union, "explained": found.explained, "methods": told,
+        "task": tasks[0], "env steps": first, "states": found.states, "bins": found.union,
+        "explained": found.explained, "methods": told,
     }  # fmt: skip
     if options.json:
         print_json(everything)
@@ -127,8 +141,8 @@ def _table(found: dict[str, Any]) -> Any:
 
     table = Table(
         "method", "runs", "bins", "share", "alone", title=f"{found['task']}: visited states",
-        caption=f"{found['states']:,} states a method; share of the {found['bins']:,} bins that any visited; the "
-        f"projection keeps {found['explained']:.0%} of the variance",
+        caption=f"{found['states']:,} states a method, up to env step {found['env steps']:,}; share of the "
+        f"{found['bins']:,} bins that any visited; the projection keeps {found['explained']:.0%} of the variance",
     )  # fmt: skip
     for name, one in found["methods"].items():
         table.add_row(name, str(one["runs"]), f"{one['bins']:,}", f"{one['share']:.1%}", str(one["alone"]))
@@ -143,8 +157,9 @@ def _write(folder: Path, found: dict[str, Any], picture: bytes) -> None:
         for method, one in found["methods"].items()
     )
     how = (
-        f"{found['states']:,} states a method, standardised, on their common first two principal components "
-        f"({found['explained']:.0%} of the variance), in one grid; bins are counted that any method visited."
+        f"{found['states']:,} states a method, up to env step {found['env steps']:,}, standardised, on their common "
+        f"first two principal components ({found['explained']:.0%} of the variance), in one grid; bins are counted "
+        "that any method visited."
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.png").write_bytes(picture)

@@ -96,10 +96,14 @@ def _row(one: dict[str, Any], everywhere: dict[str, Any]) -> list[str]:
         " and ".join(map(str, one["kept"])),
         str(one["joint"]),
         f"{one['hit']:.0%}",
-        f"{one['missed']:.0%}",
+        _share(one["missed"]),
         str(everywhere["joint"]),
-        f"{everywhere['missed']:.0%}",
+        _share(everywhere["missed"]),
     ]
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
 
 
 _HEAD = ("kept", "joint", "hit", "apart", "joint*", "apart*")

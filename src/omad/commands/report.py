@@ -28,7 +28,7 @@ class Options:
     """Folder to write; an earlier report there is replaced."""
     threshold: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """TASK=RETURN, once for each task: the return that env steps are counted to. By default the published one of OMAD
-    if a run reaches it, else halfway between random actions and the best final return."""
+    if at least half of OMAD's runs reach it, else halfway between random actions and the best final return."""
     actions: Literal["sampled", "noise_free"] | None = None
     """Which evaluations to show; sampled, unless a given summary says otherwise."""
 
@@ -121,6 +121,7 @@ def write_report(paths: Sequence[Path], out: Path, thresholds: Mapping[str, floa
     from omad.report.page import to_html, to_markdown
     from omad.report.read import gather, to_json
     from omad.report.results import compute, exported
+    from omad.runs import write_text
 
     _free(out)
     gathered = gather(paths, command_of)
@@ -130,9 +131,10 @@ def write_report(paths: Sequence[Path], out: Path, thresholds: Mapping[str, floa
     drawn = draw_all(results)
     export, notes = exported(results)
     page = to_html(results, drawn, notes)
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "summary.json", to_json(gathered, kind, wanted))  # whole and first: all else can be made from it
     pictures = out / "figures"
-    pictures.mkdir(parents=True, exist_ok=True)
-    (out / "summary.json").write_text(to_json(gathered, kind, wanted))
+    pictures.mkdir(exist_ok=True)
     for old in (*pictures.glob("*.png"), *pictures.glob("*.svg")):
         old.unlink()
     for one in (one for several in drawn.values() for one in several):

@@ -26,7 +26,7 @@ from omad.evaluate import make_evaluate, make_host_evaluate
 from omad.loop import fused
 from omad.loop.hosted import Hosted
 from omad.presets import RunConfig
-from omad.runs import RunFolder
+from omad.runs import Ended, RunFolder
 from omad.types import Algorithm, EnvSpec, JaxEnv, Mean, is_mean
 
 __all__ = ["Progress", "Result", "Session", "build", "continue_run", "forecast"]
@@ -463,7 +463,15 @@ def continue_run(
         else:
             passed = session.restore()
         result = session.go()
+        if session.row == run.config.total_rows:
+            run.note_end(Ended("finished"))
         draw_curve(run.path)
+    except Refused:
+        raise
+    except Exception as error:
+        words = str(error) if isinstance(error, NonFinite | EnvFailed) else f"{type(error).__name__}: {error}"
+        run.note_end(Ended("diverged" if isinstance(error, NonFinite) else "broken", words))
+        raise
     finally:
         if built is not None:
             built.close()

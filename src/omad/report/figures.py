@@ -264,7 +264,8 @@ def _curve_words(panel: Panel, task: tasks.Task) -> str:
     for one in panel.series:
         band = one.band
         if band is not None:
-            last = interval(band.value[-1], band.low[-1], band.high[-1])
+            value = band.value[-1]
+            last = interval(value, band.low[-1], band.high[-1]) if band.resamples else number(value)
             words.append(f"{one.label} ends at {last} after {int(band.steps[-1]):,} env steps")
     published = [f"{label} published {number(value)}" for label, value, _, _ in task.published]
     return f"Learning curves on {task.name}: {'; '.join([*words, *published])}."

@@ -41,8 +41,9 @@ class Kept:
     """How many combinations of points, one an agent, take at least a twentieth of their even share of the draws."""
     hit: float
     """Share of draws in which every agent is at a good point."""
-    missed: float
-    """Share of those in which the agents are not all at the same point; chance is 1 - modes^(1 - agents)."""
+    missed: float | None
+    """Share of those in which the agents are not all at the same point; chance is 1 - modes^(1 - agents). None if there
+    are none."""
 
 
 def count(actions: NDArray[Any], modes: NDArray[Any]) -> Kept:
@@ -58,14 +59,14 @@ def count(actions: NDArray[Any], modes: NDArray[Any]) -> Kept:
     good = (at >= 0).all(1)
     combinations, times = np.unique(at[good], axis=0, return_counts=True)
     even = len(at) / len(modes) ** at.shape[1]
-    same = (at[good] == at[good][:, :1]).all(1) if good.any() else np.ones(1, bool)
+    same = (at[good] == at[good][:, :1]).all(1)
     return Kept(
         draws=len(at),
         shares=tuple(map(tuple, shares)),
         kept=tuple(sum(share >= LEAST for share in row) for row in shares),
         joint=int((times >= LEAST * even).sum()) if len(combinations) else 0,
         hit=float(good.mean()),
-        missed=float(1 - same.mean()),
+        missed=float(1 - same.mean()) if good.any() else None,
     )
 
 

@@ -12,7 +12,6 @@ import functools
 import json
 import math
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,9 +32,7 @@ NEUTRAL = frozenset(
 )  # fmt: skip
 """Fields of a configuration that do not tell one setting from another."""
 _MANIFEST = ("omad", "commit", "protocol", "resume", "started", "python", "packages", "device", "machine")
-_INTERRUPTED = "omad: Interrupted."
-"""What the command line says of a run that its user stopped."""
-_PAUSE = 20.0
+_PAUSE = 6.0
 """A time between two lines of metrics this many times the usual is a pause, not training."""
 
 
@@ -50,7 +47,7 @@ class Run:
     setting: str
     seeds: tuple[int, ...]
     state: str
-    """`finished`, `running`, `stopped`, `failed`, `not started`, `missing` or `unreadable`."""
+    """`finished`, `running`, `stopped`, `failed` (diverged), `broken`, `not started`, `missing` or `unreadable`."""
     note: str = ""
     """Why it failed or cannot be read."""
     command: str = ""
@@ -63,6 +60,8 @@ class Run:
     gradient_steps: int = 0
     train_s: float | None = None
     """From the first line of metrics to the last, pauses left out; evaluations are in it."""
+    timed_steps: int = 0
+    """Env steps of each seed in that time."""
     episodes: tuple[dict[str, Any], ...] = ()
     """All evaluations: `seed`, `step`, `actions`, `eval_seed`, `returns`."""
 
@@ -119,17 +118,6 @@ def _seconds(times: Sequence[float]) -> float | None:
     return round(float(np.where(passed > _PAUSE * usual, usual, passed).sum()), 1)
 
 
-def _last_word(path: Path) -> str:
-    """What a run said last, if that was an error."""
-    try:
-        rows = [row.strip() for row in path.read_text(errors="replace").splitlines() if row.strip()]
-    except OSError:
-        return ""
-    said = rows[-1] if rows else ""
-    crashed = re.match(r"[A-Za-z_][\w.]*(Error|Exception)\b", said) and any(row.startswith("Traceback") for row in rows)
-    return said.removeprefix("omad: ") if crashed or (said.startswith("omad: ") and said != _INTERRUPTED) else ""
-
-
 def _read_run(path: Path, label: str, listed: Mapping[str, Any], command_of: Callable[[Any], str]) -> Run:
     """One run folder; what cannot be read becomes a run in that state."""
     from omad.runs import RunFolder
@@ -165,6 +153,7 @@ def _read_run(path: Path, label: str, listed: Mapping[str, Any], command_of: Cal
         env_steps=max([line["step"] for line in (*metrics, *lines)], default=0),
         gradient_steps=metrics[-1].get("gradient_steps", 0) if metrics else 0,
         train_s=_seconds([line["time/unix_s"] for line in metrics]),
+        timed_steps=metrics[-1]["step"] - metrics[0]["step"] if metrics else 0,
         episodes=episodes,
     )
     state, note = _state(folder, run, lossy=len(episodes) < len(lines))
@@ -172,15 +161,15 @@ def _read_run(path: Path, label: str, listed: Mapping[str, Any], command_of: Cal
 
 
 def _state(folder: Any, run: Run, lossy: bool) -> tuple[str, str]:
-    said = _last_word(folder.path / "log.txt")
+    ended = folder.ended
     if lossy:
         return "failed", "returns of an evaluation were not finite"
     if folder.complete or max((line["step"] for line in run.episodes), default=0) >= run.total_steps:
         return "finished", ""
     if folder.busy(folder.path):
         return "running", ""
-    if said:
-        return "failed", said
+    if ended:
+        return ("failed" if ended.how == "diverged" else "broken"), ended.words
     return ("stopped" if run.env_steps or folder.checkpoints() else "not started"), ""
 
 

@@ -3,6 +3,7 @@
 Which runs count. A setting's curve and returns are of its finished runs if there are two or more, else of all that were
 evaluated, up to the last step they share. A run that failed counts too: it keeps its last return from then on. For
 env steps to a threshold every run counts: one that was stopped is censored there, one that failed at its full budget.
+Returns of two algorithms are compared at the last step that both have.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from omad.report.read import Gathered, Run, refuse_mixed
 from omad.report.stats import Band, Bounded, Crossings, Curves, Estimate, Evaluations, Profile, Scores
 from omad.report.words import number
 
-__all__ = ["Across", "Member", "Panel", "Results", "Row", "Series", "TaskResults", "Threshold", "compute", "exported"]
+__all__ = ["Across", "Better", "Member", "Panel", "Results", "Row", "Series", "TaskResults", "Threshold", "compute",
+           "exported"]  # fmt: skip
 
 MOST = 8
 """Curves in a picture."""
@@ -92,6 +94,8 @@ class Row:
     """The OMAD series it is held against; None for that one itself."""
     ratio: Bounded | None
     """Median env steps, over those of `against`."""
+    reference: Crossings | None
+    """Of `against`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,6 +106,16 @@ class Threshold:
     rule: str
     """Where it comes from, in words."""
     rows: tuple[Row, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Better:
+    """How often a run of one series is above a run of another, at a step that both have."""
+
+    ours: Series
+    other: Series
+    step: int
+    probability: Estimate
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,8 +134,8 @@ class TaskResults:
     series: tuple[Series, ...]
     panels: tuple[Panel, ...]
     threshold: Threshold | None
-    improvements: tuple[tuple[Series, Series, Estimate], ...]
-    """A series of OMAD, another one, and the probability that a run of the first ends above one of the second."""
+    improvements: tuple[Better, ...]
+    """A series of OMAD against each of the others."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,6 +146,8 @@ class Across:
     tasks: tuple[str, ...]
     statistic: str
     """`IQM`, or `mean` where numbers of runs differ."""
+    ends: Mapping[str, int]
+    """By task: the last env step that all these algorithms have, where they are compared."""
     scores: Mapping[str, Scores]
     """By algorithm: normalised final returns."""
     finals: Mapping[str, Estimate]
@@ -200,14 +216,31 @@ def _evaluations(run: Run, actions: str) -> dict[int, Evaluations]:
 
 
 def _carried_on(members: Sequence[Member]) -> list[Evaluations]:
-    """Evaluations of each; those of a failed run go on with its last one as far as the others go."""
+    """Evaluations of each; those of a failed run go on with its last one as far as the others go.
+
+    One that failed before its first evaluation has the return of random actions all along.
+    """
     every = [member.evaluations for member in members if member.evaluations]
     steps = sorted({step for one in every for step in one.steps})
+    floor = _floor(tasks.find(members[0].run.task)) or 0.0
+    nothing = Evaluations(tuple(steps[:1]), ((floor,) * len(every[0].returns[0]),))
     out = []
-    for member, one in zip(members, every, strict=True):
-        later = [step for step in steps if step > one.steps[-1]] if member.run.state == "failed" else []
-        out.append(Evaluations((*one.steps, *later), (*one.returns, *[one.returns[-1]] * len(later))))
+    for member in members:
+        known = member.evaluations or nothing
+        later = [step for step in steps if step > known.steps[-1]] if member.run.state == "failed" else []
+        out.append(Evaluations((*known.steps, *later), (*known.returns, *[known.returns[-1]] * len(later))))
     return out
+
+
+def _floor(task: tasks.Task) -> float | None:
+    """The return of random actions, where it is known."""
+    return next((value for label, value, _ in task.anchors if label == _RANDOM), None)
+
+
+def _counts(member: Member) -> bool:
+    """Whether anything is known of its returns."""
+    failed = member.run.state == "failed" and _floor(tasks.find(member.run.task)) is not None
+    return failed or member.evaluations is not None
 
 
 def _series(runs: Sequence[Run], actions: str) -> list[Series]:
@@ -225,9 +258,10 @@ def _series(runs: Sequence[Run], actions: str) -> list[Series]:
     for (task, algorithm, setting), members in groups.items():
         if not any(member.run.config for member in members):
             continue
-        seen = [member for member in members if member.evaluations]
+        seen = [member for member in members if _counts(member)]
+        seen = seen if any(member.evaluations for member in seen) else []
         ended = [member for member in seen if member.run.state in ("finished", "failed")]
-        used = ended if len(ended) > 1 else seen
+        used = ended if len(ended) > 1 and any(member.evaluations for member in ended) else seen
         label = algorithm.upper() + (f", {setting}" if len(several[task]) > 1 else "")
         curves = stats.curves(_carried_on(used)) if used else None
         series.append(Series(task, algorithm, setting, label, tuple(members), tuple(used), curves))
@@ -312,7 +346,7 @@ def _rule(task: tasks.Task, series: Sequence[Series]) -> tuple[float, str] | Non
     published = next((mean for label, mean, _, _ in task.published if label == OURS.upper()), None)
     if published is not None and _reached(series, published):
         return published, "the published return of OMAD, which at least half of its runs reach in every shared setting"
-    floor = next((value for label, value, _ in task.anchors if label == _RANDOM), None)
+    floor = _floor(task)
     ends = [float(one.final.mean()) for one in series if one.curves is not None]
     if floor is None or not ends or max(ends) <= floor:
         return None
@@ -339,7 +373,7 @@ def _threshold(task: tasks.Task, series: Sequence[Series], given: float | None) 
             continue
         against = _against(one, series)
         other = crossed[id(against)] if against is not None else None
-        rows.append(Row(one, own, _median(own), against, _ratio(own, other) if other is not None else None))
+        rows.append(Row(one, own, _median(own), against, _ratio(own, other) if other is not None else None, other))
     return Threshold(value, rule, tuple(rows))
 
 
@@ -377,8 +411,11 @@ def compute(gathered: Gathered, thresholds: Mapping[str, float] | None = None, a
         for one in drawn:
             against = _against(one, own)
             if against is not None and len(one.used) > 1 and len(against.used) > 1:
-                p = stats.probability_of_improvement({name: against.final}, {name: one.final})
-                improvements.append((against, one, p))
+                cut = _together_up_to([against, one])
+                if cut is not None:
+                    finals = [{name: stats.final(curves)} for curves in cut]
+                    p = stats.probability_of_improvement(*finals)
+                    improvements.append(Better(against, one, int(cut[0].steps[-1]), p))
         done.append(
             TaskResults(
                 task, tuple(own), tuple(_panels(drawn)), _threshold(task, own, given.get(name)), tuple(improvements)
@@ -389,7 +426,7 @@ def compute(gathered: Gathered, thresholds: Mapping[str, float] | None = None, a
 
 def _anchors(task: tasks.Task) -> tuple[float, float] | None:
     """Random actions and the published OMAD, if both are known."""
-    low = next((value for label, value, _ in task.anchors if label == _RANDOM), None)
+    low = _floor(task)
     high = next((mean for label, mean, _, _ in task.published if label == OURS.upper()), None)
     return (low, high) if low is not None and high is not None and low < high else None
 
@@ -439,13 +476,21 @@ def _together(
     if not equal:
         notes.append("The mean is taken instead of the IQM, for numbers of runs differ between tasks.")
     order = sorted(full, key=lambda name: (_place(name), name))
-    scores = {name: stats.normalise({task: full[name][task].final for task in names}, anchors) for name in order}
-    areas = {}
-    for name in order:
-        each = {task: full[name][task].area for task in names}
-        whole = {task: area for task, area in each.items() if area is not None}
-        if len(whole) == len(names):
-            areas[name] = estimated(stats.normalise(whole, anchors), statistic)
+    cut: dict[str, dict[str, Curves]] = {name: {} for name in order}
+    for task in names:
+        curves = _together_up_to([full[name][task] for name in order])
+        if curves is None:
+            notes.append(f"{task}: no step of evaluation is common to all; each algorithm is taken at its own end.")
+            curves = [one for name in order if (one := full[name][task].curves) is not None]
+        for name, one in zip(order, curves, strict=True):
+            cut[name][task] = one
+    ends = {task: min(int(cut[name][task].steps[-1]) for name in order) for task in names}
+    scores = {name: stats.normalise({t: stats.final(one) for t, one in cut[name].items()}, anchors) for name in order}
+    areas = {
+        name: estimated(stats.normalise({task: stats.area(one) for task, one in have.items()}, anchors), statistic)
+        for name, have in cut.items()
+        if all(one.steps.size > 1 for one in have.values())
+    }
     lengths = {len(one.used) for have in full.values() for one in have.values()}
     several = min(lengths) > 1
     taus = np.linspace(*_ends(scores), 101)
@@ -453,6 +498,7 @@ def _together(
         setting=setting,
         tasks=tuple(names),
         statistic=word,
+        ends=ends,
         scores=scores,
         finals={name: estimated(scores[name], statistic) for name in order},
         areas=areas,
@@ -465,6 +511,19 @@ def _together(
         profiles={name: stats.profile(scores[name], taus) for name in order} if several else {},
         notes=tuple(notes),
     )
+
+
+def _together_up_to(several: Sequence[Series]) -> list[Curves] | None:
+    """Curves of several series, each cut off after the last step that all have; None if there is none."""
+    curves = [one.curves for one in several if one.curves is not None]
+    shared = set.intersection(*(set(one.steps.tolist()) for one in curves))
+    if not shared or len(curves) < len(several):
+        return None
+    kept = [one.steps <= max(shared) for one in curves]
+    return [
+        dataclasses.replace(one, steps=one.steps[keep], values=one.values[:, keep])
+        for one, keep in zip(curves, kept, strict=True)
+    ]
 
 
 def _ends(scores: Mapping[str, Scores]) -> tuple[float, float]:

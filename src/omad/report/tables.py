@@ -70,10 +70,12 @@ def markdown(table: Table) -> str:
 
 
 def _counted(one: Series) -> str:
-    """`3`, or `2 of 3, 1 failed`."""
+    """`3`, or `2 of 3, 1 failed`; failed runs that nothing can be said of are named."""
     states = [member.run.state for member in one.members]
     words = [f"{len(one.used)}" if len(one.used) == len(states) else f"{len(one.used)} of {len(states)}"]
     words += [f"{states.count(state)} {state}" for state in dict.fromkeys(states) if state != "finished"]
+    unseen = [m for m in one.members if m.run.state == "failed" and all(m is not other for other in one.used)]
+    words += [f"{len(unseen)} failed before any evaluation and not in these numbers"] if unseen else []
     return ", ".join(words)
 
 
@@ -155,11 +157,16 @@ def improvement_table(one: TaskResults, name: str) -> Table | None:
     """How often OMAD ends above the others."""
     if not one.improvements:
         return None
-    rows = tuple((f"{a.label} over {b.label}", interval(p.value, p.low, p.high)) for a, b, p in one.improvements)
-    caption = (
-        f"{one.task.name}: probability that a run of the first ends above a run of the second, with 95 % interval."
+    rows = tuple(
+        (f"{better.ours.label} over {better.other.label}", f"{better.step:,}", interval(p.value, p.low, p.high))
+        for better in one.improvements
+        for p in [better.probability]
     )
-    return Table(name, caption, ("pair", "probability"), rows)
+    caption = (
+        f"{one.task.name}: probability that a run of the first is above a run of the second at the last env step at "
+        "which all runs of both were evaluated, with 95 % interval."
+    )
+    return Table(name, caption, ("pair", "env steps", "probability"), rows)
 
 
 def ratio_sentence(one: TaskResults, row: Row) -> str:
@@ -168,6 +175,9 @@ def ratio_sentence(one: TaskResults, row: Row) -> str:
     what = bounded(row.ratio, " times") if row.ratio else ""
     censored = len(row.crossings.reached) - sum(row.crossings.reached)
     tail = f"; {censored} of its {len(row.crossings.reached)} runs did not reach it" if censored else ""
+    if row.reference is not None and not all(row.reference.reached):
+        missed = len(row.reference.reached) - sum(row.reference.reached)
+        tail += f"; {missed} of the {len(row.reference.reached)} runs of {against} did not reach it"
     if row.ratio and row.ratio.kind == "undefined":
         return (
             f"{row.series.label} and {against}: the ratio is not known, for too few runs reached the threshold{tail}."
@@ -217,10 +227,11 @@ def across_table(one: Across, name: str) -> Table:
                 interval(better.value, better.low, better.high) if better else "–",
             )
         )
+    upto = ", ".join(f"{step:,} on {task}" for task, step in one.ends.items())
     caption = (
         f"{', '.join(one.tasks)}, setting {one.setting}: {one.statistic} over all runs of normalised returns "
         "(random actions 0, published OMAD 1), and the probability that a run of OMAD ends above a run of the "
-        "algorithm; 95 % intervals."
+        f"algorithm; 95 % intervals. On each task all algorithms are taken up to one env step: {upto}."
     )
     head = ("algorithm", "runs a task", "final return", "area", "P(OMAD is better)")
     return Table(name, caption, head, tuple(rows))
@@ -262,11 +273,12 @@ def time_table(results: Results, name: str) -> Table:
             spent = sum(run.train_s or 0.0 for run in runs.values())
             steps = sum(run.env_steps * len(run.seeds) for run in runs.values())
             learned = sum(run.gradient_steps * len(run.seeds) for run in runs.values())
+            timed = sum(run.timed_steps * len(run.seeds) for run in runs.values())
             total += spent
             rows.append(
                 (
                     f"{one.task.name}: {series.label}", str(len(runs)), duration(spent) if runs else "–", f"{steps:,}",
-                    number(steps / spent) if spent else "–", f"{learned:,}",
+                    number(timed / spent) if spent else "–", f"{learned:,}",
                     f"{config['updates_per_step'] / config['n_envs']:g}",
                 )
             )  # fmt: skip
