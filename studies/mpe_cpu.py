@@ -14,10 +14,11 @@ EVALUATED = {"eval_every": 10_000, "eval_episodes": 500}
 STUDY = Study(
     "mpe_cpu",
     [
-        *grid(["mpe/spread-3"], [*OURS, "madpmd"], ["matched"], SEEDS, total_steps=200_000, **EVALUATED),
+        *grid(["mpe/spread-3"], OURS, ["matched"], SEEDS, total_steps=200_000, **EVALUATED),
         *grid(["mpe/deception-2"], OURS, ["matched"], SEEDS, total_steps=100_000, **EVALUATED),
+        *grid(["mpe/spread-3"], ["masdac", "madpmd"], ["matched"], [0], total_steps=200_000, **EVALUATED),
         *grid(["mpe/spread-4"], OURS, ["matched"], SEEDS, total_steps=200_000, **EVALUATED),
-        *grid(["mpe/spread-3"], ["masdac"], ["matched"], SEEDS, total_steps=200_000, **EVALUATED),
+        *grid(["mpe/spread-3"], ["madpmd", "masdac"], ["matched"], [1, 2], total_steps=200_000, **EVALUATED),
         *grid(["mpe/spread-3"], OURS, ["cpu"], SEEDS, total_steps=150_000, **EVALUATED),
     ],
 )
