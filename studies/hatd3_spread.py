@@ -17,7 +17,6 @@ STUDY = Study(
             "actor every step": MATCHED | {"actor_every": 1},
             "twice the updates": MATCHED | {"updates_per_step": 4},
             "lr 1e-3": MATCHED | {"actor_lr": 1e-3},
-            "gamma 0.95": MATCHED | {"gamma": 0.95},
             "noise 0.3": MATCHED | {"explore_noise": 0.3},
             "target noise 0.05": MATCHED | {"target_noise": 0.05},
             "width 256": MATCHED | {"actor_width": 256, "critic_width": 256},
