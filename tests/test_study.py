@@ -17,6 +17,7 @@ import pytest
 from omad import api, cli
 from omad.commands.sweep import seconds
 from omad.errors import Refused
+from omad.launch import last_line
 from omad.presets import resolve
 from omad.runs import Ended, RunFolder
 from omad.study import Run, Study, grid, load, place
@@ -264,3 +265,25 @@ def test_ray_with_a_killed_worker(tmp_path: Path) -> None:
     said, _ = process.communicate(timeout=900)
     assert process.returncode == 0, said
     check_against_undisturbed(study, out, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra `cluster`")
+def test_ray_is_stopped_after_runs_have_saved(tmp_path: Path) -> None:
+    """Ctrl-C: the run in its middle saves where it is, far from any checkpoint of its own accord."""
+    fields = {"total_steps": 2_000_000, "save_every": 2_000_000, "eval_every": 2_000_000}
+    study, out = study_file(tmp_path / "s.py", ["probe/push"], {"cpu": {}}, 1, **fields), tmp_path / "out"
+    process = subprocess.Popen(
+        swept(study, out, "--launcher", "ray"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    folder, end = out / "probe-push/omad/cpu/seed-0", time.monotonic() + 300
+    while not (last_line(folder / "metrics.jsonl") or {}).get("gradient_steps"):
+        assert time.monotonic() < end and process.poll() is None, "the run did not begin"
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 130, said
+    assert not RunFolder.busy(folder)
+    (kept,) = RunFolder.open(folder).checkpoints()
+    assert 0 < kept.row < RunFolder.open(folder).config.total_rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ def _task(folder: str) -> tuple[str, str]:
     try:
         while True:
             try:
-                return verdict(RunFolder.open(folder), process.wait())
+                if (code := process.poll()) is not None:
+                    return verdict(RunFolder.open(folder), code)
+                time.sleep(_POLL_S)  # not process.wait(), which a cancellation does not interrupt
             except KeyboardInterrupt:  # the task is cancelled: let the run save
                 process.terminate()
     finally:
