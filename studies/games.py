@@ -7,7 +7,7 @@ omad modes runs/games/games-meeting-2 --out runs/games
 
 from omad.study import Study, grid
 
-SMALL = {"total_steps": 30_000, "updates_per_step": 8, "actor_width": 64, "critic_width": 64}
+SMALL = {"total_steps": 20_000, "updates_per_step": 8, "actor_width": 64, "critic_width": 64}
 
 STUDY = Study(
     "games",
@@ -19,7 +19,7 @@ STUDY = Study(
             "alpha 0.05": {"alpha_mode": "fixed", "alpha_init": 0.05},
             "automatic": {},
         },
-        seeds=range(3),
+        seeds=range(2),
         **SMALL,
     ),
 )

@@ -9,6 +9,7 @@ from omad.study import Study, grid
 
 SEEDS = range(3)
 OURS = ["omad", "hasac", "hatd3"]
+THREE_STEPS = {"matched, 3-step returns": {"preset": "matched", "n_step": 3}}  # HASAC has 5-step returns in matched
 EVALUATED = {"eval_every": 10_000, "eval_episodes": 500}
 
 STUDY = Study(
@@ -16,6 +17,7 @@ STUDY = Study(
     [
         *grid(["mpe/spread-3"], OURS, ["matched"], SEEDS, total_steps=200_000, **EVALUATED),
         *grid(["mpe/deception-2"], OURS, ["matched"], SEEDS, total_steps=100_000, **EVALUATED),
+        *grid(["mpe/deception-2"], ["omad"], THREE_STEPS, SEEDS, total_steps=100_000, **EVALUATED),
         *grid(["mpe/spread-3"], ["masdac", "madpmd"], ["matched"], [0], total_steps=200_000, **EVALUATED),
         *grid(["mpe/spread-4"], OURS, ["matched"], SEEDS, total_steps=200_000, **EVALUATED),
         *grid(["mpe/spread-3"], ["madpmd", "masdac"], ["matched"], [1, 2], total_steps=200_000, **EVALUATED),
