@@ -89,7 +89,8 @@ def test_omad_is_matched_as_it_is_on_a_cpu_but_for_what_it_shares_there(task: st
     assert not matched.algo.share_policy
     if task.startswith("mpe/") and not task.startswith("mpe/spread-4"):
         assert (cpu.algo.share_policy, cpu.updates_per_env_step, matched.updates_per_env_step) == (True, 0.5, 0.25)
-        algo = dataclasses.replace(cpu.algo, share_policy=False, alpha_lr=matched.algo.alpha_lr)
+        assert (cpu.algo.n_step, matched.algo.n_step) == ((3 if task.startswith("mpe/deception") else 1), 1)
+        algo = dataclasses.replace(cpu.algo, share_policy=False, alpha_lr=matched.algo.alpha_lr, n_step=1)
         cpu = dataclasses.replace(cpu, updates_per_step=matched.updates_per_step, algo=algo)
     assert dataclasses.replace(cpu, preset="matched") == matched
 
