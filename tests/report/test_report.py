@@ -553,3 +553,22 @@ def test_summaries_and_runs_may_be_given_together(tmp_path: Path) -> None:
     assert [one.folder for one in both.runs] == ["old", "new"] and both.runs[0] == old.runs[0]
     assert both.options == {"actions": "sampled", "thresholds": {"mpe/spread-3": -40.0}}
     assert len(results.compute(both).tasks[0].series[0].used) == 2
+
+
+def test_of_two_records_of_one_run_the_longer_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A study that went on after its summary was written, in part elsewhere."""
+    early, summary = tmp_path / "then", tmp_path / "summary.json"
+    x = {"setting": "x"}
+    write_study(early / "s", [x | {"seed": 0}, x | {"seed": 1, "until": 30_000}, x | {"seed": 2, "until": 0}])
+    summary.write_text(to_json(gather([early / "s"], command_of), "sampled", {}))
+    write_study(tmp_path / "s", [x | {"seed": 0, "until": 0}, x | {"seed": 1}, x | {"seed": 2}])
+    for paths in ((summary, tmp_path / "s"), (tmp_path / "s", summary)):
+        both = gather(paths, command_of)
+        assert [(one.seeds, one.state) for one in both.runs] == [((seed,), "finished") for seed in range(3)]
+    other = tmp_path / "other"
+    write_study(other / "s", [x | {"seed": 0, "until": 30_000, "ends": -50.0}])
+    message = refused(capsys, summary, other / "s", "--out", tmp_path / "out")
+    assert "Two runs are called s/mpe-spread-3-omad-x/seed-0, and neither continues the other" in message
+    write_study(tmp_path / "changed" / "s", [x | {"seed": 2, "until": 0, "atoms": 25}])
+    assert len(gather([summary], command_of).runs) == 3
+    assert "neither continues" in refused(capsys, summary, tmp_path / "changed" / "s", "--out", tmp_path / "out")

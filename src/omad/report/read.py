@@ -194,7 +194,7 @@ def gather(paths: Sequence[Path], command_of: Callable[[Any], str]) -> Gathered:
         command_of: From a run's configuration to the command that reproduces it.
 
     Raises:
-        Refused: A path is not there or holds no run, or a file of a study cannot be read.
+        Refused: A path is not there or holds no run, a file of a study cannot be read, or two runs have one name.
     """
     if not paths:
         raise Refused("No run is given; name run folders, folders that hold some, or a summary.json.")
@@ -214,11 +214,23 @@ def gather(paths: Sequence[Path], command_of: Callable[[Any], str]) -> Gathered:
             )
         names += [part.name] if part.name and part.name not in names else []
         for run in part.runs:
-            if runs.setdefault(run.folder, run) != run:
-                raise Refused(f"Two runs are called {run.folder}; give folders of different names.")
+            runs[run.folder] = _further(runs.get(run.folder, run), run)
         sections += part.sections
         options = {**part.options, **options}
     return Gathered(", ".join(names) or "Report", tuple(_labelled(list(runs.values()))), tuple(sections), options)
+
+
+def _further(one: Run, other: Run) -> Run:
+    """Of two records of one run, as in the summary of a study and in its folder later on, the one that holds more.
+
+    Raises:
+        Refused: Neither continues the other.
+    """
+    short, long = sorted((one, other), key=lambda run: len(run.episodes))
+    alike = not short.config or not long.config or not _differing((short, long), _fields)
+    if not alike or short.episodes != long.episodes[: len(short.episodes)]:
+        raise Refused(f"Two runs are called {one.folder}, and neither continues the other; give them different names.")
+    return long
 
 
 def _from_folder(root: Path, command_of: Callable[[Any], str]) -> Gathered:
