@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -565,6 +566,8 @@ def test_of_two_records_of_one_run_the_longer_counts(tmp_path: Path, capsys: pyt
     for paths in ((summary, tmp_path / "s"), (tmp_path / "s", summary)):
         both = gather(paths, command_of)
         assert [(one.seeds, one.state) for one in both.runs] == [((seed,), "finished") for seed in range(3)]
+    shuffled = results.compute(dataclasses.replace(both, runs=both.runs[::-1]))
+    assert [member.seed for member in shuffled.tasks[0].series[0].used] == [0, 1, 2]
     other = tmp_path / "other"
     write_study(other / "s", [x | {"seed": 0, "until": 30_000, "ends": -50.0}])
     message = refused(capsys, summary, other / "s", "--out", tmp_path / "out")

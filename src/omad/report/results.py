@@ -255,7 +255,8 @@ def _series(runs: Sequence[Run], actions: str) -> list[Series]:
     for task, _, setting in groups:
         several.setdefault(task, set()).add(setting)
     series = []
-    for (task, algorithm, setting), members in groups.items():
+    for (task, algorithm, setting), group in groups.items():
+        members = sorted(group, key=lambda member: member.seed)
         if not any(member.run.config for member in members):
             continue
         seen = [member for member in members if _counts(member)]
