@@ -12,7 +12,7 @@ OURS = ["omad", "hasac", "hatd3"]
 THREE_STEPS = {"matched, 3-step returns": {"preset": "matched", "n_step": 3}}  # HASAC has 5-step returns in matched
 # Parallel envs, gradient steps after a step of all of them, and batch as each method's authors have them: 2 gradient
 # steps per env step for OMAD, 0.05 for the others. OMAD's learning rates belong to its number of gradient steps, so
-# they are the published ones; it ends after as many gradient steps as matched makes in 160k. All else is as in matched.
+# they are the published ones; it ends after as many gradient steps as matched makes in 140k. All else is as in matched.
 HARL = {"preset": "matched", "n_envs": 20, "updates_per_step": 1, "batch_size": 1000}
 OWN = {
     "omad": {"preset": "matched", "n_envs": 1, "updates_per_step": 2, "batch_size": 256}
