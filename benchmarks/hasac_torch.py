@@ -3,9 +3,10 @@
 Both sides compute the same at HARL's sizes for spread-3 (three agents, 18 observations, 5 actions, state 54, two hidden
 layers of 256, batch 1000): sampled next actions, twin critics with Polyak copies, one policy step an agent in a fresh
 random order with resampling, and all temperatures. Each side runs in a process of its own, in turn, on the same cores,
-on batches that lie in memory; compilation and first steps are not counted.
+on batches that lie in memory; compilation and first steps are not counted. With `--device gpu` both compute on the
+first CUDA device, in single precision without TF32.
 
-    python benchmarks/hasac_torch.py [--seconds 10] [--repeats 3] [--batch 1000] [--cores 2] [--json out.json]
+    python benchmarks/hasac_torch.py [--seconds 10] [--repeats 3] [--batch 1000] [--cores 2] [--device gpu]
 
 PyTorch is no dependency of this project: `pip install torch`. Without it, our side is measured alone.
 """
@@ -44,7 +45,7 @@ def data(batch: int) -> dict[str, np.ndarray]:
     return {name: value.astype(np.float32) for name, value in rows.items()}
 
 
-def ours(batch: int) -> Callable[[int], float]:
+def ours(batch: int, device: str) -> Callable[[int], float]:
     """Steps of `omad.algos.hasac` in one compiled loop: (how many) -> critic loss of the last."""
     import jax
     import jax.numpy as jnp
@@ -53,6 +54,9 @@ def ours(batch: int) -> Callable[[int], float]:
     from omad.algos.hasac import HasacConfig
     from omad.types import Batch, EnvSpec
 
+    if jax.default_backend() != device:
+        raise SystemExit(f"JAX computes on {jax.default_backend()}, not on {device}; install jax[cuda13] for a GPU.")
+    jax.config.update("jax_default_matmul_precision", "highest")
     config = HasacConfig(actor_width=WIDTH, critic_width=WIDTH, tau=TAU, actor_lr=LR, critic_lr=LR, alpha_lr=ALPHA_LR)
     algorithm = algos.make(config, EnvSpec("benchmark", (OBS,) * AGENTS, (ACT,) * AGENTS, STATE, 25))
     batches = Batch(**{name: jnp.asarray(value) for name, value in data(batch).items()})
@@ -78,13 +82,14 @@ def ours(batch: int) -> Callable[[int], float]:
     return go
 
 
-def theirs(batch: int) -> Callable[[int], float]:
+def theirs(batch: int, device: str) -> Callable[[int], float]:
     """The same steps in PyTorch, module by module: (how many) -> critic loss of the last."""
     # By name, for type checkers need not have it.
     torch: Any = importlib.import_module("torch")
     nn, functional = torch.nn, torch.nn.functional
     torch.manual_seed(0)
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_default_device("cuda" if device == "gpu" else "cpu")
     batches = {name: torch.tensor(value.tolist()) for name, value in data(batch).items()}
 
     class Actor(nn.Module):
@@ -145,7 +150,7 @@ def theirs(batch: int) -> Callable[[int], float]:
             joint = [actor(b["obs"][:, i])[0] for i, actor in enumerate(actors)]
         critics.requires_grad_(False)
         total: Any = 0.0
-        for i in torch.randperm(AGENTS).tolist():
+        for i in torch.randperm(AGENTS, device="cpu").tolist():
             action, log_prob = actors[i](b["obs"][:, i])
             q = lower(critics, b["state"], [*joint[:i], action, *joint[i + 1 :]])
             actor_opt[i].zero_grad()
@@ -174,10 +179,10 @@ def theirs(batch: int) -> Callable[[int], float]:
 SIDES = {"omad": ours, "torch": theirs}
 
 
-def measure(side: str, batch: int, seconds: float) -> dict[str, float]:
+def measure(side: str, batch: int, seconds: float, device: str) -> dict[str, float]:
     """Steps a second of wall time and milliseconds of CPU a step, of one side in this process."""
     began = time.perf_counter()
-    go = SIDES[side](batch)
+    go = SIDES[side](batch, device)
     go(2)
     ready = time.perf_counter() - began
     began = time.perf_counter()
@@ -196,11 +201,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each side")
     parser.add_argument("--batch", type=int, default=1000, help="transitions of a gradient step")
     parser.add_argument("--cores", type=int, default=0, help="cores to use; 0 for all there are")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="where both sides compute")
     parser.add_argument("--json", type=Path, help="file for all numbers")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side:
-        print(json.dumps(measure(args.side, args.batch, args.seconds)))  # noqa: T201
+        print(json.dumps(measure(args.side, args.batch, args.seconds, args.device)))  # noqa: T201
         return
 
     cores = sorted(os.sched_getaffinity(0))[: args.cores or None]
@@ -217,12 +223,20 @@ def main() -> None:
                 str(args.batch),
                 "--seconds",
                 str(args.seconds),
+                "--device",
+                args.device,
             ]
             done = subprocess.run(
-                command, check=True, capture_output=True, text=True, preexec_fn=lambda: os.sched_setaffinity(0, cores)
+                command,
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"JAX_PLATFORMS": "cpu" if args.device == "cpu" else "cuda"},
+                preexec_fn=lambda: os.sched_setaffinity(0, cores),
             )
             taken[side].append(json.loads(done.stdout.splitlines()[-1]))
-    lines = [f"HASAC, batch {args.batch}, {len(cores)} cores, {args.repeats} measurements, median (lowest to highest)"]
+    place = "one GPU" if args.device == "gpu" else f"{len(cores)} cores"
+    lines = [f"HASAC, batch {args.batch}, {place}, {args.repeats} measurements, median (lowest to highest)"]
     for side, runs in taken.items():
         rate, cpu, ready = ([run[key] for run in runs] for key in ("steps_per_s", "cpu_ms", "ready_s"))
         lines.append(
@@ -239,7 +253,8 @@ def main() -> None:
         lines.append("PyTorch is not installed, so there is nothing to compare with: pip install torch")
     print("\n".join(lines))  # noqa: T201
     if args.json:
-        args.json.write_text(json.dumps({"batch": args.batch, "cores": len(cores), "runs": taken}, indent=1) + "\n")
+        found = {"batch": args.batch, "device": args.device, "cores": len(cores), "runs": taken}
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
