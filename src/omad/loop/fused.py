@@ -85,16 +85,21 @@ class InTurn:
             return jax.tree.map(lambda leaf: leaf[None], one(at_seed(carry, 0), seeds[0], start, count))
 
         self._program: Any = jax.jit(program, donate_argnums=0)
+        # One program each: leaf after leaf would be hundreds of dispatches a chunk.
+        self._split = jax.jit(
+            lambda carry, n: [jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], carry) for i in range(n)],
+            static_argnums=1,
+        )
+        self._join = jax.jit(lambda done: jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *done))
 
     def __call__(self, carry: T, seeds: Int[Array, " seed"], start: Array, count: Array) -> T:
         """The carry after `count` steps; the given one is donated."""
         n = len(seeds)
         if n == 1:
             return self._program(carry, seeds, start, count)
-        parts = [jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], carry) for i in range(n)]
+        parts = self._split(carry, n)
         jax.tree.map(lambda leaf: leaf.delete(), carry)
-        done = [self._program(part, seeds[i : i + 1], start, count) for i, part in enumerate(parts)]
-        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *done)
+        return self._join([self._program(part, seeds[i : i + 1], start, count) for i, part in enumerate(parts)])
 
     def _cache_size(self) -> int:
         return self._program._cache_size()
