@@ -53,6 +53,9 @@ class RunConfig:
     """Env steps of uniform random actions before learning."""
     obs_norm: ObsNorm = "none"
     """Standardise observations and states: not at all, by running moments, or each vector by its own (HARL)."""
+    symmetry: bool = False
+    """Learn from a random turned or mirrored image of every sampled transition; for tasks that state their symmetries
+    (the particle tasks). Not part of the published method [M]."""
     eval_every: int = 10_000
     """Env steps between evaluations; there is always one at the end."""
     eval_episodes: int = 500
@@ -87,6 +90,10 @@ class RunConfig:
                 raise Refused(f"{name} is {getattr(self, name)}; it must lie between 0 and 2147483647.")
         if self.obs_norm not in KINDS:
             raise Refused(f"obs_norm is {self.obs_norm!r}; allowed: {', '.join(KINDS)}.")
+        if self.symmetry and not tasks.find(self.task).symmetric:
+            raise Refused(
+                f"symmetry is on, but {self.task} states no symmetries; allowed: tasks of mpe/. Give --no-symmetry."
+            )
         if self.env_workers < 0 or not self.env_timeout > 0:
             raise Refused(
                 f"env_workers is {self.env_workers} and env_timeout is {self.env_timeout}; the first may not be "

@@ -57,6 +57,8 @@ class Task:
     """Returns of learned policies in publications, on this protocol as far as can be told."""
     hosted: bool = False
     """Whether the env runs on the host, in worker processes, and not in JAX."""
+    symmetric: bool = False
+    """Whether the env says what leaves it as it is (`JaxEnv.symmetry`)."""
 
     @property
     def n_agents(self) -> int:
@@ -295,6 +297,7 @@ def _build(base: str, given: Mapping[str, Any]) -> Task:
         arguments=MappingProxyType(arguments),
         anchors=anchors,
         published=_PUBLISHED.get(compared, ()),
+        symmetric=True,
     )
 
 

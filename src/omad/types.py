@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from omad.spec import EnvSpec
@@ -25,6 +26,7 @@ __all__ = [
     "Observation",
     "Outcome",
     "Step",
+    "Symmetry",
 ]
 
 
@@ -99,6 +101,24 @@ Learner = Any
 Policy = PyTree
 
 
+class Symmetry(NamedTuple):
+    """A finite group of signed permutations under which a task is the same.
+
+    Element g shows a vector x as `sign[g] * x[index[g]]`, every agent's alike. If (o, s, a, r, o', s') can happen, then
+    so can its image, with the same r and equally likely.
+    """
+
+    obs_index: np.ndarray
+    """`(element, obs)`."""
+    obs_sign: np.ndarray
+    state_index: np.ndarray
+    """`(element, state)`."""
+    state_sign: np.ndarray
+    action_index: np.ndarray
+    """`(element, act)`, of actions in [-1, 1]."""
+    action_sign: np.ndarray
+
+
 class JaxEnv(NamedTuple):
     """A JAX-native env: two pure, unbatched functions. It never resets itself."""
 
@@ -106,6 +126,8 @@ class JaxEnv(NamedTuple):
     reset: Callable[[Key[Array, ""]], tuple[EnvState, Observation]]
     step: Callable[[EnvState, Float[Array, "agent act"], Key[Array, ""]], tuple[EnvState, Outcome]]
     """(env state, actions in [-1, 1], key) -> (env state, outcome)."""
+    symmetry: Symmetry | None = None
+    """What leaves the task as it is, where that is known."""
 
 
 class Algorithm(NamedTuple):

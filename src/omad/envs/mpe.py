@@ -27,6 +27,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from omad import tasks
 from omad.envs import adapt
+from omad.symmetry import plane
 from omad.types import EnvSpec, JaxEnv, Observation, Outcome
 
 __all__ = [
@@ -232,7 +233,8 @@ def spread(
         )
         return world, outcome
 
-    return adapt.rescale(JaxEnv(spec, reset, step), *_box(n_agents, xy))
+    symmetry = plane(spec.obs_dim, spec.state_dim, xy=xy)
+    return adapt.rescale(JaxEnv(spec, reset, step, symmetry), *_box(n_agents, xy))
 
 
 # Physical deception
@@ -359,7 +361,9 @@ def deception(
         )
         return world, outcome
 
-    return adapt.rescale(JaxEnv(spec, reset, step), *_box(n_good, xy))
+    # Of an adversary that is not one of ours nothing is known.
+    symmetry = None if callable(adversary) else plane(spec.obs_dim, spec.state_dim, xy=xy)
+    return adapt.rescale(JaxEnv(spec, reset, step, symmetry), *_box(n_good, xy))
 
 
 def _place(key: Key[Array, ""], n_bodies: int, n_landmarks: int) -> World:

@@ -27,6 +27,7 @@ from omad.loop import fused
 from omad.loop.hosted import Hosted
 from omad.presets import RunConfig
 from omad.runs import Ended, RunFolder
+from omad.symmetry import symmetric
 from omad.types import Algorithm, EnvSpec, JaxEnv, Mean, is_mean
 
 __all__ = ["Progress", "Result", "Session", "build", "continue_run", "forecast"]
@@ -80,6 +81,8 @@ def build(config: RunConfig) -> Built:
     """Everything a run needs; nothing is compiled, allocated or started yet."""
     env = envs.make(config.task)
     algorithm = make_algorithm(config.algo, env.spec, config.obs_norm)
+    if config.symmetry:
+        algorithm = symmetric(algorithm, env.symmetry)
     sizes = fused.LoopConfig(
         n_envs=config.n_envs,
         updates_per_step=config.updates_per_step,

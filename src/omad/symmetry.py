@@ -1,0 +1,89 @@
+"""Learning by symmetry, the same for every algorithm: an algorithm in, an algorithm out.
+
+Where a task looks the same turned or mirrored, a transition is as good as all its images. Each gradient step replaces
+every transition of its batch by one of its images, drawn uniformly; acting is not touched. So critics need not learn
+what is left and what is right, and a policy gains nothing by a habit such as "the leftmost landmark is mine", which on
+`mpe/spread-4` is where learning gets stuck otherwise (docs/learning-notes.md). It is not part of OMAD as published.
+
+In single-agent learning from pixels the same is known as data augmentation: Laskin et al., "Reinforcement Learning with
+Augmented Data", arXiv 2004.14990; van der Pol et al., "Multi-Agent MDP Homomorphic Networks", arXiv 2110.04495, build
+the plane's symmetries into networks instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from omad.types import Algorithm, Batch, Learner, Metrics, Symmetry
+
+__all__ = ["image", "plane", "symmetric"]
+
+_SWAPS = ((0, 1), (1, 0))
+_SIGNS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
+
+
+def plane(obs: int, state: int, *, xy: bool) -> Symmetry:
+    """The eight turns and mirrorings of the plane that map a square onto itself, the identity first.
+
+    Args:
+        obs: size of an observation that is a row of vectors (x, y).
+        state: size of a state that is one, too.
+        xy: whether an action is one vector, or the five numbers (nothing, left, right, down, up).
+
+    Raises:
+        ValueError: A size is odd.
+    """
+    if obs % 2 or state % 2:
+        raise ValueError(f"Rows of plane vectors have even sizes, not {obs} and {state}.")
+    elements = [(swap, sign) for swap in _SWAPS for sign in _SIGNS]
+
+    def vectors(size: int) -> tuple[np.ndarray, np.ndarray]:
+        first = 2 * (np.arange(size) // 2)
+        return (
+            np.array([first + np.resize(swap, size) for swap, _ in elements], int).reshape(len(elements), size),
+            np.array([np.resize(sign, size) for _, sign in elements], float).reshape(len(elements), size),
+        )
+
+    def pushes(swap: Sequence[int], sign: Sequence[int]) -> list[int]:
+        """Which of the five numbers each one is afterwards: an axis keeps its two ends, unless it is mirrored."""
+        ends = [(1 + 2 * axis, 2 + 2 * axis)[::flip] for axis, flip in zip(swap, sign, strict=True)]
+        return [0, *ends[0], *ends[1]]
+
+    action = vectors(2) if xy else (np.array([pushes(*e) for e in elements]), np.ones((len(elements), 5)))
+    return Symmetry(*vectors(obs), *vectors(state), *action)
+
+
+def image(batch: Batch, symmetry: Symmetry, element: Int[Array, " batch"]) -> Batch:
+    """Every transition as the given element of the group shows it; rewards and discounts stay."""
+
+    def turned(x: Float[Array, "batch *agent entry"], index: np.ndarray, sign: np.ndarray) -> Array:
+        shape = (x.shape[0],) + (1,) * (x.ndim - 2) + (x.shape[-1],)
+        where = jnp.asarray(index)[element].reshape(shape)
+        return jnp.asarray(sign, x.dtype)[element].reshape(shape) * jnp.take_along_axis(x, where, axis=-1)
+
+    s = symmetry
+    return dataclasses.replace(
+        batch,
+        obs=turned(batch.obs, s.obs_index, s.obs_sign),
+        state=turned(batch.state, s.state_index, s.state_sign),
+        action=turned(batch.action, s.action_index, s.action_sign),
+        next_obs=turned(batch.next_obs, s.obs_index, s.obs_sign),
+        next_state=turned(batch.next_state, s.state_index, s.state_sign),
+    )
+
+
+def symmetric(algorithm: Algorithm, symmetry: Symmetry) -> Algorithm:
+    """The algorithm, learning from an image of every transition in place of the transition."""
+
+    def update(learner: Learner, batch: Batch, key: Key[Array, ""], count: Int[Array, ""]) -> tuple[Learner, Metrics]:
+        key, draw = jax.random.split(key)
+        element = jax.random.randint(draw, batch.ret.shape, 0, len(symmetry.obs_index))
+        return algorithm.update(learner, image(batch, symmetry, element), key, count)
+
+    return algorithm._replace(update=update)

@@ -1,0 +1,155 @@
+"""Learning from images of transitions: the group, that tasks are the same under it, and what is learned from."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from omad import algos, envs, tasks
+from omad.algos.omad import OmadConfig
+from omad.envs.mpe import ADVERSARIES, World, deception
+from omad.errors import Refused
+from omad.presets import resolve
+from omad.symmetry import image, plane, symmetric
+from omad.types import Batch, JaxEnv, Mean, Symmetry
+
+ELEMENTS = 8
+
+
+def moved(world: World, element: int) -> World:
+    """A world turned or mirrored, worked by hand: swap the axes or not, then mirror each or not."""
+    swap, sign = element >= 4, np.array([(1, 1), (-1, 1), (1, -1), (-1, -1)][element % 4])
+
+    def of(x: Any) -> Any:
+        return (x[..., ::-1] if swap else x) * sign
+
+    return dataclasses.replace(world, pos=of(world.pos), vel=of(world.vel), landmarks=of(world.landmarks))
+
+
+def transition(env: JaxEnv, world: World, action: Any, key: Any) -> Batch:
+    """What a step from a world gives, as a batch of one; what was seen before is left out."""
+    _, outcome = env.step(world, action, key)
+    return Batch(
+        obs=jnp.zeros((1, env.spec.n_agents, env.spec.obs_dim)),
+        state=jnp.zeros((1, env.spec.state_dim)),
+        action=action[None],
+        ret=outcome.reward[None],
+        discount=jnp.ones(1),
+        next_obs=outcome.next.obs[None],
+        next_state=outcome.next.state[None],
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mpe/spread-3",
+        "mpe/spread-4?state=true",
+        "mpe/spread-2-xy",
+        "mpe/spread-3?dynamics=v2",
+        "mpe/deception-2?adversary=static",
+        "mpe/deception-2?adversary=landmark_mean&state=true",
+        "mpe/deception-3?adversary=follower&state=full",
+        "mpe/deception-2-xy?adversary=static&state=full",
+    ],
+)
+def test_a_task_is_the_same_under_its_symmetries(name: str):
+    """From the moved world, the moved actions give the same reward and the moved observations."""
+    env = envs.make(name)
+    key = jax.random.key(0)
+    world, _ = env.reset(key)
+    vel = jax.random.normal(jax.random.key(1), world.vel.shape)
+    world = dataclasses.replace(world, vel=vel)
+    action = jax.random.uniform(jax.random.key(2), (env.spec.n_agents, env.spec.act_dim), minval=-1.0)
+    batch = transition(env, world, action, key)
+    for element in range(ELEMENTS):
+        seen = image(batch, env.symmetry, jnp.array([element]))
+        real = transition(env, moved(world, element), seen.action[0], key)
+        np.testing.assert_allclose(real.ret, batch.ret, atol=1e-5)
+        np.testing.assert_allclose(real.next_obs, seen.next_obs, atol=1e-5)
+        np.testing.assert_allclose(real.next_state, seen.next_state, atol=1e-5)
+
+
+@pytest.mark.parametrize("xy", [False, True])
+def test_the_group_is_closed_and_begins_with_the_identity(xy: bool):
+    group = plane(6, 4, xy=xy)
+    for index, sign in ((group.obs_index, group.obs_sign), (group.action_index, group.action_sign)):
+        matrices = np.zeros((ELEMENTS, index.shape[1], index.shape[1]))
+        for g in range(ELEMENTS):
+            matrices[g, np.arange(index.shape[1]), index[g]] = sign[g]
+        np.testing.assert_array_equal(matrices[0], np.eye(index.shape[1]))
+        as_rows = {m.tobytes() for m in matrices + 0.0}
+        assert len(as_rows) == ELEMENTS
+        assert {(a @ b + 0.0).tobytes() for a in matrices for b in matrices} == as_rows
+
+
+def test_odd_rows_are_no_rows_of_vectors():
+    with pytest.raises(ValueError, match="even"):
+        plane(5, 0, xy=True)
+
+
+def rows(symmetry_of: JaxEnv, n: int) -> Batch:
+    spec, keys = symmetry_of.spec, jax.random.split(jax.random.key(3), 5)
+    return Batch(
+        obs=jax.random.normal(keys[0], (n, spec.n_agents, spec.obs_dim)),
+        state=jnp.zeros((n, 0)),
+        action=jax.random.uniform(keys[1], (n, spec.n_agents, spec.act_dim), minval=-1.0),
+        ret=jax.random.normal(keys[2], (n,)),
+        discount=jnp.full((n,), 0.9),
+        next_obs=jax.random.normal(keys[3], (n, spec.n_agents, spec.obs_dim)),
+        next_state=jnp.zeros((n, 0)),
+    )
+
+
+def test_every_transition_is_learned_from_as_one_of_its_images():
+    """Each row's image is one of the eight, all eight are drawn, rewards and discounts stay."""
+    env = envs.make("mpe/spread-2")
+    seen: list[Batch] = []
+    inner = algos.make(OmadConfig(), env.spec)
+
+    def spy(learner: Any, batch: Batch, key: Any, count: Any) -> tuple[Any, dict[str, Mean]]:
+        seen.append(batch)
+        return learner, {}
+
+    batch = rows(env, 256)
+    symmetric(inner._replace(update=spy), env.symmetry).update(None, batch, jax.random.key(0), jnp.int32(1))
+    images = np.stack([image(batch, env.symmetry, jnp.full(256, g)).obs for g in range(ELEMENTS)])
+    which = [int(np.flatnonzero([np.array_equal(images[g, i], seen[0].obs[i]) for g in range(ELEMENTS)])[0])
+             for i in range(256)]  # fmt: skip
+    assert set(which) == set(range(ELEMENTS))
+    again = image(batch, env.symmetry, jnp.asarray(which))
+    for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(seen[0]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_without_symmetry_nothing_changes_and_with_it_the_learner_is_the_same_kind():
+    config = {"total_steps": 40, "warmup_steps": 8, "n_envs": 2, "batch_size": 4}
+    assert not resolve("mpe/spread-3", preset="matched", **config).symmetry
+    assert not resolve("mpe/spread-3", preset="paper").symmetry
+    assert resolve("mpe/spread-3", symmetry=True, **config).symmetry
+
+
+def test_a_task_without_symmetries_is_refused():
+    with pytest.raises(Refused, match="probe/push states no symmetries"):
+        resolve("probe/push", symmetry=True)
+    assert all(tasks.find(name).symmetric == name.startswith("mpe/") for name in tasks.TASKS)
+
+
+def test_a_script_that_is_not_ours_may_know_left_from_right():
+    assert deception(2, adversary=lambda world, key: jnp.ones(5)).symmetry is None
+    assert isinstance(deception(2, adversary=next(iter(ADVERSARIES))).symmetry, Symmetry)
+
+
+def test_metrics_pass_through():
+    env = envs.make("mpe/spread-2")
+    inner = algos.make(OmadConfig(), env.spec)._replace(
+        update=lambda learner, batch, key, count: (learner, {"x": Mean.of(batch.ret.sum())})
+    )
+    batch = rows(env, 8)
+    _, metrics = symmetric(inner, env.symmetry).update(None, batch, jax.random.key(0), jnp.int32(1))
+    np.testing.assert_allclose(metrics["x"].total, batch.ret.sum(), rtol=1e-6)
