@@ -21,7 +21,7 @@ MODULES = {
 LAYERS = (
     ("errors", "tasks", "spec"),
     ("types", "keys", "tree"),
-    ("standardise",),
+    ("standardise", "symmetry"),
     ("ops", "buffer", "diffusion"),
     ("nets", "policies"),
     ("algos", "envs"),

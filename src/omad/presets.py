@@ -346,7 +346,8 @@ PRESETS: dict[str, dict[str, Sourced]] = {
         "omad mpe/spread-4": _MATCHED["omad mpe"]
         | _MATCHED["omad mpe/spread-4"]
         | {
-            "updates_per_step": (2, "[M] as matched: -53.3 at 300k env steps on one seed"),
+            "updates_per_step": (2, "[M] as matched"),
+            "symmetry": (True, "[M] no habits of left and right: -48 at 100k env steps, near -79 without; RESULTS.md"),
             "alpha_lr": _MATCHED["omad"]["alpha_lr"],
             "share_policy": (False, "[M] a shared policy stays near the greedy one here: -69.9 at 200k"),
         },
