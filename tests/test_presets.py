@@ -92,7 +92,8 @@ def test_omad_is_matched_as_it_is_on_a_cpu_but_for_what_it_shares_there(task: st
         assert (cpu.algo.n_step, matched.algo.n_step) == ((3 if task.startswith("mpe/deception") else 1), 1)
         algo = dataclasses.replace(cpu.algo, share_policy=False, alpha_lr=matched.algo.alpha_lr, n_step=1)
         cpu = dataclasses.replace(cpu, updates_per_step=matched.updates_per_step, algo=algo)
-    assert dataclasses.replace(cpu, preset="matched") == matched
+    assert cpu.symmetry == task.startswith("mpe/spread-4")
+    assert dataclasses.replace(cpu, preset="matched", symmetry=False) == matched
 
 
 def test_harl_settings():
