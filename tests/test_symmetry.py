@@ -14,6 +14,7 @@ from omad import algos, envs, tasks
 from omad.algos.omad import OmadConfig
 from omad.envs.mpe import ADVERSARIES, World, deception
 from omad.errors import Refused
+from omad.loop.train import build
 from omad.presets import resolve
 from omad.symmetry import image, plane, symmetric
 from omad.types import Batch, JaxEnv, Mean, Symmetry
@@ -122,11 +123,13 @@ def test_every_transition_is_learned_from_as_one_of_its_images():
         np.testing.assert_array_equal(a, b)
 
 
-def test_without_symmetry_nothing_changes_and_with_it_the_learner_is_the_same_kind():
-    config = {"total_steps": 40, "warmup_steps": 8, "n_envs": 2, "batch_size": 4}
-    assert not resolve("mpe/spread-3", preset="matched", **config).symmetry
-    assert not resolve("mpe/spread-3", preset="paper").symmetry
-    assert resolve("mpe/spread-3", symmetry=True, **config).symmetry
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_run_learns_by_symmetry_if_asked(asked: bool, monkeypatch: pytest.MonkeyPatch):
+    made: list[Symmetry] = []
+    monkeypatch.setattr("omad.loop.train.symmetric", lambda algorithm, group: made.append(group) or algorithm)
+    built = build(resolve("mpe/spread-2", symmetry=asked))
+    assert len(made) == asked
+    assert all(group.obs_index.shape == (ELEMENTS, built.spec.obs_dim) for group in made)
 
 
 def test_a_task_without_symmetries_is_refused():
