@@ -81,6 +81,11 @@ def test_the_group_is_closed_and_begins_with_the_identity(xy: bool):
         assert {(a @ b + 0.0).tobytes() for a in matrices for b in matrices} == as_rows
 
 
+def test_an_env_stays_hashable():
+    env = envs.make("mpe/spread-2")
+    assert {env: 1}[env] == 1
+
+
 def test_odd_rows_are_no_rows_of_vectors():
     with pytest.raises(ValueError, match="even"):
         plane(5, 0, xy=True)

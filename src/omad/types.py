@@ -5,6 +5,7 @@ Shape words: `batch agent obs act state`. Unless a docstring says otherwise, lea
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -101,11 +102,12 @@ Learner = Any
 Policy = PyTree
 
 
-class Symmetry(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Symmetry:
     """A finite group of signed permutations under which a task is the same.
 
     Element g shows a vector x as `sign[g] * x[index[g]]`, every agent's alike. If (o, s, a, r, o', s') can happen, then
-    so can its image, with the same r and equally likely.
+    so can its image, with the same r and equally likely. Compared by identity, so that an env stays hashable.
     """
 
     obs_index: np.ndarray
