@@ -556,6 +556,17 @@ def test_summaries_and_runs_may_be_given_together(tmp_path: Path) -> None:
     assert len(results.compute(both).tasks[0].series[0].used) == 2
 
 
+def test_a_summary_from_before_a_field_was_there_has_its_default(tmp_path: Path) -> None:
+    """As a run folder of that time has; so its runs are of one setting with later ones that are left at the default."""
+    run, summary = spread(tmp_path, "run"), tmp_path / "summary.json"
+    whole = json.loads(to_json(gather([run], command_of), "sampled", {}))
+    before = whole["runs"][0]["config"] | {"algo": dict(whole["runs"][0]["config"]["algo"])}
+    del before["symmetry"], before["algo"]["share_policy"]
+    summary.write_text(json.dumps(whole | {"runs": [whole["runs"][0] | {"config": before}]}, separators=(",", ":")))
+    assert gather([summary], command_of).runs == gather([run], command_of).runs
+    assert len(gather([summary, run], command_of).runs) == 1
+
+
 def test_of_two_records_of_one_run_the_longer_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A study that went on after its summary was written, in part elsewhere."""
     early, summary = tmp_path / "then", tmp_path / "summary.json"

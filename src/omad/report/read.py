@@ -327,12 +327,23 @@ def _from_summary(path: Path) -> Gathered:
         )
     try:
         runs = tuple(
-            Run(**row | {"seeds": tuple(row["seeds"]), "episodes": tuple(row["episodes"])}) for row in found["runs"]
+            Run(**row | {"seeds": tuple(row["seeds"]), "episodes": tuple(row["episodes"])} | _known(row["config"]))
+            for row in found["runs"]
         )
         sections = tuple(Section(**row) for row in found["sections"])
         return Gathered(found["name"], runs, sections, found["options"])
     except (KeyError, TypeError) as error:
         raise Refused(f"{path} is not a whole summary ({error}); restore it from a copy.") from None
+
+
+def _known(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """With the fields that came since, at their defaults, as a run folder of that time is read."""
+    from omad.presets import from_dict
+
+    try:
+        return {"config": dataclasses.asdict(from_dict(config))} if config else {}
+    except Refused:  # of an algorithm that is not installed here, say: it can still be shown
+        return {}
 
 
 def is_report(folder: Path) -> bool:
