@@ -35,7 +35,17 @@ from omad.errors import Refused
 from omad.presets import RunConfig, from_dict, to_dict
 from omad.types import EnvSpec
 
-__all__ = ["FORMAT", "LINES", "Checkpoint", "Ended", "RunFolder", "members", "write_json", "write_text"]
+__all__ = [
+    "FORMAT",
+    "LINES",
+    "Checkpoint",
+    "Ended",
+    "RunFolder",
+    "members",
+    "with_defaults",
+    "write_json",
+    "write_text",
+]
 
 FORMAT = 1
 """Version of the layout; a folder of another version is refused."""
@@ -49,6 +59,15 @@ def members(path: str | Path) -> list[Path]:
     if (path / "config.json").exists() or not found:
         return [path]
     return sorted(found, key=lambda run: int(run.name.removeprefix("seed-")))
+
+
+def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration that some version wrote, with the fields that came since at their defaults.
+
+    Raises:
+        Refused: A field or the algorithm is unknown here, or a value cannot work.
+    """
+    return to_dict(from_dict(config))
 
 
 def write_json(path: Path, value: Any) -> None:

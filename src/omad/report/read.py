@@ -338,10 +338,10 @@ def _from_summary(path: Path) -> Gathered:
 
 def _known(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """With the fields that came since, at their defaults, as a run folder of that time is read."""
-    from omad.presets import from_dict
+    from omad.runs import with_defaults
 
     try:
-        return {"config": dataclasses.asdict(from_dict(config))} if config else {}
+        return {"config": with_defaults(config)} if config else {}
     except Refused:  # of an algorithm that is not installed here, say: it can still be shown
         return {}
 
