@@ -64,7 +64,7 @@ def test_a_protocol_has_one_name(given: str, canonical: str) -> None:
         ("", ["''", "nearest: ", "allowed"]),
         (
             "mpe/spread-3?dynamic=v2",
-            ["'dynamic'", "nearest: dynamics", "dynamics, horizon, local_ratio, state"],
+            ["'dynamic'", "nearest: dynamics", "dynamics, history, horizon, local_ratio, state"],
         ),
         ("mpe/spread-3?dynamics=v4", ["dynamics='v4'", "allowed: v3 or v2"]),
         ("mpe/spread-3?local_ratio=2", ["local_ratio='2'", "0 to 1"]),

@@ -3,8 +3,8 @@
 A task's name holds its protocol: `mpe/deception-2?adversary=static&dynamics=v2`. Options that have their
 default value are left out of the name, the others stand in alphabetical order. The name of a user's own env
 says where to import it: `pettingzoo:package.module:factory?n=3`. Returns of differently named tasks are not
-comparable, except that the option `state` and the suffix `-xy` change only what is given to
-critics or how actions are written. This file imports nothing heavy.
+comparable, except that the options `state` and `history` and the suffix `-xy` change only what critics
+or agents are given or how actions are written. This file imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,19 @@ from typing import Any
 
 from omad.errors import Refused
 
-__all__ = ["GAME_MODES", "OPTIONS", "TASKS", "Anchor", "Published", "Task", "UnknownTask", "find", "nearest", "spell"]
+__all__ = [
+    "GAME_MODES",
+    "OPTIONS",
+    "TASKS",
+    "Anchor",
+    "Published",
+    "Task",
+    "UnknownTask",
+    "find",
+    "nearest",
+    "remembered",
+    "spell",
+]
 
 Anchor = tuple[str, float, str]
 """Label, undiscounted return of an episode (mean), source."""
@@ -106,10 +118,18 @@ def _steps(text: str) -> int:
     return value
 
 
+def _moments(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 10:
+        raise ValueError(text)
+    return value
+
+
 Option = tuple[Any, Callable[[str], Any], str]
 
 _COMMON: dict[str, Option] = {
     "dynamics": ("v3", _one_of("v3", "v2"), "v3 or v2"),
+    "history": (1, _moments, "a whole number from 1 to 10"),
     "horizon": (25, _steps, "a whole number from 1 to 10000"),
     "state": (False, _flag, "true or false"),
 }
@@ -130,6 +150,11 @@ OPTIONS: Mapping[str, Mapping[str, Option]] = MappingProxyType(
     }
 )
 """Options of each family of tasks: default, parser, and the words for what is allowed."""
+
+
+def remembered(obs_dims: tuple[int, ...], act_dims: tuple[int, ...], moments: int) -> tuple[int, ...]:
+    """Sizes of observations that hold several moments, and the own actions between them."""
+    return tuple(obs + (moments - 1) * (obs + act) for obs, act in zip(obs_dims, act_dims, strict=True))
 
 
 def _family(base: str) -> str:
@@ -272,26 +297,32 @@ def _build(base: str, given: Mapping[str, Any]) -> Task:
             f"Undiscounted return of the team, the sum over {n} agents of (1 - {ratio:g}) G - {ratio:g} C_i "
             f"without self-collision; {physics}."
         )
-        obs_dims, extra = (6 * n,) * n, 0
+        obs_dims = (6 * n,) * n
+        state_dim = sum(obs_dims)
         arguments = {"n_agents": n, "xy": xy} | options
     else:
         protocol = (
             f"Undiscounted return of the team, the sum over the {n} good agents of the adversary's distance "
             f"to the goal minus that of the nearest good agent; adversary: {options['adversary']}; {physics}."
         )
-        obs_dims, extra = (4 * n + 2,) * n, 4 * n + 2 * (n + 1) * (options["state"] == "full")
+        obs_dims = (4 * n + 2,) * n
+        state_dim = sum(obs_dims) + 4 * n + 2 * (n + 1) * (options["state"] == "full")
         arguments = {"n_good": n, "xy": xy} | options
-    compared = spell(base.removesuffix("-xy"), {**options, "state": False})
+    if options["history"] > 1:
+        protocol += f" Agents hold their last {options['history']} observations and the own actions between them."
+        obs_dims = remembered(obs_dims, act_dims, options["history"])
+    plain = {**options, "state": False, "history": 1}
+    compared = spell(base.removesuffix("-xy"), plain)
     anchors = _ANCHORS.get(compared, ())
     if xy:
-        own = _ANCHORS.get(spell(base, {**options, "state": False}), ())
+        own = _ANCHORS.get(spell(base, plain), ())
         anchors = own + tuple(anchor for anchor in anchors if anchor[0] != _RANDOM)
     return Task(
         name=spell(base, options),
         protocol=protocol,
         obs_dims=obs_dims,
         act_dims=act_dims,
-        state_dim=(sum(obs_dims) + extra) * bool(options["state"]),
+        state_dim=state_dim * bool(options["state"]),
         horizon=options["horizon"],
         factory=f"omad.envs.mpe:{family.removeprefix('mpe/')}",
         arguments=MappingProxyType(arguments),

@@ -9,7 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from omad.envs.history import env_state
 from omad.envs.mpe import AGENT_RADIUS, COVER_RADIUS, World
+from omad.types import EnvState
 
 __all__ = ["episode_frames", "episode_gif", "episode_png"]
 
@@ -61,7 +63,7 @@ class _Episode(NamedTuple):
 
 
 def episode_gif(
-    worlds: World,
+    worlds: EnvState,
     rewards: Sequence[float] | np.ndarray | None,
     path: str | Path,
     *,
@@ -89,7 +91,7 @@ def episode_gif(
 
 
 def episode_frames(
-    worlds: World, rewards: Sequence[float] | np.ndarray | None, *, title: str = ""
+    worlds: EnvState, rewards: Sequence[float] | np.ndarray | None, *, title: str = ""
 ) -> list[Image.Image]:
     """The pictures of an episode, as `episode_gif` shows them, one a state."""
     return _frames(_episode(worlds, rewards, title))
@@ -100,7 +102,7 @@ def _frames(episode: _Episode) -> list[Image.Image]:
 
 
 def episode_png(
-    worlds: World,
+    worlds: EnvState,
     rewards: Sequence[float] | np.ndarray | None,
     path: str | Path,
     *,
@@ -136,11 +138,12 @@ def episode_png(
     return path
 
 
-def _episode(worlds: World, rewards: Sequence[float] | np.ndarray | None, title: str) -> _Episode:
-    pos = np.asarray(worlds.pos, float)
+def _episode(worlds: EnvState, rewards: Sequence[float] | np.ndarray | None, title: str) -> _Episode:
+    world: World = env_state(worlds)
+    pos = np.asarray(world.pos, float)
     if pos.ndim != 3:
         raise ValueError(f"States must be stacked over time and of one episode; positions have shape {pos.shape}.")
-    landmarks = np.asarray(worlds.landmarks, float)[0]
+    landmarks = np.asarray(world.landmarks, float)[0]
     returns = np.zeros(0)
     if rewards is not None:
         returns = np.concatenate([[0.0], np.cumsum(np.asarray(rewards, float))])
@@ -152,7 +155,7 @@ def _episode(worlds: World, rewards: Sequence[float] | np.ndarray | None, title:
     return _Episode(
         pos=pos,
         landmarks=landmarks,
-        goal=int(np.asarray(worlds.goal).reshape(-1)[0]) if team else -1,
+        goal=int(np.asarray(world.goal).reshape(-1)[0]) if team else -1,
         returns=returns,
         team=team,
         extent=max(1.2, reach + 0.05),

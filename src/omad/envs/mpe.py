@@ -27,6 +27,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from omad import tasks
 from omad.envs import adapt
+from omad.envs.history import remember
 from omad.symmetry import plane
 from omad.types import EnvSpec, JaxEnv, Observation, Outcome
 
@@ -176,6 +177,7 @@ def spread(
     dynamics: str = "v3",
     xy: bool = False,
     state: bool = False,
+    history: int = 1,
 ) -> JaxEnv:
     """Cooperative navigation: N agents cover N landmarks and should not touch.
 
@@ -194,6 +196,7 @@ def spread(
         dynamics: `v3` or `v2`, see `move`.
         xy: act by two numbers, the thrust, and not by five.
         state: give critics the concatenated observations as the global state.
+        history: observations that an agent holds, see `omad.envs.history`.
     """
     name = f"mpe/spread-{n_agents}{'-xy' if xy else ''}"
     options = {"local_ratio": local_ratio, "horizon": horizon, "dynamics": dynamics, "state": state}
@@ -234,7 +237,8 @@ def spread(
         return world, outcome
 
     symmetry = plane(spec.obs_dim, spec.state_dim, xy=xy)
-    return adapt.rescale(JaxEnv(spec, reset, step, symmetry), *_box(n_agents, xy))
+    env = adapt.rescale(JaxEnv(spec, reset, step, symmetry), *_box(n_agents, xy))
+    return remember(env, history, tasks.spell(name, options | {"history": history}))
 
 
 # Physical deception
@@ -301,6 +305,7 @@ def deception(
     dynamics: str = "v3",
     xy: bool = False,
     state: bool | str = False,
+    history: int = 1,
 ) -> JaxEnv:
     """Physical deception: good agents know which of N landmarks is the goal, an adversary watches them.
 
@@ -318,6 +323,8 @@ def deception(
         xy: the good agents act by two numbers, the thrust, and not by five.
         state: give critics a global state: the good agents' observations, then the adversary's, as mpe2 does; with
             `full`, also all velocities, which no observation shows and without which the task is not Markov.
+        history: observations that an agent holds, see `omad.envs.history`; with the own actions between them, 2 tell
+            an agent its velocity.
     """
     script = adversary if callable(adversary) else ADVERSARIES.get(adversary, _random)
     label = "random" if callable(adversary) else adversary
@@ -325,8 +332,8 @@ def deception(
     options = {"adversary": label, "horizon": horizon, "dynamics": dynamics, "state": state}
     task = tasks.find(tasks.spell(name, options))
     if callable(adversary):
-        title = getattr(adversary, "__name__", type(adversary).__name__)
-        task = dataclasses.replace(task, name=tasks.spell(name, options | {"adversary": title}))
+        options |= {"adversary": getattr(adversary, "__name__", type(adversary).__name__)}
+        task = dataclasses.replace(task, name=tasks.spell(name, options))
     spec = EnvSpec(
         name=task.name,
         obs_dims=task.obs_dims,
@@ -363,7 +370,8 @@ def deception(
 
     # Of an adversary that is not one of ours nothing is known.
     symmetry = None if callable(adversary) else plane(spec.obs_dim, spec.state_dim, xy=xy)
-    return adapt.rescale(JaxEnv(spec, reset, step, symmetry), *_box(n_good, xy))
+    env = adapt.rescale(JaxEnv(spec, reset, step, symmetry), *_box(n_good, xy))
+    return remember(env, history, tasks.spell(name, options | {"history": history}))
 
 
 def _place(key: Key[Array, ""], n_bodies: int, n_landmarks: int) -> World:

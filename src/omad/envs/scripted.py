@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from omad.envs.history import env_state
 from omad.envs.mpe import World, distance, pursue
-from omad.types import EnvSpec, JaxEnv
+from omad.types import EnvSpec, EnvState, JaxEnv
 
 __all__ = ["Scripted", "anchor_returns", "assigned", "cover", "encode", "greedy", "random", "zero"]
 
@@ -108,11 +109,11 @@ def _rollout(
         reset_key, steps_key = jax.random.split(key)
 
         def step(
-            world: World, time: Int[Array, ""]
-        ) -> tuple[World, tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]:
+            state: EnvState, time: Int[Array, ""]
+        ) -> tuple[EnvState, tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]:
             act_key, env_key = jax.random.split(jax.random.fold_in(steps_key, time))
-            world, outcome = env.step(world, policy(world, act_key), env_key)
-            return world, (outcome.reward, outcome.info)
+            state, outcome = env.step(state, policy(env_state(state), act_key), env_key)
+            return state, (outcome.reward, outcome.info)
 
         _, trace = jax.lax.scan(step, env.reset(reset_key)[0], jnp.arange(env.spec.horizon))
         return jax.tree.map(jnp.sum, trace)
