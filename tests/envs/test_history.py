@@ -42,7 +42,7 @@ def test_an_observation_holds_what_was_seen_and_done_and_nothing_else_changes(na
     env = envs.make(f"{base}?history=3" + ("&" + options if options else ""))
     states, shown, actions, outcomes = play(env)
     inner_states, seen, _, inner = play(plain)
-    idle, whole = jnp.zeros_like(actions[0]), np.zeros(0)
+    idle, whole = jnp.zeros_like(actions[0]), np.zeros((0, 0))
     for t in range(STEPS + 1):
         obs = [seen[max(t - k, 0)].obs for k in range(3)]
         did = [actions[t - k] if t >= k else idle for k in (1, 2)]
