@@ -343,6 +343,9 @@ PRESETS: dict[str, dict[str, Sourced]] = {
             "alpha_lr": (1.5e-3, "[M] the same pace per env step as 3e-3 with half as many gradient steps"),
             "share_policy": (True, "[M] roles by geometry, not by number: RESULTS.md, docs/learning-notes.md"),
         },
+        "omad mpe/spread": {
+            "symmetry": (True, "[M] spread-3 at 200k env steps, three seeds: -19.6, not -22.4; RESULTS.md"),
+        },
         "omad mpe/spread-4": _MATCHED["omad mpe"]
         | _MATCHED["omad mpe/spread-4"]
         | {
@@ -353,20 +356,32 @@ PRESETS: dict[str, dict[str, Sourced]] = {
         },
         "omad mpe/deception": _MATCHED["omad mpe/deception"]
         | {"n_step": (3, "[M] matched, three seeds at 100k: 37.4 to 38.6, not 32.9 to 36.9; learns at once")},
+        # Who remembers knows velocities, so that a short horizon is no mistake and one step is enough.
+        "omad mpe/deception history": {
+            "symmetry": (True, "[M] 44.1 at 160k env steps, 42.0 without; RESULTS.md"),
+            "gamma": (0.9, "[M] 45.5 at 100k env steps; 45.0 with 0.95, 44.2 with 0.97"),
+            "v_max": (80.0, "[M]"),
+            "n_step": (1, "[M] 45.0 at 100k env steps; 44.5 with 3"),
+            "updates_per_step": (2, "[M] as matched"),
+            "alpha_lr": _MATCHED["omad"]["alpha_lr"],
+            "share_policy": (False, "[M] 45.2 at 160k env steps either way, separate policies are quicker"),
+        },
         "masdac": _MATCHED["masdac"] | {"reconstructions": (16, "[M] 29 ms of CPU a gradient step, 81 with 64")},
     },
     "matched": _MATCHED,
 }
 """Preset -> scope -> field -> (value, source).
 
-A scope is empty (all runs), an algorithm, or an algorithm and the beginning of a task's name; longer scopes win.
+A scope is empty (all runs), an algorithm, or an algorithm and the beginning of a task's name, then perhaps an option
+that the name must give; longer scopes win.
 Fields of the run and of the algorithm may stand side by side, for their names are disjoint.
 """
 
 
 def _applies(scope: str, algorithm: str, task: str) -> bool:
-    words = scope.split()
-    return not words or (words[0] == algorithm and (len(words) == 1 or task.startswith(words[1])))
+    of, begins, option = (*scope.split(), "", "", "")[:3]
+    given = [part.partition("=")[0] for part in task.partition("?")[2].split("&")]
+    return of in ("", algorithm) and task.startswith(begins) and option in ("", *given)
 
 
 def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "cpu", **fields: Any) -> RunConfig:

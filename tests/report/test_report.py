@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import itertools
 import json
 import re
@@ -541,6 +542,23 @@ def test_a_report_is_replaced_and_keeps_its_options(tmp_path: Path) -> None:
     assert not (out / "figures" / "old.svg").exists()
     text = (out / "index.html").read_text()
     assert "reached a return of −45.00" in text and "noise-free actions" in text
+
+
+def test_a_packed_summary_is_as_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, out = spread(tmp_path, "run", seeds=2, total_steps=30_000), tmp_path / "out"
+    write_report([run], out, {})
+    plain, packed = out / "summary.json", out / "summary.json.gz"
+    whole = plain.read_bytes()
+    packed.write_bytes(gzip.compress(whole))
+    plain.unlink()
+    for given in (packed, out):
+        write_report([given], tmp_path / "again", {})
+        assert (tmp_path / "again" / "summary.json").read_bytes() == whole
+    write_report([out], out, {})
+    assert plain.read_bytes() == whole and not packed.exists()
+    for broken in (gzip.compress(whole)[:-20], gzip.compress(whole)[:200] + b"x" * 100):
+        (tmp_path / "broken.gz").write_bytes(broken)
+        assert "cannot be read" in refused(capsys, tmp_path / "broken.gz", "--out", tmp_path / "new")
 
 
 def test_nothing_is_written_into_runs(study: Path, report: Path) -> None:

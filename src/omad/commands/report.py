@@ -23,7 +23,7 @@ class Options:
     """One page, with pictures and tables, of what runs have shown: it opens offline and asks for nothing."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders, folders that hold some at any depth (a study's), or the summary.json of an earlier report."""
+    """Run folders, folders that hold some at any depth (a study's), or the summary of an earlier report."""
     out: Path
     """Folder to write; an earlier report there is replaced."""
     threshold: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -94,9 +94,9 @@ def _thresholds(words: Sequence[str]) -> dict[str, float]:
 
 def _free(out: Path) -> None:
     """Refuse a place where something other than a report lies."""
-    from omad.report.read import is_report
+    from omad.report.read import summary_of
 
-    if out.is_dir() and (not any(out.iterdir()) or is_report(out)):
+    if out.is_dir() and (not any(out.iterdir()) or summary_of(out)):
         return
     if out.exists() or out.is_symlink():
         raise Refused(f"{out} exists and is not a report of ours; give another --out, or remove it.")
@@ -133,6 +133,7 @@ def write_report(paths: Sequence[Path], out: Path, thresholds: Mapping[str, floa
     page = to_html(results, drawn, notes)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "summary.json", to_json(gathered, kind, wanted))  # whole and first: all else can be made from it
+    (out / "summary.json.gz").unlink(missing_ok=True)
     pictures = out / "figures"
     pictures.mkdir(exist_ok=True)
     for old in (*pictures.glob("*.png"), *pictures.glob("*.svg")):

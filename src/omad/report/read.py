@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import dataclasses
 import functools
+import gzip
 import json
 import math
 import os
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,14 @@ import numpy as np
 
 from omad.errors import Refused
 
-__all__ = ["KIND", "Gathered", "Run", "Section", "gather", "is_report", "refuse_mixed", "to_json"]
+__all__ = ["KIND", "Gathered", "Run", "Section", "gather", "refuse_mixed", "summary_of", "to_json"]
 
 KIND = "omad report"
 """Marks a summary as one of ours."""
 FORMAT = 1
 """Version of the summary's layout."""
+_GZIP = b"\x1f\x8b"
+"""How a packed file begins."""
 NEUTRAL = frozenset(
     {"seeds", "first_seed", "eval_every", "log_every", "save_every", "env_workers", "env_timeout", "eval_seed",
      "eval_episodes", "task", "algorithm", "preset", "algo"}
@@ -103,8 +107,9 @@ class Gathered:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        data = path.read_bytes()
+        return json.loads(gzip.decompress(data) if data.startswith(_GZIP) else data)
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         raise Refused(f"{path} cannot be read ({error}); restore it from a copy.") from None
 
 
@@ -206,8 +211,8 @@ def gather(paths: Sequence[Path], command_of: Callable[[Any], str]) -> Gathered:
         if not path.exists():
             raise Refused(f"{path} is not there; give run folders, folders that hold some, or a summary.json.")
         part = _from_summary(path) if path.is_file() else _from_folder(path, command_of)
-        if not part.runs and path.is_dir() and is_report(path):
-            part = _from_summary(path / "summary.json")
+        if not part.runs and path.is_dir() and (summary := summary_of(path)):
+            part = _from_summary(summary)
         if not part.runs:
             raise Refused(
                 f"{path} holds no run; give a folder that omad train or omad sweep wrote, or a report's summary.json."
@@ -346,13 +351,16 @@ def _known(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def is_report(folder: Path) -> bool:
-    """Whether a folder holds a report of ours."""
-    try:
-        with (folder / "summary.json").open() as file:
-            return file.read(40).startswith(f'{{"kind":"{KIND}"')
-    except (OSError, ValueError):
-        return False
+def summary_of(folder: Path) -> Path | None:
+    """The summary in a folder that holds a report of ours, which may have been packed with gzip since."""
+    for name, opened in (("summary.json", Path.open), ("summary.json.gz", gzip.open)):
+        try:
+            with opened(folder / name, "rb") as file:
+                if file.read(40).startswith(f'{{"kind":"{KIND}"'.encode()):
+                    return folder / name
+        except (OSError, EOFError, zlib.error):
+            continue
+    return None
 
 
 # ---------------------------------------------------------------------------------------------- mixtures
