@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -83,17 +84,27 @@ def test_matched_settings_are_the_same_for_every_algorithm(task: str):
             assert getattr(config.algo, field) == getattr(first.algo, field), (name, field)
 
 
-@pytest.mark.parametrize("task", tasks.TASKS)
-def test_omad_is_matched_as_it_is_on_a_cpu_but_for_what_it_shares_there(task: str):
+@pytest.mark.parametrize(
+    "task", [*tasks.TASKS, "mpe/deception-2?history=2", "mpe/deception-3-xy?dynamics=v2&history=4"]
+)
+def test_omad_is_matched_as_it_is_on_a_cpu_but_for_what_helps_there(task: str):
     cpu, matched = resolve(task, "omad", "cpu"), resolve(task, "omad", "matched")
-    assert not matched.algo.share_policy
-    if task.startswith("mpe/") and not task.startswith("mpe/spread-4"):
-        assert (cpu.algo.share_policy, cpu.updates_per_env_step, matched.updates_per_env_step) == (True, 0.5, 0.25)
-        assert (cpu.algo.n_step, matched.algo.n_step) == ((3 if task.startswith("mpe/deception") else 1), 1)
-        algo = dataclasses.replace(cpu.algo, share_policy=False, alpha_lr=matched.algo.alpha_lr, n_step=1)
-        cpu = dataclasses.replace(cpu, updates_per_step=matched.updates_per_step, algo=algo)
-    assert cpu.symmetry == task.startswith("mpe/spread-4")
-    assert dataclasses.replace(cpu, preset="matched", symmetry=False) == matched
+    assert not (matched.algo.share_policy or matched.symmetry)
+    spread, remembers = task.startswith("mpe/spread"), "history" in task
+    assert cpu.symmetry == (spread or remembers)
+    changed: dict[str, Any] = {}
+    if remembers:
+        changed = {"gamma": (0.9, 0.95), "v_max": (80.0, 150.0)}
+    elif task.startswith("mpe/") and not task.startswith("mpe/spread-4"):
+        assert (cpu.updates_per_env_step, matched.updates_per_env_step) == (0.5, 0.25)
+        changed = {"share_policy": (True, False), "alpha_lr": (1.5e-3, 3e-3)}
+        if not spread:
+            changed["n_step"] = (3, 1)
+    for field, values in changed.items():
+        assert (getattr(cpu.algo, field), getattr(matched.algo, field)) == values
+    algo = dataclasses.replace(cpu.algo, **{field: values[1] for field, values in changed.items()})
+    cpu = dataclasses.replace(cpu, updates_per_step=matched.updates_per_step, symmetry=False, algo=algo)
+    assert dataclasses.replace(cpu, preset="matched") == matched
 
 
 def test_harl_settings():

@@ -344,7 +344,7 @@ PRESETS: dict[str, dict[str, Sourced]] = {
             "share_policy": (True, "[M] roles by geometry, not by number: RESULTS.md, docs/learning-notes.md"),
         },
         "omad mpe/spread": {
-            "symmetry": (True, "[M] spread-3 at 200k env steps, three seeds: -19.6, not -22.4; RESULTS.md"),
+            "symmetry": (True, "[M] spread-3 at 200k env steps, three seeds: -19.9, not -22.4; RESULTS.md"),
         },
         "omad mpe/spread-4": _MATCHED["omad mpe"]
         | _MATCHED["omad mpe/spread-4"]
@@ -352,19 +352,19 @@ PRESETS: dict[str, dict[str, Sourced]] = {
             "updates_per_step": (2, "[M] as matched"),
             "symmetry": (True, "[M] no habits of left and right: -48 at 100k env steps, near -79 without; RESULTS.md"),
             "alpha_lr": _MATCHED["omad"]["alpha_lr"],
-            "share_policy": (False, "[M] a shared policy stays near the greedy one here: -69.9 at 200k"),
+            "share_policy": (False, "[M] quicker: -50 at 80k env steps, a shared one -62; for a GPU see RESULTS.md"),
         },
         "omad mpe/deception": _MATCHED["omad mpe/deception"]
         | {"n_step": (3, "[M] matched, three seeds at 100k: 37.4 to 38.6, not 32.9 to 36.9; learns at once")},
         # Who remembers knows velocities, so that a short horizon is no mistake and one step is enough.
         "omad mpe/deception history": {
-            "symmetry": (True, "[M] 44.1 at 160k env steps, 42.0 without; RESULTS.md"),
-            "gamma": (0.9, "[M] 45.5 at 100k env steps; 45.0 with 0.95, 44.2 with 0.97"),
+            "symmetry": (True, "[M] 44.0 at 160k env steps, 41.8 without: docs/learning-notes.md"),
+            "gamma": (0.9, "[M] 45.4 at 100k env steps; 44.9 with 0.95, 44.1 with 0.97"),
             "v_max": (80.0, "[M]"),
-            "n_step": (1, "[M] 45.0 at 100k env steps; 44.5 with 3"),
+            "n_step": (1, "[M] 45.1 at 160k env steps; 44.3 with 3"),
             "updates_per_step": (2, "[M] as matched"),
             "alpha_lr": _MATCHED["omad"]["alpha_lr"],
-            "share_policy": (False, "[M] 45.2 at 160k env steps either way, separate policies are quicker"),
+            "share_policy": (False, "[M] 45.1 at 160k env steps, 45.3 shared"),
         },
         "masdac": _MATCHED["masdac"] | {"reconstructions": (16, "[M] 29 ms of CPU a gradient step, 81 with 64")},
     },
