@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import jaxtyping
 
@@ -12,10 +15,15 @@ os.environ["MPLBACKEND"] = "Agg"
 # Compiling is most of the time of most tests. Code of the lowest optimisation level is several times faster to make.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
+# What one test has compiled, others and the processes they start need not compile again; nothing is left behind.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="omad-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
 
-jax.config.update("jax_enable_compilation_cache", False)
 jax.config.update("jax_debug_key_reuse", True)
 
 hypothesis.settings.register_profile("omad", deadline=None, derandomize=True, max_examples=50)

@@ -160,7 +160,11 @@ class Checkpoint:
         for name, leaf in wanted.items():
             if found[name].shape != leaf.shape or found[name].dtype != leaf.dtype:
                 raise Refused(f"the checkpoint {folder} holds {name} as {found[name].shape}, not {leaf.shape}")
-        leaves = [found[k] if k in found else jnp.zeros(v.shape, v.dtype) for k, v in named.items()]
+        # Copied, so that they are not bound to a device: programs of bound arrays are others than those the run began
+        # with, and would be compiled anew.
+        leaves = [
+            jnp.array(np.asarray(found.pop(k))) if k in found else jnp.zeros(v.shape, v.dtype) for k, v in named.items()
+        ]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
