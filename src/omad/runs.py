@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import shutil
 import zlib
@@ -166,6 +167,21 @@ class Checkpoint:
             jnp.array(np.asarray(found.pop(k))) if k in found else jnp.zeros(v.shape, v.dtype) for k, v in named.items()
         ]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+@contextlib.contextmanager
+def _raised_not_logged() -> Iterator[None]:
+    """What Orbax raises here its threads and tasks also log at length, some of them later; one sentence is enough.
+
+    So their loggers stay silent once a save has failed.
+    """
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 class RunFolder:
@@ -373,7 +389,7 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
         try:
-            with ocp.StandardCheckpointer() as checkpointer:
+            with _raised_not_logged(), ocp.StandardCheckpointer() as checkpointer:
                 for part, tree in (("policy", policy), ("rest", rest)):
                     checkpointer.save(folder.resolve() / part, _with_content(_named(tree)))
                     checkpointer.wait_until_finished()

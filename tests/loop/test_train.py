@@ -334,6 +334,20 @@ def words(path: Path, task: str = "probe/push") -> list[str]:
     return [sys.executable, "-m", "omad", "train", "--task", task, f"--run-dir={path}", *flags]
 
 
+def test_a_file_that_cannot_grow_ends_a_run_with_a_sentence(tmp_path: Path):
+    """A real process whose files may not pass a limit, so that no checkpoint fits: as on a full disk."""
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000)); "
+    program = limited + "from omad.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, *words(tmp_path / "run")[3:]]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 2
+    said = [line for line in ended.stderr.splitlines() if line.startswith("omad: ")]
+    assert len(said) == 1 and "could not be written" in said[0] and "Traceback" not in ended.stderr
+    assert "What was written before is kept" in ended.stderr
+    run = RunFolder.open(tmp_path / "run")
+    assert not run.complete and list(run.lines("metrics.jsonl"))
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_save_first(tmp_path: Path, number: signal.Signals, code: int):
     """A real process, a real signal: exit code 128 + n, and a checkpoint of that very moment."""
