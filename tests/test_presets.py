@@ -107,6 +107,23 @@ def test_omad_is_matched_as_it_is_on_a_cpu_but_for_what_helps_there(task: str):
     assert dataclasses.replace(cpu, preset="matched") == matched
 
 
+def test_a_scope_may_ask_for_options_with_or_without_their_values():
+    """Deception against an adversary that stands still, with critics that see velocities, has settings of its own."""
+    names = ("state=full", "adversary=static", "adversary=static&state=full", "state=full&adversary=static&dynamics=v2")
+    recent = {name: resolve(f"mpe/deception-2?{name}").buffer_size == 20_000 for name in names}
+    assert list(recent.values()) == [False, False, True, True]
+    assert resolve("mpe/deception-2?adversary=static&state=full", "hasac").buffer_size == 200_000
+    assert resolve("mpe/deception-2?adversary=static&state=full", preset="matched").buffer_size == 200_000
+    assert resolve("mpe/deception-2?history=2&state=full").algo.gamma == 0.9
+    static = resolve("mpe/deception-2?adversary=static&state=full")
+    assert (static.algo.actor_every, static.algo.n_step, static.algo.gamma, static.updates_per_env_step) == (
+        1,
+        1,
+        0.95,
+        0.25,
+    )
+
+
 def test_harl_settings():
     """Two rows of HARL's table for each algorithm, and its gradient steps an env step: 0.05 and 0.1."""
     ant = resolve("mamujoco-full/ant-2x4", "hasac", "paper")

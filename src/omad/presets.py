@@ -366,22 +366,41 @@ PRESETS: dict[str, dict[str, Sourced]] = {
             "alpha_lr": _MATCHED["omad"]["alpha_lr"],
             "share_policy": (False, "[M] 45.1 at 160k env steps, 45.3 shared"),
         },
+        # A critic without the noise of a random adversary is worth following closely, on what the newest policies saw.
+        "omad mpe/deception adversary=static state=full": {
+            "symmetry": (True, "[M] as with a memory"),
+            "batch_size": (256, "[M]"),
+            "buffer_size": (20_000, "[M] speeds that go with a place are those of today's policies"),
+            "gamma": _MPE["gamma"],
+            "v_max": (120.0, "[M] no mass on the edge atoms"),
+            "n_step": (1, "[I] these critics see velocities"),
+            "actor_every": (
+                1,
+                "[M] with 3 policies stay noisy: 42.0, not 43.2, against a random adversary; RESULTS.md",
+            ),
+            "updates_per_step": (2, "[M] 43.8; 43.5 with half as many gradient steps"),
+            "alpha_lr": (1e-3, "[M] the pace of 3e-3 with actor_every 3"),
+            "share_policy": (False, "[M] unlike gains keep two agents from swinging in step"),
+            "renorm_warmup": (1_500, "[M]"),
+            "lr_decay_steps": (50_000, "[M] the gradient steps of 200k env steps"),
+        },
         "masdac": _MATCHED["masdac"] | {"reconstructions": (16, "[M] 29 ms of CPU a gradient step, 81 with 64")},
     },
     "matched": _MATCHED,
 }
 """Preset -> scope -> field -> (value, source).
 
-A scope is empty (all runs), an algorithm, or an algorithm and the beginning of a task's name, then perhaps an option
-that the name must give; longer scopes win.
+A scope is empty (all runs), an algorithm, or an algorithm and the beginning of a task's name, then perhaps options
+that the name must give, with their values or with any; longer scopes win.
 Fields of the run and of the algorithm may stand side by side, for their names are disjoint.
 """
 
 
 def _applies(scope: str, algorithm: str, task: str) -> bool:
-    of, begins, option = (*scope.split(), "", "", "")[:3]
-    given = [part.partition("=")[0] for part in task.partition("?")[2].split("&")]
-    return of in ("", algorithm) and task.startswith(begins) and option in ("", *given)
+    of, begins, *options = (*scope.split(), "", "")
+    given = task.partition("?")[2].split("&")
+    allowed = {"", *given, *(option.partition("=")[0] for option in given)}
+    return of in ("", algorithm) and task.startswith(begins) and allowed.issuperset(options)
 
 
 def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "cpu", **fields: Any) -> RunConfig:
