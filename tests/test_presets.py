@@ -115,13 +115,8 @@ def test_a_scope_may_ask_for_options_with_or_without_their_values():
     assert resolve("mpe/deception-2?adversary=static&state=full", "hasac").buffer_size == 200_000
     assert resolve("mpe/deception-2?adversary=static&state=full", preset="matched").buffer_size == 200_000
     assert resolve("mpe/deception-2?history=2&state=full").algo.gamma == 0.9
-    static = resolve("mpe/deception-2?adversary=static&state=full")
-    assert (static.algo.actor_every, static.algo.n_step, static.algo.gamma, static.updates_per_env_step) == (
-        1,
-        1,
-        0.95,
-        0.25,
-    )
+    algo = resolve("mpe/deception-2?adversary=static&state=full").algo
+    assert (algo.actor_every, algo.n_step, algo.gamma, algo.v_max) == (1, 1, 0.95, 120.0)
 
 
 def test_harl_settings():
