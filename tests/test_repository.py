@@ -20,7 +20,7 @@ MODULES = {
 
 LAYERS = (
     ("errors", "tasks", "spec"),
-    ("types", "keys", "tree"),
+    ("types", "keys", "tree", "schema", "files"),
     ("standardise", "symmetry"),
     ("ops", "buffer", "diffusion"),
     ("nets", "policies"),

@@ -1,0 +1,152 @@
+"""Reading files that somebody else may have written: bounded, typed, and answered in one sentence.
+
+Every format is a `msgspec.Struct` (or a plain type that msgspec knows). What does not fit it is refused with the file,
+the field, what was found and what is allowed. A damaged line of a JSON-lines file costs that line: it is counted and
+named, never the whole file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from omad.errors import Refused
+
+__all__ = ["MOST", "Lines", "convert", "decode", "read_bytes", "read_json", "read_lines"]
+
+T = TypeVar("T")
+
+MOST = 1 << 28
+"""Bytes that a file may have, unpacked: 256 MiB."""
+_GZIP = b"\x1f\x8b"
+"""How a packed file begins."""
+_REPAIR = "restore it from a copy"
+
+
+def read_bytes(path: Path, most: int = MOST) -> bytes:
+    """The content of a file, unpacked if it is packed with gzip; never more than `most` bytes of it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        Refused: It is not a plain file, cannot be read, is damaged, or is larger than that.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would make the open wait
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise Refused(f"{path} is not a plain file; {_REPAIR}.")
+            data = file.read(most + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Refused(f"{path} cannot be read ({error.strerror or error}); {_REPAIR}.") from None
+    if data.startswith(_GZIP):
+        data = _unpacked(path, data, most)
+    if len(data) > most:
+        raise Refused(f"{path} holds more than {most >> 20} MiB, which no file of its kind does; {_REPAIR}.")
+    return data
+
+
+def _unpacked(path: Path, data: bytes, most: int) -> bytes:
+    """All members of a gzip file, at most `most + 1` bytes of them."""
+    out = bytearray()
+    try:
+        while data and len(out) <= most:
+            unpack = zlib.decompressobj(wbits=31)
+            out += unpack.decompress(data, most + 1 - len(out))
+            if not unpack.eof and len(out) <= most:
+                raise Refused(f"{path} is cut short; {_REPAIR}.")
+            data = unpack.unused_data
+    except zlib.error as error:
+        raise Refused(f"{path} cannot be unpacked ({error}); {_REPAIR}.") from None
+    return bytes(out)
+
+
+def decode(data: bytes, kind: type[T], source: object) -> T:
+    """JSON as a typed value.
+
+    Args:
+        data: The text, UTF-8.
+        kind: What it must be.
+        source: What to call it in the message, such as a path.
+
+    Raises:
+        Refused: It is not JSON, or not of that kind.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise Refused(f"{source} cannot be used: {_words(error)}; {_REPAIR}.") from None
+
+
+def convert(value: Any, kind: type[T], source: object) -> T:
+    """A plain value as a typed one; as `decode`.
+
+    Raises:
+        Refused: It is not of that kind.
+    """
+    try:
+        return msgspec.convert(value, type=kind)
+    except (msgspec.ValidationError, RecursionError, ValueError) as error:
+        raise Refused(f"{source} cannot be used: {_words(error)}.") from None
+
+
+def _words(error: Exception) -> str:
+    """What is wrong, and in which field."""
+    if isinstance(error, RecursionError):
+        return "its brackets are nested too deeply"
+    return str(error).rstrip(".").replace(" - at `$.", " in the field `").replace(" - at `$", " in `").replace("``", "`")
+
+
+def read_json(path: Path, kind: type[T], most: int = MOST) -> T:
+    """A JSON file as a typed value.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        Refused: As `read_bytes` and `decode`.
+    """
+    return decode(read_bytes(path, most), kind, path)
+
+
+class Lines(NamedTuple):
+    """What a JSON-lines file holds."""
+
+    values: list[Any]
+    damaged: list[str]
+    """A sentence for every line that cannot be used, but for a last one that is cut short."""
+
+
+def read_lines(path: Path, kind: type[Any], most: int = MOST) -> Lines:
+    """The lines of a JSON-lines file as typed values; a file that is not there has none.
+
+    A last line without its line break, as a killed run may leave it, is passed over in silence.
+
+    Raises:
+        Refused: As `read_bytes`.
+    """
+    try:
+        data = read_bytes(path, most)
+    except FileNotFoundError:
+        return Lines([], [])
+    decoder, found = msgspec.json.Decoder(kind), Lines([], [])
+    for number, row, whole in _rows(data):
+        try:
+            found.values.append(decoder.decode(row))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+            if whole:
+                found.damaged.append(f"{path}, line {number}: {_words(error)}")
+    return found
+
+
+def _rows(data: bytes) -> Iterator[tuple[int, bytes, bool]]:
+    """Number, content and whether it ends in a line break, of every line that is not empty."""
+    rows = data.split(b"\n")
+    for number, row in enumerate(rows, 1):
+        if row.strip():
+            yield number, row, number < len(rows)
