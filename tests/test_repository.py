@@ -21,7 +21,7 @@ MODULES = {
 LAYERS = (
     ("errors", "tasks", "spec"),
     ("types", "keys", "tree", "schema", "files"),
-    ("standardise", "symmetry"),
+    ("reward_norm", "standardise", "symmetry"),
     ("ops", "buffer", "diffusion"),
     ("nets", "policies"),
     ("algos", "envs"),

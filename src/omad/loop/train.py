@@ -80,7 +80,7 @@ class Built(NamedTuple):
 def build(config: RunConfig) -> Built:
     """Everything a run needs; nothing is compiled, allocated or started yet."""
     env = envs.make(config.task)
-    algorithm = make_algorithm(config.algo, env.spec, config.obs_norm)
+    algorithm = make_algorithm(config.algo, env.spec, config.obs_norm, config.updates_per_env_step)
     if config.symmetry:
         algorithm = symmetric(algorithm, env.symmetry)
     sizes = fused.LoopConfig(
@@ -89,6 +89,9 @@ def build(config: RunConfig) -> Built:
         batch_size=config.batch_size,
         buffer_rows=buffer.rows_for(config.buffer_size, config.n_envs),
         warmup_rows=config.warmup_rows,
+        reward_norm=config.reward_norm,
+        reward_bound=config.reward_bound,
+        noise_hold=config.noise_hold,
     )
     if isinstance(env, JaxEnv):
         loop = fused.make(algorithm, env, sizes)
