@@ -19,7 +19,7 @@ MODULES = {
 }
 
 LAYERS = (
-    ("errors", "tasks", "spec"),
+    ("errors", "tasks", "spec", "processes"),
     ("types", "keys", "tree", "schema", "files"),
     ("reward_norm", "standardise", "symmetry"),
     ("ops", "buffer", "diffusion"),
