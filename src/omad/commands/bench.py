@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from omad.algos.fields import check
 from omad.commands.screen import cached_compilation, console, print_json
 from omad.commands.train import parse
 
@@ -35,7 +36,7 @@ def _best(call: Callable[[], Any], work: float, seconds: float) -> float:
 
     jax.block_until_ready(call())
     best, end = 0.0, time.perf_counter() + seconds
-    while time.perf_counter() < end:
+    while time.perf_counter() < end or best == 0.0:
         started = time.perf_counter()
         jax.block_until_ready(call())
         best = max(best, work / (time.perf_counter() - started))
@@ -109,6 +110,7 @@ def measure(config: Any, seconds: float) -> dict[str, Any]:
 def main(arguments: Sequence[str]) -> int:
     """Measure and print."""
     config, options = parse(arguments, "omad bench [ALGO]", Options())
+    check(options, positive=("seconds",), most={"seconds": 3600.0}, flags=True)
     cached_compilation(options.compilation_cache)
     found = measure(config, options.seconds)
     if options.json:

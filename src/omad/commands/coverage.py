@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from omad.algos.fields import check
 from omad.commands.screen import console, print_json
 from omad.errors import Refused
 
@@ -94,6 +95,7 @@ def main(arguments: Sequence[str]) -> int:
         value = getattr(options, name)
         if value is not None and value < 2:
             raise Refused(f"--{name} is {value}; it must be at least 2.")
+    check(options, most={"bins": 1000}, flags=True)
     import numpy as np
 
     from omad.report import coverage
@@ -169,4 +171,4 @@ def _write(folder: Path, found: dict[str, Any], picture: bytes) -> None:
         "figure": f"{name}.png",
         "alt": f"Grids of visited states in {found['task']}, a panel a method. {told}",
     }
-    (folder / f"{name}.json").write_text(json.dumps(section, indent=1) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(section, indent=1) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from omad.algos.fields import check
 from omad.commands.screen import console, print_json
 from omad.errors import Refused
 
@@ -55,8 +56,7 @@ def measure(run: Path, seed: int, draws: int) -> tuple[Any, Any]:
 def main(arguments: Sequence[str]) -> int:
     """Print the table; with --out, write the section."""
     options = tyro.cli(Options, prog="omad modes", args=list(arguments))
-    if options.draws < 1:
-        raise Refused(f"--draws is {options.draws}; it must be at least 1.")
+    check(options, counts=("draws",), not_negative=("seed",), most={"draws": 1_000_000}, flags=True)
     import numpy as np
 
     from omad import tasks
@@ -140,4 +140,4 @@ def _write(folder: Path, game: str, found: dict[str, dict[str, Any]], picture: b
         "figure": f"{name}.png",
         "alt": f"Sampled actions of every agent in {game}, a row a policy. " + " ".join(told),
     }
-    (folder / f"{name}.json").write_text(json.dumps(section, indent=1) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(section, indent=1) + "\n", encoding="utf-8")
