@@ -20,7 +20,7 @@ from omad.algos.fields import MOST, check, shown, typed
 from omad.errors import Refused
 from omad.standardise import ObsNorm
 
-__all__ = ["PRESETS", "Preset", "RunConfig", "from_dict", "resolve", "to_dict"]
+__all__ = ["PRESETS", "Preset", "RunConfig", "from_dict", "resolve", "sourced", "to_dict"]
 
 Preset = Literal["cpu", "paper", "matched"]
 
@@ -31,8 +31,8 @@ class RunConfig:
 
     task: str = "mpe/spread-3"
     """Task, protocol and options included; `omad tasks` lists them."""
-    algorithm: tyro.conf.Suppress[str] = "omad"
-    """Name of the algorithm."""
+    algorithm: str = "omad"
+    """Name of the algorithm; on the command line it may also stand first, without the flag."""
     preset: Preset = "cpu"
     """The settings these values started from: tuned for a CPU; as published; or what all algorithms have in common, the
     same envs, gradient steps, batch and widths."""
@@ -408,6 +408,15 @@ def _applies(scope: str, algorithm: str, task: str) -> bool:
     return of in ("", algorithm) and task.startswith(begins) and allowed.issuperset(options)
 
 
+def sourced(task: str, algorithm: str, preset: str) -> Sourced:
+    """Field -> (value, source), for what a preset sets."""
+    values: Sourced = {}
+    for scope, fields in sorted(PRESETS[preset].items(), key=lambda item: len(item[0])):
+        if _applies(scope, algorithm, task):
+            values |= fields
+    return values
+
+
 def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "cpu", **fields: Any) -> RunConfig:
     """The configuration of a run: defaults, then the preset's values, then the given fields.
 
@@ -424,10 +433,7 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
     if _word("preset", preset) not in PRESETS:
         raise Refused(f"There is no preset {preset!r}; allowed: {', '.join(PRESETS)}.")
     cls = config_class(_word("algorithm", algorithm))
-    values: dict[str, Any] = {}
-    for scope, sourced in sorted(PRESETS[preset].items(), key=lambda item: len(item[0])):
-        if _applies(scope, algorithm, name):
-            values |= {field: value for field, (value, _) in sourced.items()}
+    values = {field: value for field, (value, _) in sourced(name, algorithm, preset).items()}
     run_fields = {f.name for f in dataclasses.fields(RunConfig)} - {"algo", "task", "algorithm", "preset"}
     algo_fields = {f.name for f in dataclasses.fields(cls)}
     for field in fields:

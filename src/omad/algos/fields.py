@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
+import itertools
 import math
 import numbers
 import struct
+import textwrap
 import typing
 from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Any, Literal, Union
+from typing import Any, Literal, Union, cast
 
 from omad.errors import Refused
 
-__all__ = ["MOST", "check", "shown", "typed"]
+__all__ = ["MOST", "check", "documented", "shown", "typed"]
 
 MOST = 2**31 - 1
 """The largest whole number: sizes and counters are int32 in compiled loops."""
@@ -91,6 +95,22 @@ def typed(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     hints = _hints(cls)
     return {name: _fitted(name, value, hints.get(name, Any)) for name, value in values.items()}
+
+
+def documented(cls: type) -> dict[str, str]:
+    """What stands below each field of a dataclass, those of its bases included; what cannot be read has nothing."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        try:
+            body = cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]).body
+        except (OSError, TypeError, SyntaxError, IndexError):
+            continue
+        for field, below in itertools.pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+                value = below.value
+                if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                    found[field.target.id] = inspect.cleandoc(value.value).replace("\n", " ")
+    return found
 
 
 def check(
