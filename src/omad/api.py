@@ -26,7 +26,17 @@ from omad.presets import RunConfig, resolve
 from omad.runs import RunFolder, members
 from omad.tree import at_agent
 
-__all__ = ["TrainedPolicy", "check_evaluation", "check_memory", "create", "create_each", "load_policy", "resume", "start", "train"]
+__all__ = [
+    "TrainedPolicy",
+    "check_evaluation",
+    "check_memory",
+    "create",
+    "create_each",
+    "load_policy",
+    "resume",
+    "start",
+    "train",
+]
 
 _PACKAGES = ("jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "numpy")
 _HOSTED = ("mujoco", "gymnasium", "gymnasium-robotics", "pettingzoo")
@@ -109,8 +119,8 @@ def check_memory(config: RunConfig, at_once: int | None = None) -> str:
     if need["total"] > free:
         raise Refused(
             f"The run needs about {need['total']:,.0f} MiB ({words}), but only {free:,.0f} MiB are free on {where}; "
-            f"lower --buffer-size (now {config.buffer_size}), --batch-size (now {config.batch_size}), --eval-episodes (now "
-            f"{config.eval_episodes}), --seeds (now {config.seeds}) or the networks' widths."
+            f"lower --buffer-size (now {config.buffer_size}), --batch-size (now {config.batch_size}), "
+            f"--eval-episodes (now {config.eval_episodes}), --seeds (now {config.seeds}) or the networks' widths."
         )
     return f"memory forecast {need['total']:,.0f} MiB ({words}); {free:,.0f} MiB free"
 

@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from omad.algos.fields import check
-from omad.commands.screen import cached_compilation, console, print_json
+from omad.commands.screen import cached_compilation, console, print_json, row, table
 from omad.commands.train import parse
 
 __all__ = ["main", "measure"]
@@ -116,9 +115,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         print_json(found)
         return 0
-    table = Table(title=f"{found['algorithm']} on {found['task']}, preset {found['preset']}, {found['device']}")
-    table.add_column("quantity")
-    table.add_column("value", justify="right")
+    title = f"{found['algorithm']} on {found['task']}, preset {found['preset']}, {found['device']}"
+    made = table(title, "quantity", "value", right=("value",))
     for label, value in (
         ("seeds in one process", f"{found['seeds']}"),
         (
@@ -131,6 +129,6 @@ def main(arguments: Sequence[str]) -> int:
         ("utilisation", f"{found['utilisation']:.3f}"),
         ("start-up and compilation", f"{found['compile_s']:.1f} s"),
     ):
-        table.add_row(label, value)
-    console().print(table)
+        row(made, label, value)
+    console().print(made)
     return 0

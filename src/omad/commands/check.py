@@ -176,7 +176,7 @@ def main(arguments: Sequence[str]) -> int:
 
     check(options, counts=("steps",), not_negative=("seed",), most={"steps": 100_000_000}, flags=True)
     if options.seed + options.steps > MOST:
-        raise Refused(f"--seed is {options.seed}; with --steps {options.steps} it must be below {MOST - options.steps}.")
+        raise Refused(f"--seed is {options.seed}; with --steps {options.steps} at most {MOST - options.steps}.")
     found = inspect(options.task, options.steps, options.seed)
     if options.json:
         print_json(found)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from omad.algos.fields import check
-from omad.commands.screen import console, print_json
+from omad.commands.screen import console, print_json, row, table
 from omad.errors import Refused
 
 __all__ = ["main", "visited_states"]
@@ -139,16 +139,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _table(found: dict[str, Any]) -> Any:
-    from rich.table import Table
-
-    table = Table(
-        "method", "runs", "bins", "share", "alone", title=f"{found['task']}: visited states",
+    made = table(
+        f"{found['task']}: visited states", "method", "runs", "bins", "share", "alone",
         caption=f"{found['states']:,} states a method, up to env step {found['env steps']:,}; share of the "
         f"{found['bins']:,} bins that any visited; the projection keeps {found['explained']:.0%} of the variance",
     )  # fmt: skip
     for name, one in found["methods"].items():
-        table.add_row(name, str(one["runs"]), f"{one['bins']:,}", f"{one['share']:.1%}", str(one["alone"]))
-    return table
+        row(made, name, str(one["runs"]), f"{one['bins']:,}", f"{one['share']:.1%}", str(one["alone"]))
+    return made
 
 
 def _write(folder: Path, found: dict[str, Any], picture: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from omad.algos.fields import check
-from omad.commands.screen import console, print_json
+from omad.commands.screen import console, print_json, row, table
 from omad.errors import Refused
 
 __all__ = ["main", "measure"]
@@ -114,12 +114,10 @@ _CAPTION = (
 
 
 def _table(game: str, found: dict[str, dict[str, Any]]) -> Any:
-    from rich.table import Table
-
-    table = Table("policy", *_HEAD, title=f"{game}: sampled actions", caption=_CAPTION)
+    made = table(f"{game}: sampled actions", "policy", *_HEAD, caption=_CAPTION)
     for label, one in found.items():
-        table.add_row(label, *_row(one["one observation"], one["all observations"]))
-    return table
+        row(made, label, *_row(one["one observation"], one["all observations"]))
+    return made
 
 
 def _write(folder: Path, game: str, found: dict[str, dict[str, Any]], picture: bytes) -> None:

@@ -235,7 +235,7 @@ def main(arguments: Sequence[str]) -> int:
 
     out = console()
     folder = options.out or options.run / "pictures"
-    columns = TextColumn("drawing step"), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = TextColumn("drawing step", markup=False), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
         steps = progress.add_task("draw", total=None)
         return _write_all(options, folder, out, lambda: progress.advance(steps))

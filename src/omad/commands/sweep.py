@@ -62,7 +62,9 @@ def seconds(words: str) -> float:
     found = re.fullmatch(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,10})s)?", words.strip())
     value = sum(int(n or 0) * unit for n, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
     if not 0 < value <= 10**9:
-        raise Refused(f"--time-limit is {words!r}; give hours, minutes and seconds above 0 and up to 10^9 s, as in 1h30m, 9m or 90s.")
+        raise Refused(
+            f"--time-limit is {words!r}; give hours, minutes and seconds above 0 and up to 10^9 s, as in 1h30m, 9m or 90s."
+        )
     return float(value)
 
 
