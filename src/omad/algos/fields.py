@@ -69,13 +69,16 @@ def _fitted(name: str, value: Any, kind: Any) -> Any:
     if kind is float:
         if not number:
             raise Refused(f"{name} is {shown(value)}; it must be a number.")
-        size = abs(value)
+        try:
+            size = abs(float(cast(float, value)))
+        except OverflowError:  # of a whole number with hundreds of digits
+            size = math.inf
         if size and not _SMALLEST <= size <= _LARGEST:  # not a number compares as false
             raise Refused(
                 f"{name} is {shown(value)}; it must be a finite number, 0 or between {_SMALLEST:.1e} and "
                 f"{_LARGEST:.1e} in size, as float32 holds them."
             )
-        return float(value)
+        return float(cast(float, value))
     if kind is str:
         if isinstance(value, str):
             return str(value)
@@ -125,7 +128,7 @@ def check(
     not_negative: Sequence[str] = (),
     finite: Sequence[str] = (),
     choices: Mapping[str, Sequence[str]] | None = None,
-    most: Mapping[str, float] | None = None,
+    most: Mapping[str, int | float] | None = None,
     flags: bool = False,
 ) -> None:
     """Refuse the fields of a dataclass that cannot work: all by their types, then those named here by their ranges.

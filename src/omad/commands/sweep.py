@@ -63,7 +63,7 @@ def seconds(words: str) -> float:
     value = sum(int(n or 0) * unit for n, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
     if not 0 < value <= 10**9:
         raise Refused(
-            f"--time-limit is {words!r}; give hours, minutes and seconds above 0 and up to 10^9 s, as in 1h30m, 9m or 90s."
+            f"--time-limit is {words!r}; give hours, minutes and seconds above 0, at most 10^9 s, as in 1h30m or 90s."
         )
     return float(value)
 
