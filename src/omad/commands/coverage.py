@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from omad.commands.screen import console, print_json
+from omad.algos.fields import check
+from omad.commands.screen import console, print_json, row, table
 from omad.errors import Refused
 
 __all__ = ["main", "visited_states"]
@@ -94,6 +95,7 @@ def main(arguments: Sequence[str]) -> int:
         value = getattr(options, name)
         if value is not None and value < 2:
             raise Refused(f"--{name} is {value}; it must be at least 2.")
+    check(options, most={"bins": 1000}, flags=True)
     import numpy as np
 
     from omad.report import coverage
@@ -137,16 +139,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _table(found: dict[str, Any]) -> Any:
-    from rich.table import Table
-
-    table = Table(
-        "method", "runs", "bins", "share", "alone", title=f"{found['task']}: visited states",
+    made = table(
+        f"{found['task']}: visited states", "method", "runs", "bins", "share", "alone",
         caption=f"{found['states']:,} states a method, up to env step {found['env steps']:,}; share of the "
         f"{found['bins']:,} bins that any visited; the projection keeps {found['explained']:.0%} of the variance",
     )  # fmt: skip
     for name, one in found["methods"].items():
-        table.add_row(name, str(one["runs"]), f"{one['bins']:,}", f"{one['share']:.1%}", str(one["alone"]))
-    return table
+        row(made, name, str(one["runs"]), f"{one['bins']:,}", f"{one['share']:.1%}", str(one["alone"]))
+    return made
 
 
 def _write(folder: Path, found: dict[str, Any], picture: bytes) -> None:
@@ -169,4 +169,4 @@ def _write(folder: Path, found: dict[str, Any], picture: bytes) -> None:
         "figure": f"{name}.png",
         "alt": f"Grids of visited states in {found['task']}, a panel a method. {told}",
     }
-    (folder / f"{name}.json").write_text(json.dumps(section, indent=1) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(section, indent=1) + "\n", encoding="utf-8")

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from omad.commands.screen import console, print_json
+from omad.algos.fields import check
+from omad.commands.screen import console, print_json, row, table
 from omad.errors import Refused
 
 __all__ = ["main", "measure"]
@@ -55,8 +56,7 @@ def measure(run: Path, seed: int, draws: int) -> tuple[Any, Any]:
 def main(arguments: Sequence[str]) -> int:
     """Print the table; with --out, write the section."""
     options = tyro.cli(Options, prog="omad modes", args=list(arguments))
-    if options.draws < 1:
-        raise Refused(f"--draws is {options.draws}; it must be at least 1.")
+    check(options, counts=("draws",), not_negative=("seed",), most={"draws": 1_000_000}, flags=True)
     import numpy as np
 
     from omad import tasks
@@ -114,12 +114,10 @@ _CAPTION = (
 
 
 def _table(game: str, found: dict[str, dict[str, Any]]) -> Any:
-    from rich.table import Table
-
-    table = Table("policy", *_HEAD, title=f"{game}: sampled actions", caption=_CAPTION)
+    made = table(f"{game}: sampled actions", "policy", *_HEAD, caption=_CAPTION)
     for label, one in found.items():
-        table.add_row(label, *_row(one["one observation"], one["all observations"]))
-    return table
+        row(made, label, *_row(one["one observation"], one["all observations"]))
+    return made
 
 
 def _write(folder: Path, game: str, found: dict[str, dict[str, Any]], picture: bytes) -> None:
@@ -140,4 +138,4 @@ def _write(folder: Path, game: str, found: dict[str, dict[str, Any]], picture: b
         "figure": f"{name}.png",
         "alt": f"Sampled actions of every agent in {game}, a row a policy. " + " ".join(told),
     }
-    (folder / f"{name}.json").write_text(json.dumps(section, indent=1) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps(section, indent=1) + "\n", encoding="utf-8")
