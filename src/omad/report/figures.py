@@ -105,9 +105,10 @@ def _file_name(task: str, taken: set[str]) -> str:
 
 def _drawn(name: str, caption: str, alt: str, draw: Callable[[bool], Figure]) -> Drawn:
     wide, narrow = draw(False), draw(True)
-    svg = _bytes(wide, "svg")
-    wide.set_layout_engine("none")  # its places are kept
-    return Drawn(name, caption, alt, svg, _bytes(narrow, "svg"), _bytes(wide, "png"))
+    for figure in (wide, narrow):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # places are kept, and not sought again by each of the drawings below
+    return Drawn(name, caption, alt, _bytes(wide, "svg"), _bytes(narrow, "svg"), _bytes(wide, "png"))
 
 
 def _bytes(figure: Figure, kind: str) -> bytes:

@@ -162,19 +162,20 @@ def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Calla
     try:
         folder = RunFolder.open(path)
         config = dataclasses.asdict(folder.config)
-        settings = settings_of(config)
         manifest = {key: folder.manifest[key] for key in RunManifest.__struct_fields__ if key in folder.manifest}
-        convert(manifest, RunManifest, path / "manifest.json")
-        msgspec.json.encode(
-            (config, manifest)
-        )  # text that is no text, such as half a surrogate pair, cannot be written
-        episodes, lossy, damaged = _evaluations(path / "episodes.jsonl", settings)
-        metrics, broken = _metrics(path / "metrics.jsonl", settings)
+        msgspec.json.encode((config, manifest))  # half of a surrogate pair, say, could not be written
         ended, complete, saved = folder.ended, folder.complete, bool(folder.checkpoints())
     except Refused as error:
         return _blank(label, "unreadable", listed, hidden(str(error)))
     except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
         return _blank(label, "unreadable", listed, hidden(f"{type(error).__name__}: {error}"))
+    try:
+        settings = settings_of(config)
+        convert(manifest, RunManifest, path / "manifest.json")
+        episodes, lossy, damaged = _evaluations(path / "episodes.jsonl", settings)
+        metrics, broken = _metrics(path / "metrics.jsonl", settings)
+    except Refused as error:
+        return _blank(label, "unreadable", listed, hidden(str(error)))
     env_steps = max((line.step for line in (*metrics, *episodes)), default=0)
     state, note = "stopped" if env_steps or saved else "not started", ""
     if lossy:

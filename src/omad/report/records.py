@@ -32,8 +32,6 @@ Seconds = Annotated[float, Meta(ge=0, le=1e15)]
 Name = Annotated[str, Meta(min_length=1, max_length=1000)]
 Text = Annotated[str, Meta(max_length=100_000)]
 Scalar = bool | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | Text | None
-Values = dict[str, Scalar | list[Scalar] | dict[str, Scalar | list[Scalar]]]
-"""Of a configuration: its algorithm's fields are one level down."""
 Actions = Literal["sampled", "noise_free"]
 State = Literal["finished", "running", "stopped", "failed", "broken", "not started", "missing", "unreadable"]
 
@@ -97,6 +95,12 @@ class RunSettings(msgspec.Struct):
         return range(self.first_seed, self.first_seed + self.seeds)
 
 
+class Values(msgspec.Struct):
+    """What a configuration may hold; its algorithm's fields are one level down."""
+
+    config: dict[str, Scalar | list[Scalar] | dict[str, Scalar | list[Scalar]]]
+
+
 class Device(msgspec.Struct, forbid_unknown_fields=True):
     """What a run computed on."""
 
@@ -131,7 +135,7 @@ class StudyRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     algorithm: Name
     setting: Name
     seed: Seed
-    config: Values = {}
+    config: dict[str, Any] = {}
 
 
 class StudyFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -249,7 +253,7 @@ def settings_of(config: dict[str, Any]) -> RunSettings:
     Raises:
         Refused: One lacks, or is of another type or size.
     """
-    convert(config, Values, "its configuration")
+    convert({"config": config}, Values, "its configuration")
     return convert(config, RunSettings, "its configuration")
 
 
