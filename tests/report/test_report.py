@@ -558,7 +558,8 @@ def test_a_packed_summary_is_as_good(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert plain.read_bytes() == whole and not packed.exists()
     for broken in (gzip.compress(whole)[:-20], gzip.compress(whole)[:200] + b"x" * 100):
         (tmp_path / "broken.gz").write_bytes(broken)
-        assert re.search("cut short|cannot be unpacked", refused(capsys, tmp_path / "broken.gz", "--out", tmp_path / "new"))
+        message = refused(capsys, tmp_path / "broken.gz", "--out", tmp_path / "new")
+        assert "is cut short" in message or "cannot be unpacked" in message
 
 
 def test_nothing_is_written_into_runs(study: Path, report: Path) -> None:

@@ -18,6 +18,7 @@ import tyro
 from omad.commands.screen import console
 from omad.errors import Refused
 from omad.presets import RunConfig, resolve
+from omad.report.words import plain
 
 __all__ = ["command_of", "main", "write_report"]
 
@@ -211,5 +212,6 @@ def _umask() -> int:
 def main(arguments: Sequence[str]) -> int:
     """Write the report; the last line printed is the page."""
     options = tyro.cli(Options, prog="omad report", args=list(arguments))
-    console().print(str(write_report(options.runs, options.out, _thresholds(options.threshold), options.actions)))
+    page = write_report(options.runs, options.out, _thresholds(options.threshold), options.actions)
+    console().print(plain(str(page)), markup=False, emoji=False)
     return 0
