@@ -134,3 +134,22 @@ def test_both_evaluations_agree(explore: bool):
 
 if __name__ == "__main__":
     agree(sys.argv[1])
+
+
+def test_seeds_in_one_batch_are_seeds_in_turn(tmp_path: Any):
+    """As on an accelerator; products of batches of another size round differently."""
+    task = "probe/push?host=true"
+    host = envs.make(task)
+    algorithm = make_algorithm(small("probe/push"), host.spec)
+    found = []
+    for batch in (False, True):
+        loop = Hosted(algorithm, host, SIZES, lambda worlds: Pool.of(task, host.spec, worlds, 1), batch_seeds=batch)
+        try:
+            carry = loop.warm(loop.init(SEEDS), SEEDS, 0, 4)
+            for start in (4, 7):  # the second chunk begins with the first one's carry
+                carry = loop.chunk(carry, SEEDS, start, 3)
+            found.append(jax.tree.map(np.asarray, eqx.tree_at(lambda c: c.env_state, carry, None)))
+        finally:
+            loop.close()
+    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
