@@ -17,6 +17,9 @@ import tyro
 from omad import tasks
 from omad.algos import available, config_class
 from omad.errors import Refused
+from omad.keys import LONGEST_HOLD
+from omad.reward_norm import KINDS as NORMS
+from omad.reward_norm import RewardNorm
 from omad.standardise import KINDS, ObsNorm
 
 __all__ = ["PRESETS", "Preset", "RunConfig", "from_dict", "resolve", "to_dict"]
@@ -53,6 +56,14 @@ class RunConfig:
     """Env steps of uniform random actions before learning."""
     obs_norm: ObsNorm = "none"
     """Standardise observations and states: not at all, by running moments, or each vector by its own (HARL)."""
+    reward_norm: RewardNorm = "none"
+    """Divide the rewards that are learned from: not at all, or by the size of discounted returns so far (Lee et al.
+    2025, SimbaV2). Values, `v_max` and the temperature are then in these units; reported returns are not."""
+    reward_bound: float = 5.0
+    """Bound on values in units of normalised rewards, and `v_max` unless that is given (SimbaV2)."""
+    noise_hold: float = 1.0
+    """Mean number of vector steps for which the noise of acting is held in training, at most 16; 1 draws anew at
+    each (Kim et al. 2026, FlashSAC)."""
     symmetry: bool = False
     """Learn from a random turned or mirrored image of every sampled transition; for tasks that state their symmetries
     (the particle tasks). Not part of the published method [M]."""
@@ -90,6 +101,12 @@ class RunConfig:
                 raise Refused(f"{name} is {getattr(self, name)}; it must lie between 0 and 2147483647.")
         if self.obs_norm not in KINDS:
             raise Refused(f"obs_norm is {self.obs_norm!r}; allowed: {', '.join(KINDS)}.")
+        if self.reward_norm not in NORMS:
+            raise Refused(f"reward_norm is {self.reward_norm!r}; allowed: {', '.join(NORMS)}.")
+        if not 0 < self.reward_bound < math.inf:
+            raise Refused(f"reward_bound is {self.reward_bound}; it must be a positive number.")
+        if not 1 <= self.noise_hold <= LONGEST_HOLD:
+            raise Refused(f"noise_hold is {self.noise_hold}; it must lie between 1 and {LONGEST_HOLD}.")
         if self.symmetry and not tasks.find(self.task).symmetric:
             raise Refused(
                 f"symmetry is on, but {self.task} states no symmetries; allowed: tasks of mpe/. Give --no-symmetry."
@@ -427,6 +444,8 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
             near = ", ".join(tasks.nearest(field, run_fields | algo_fields))
             raise Refused(f"There is no field {field!r} in a run of {algorithm}; nearest: {near}.")
     values |= fields
+    if values.get("reward_norm") == "return" and "v_max" in algo_fields - set(fields):
+        values["v_max"] = values.get("reward_bound", RunConfig.reward_bound)
     algo = cls(**{k: v for k, v in values.items() if k in algo_fields})
     run = {k: v for k, v in values.items() if k in run_fields}
     # A buffer larger than the run would only cost memory.

@@ -42,7 +42,7 @@ def _value_of(words: list[str], flag: str, default: str) -> str:
 
 
 def parse(arguments: Sequence[str], prog: str, options: Any) -> tuple[RunConfig, Any]:
-    """Read `[ALGO] --task T --preset P` first, for they decide the defaults; then every other field.
+    """Read `[ALGO] --task T --preset P --reward-norm N` first, for they decide the defaults; then every other field.
 
     Args:
         arguments: Words of the command line after the command.
@@ -55,7 +55,9 @@ def parse(arguments: Sequence[str], prog: str, options: Any) -> tuple[RunConfig,
     words = list(arguments)
     algorithm = words.pop(0) if words and not words[0].startswith("-") else "omad"
     task = _value_of(words, "--task", RunConfig.task)
-    base = resolve(task, algorithm, _value_of(words, "--preset", RunConfig.preset))
+    norm = _value_of(words, "--reward-norm", "")
+    first = {"reward_norm": norm} if norm else {}
+    base = resolve(task, algorithm, _value_of(words, "--preset", RunConfig.preset), **first)
     flat = tyro.conf.arg(name="")
     grouped = dataclasses.make_dataclass(
         "Arguments",
@@ -71,7 +73,7 @@ def parse(arguments: Sequence[str], prog: str, options: Any) -> tuple[RunConfig,
         "name another algorithm first, or give --task and --preset, to see theirs."
     )
     given: Any = tyro.cli(grouped, prog=prog, description=description, args=words)
-    changed = {
+    changed = first | {
         f.name: getattr(given.run, f.name)
         for f in dataclasses.fields(RunConfig)
         if f.name not in ("task", "algorithm", "preset", "algo") and getattr(given.run, f.name) != getattr(base, f.name)
