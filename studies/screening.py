@@ -3,7 +3,7 @@
 Two updates per env step, 40k gradient steps in all, batch 128, so that a run takes one core seven to eight minutes.
 The first sixteen runs are the main questions, the other sixteen refine them. One seed ranks, it does not prove.
 
-omad sweep studies/screening.py --parallel 16
+omad sweep studies/screening.py --workers 16
 """
 
 from omad.study import Study, grid
