@@ -57,7 +57,9 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module")
 def config() -> RunConfig:
-    return resolve("probe/push", **TINY)
+    """With every option of the learner that carries anything, or draws anything."""
+    levers = {"critic_net": "xqc", "critic_blocks": 1, "alpha_pace": "env", "reward_norm": "return", "noise_hold": 2.0}
+    return resolve("probe/push", **TINY, **levers)
 
 
 @pytest.fixture(scope="module")
