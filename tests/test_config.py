@@ -17,8 +17,8 @@ from omad.algos import REGISTRY, config_class
 from omad.algos.fields import MOST, documented
 from omad.cli import main
 from omad.commands.train import Options, parse
+from omad.config import RunConfig, from_dict, resolve, to_dict
 from omad.errors import Refused
-from omad.presets import RunConfig, from_dict, resolve, to_dict
 
 GOOD = to_dict(resolve("probe/push"))
 DEEP: Any = []

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from omad.commands.screen import console
+from omad.config import RunConfig, resolve
 from omad.errors import Refused
-from omad.presets import RunConfig, resolve
 
 __all__ = ["command_of", "main", "write_report"]
 
