@@ -37,7 +37,8 @@ class Settings:
 
     def option(self, name: str) -> str | None:
         """The text of an option in the task's name; None where it has its default."""
-        given = dict(part.partition("=")[::2] for part in self.task.name.partition("?")[2].split("&"))
+        parts = (part.partition("=") for part in self.task.name.partition("?")[2].split("&"))
+        given = {key: text for key, _, text in parts}
         return given.get(name)
 
 
