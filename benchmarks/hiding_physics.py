@@ -79,7 +79,7 @@ def trainer(task: str, workers: int, costless: bool) -> Any:
     from omad.envs.pool import Pool
     from omad.loop.fused import LoopConfig
     from omad.loop.hosted import Hosted
-    from omad.presets import resolve
+    from omad.config import resolve
 
     config = resolve(task, "omad", "cpu")
     env = envs.make(task)

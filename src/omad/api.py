@@ -20,9 +20,9 @@ from jaxtyping import Array, Key
 import omad
 from omad import envs, tasks
 from omad.algos import make as make_algorithm
+from omad.config import RunConfig, resolve
 from omad.errors import Refused
 from omad.loop.train import Built, Progress, Result, build, continue_run, evaluation_mib, forecast
-from omad.presets import RunConfig, resolve
 from omad.processes import held, interruption, refuse_inside_env
 from omad.runs import RunFolder, members
 from omad.tree import at_agent

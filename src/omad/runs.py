@@ -32,8 +32,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from omad.config import RunConfig, from_dict, to_dict
 from omad.errors import Refused
-from omad.presets import RunConfig, from_dict, to_dict
 from omad.types import EnvSpec
 
 __all__ = [

@@ -21,8 +21,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omad.config import RunConfig, resolve, to_dict
 from omad.errors import Refused
-from omad.presets import PRESETS, RunConfig, resolve, to_dict
+from omad.presets import PRESETS
 from omad.runs import LINES, RunFolder, write_json
 
 __all__ = ["Run", "Study", "grid", "load", "place"]

@@ -13,9 +13,9 @@ from learners import SMALL, batch_for
 
 from omad import algos
 from omad.algos.cadence import falling
+from omad.config import resolve
 from omad.envs import probe
 from omad.errors import Refused
-from omad.presets import resolve
 from omad.reward_norm import ReturnStats
 
 GAMMA, ENVS = 0.9, 3

@@ -18,12 +18,12 @@ import pytest
 
 from omad import envs
 from omad.algos import make as make_algorithm
+from omad.config import resolve
 from omad.envs.pool import Pool
 from omad.evaluate import make_evaluate, make_host_evaluate
 from omad.loop import fused
 from omad.loop.fused import Carry, LoopConfig
 from omad.loop.hosted import Hosted
-from omad.presets import resolve
 
 PROBES = ("constant", "signal", "delay", "timeout", "push", "relay")
 SMALL: dict[str, Any] = {

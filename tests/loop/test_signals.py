@@ -21,10 +21,10 @@ import psutil
 import pytest
 
 from omad import api, processes
+from omad.config import resolve
 from omad.errors import EnvFailed, NonFinite, Refused
 from omad.launch import last_line
 from omad.loop.train import Session, build, continue_run
-from omad.presets import resolve
 from omad.runs import RunFolder, members
 
 HERE = Path(__file__).parent

@@ -21,10 +21,10 @@ import orbax.checkpoint as ocp
 import pytest
 
 from omad.api import newest_policies, start
+from omad.config import RunConfig, resolve
 from omad.errors import NonFinite, Refused
 from omad.loop.fused import Carry
 from omad.loop.train import Built, Progress, Result, Session, build
-from omad.presets import RunConfig, resolve
 from omad.runs import RunFolder
 
 TINY = {

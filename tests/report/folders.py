@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from omad import tasks
-from omad.presets import resolve, to_dict
+from omad.config import resolve, to_dict
 
 
 def write_run(

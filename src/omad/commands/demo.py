@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     check(options, counts=("total_steps",), positive=("minutes",), most={"minutes": 100_000.0}, flags=True)
     cached_compilation(options.compilation_cache)
     from omad import api, tasks
-    from omad.presets import resolve
+    from omad.config import resolve
 
     out = console()
     config = resolve("mpe/spread-3", total_steps=options.total_steps, eval_every=5_000)

@@ -20,12 +20,12 @@ import numpy as np
 
 from omad import buffer, envs
 from omad.algos import make as make_algorithm
+from omad.config import RunConfig
 from omad.envs.pool import Pool
 from omad.errors import EnvFailed, NonFinite, Refused
 from omad.evaluate import make_evaluate, make_host_evaluate
 from omad.loop import fused
 from omad.loop.hosted import Hosted
-from omad.presets import RunConfig
 from omad.processes import StopSignals, interruption
 from omad.runs import Ended, RunFolder
 from omad.symmetry import symmetric
