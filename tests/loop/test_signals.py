@@ -337,9 +337,11 @@ def test_training_while_an_env_is_imported_is_refused(tmp_path: Path, monkeypatc
     with pytest.raises(Refused, match=r"if __name__ == \"__main__\":"):
         api.train("pettingzoo:no_guard_script:Env", run_dir=tmp_path / "run", **SHORT)
     monkeypatch.setenv(processes.WORKER, "1")
-    for call in (api.train, api.resume, api.start, api.create_each):
+    config = resolve("probe/push")
+    calls = (api.train, lambda: api.resume(tmp_path), lambda: api.start(config), lambda: api.create_each(config))
+    for call in calls:
         with pytest.raises(Refused, match="put what trains under"):
-            call(*([] if call is api.train else [tmp_path] if call is api.resume else [resolve("probe/push")]))
+            call()
     assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "run").exists()
 
