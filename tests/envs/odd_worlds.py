@@ -109,7 +109,7 @@ def misbehave(kind: str, moved: Any) -> Any:
         return moved
     if kind in ("fork", "fork and die"):
         if kind == "fork and die":
-            for pipe in range(3, 12):  # the child keeps them open whatever it closes
+            for pipe in range(3, 200):  # the child keeps them open whatever it closes
                 with contextlib.suppress(OSError):
                     os.dup(pipe)
         if os.fork() == 0:
