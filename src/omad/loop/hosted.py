@@ -27,7 +27,7 @@ from omad.envs.pool import Arrival, Pool, joined
 from omad.envs.world import HostEnv
 from omad.errors import EnvFailed, NonFinite
 from omad.keys import Stream, run_key, stream
-from omad.loop.fused import Carry, LoopConfig, absorb, choose, learn_row, no_metrics
+from omad.loop.fused import Carry, LoopConfig, absorb, choose, learn_row, no_metrics, no_returns
 from omad.tree import all_finite, at_seed, stacked
 from omad.types import Algorithm, Learner, Observation, Step
 
@@ -55,7 +55,7 @@ class Hosted:
             learner: Learner, obs: Array, seed: Int[Array, ""], step: Int[Array, ""], learn: bool
         ) -> tuple[Array, Array, Array]:
             root = run_key(seed)
-            action = choose(algorithm, env.spec, learner, obs, root, step, learn)
+            action = choose(algorithm, env.spec, learner, obs, root, step, learn, config.noise_hold)
             env_keys = jax.random.split(stream(root, Stream.ENV, step), config.n_envs)
             reset_keys = jax.random.split(stream(root, Stream.RESET, step + 1), config.n_envs)
             return action, jax.random.key_data(env_keys), jax.random.key_data(reset_keys)
@@ -228,5 +228,6 @@ def _core(algorithm: Algorithm, env: HostEnv, config: LoopConfig, seed: Int[Arra
             jnp.zeros((config.n_envs, env.spec.state_dim)),
         ),
         episode_return=jnp.zeros(config.n_envs),
-        sums=no_metrics(algorithm),
+        sums=no_metrics(algorithm, config),
+        returns=no_returns(algorithm, config),
     )
