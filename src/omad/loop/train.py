@@ -495,6 +495,8 @@ def _continue(
     except Refused:
         raise
     except Exception as error:
+        if signals.again:  # what was interrupted may have raised anything
+            raise KeyboardInterrupt from error
         if signals.number is not None and isinstance(error, EnvFailed):
             # What an env needs may have been told to stop as well: that is no fault, and the last checkpoint stands.
             raise interruption(signals.number) from error
