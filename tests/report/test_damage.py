@@ -242,6 +242,7 @@ def test_a_diverged_run_has_failed_at_its_full_budget_and_a_broken_one_is_censor
         (".", "must lie below"),
         ("way/out", "links that lead out"),
         ("a\x00b", "must lie below"),
+        ("x" * 300, "must lie below"),
         ("", "length >= 1"),
         (7, "got `int` in the field `runs[0].folder`"),
     ],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import dataclasses
 import functools
 import gzip
@@ -310,10 +311,13 @@ def _inside(folder: Path, name: str, what: str) -> Path:
     Raises:
         Refused: It would be outside, or the folder itself.
     """
-    if name.isprintable() and not name.startswith(("/", "~")) and ".." not in Path(name).parts and len(name) < 1000:
-        found, root = (folder / name).resolve(), folder.resolve()
-        if found != root and found.is_relative_to(root):
-            return found
+    parts = Path(name).parts
+    short = name.isprintable() and len(name) < 1000 and all(len(part.encode()) < 256 for part in parts)
+    if short and ".." not in parts and not name.startswith(("/", "~")):
+        with contextlib.suppress(OSError, RuntimeError):  # links in a circle
+            found, root = (folder / name).resolve(), folder.resolve()
+            if found != root and found.is_relative_to(root):
+                return found
     raise Refused(f"{what} {name!r}; it must lie below {folder}, without '..' and without links that lead out of it.")
 
 
