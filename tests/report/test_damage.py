@@ -74,7 +74,7 @@ def alike(one: Any, other: Any) -> bool:
     """Whether two JSON values are of one form, so that the second is as possible as the first."""
     if isinstance(one, dict) and isinstance(other, dict):
         if one.keys() <= {*other, *MAY_LACK}:
-            return all(alike(one[key], other[key]) for key in one.keys() & other.keys())
+            return all(alike(one[key], other[key]) or key == "train_s" for key in one.keys() & other.keys())
         return False
     if isinstance(one, list) and isinstance(other, list):
         return all(any(alike(was, entry) for was in one) for entry in other)
@@ -86,7 +86,7 @@ def alike(one: Any, other: Any) -> bool:
 def possible(before: bytes, path: Path) -> bool:
     """Whether a damaged file says something that might as well be true."""
     if not path.is_file() or path.is_symlink():
-        return path.name == "study.json" and not path.exists()  # then it is no study
+        return path.name in ("study.json", "one.json") and not os.path.lexists(path)  # no study, no section
     after = path.read_bytes()
     if path.suffix == ".jsonl":  # lines that are gone without a trace, as when a run is killed
         return all(row in before.split(b"\n") for row in after.split(b"\n")[:-1]) or _rows_alike(before, after)
