@@ -9,12 +9,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from omad.commands.screen import console, print_json
+from omad.commands.screen import console, print_json, row, table
 from omad.errors import Refused
 from omad.report import coverage
 from omad.report.records import SectionFile
 from omad.report.whole import write_section
-from omad.report.words import plain
 
 __all__ = ["main", "visited_states"]
 
@@ -152,17 +151,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _table(found: dict[str, Any]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        "method", "runs", "bins", "share", "alone", title=Text(plain(f"{found['task']}: visited states")),
+    made = table(
+        f"{found['task']}: visited states", "method", "runs", "bins", "share", "alone",
         caption=f"{found['states']:,} states a method, up to env step {found['env steps']:,}; share of the "
         f"{found['bins']:,} bins that any visited; the projection keeps {found['explained']:.0%} of the variance",
     )  # fmt: skip
     for name, one in found["methods"].items():
-        table.add_row(Text(plain(name)), str(one["runs"]), f"{one['bins']:,}", f"{one['share']:.1%}", str(one["alone"]))
-    return table
+        row(made, name, str(one["runs"]), f"{one['bins']:,}", f"{one['share']:.1%}", str(one["alone"]))
+    return made
 
 
 def _section(found: dict[str, Any]) -> SectionFile:

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from omad.commands.screen import console, print_json
+from omad.algos.fields import check
+from omad.commands.screen import console, print_json, row, table
 from omad.errors import Refused
 from omad.report.records import SectionFile
 from omad.report.whole import write_section
-from omad.report.words import plain
 
 __all__ = ["main", "measure"]
 
@@ -62,10 +62,7 @@ def measure(run: Path, seed: int, draws: int) -> tuple[Any, Any]:
 def main(arguments: Sequence[str]) -> int:
     """Print the table; with --out, write the section."""
     options = tyro.cli(Options, prog="omad modes", args=list(arguments))
-    if options.draws < 1:
-        raise Refused(f"--draws is {options.draws}; it must be at least 1.")
-    if not 0 <= options.seed < 2**32:
-        raise Refused(f"--seed is {options.seed}; it must lie between 0 and 4294967295.")
+    check(options, counts=("draws",), not_negative=("seed",), most={"draws": 1_000_000}, flags=True)
     import numpy as np
 
     from omad import tasks
@@ -131,13 +128,10 @@ _CAPTION = (
 
 
 def _table(game: str, found: dict[str, dict[str, Any]]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("policy", *_HEAD, title=Text(plain(f"{game}: sampled actions")), caption=_CAPTION)
+    made = table(f"{game}: sampled actions", "policy", *_HEAD, caption=_CAPTION)
     for label, one in found.items():
-        table.add_row(Text(plain(label)), *_row(one["one observation"], one["all observations"]))
-    return table
+        row(made, label, *_row(one["one observation"], one["all observations"]))
+    return made
 
 
 def _section(game: str, found: dict[str, dict[str, Any]]) -> SectionFile:
