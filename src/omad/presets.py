@@ -24,7 +24,7 @@ from omad.standardise import KINDS, ObsNorm
 
 __all__ = ["PRESETS", "Preset", "RunConfig", "from_dict", "resolve", "to_dict"]
 
-Preset = Literal["cpu", "paper", "matched"]
+Preset = Literal["cpu", "paper", "matched", "efficient"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,6 +271,7 @@ _MAMUJOCO: Sourced = {
     "eval_every": (10_000, "[?]"),
     "total_steps": (150_000, "[?]"),
 }
+_NORMALISED: Sourced = {"reward_norm": ("return", "[?] as SimbaV2; to be screened")}
 _SHORT_DENOISING: Sourced = {
     "actor_lr": (1e-3, "[?] as omad's"),
     "critic_lr": (1e-3, "[?] as omad's"),
@@ -401,6 +402,24 @@ PRESETS: dict[str, dict[str, Sourced]] = {
         "masdac": _MATCHED["masdac"] | {"reconstructions": (16, "[M] 29 ms of CPU a gradient step, 81 with 64")},
     },
     "matched": _MATCHED,
+    "efficient": _MATCHED
+    | {
+        "": {
+            "n_envs": (4, "[?]"),
+            "updates_per_step": (8, "[?] 2 gradient steps per env step, as XQC and SimbaV2"),
+            "batch_size": (256, "[D]"),
+        },
+        **{f"{name} mamujoco": _MAMUJOCO | _NORMALISED for name in _BASELINES},
+        "omad": _MATCHED["omad"]
+        | {
+            "critic_net": ("xqc", "[?] to be screened"),
+            "alpha_pace": ("env", "[?] to be screened"),
+            "alpha_lr": (5e-4, "[?] cpu's pace over env steps on robots"),
+        },
+        "omad mamujoco-": _MAMUJOCO
+        | _NORMALISED
+        | {"alpha_lr": (5e-4, "[?] to be screened"), "alpha_init": (0.01, "[?] to be screened")},
+    },
 }
 """Preset -> scope -> field -> (value, source).
 
