@@ -27,25 +27,25 @@ MAIN = {
     "xqc, rewards normalised, alpha lr 1e-3, 4 denoising steps": XQC | FAST | SHORT,
 }
 REFINED = {
+    "xqc, rewards normalised, alpha lr 1e-3": XQC | FAST,
     "xqc, rewards normalised, alpha lr 3e-4": XQC | SLOW,
-    "xqc, alpha by env steps, 4 denoising steps": XQC | PACE | SHORT,
-    "xqc with 1 block, alpha by env steps": XQC | PACE | {"critic_blocks": 1},
-    "xqc, minimum of twins, alpha by env steps": XQC | PACE | {"critic_reduce": "min"},
-    "xqc, critic lr 3e-4, alpha by env steps": XQC | PACE | {"critic_lr": 3e-4},
-    "xqc, rates falling, alpha by env steps": XQC | PACE | {"lr_decay_steps": 40_000},
-    "xqc, alpha by env steps, noise held 2 steps": XQC | PACE | {"noise_hold": 2.0},
-    "xqc, rewards normalised, alpha from 0.1": XQC | FAST | {"alpha_init": 0.1},
+    "xqc, rewards normalised, alpha lr 1e-3, minimum of twins": XQC | FAST | {"critic_reduce": "min"},
+    "xqc, rewards normalised, alpha lr 1e-3, critic lr 3e-4": XQC | FAST | {"critic_lr": 3e-4},
+    "xqc with 1 block, rewards normalised, alpha lr 1e-3": XQC | FAST | {"critic_blocks": 1},
+    "xqc, rewards normalised, alpha lr 1e-3, noise held 2 steps": XQC | FAST | {"noise_hold": 2.0},
+    "rewards normalised, alpha lr 1e-3, 4 denoising steps": FAST | SHORT,
+    "xqc, rewards normalised, alpha lr 1e-3, rates falling": XQC | FAST | {"lr_decay_steps": 40_000},
 }
 
 STUDY = Study(
     "screening",
     [
         run
-        for settings in (MAIN, REFINED)
+        for name, setting in (REFINED | MAIN).items()
         for run in grid(
             TASKS,
             ["omad"],
-            settings,
+            {name: setting},
             seeds=[0],
             n_envs=4,
             updates_per_step=8,
