@@ -19,9 +19,9 @@ MODULES = {
 }
 
 LAYERS = (
-    ("errors", "tasks", "spec"),
+    ("errors", "tasks", "spec", "processes"),
     ("types", "keys", "tree", "schema", "files"),
-    ("standardise", "symmetry"),
+    ("reward_norm", "standardise", "symmetry"),
     ("ops", "buffer", "diffusion"),
     ("nets", "policies"),
     ("algos", "envs"),

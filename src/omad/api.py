@@ -23,6 +23,7 @@ from omad.algos import make as make_algorithm
 from omad.errors import Refused
 from omad.loop.train import Progress, Result, build, continue_run, forecast
 from omad.presets import RunConfig, resolve
+from omad.processes import held, interruption, refuse_inside_env
 from omad.runs import RunFolder, members
 from omad.tree import at_agent
 
@@ -48,7 +49,7 @@ def _commit() -> str | None:
     here = Path(__file__).resolve().parent
     words = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=5, check=True)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=5, check=True, start_new_session=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
@@ -120,7 +121,9 @@ def create(config: RunConfig, path: Path) -> RunFolder:
     Raises:
         Refused: There is something at the path already, or it cannot be made.
     """
-    return RunFolder.create(path, config, _manifest(config))
+    manifest = _manifest(config)
+    with held():  # no half of a folder
+        return RunFolder.create(path, config, manifest)
 
 
 def create_each(config: RunConfig, run_dir: str | Path | None = None) -> list[Path]:
@@ -132,11 +135,13 @@ def create_each(config: RunConfig, run_dir: str | Path | None = None) -> list[Pa
     root = Path(run_dir) if run_dir else _default_dir(config)
     if root.exists():
         raise Refused(f"{root} exists already; give another --run-dir, or continue it with: omad resume {root}")
+    refuse_inside_env()
     folders = []
-    for seed in config.all_seeds:
-        run = create(dataclasses.replace(config, seeds=1, first_seed=seed), root / f"seed-{seed}")
-        run.close()
-        folders.append(run.path)
+    with held():  # all seeds, or none
+        for seed in config.all_seeds:
+            run = create(dataclasses.replace(config, seeds=1, first_seed=seed), root / f"seed-{seed}")
+            run.close()
+            folders.append(run.path)
     return folders
 
 
@@ -152,6 +157,7 @@ def start(
         Refused: The folder exists, or memory does not suffice.
         NonFinite: Training diverged.
     """
+    refuse_inside_env()
     check_memory(config)
     run = create(config, Path(run_dir) if run_dir else _default_dir(config))
     return continue_run(run, watch, fresh=True, stop=stop)[0]
@@ -178,13 +184,28 @@ def train(
     Raises:
         Refused: Something given is unknown or cannot work.
         NonFinite: Training diverged.
+        KeyboardInterrupt: SIGINT came; the run has been saved, and `resume` goes on with it.
+        SystemExit: SIGTERM or SIGHUP came, or the reader of what `watch` prints has gone; as above.
     """
-    return start(resolve(task, algorithm, preset, **fields), run_dir, watch).run_dir
+    refuse_inside_env()
+    return _to_its_end(start(resolve(task, algorithm, preset, **fields), run_dir, watch))
 
 
 def resume(run: str | Path, watch: Callable[[Progress], None] = _quiet) -> Path:
-    """Continue a run from its newest good checkpoint to its end; a complete run is left as it is."""
-    return continue_run(RunFolder.open(run), watch, fresh=False)[0].run_dir
+    """Continue a run from its newest good checkpoint to its end; a complete run is left as it is.
+
+    Raises:
+        KeyboardInterrupt: As `train` does, and `SystemExit`.
+    """
+    refuse_inside_env()
+    return _to_its_end(continue_run(RunFolder.open(run), watch, fresh=False)[0])
+
+
+def _to_its_end(result: Result) -> Path:
+    """The folder of a run; a script must not go on as if a run were done that has been asked to stop."""
+    if result.signal is not None:
+        raise interruption(result.signal)
+    return result.run_dir
 
 
 class TrainedPolicy:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
 from omad.errors import EnvFailed, NonFinite, Refused
+from omad.processes import StopSignals, silence
 
 __all__ = ["COMMANDS", "main"]
 
@@ -34,8 +36,8 @@ commands:
 {commands}
 
 `omad COMMAND --help` shows every option with its default. `omad --version` prints the version.
-Exit codes: 0 done, 1 training diverged or an env failed, 2 something given cannot work, 130 and 143 stopped by
-a signal."""
+Exit codes: 0 done, 1 training diverged or an env failed, 2 something given cannot work. Stopped, after saving: 130 by
+Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 141 because the reader of the output has gone."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done; 1 training met a non-finite number or an env
         failed; 2 something given cannot work; 128 + n stopped by
-        signal n, after saving.
+        signal n (SIGPIPE: the reader of the output has gone), after saving.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -63,20 +65,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         near = ", ".join(nearest(words[0], COMMANDS))
         return _fail(f"There is no command {words[0]!r}; nearest: {near}; allowed: {', '.join(COMMANDS)}.", 2)
     try:
-        return importlib.import_module(COMMANDS[words[0]][0]).main(words[1:])
+        return _run(words)
     except Refused as error:
         return _fail(str(error), 2)
     except (NonFinite, EnvFailed) as error:
         return _fail(str(error), 1)
     except BrokenPipeError:
-        sys.stdout = None  # the reader has gone; nothing more can be said to it
-        return 0
+        silence(sys.stdout)
+        return 128 + signal.SIGPIPE
     except OSError as error:
         return _fail(
             f"{error}. What was written before is kept; mend the cause (free space, rights), then: omad resume RUN.", 2
         )
     except KeyboardInterrupt:
         return _fail("Interrupted.", 130)
+
+
+def _run(words: Sequence[str]) -> int:
+    """Run a command; a signal ends it at once, except where the command handles signals itself."""
+    signals = StopSignals(raising=True)
+    try:
+        with signals:
+            code = importlib.import_module(COMMANDS[words[0]][0]).main(words[1:])
+            sys.stdout.flush()
+            return code
+    except BaseException:  # an import that is interrupted may raise anything
+        if signals.number is None:
+            raise
+        return _fail(f"stopped by {signal.Signals(signals.number).name}.", 128 + signals.number)
 
 
 def _fail(message: str, code: int) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from omad.processes import STOPPING
 from omad.runs import Ended, RunFolder
 
 __all__ = ["State", "Tell", "begin", "cores_for", "last_line", "side_by_side", "state_of", "verdict"]
@@ -106,7 +107,7 @@ def side_by_side(
     runs = [RunFolder.open(folder) for folder in folders]
     states = [state_of(run, "done" if run.complete else "waiting") for run in runs]
     queue = [i for i, state in enumerate(states) if state.state != "done"]
-    worked = time.monotonic()
+    waited_s = 0.0  # in this process's own time: not while it is stopped
     free = list(range(at_once))
     cores = cores_for(at_once)
     busy: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}
@@ -126,9 +127,8 @@ def side_by_side(
                     continue
                 slot = free.pop(0)
                 busy[i] = slot, begin(runs[i].path, cores[slot])
-            if busy:
-                worked = time.monotonic()
-            elif queue and time.monotonic() - worked > _PATIENCE_S:
+            waited_s = 0.0 if busy else waited_s + _POLL_S
+            if queue and waited_s > _PATIENCE_S:
                 for i in queue:
                     states[i] = state_of(runs[i], "failed", "another process has been writing to it")
                 queue.clear()
@@ -155,7 +155,7 @@ def verdict(run: RunFolder, code: int) -> tuple[str, str]:
     """How a run stands after its process has ended: `done`, `stopped` or `failed`, and what it said last."""
     if run.complete:
         return "done", ""
-    if code in (128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM):  # the last: before it could listen
+    if code in (*(128 + n for n in STOPPING), *(-n for n in STOPPING)):  # the latter: before it could listen
         return "stopped", ""
     rows = [row for row in (run.path / "log.txt").read_text(errors="replace").splitlines() if row.strip()]
     said = next((row for row in reversed(rows) if row.startswith("omad: ")), rows[-1] if rows else "")
@@ -169,7 +169,8 @@ _CHILD = """
 import ctypes, os, signal, sys
 parent, cores, folder = int(sys.argv[1]), map(int, sys.argv[2].split(",")), sys.argv[3]
 os.sched_setaffinity(0, cores)
-ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG
 if os.getppid() != parent:
     sys.exit(143)
 from omad.cli import main
@@ -190,6 +191,7 @@ def begin(folder: Path, cores: set[int]) -> subprocess.Popen[bytes]:
 
 def _await_writer(folder: Path) -> None:
     """Wait until no other process writes to a folder, for a while; then its own process will refuse in words."""
-    end = time.monotonic() + _PATIENCE_S
-    while RunFolder.busy(folder) and time.monotonic() < end:
+    for _ in range(round(_PATIENCE_S / _POLL_S)):
+        if not RunFolder.busy(folder):
+            return
         time.sleep(_POLL_S)

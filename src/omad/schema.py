@@ -101,7 +101,9 @@ def _words(error: Exception) -> str:
     """What is wrong, and in which field."""
     if isinstance(error, RecursionError):
         return "its brackets are nested too deeply"
-    return str(error).rstrip(".").replace(" - at `$.", " in the field `").replace(" - at `$", " in `").replace("``", "`")
+    return (
+        str(error).rstrip(".").replace(" - at `$.", " in the field `").replace(" - at `$", " in `").replace("``", "`")
+    )
 
 
 def read_json(path: Path, kind: type[T], most: int = MOST) -> T:

@@ -8,7 +8,10 @@ from typing import Any
 
 from omad.errors import Refused
 
-__all__ = ["check"]
+__all__ = ["ALPHA_PACES", "check"]
+
+ALPHA_PACES = ("gradient", "env")
+"""What `alpha_pace` may be; `algos.make` acts on it."""
 
 
 def check(

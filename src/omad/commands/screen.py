@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -16,13 +17,21 @@ from rich.table import Table
 
 from omad import tasks
 from omad.loop.train import Progress as TrainProgress
+from omad.processes import Output
 
 __all__ = ["Watcher", "anchor_rows", "cached_compilation", "console", "print_json", "standing_table"]
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Called while the error is handled: let the caller decide, where Rich would end the process."""
+        raise
+
+
 def console() -> Console:
-    """Standard output; plain where it is not a terminal."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    """Standard output; plain where it is not a terminal. Where its reader has gone, one `BrokenPipeError` says so."""
+    out: Any = Output(sys.stdout)
+    return _Console(file=out, highlight=False, soft_wrap=not sys.stdout.isatty())
 
 
 def print_json(value: Any) -> None:
@@ -91,7 +100,8 @@ class Watcher:
 
     def __exit__(self, *_: object) -> None:
         if self._live:
-            self._live.stop()
+            with contextlib.suppress(BrokenPipeError):
+                self._live.stop()
 
     def __call__(self, p: TrainProgress) -> None:
         """Show one report of the training loop."""

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.live import Live
@@ -16,35 +13,23 @@ from rich.table import Table
 
 from omad.commands.screen import console
 from omad.launch import State, Tell
+from omad.processes import StopSignals
 
 __all__ = ["Stop", "standing", "work_on"]
 
 _COLOURS = {"done": "green", "failed": "red", "stopped": "yellow"}
 
 
-class Stop:
-    """Remembers the first SIGINT or SIGTERM, and when time is up."""
+class Stop(StopSignals):
+    """Remembers the first signal that asks to stop, and when time is up."""
 
     def __init__(self, time_limit_s: float | None = None) -> None:
-        self.signal: int | None = None
+        super().__init__()
         self._end = None if time_limit_s is None else time.monotonic() + time_limit_s
-        self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
         """Whether to stop."""
-        return self.signal is not None or (self._end is not None and time.monotonic() >= self._end)
-
-    def __enter__(self) -> Stop:
-        def handle(number: int, frame: Any) -> None:
-            self.signal = self.signal or number
-
-        if threading.current_thread() is threading.main_thread():
-            self._before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        return self.number is not None or (self._end is not None and time.monotonic() >= self._end)
 
 
 def work_on(work: Callable[[Tell, Stop], list[State]], stop: Stop) -> int:
@@ -78,8 +63,8 @@ def work_on(work: Callable[[Tell, Stop], list[State]], stop: Stop) -> int:
     failed = [state for state in ended if state.state == "failed"]
     for state in failed:
         out.print(f"{state.folder} failed; {state.message}")
-    if stop.signal is not None:
-        return 128 + stop.signal
+    if stop.number is not None:
+        return 128 + stop.number
     return 1 if failed else 0
 
 

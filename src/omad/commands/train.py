@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -109,9 +110,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def finish(result: Any) -> int:
     """Say how a run ended; the last line is its folder."""
-    if result.signal is not None:
-        console().print(
-            f"stopped and saved at env step {result.env_steps:,}; continue with: omad resume {result.run_dir}"
-        )
-    console().print(str(result.run_dir))
+    with contextlib.suppress(BrokenPipeError):
+        if result.signal is not None:
+            console().print(
+                f"stopped and saved at env step {result.env_steps:,}; continue with: omad resume {result.run_dir}"
+            )
+        console().print(str(result.run_dir))
     return 0 if result.signal is None else 128 + result.signal

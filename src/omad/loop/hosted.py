@@ -25,8 +25,9 @@ from jaxtyping import Array, Bool, Int
 from omad import buffer
 from omad.envs.pool import Arrival, Pool, joined
 from omad.envs.world import HostEnv
+from omad.errors import EnvFailed, NonFinite
 from omad.keys import Stream, run_key, stream
-from omad.loop.fused import Carry, LoopConfig, absorb, choose, learn_row, no_metrics
+from omad.loop.fused import Carry, LoopConfig, absorb, choose, learn_row, no_metrics, no_returns
 from omad.tree import all_finite, at_seed, stacked
 from omad.types import Algorithm, Learner, Observation, Step
 
@@ -54,7 +55,7 @@ class Hosted:
             learner: Learner, obs: Array, seed: Int[Array, ""], step: Int[Array, ""], learn: bool
         ) -> tuple[Array, Array, Array]:
             root = run_key(seed)
-            action = choose(algorithm, env.spec, learner, obs, root, step, learn)
+            action = choose(algorithm, env.spec, learner, obs, root, step, learn, config.noise_hold)
             env_keys = jax.random.split(stream(root, Stream.ENV, step), config.n_envs)
             reset_keys = jax.random.split(stream(root, Stream.RESET, step + 1), config.n_envs)
             return action, jax.random.key_data(env_keys), jax.random.key_data(reset_keys)
@@ -141,13 +142,14 @@ class Hosted:
             step = jnp.int32(row)
             acted = [self._act(cores[i].learner, seen[i].obs, seeds[i], step, learn) for i in range(n)]
             action, env_bits, reset_bits = (np.concatenate(parts) for parts in zip(*acted, strict=True))
+            self._check_actions(action, seeds, row)
             pool.send(action, joined(env_bits), joined(reset_bits), row)
             if learn:
                 real, kept = jnp.bool_(bool(pending)), pending or [self._nothing()] * n
                 cores = [self._learn(cores[i], kept[i], seeds[i], step, real) for i in range(n)]
             elif pending:
                 cores = [self._keep(cores[i], pending[i], jnp.int32(row - 1)) for i in range(n)]
-            arrival = pool.receive(row)
+            arrival = self._receive(pool, cores, seeds, row)
             pending = [self._transition(seen[i], acted[i][0], arrival, i) for i in range(n)]
             seen = [Observation(self._of(arrival.obs, i), self._of(arrival.state, i)) for i in range(n)]
         if pending:
@@ -155,6 +157,27 @@ class Hosted:
         self._live = self._snapshot(n, start + count)
         ended = eqx.tree_at(lambda c: c.observation, stacked(cores), stacked(seen), is_leaf=lambda leaf: leaf is None)
         return eqx.tree_at(lambda c: c.env_state, ended, self._live, is_leaf=lambda leaf: leaf is None)
+
+    def _check_actions(self, action: np.ndarray, seeds: Int[Array, " seed"], row: int) -> None:
+        """Look at actions before an env does: who first sees a bad number is not who made it.
+
+        Raises:
+            NonFinite: A learner has diverged.
+        """
+        good = np.isfinite(action)
+        if not good.all():
+            place = int(np.argmin(good.reshape(len(seeds), -1).all(1)))
+            raise NonFinite(f"seed {int(seeds[place])} gave an action that is not finite", f"at vector step {row}")
+
+    def _receive(self, pool: Pool, cores: list[Carry], seeds: Int[Array, " seed"], row: int) -> Arrival:
+        """Wait for the worlds; where one fails that a diverged learner acted in, it is the learner that is named."""
+        try:
+            return pool.receive(row)
+        except EnvFailed as error:
+            for core, seed in zip(cores, seeds, strict=True):
+                if not all_finite((core.learner, core.sums)):
+                    raise NonFinite(f"seed {int(seed)} met a non-finite number", f"told by an env: {error}") from error
+            raise
 
     def _of(self, rows: np.ndarray, seed: int) -> Array:
         """The rows of one seed's worlds."""
@@ -205,5 +228,6 @@ def _core(algorithm: Algorithm, env: HostEnv, config: LoopConfig, seed: Int[Arra
             jnp.zeros((config.n_envs, env.spec.state_dim)),
         ),
         episode_return=jnp.zeros(config.n_envs),
-        sums=no_metrics(algorithm),
+        sums=no_metrics(algorithm, config),
+        returns=no_returns(algorithm, config),
     )

@@ -26,6 +26,7 @@ from omad.evaluate import make_evaluate, make_host_evaluate
 from omad.loop import fused
 from omad.loop.hosted import Hosted
 from omad.presets import RunConfig
+from omad.processes import StopSignals, interruption
 from omad.runs import Ended, RunFolder
 from omad.symmetry import symmetric
 from omad.types import Algorithm, EnvSpec, JaxEnv, Mean, is_mean
@@ -36,6 +37,8 @@ _PIECE_S = 1.0
 """Aim for compiled calls of about this length, so that progress is live and signals are answered soon."""
 _EDGE = 0.01
 """Share of target mass on the edge atoms above which the support is too narrow."""
+_HUGE = 1e6
+"""Observations of this size are what makes numbers overflow, rather than learning rates."""
 
 
 class Progress(NamedTuple):
@@ -80,7 +83,7 @@ class Built(NamedTuple):
 def build(config: RunConfig) -> Built:
     """Everything a run needs; nothing is compiled, allocated or started yet."""
     env = envs.make(config.task)
-    algorithm = make_algorithm(config.algo, env.spec, config.obs_norm)
+    algorithm = make_algorithm(config.algo, env.spec, config.obs_norm, config.updates_per_env_step)
     if config.symmetry:
         algorithm = symmetric(algorithm, env.symmetry)
     sizes = fused.LoopConfig(
@@ -89,6 +92,9 @@ def build(config: RunConfig) -> Built:
         batch_size=config.batch_size,
         buffer_rows=buffer.rows_for(config.buffer_size, config.n_envs),
         warmup_rows=config.warmup_rows,
+        reward_norm=config.reward_norm,
+        reward_bound=config.reward_bound,
+        noise_hold=config.noise_hold,
     )
     if isinstance(env, JaxEnv):
         loop = fused.make(algorithm, env, sizes)
@@ -164,20 +170,26 @@ class Session:
     """One process's work on a run: from nothing, or from the newest good checkpoint, to the end or a stop."""
 
     def __init__(
-        self, run: RunFolder, built: Built, watch: Callable[[Progress], None], stop: Callable[[], bool] = lambda: False
+        self,
+        run: RunFolder,
+        built: Built,
+        watch: Callable[[Progress], None],
+        stop: Callable[[], bool] = lambda: False,
+        signals: StopSignals | None = None,
     ) -> None:
         self.run, self.built, self.watch, self.stop = run, built, watch, stop
+        self.signals = signals or StopSignals()
         self.config = config = run.config
         self.seeds = jnp.asarray(config.all_seeds, jnp.int32)
         self.row = 0
         self.last: dict[str, float] = {}
-        self.stop_signal: int | None = None
         self._rate = 0.0
         """Vector steps per second of the compiled loop."""
         self._piece = {False: 16, True: 2}
         self._calls = {False: 0, True: 0}
         self._board: dict[int, Any] = {}
-        self._saved = False
+        self._saved = True
+        """Nothing has been done since the last checkpoint, or since the beginning."""
         self._noted = False
         self.carry: fused.Carry
 
@@ -233,7 +245,7 @@ class Session:
         config = self.config
         rows = {name: max(1, -(-getattr(config, name) // config.n_envs)) for name in _PERIODS}
         total = config.total_rows
-        with _signals(self._on_signal), self._named(), contextlib.ExitStack() as stack:
+        with self.signals, self._named(), contextlib.ExitStack() as stack:
             stack.callback(self._close_boards)
             while self.row < total and not self._stopping():
                 before = self.row
@@ -251,13 +263,17 @@ class Session:
                     self._save()
             if self.row < total and not self._saved:
                 self._save()
-        return Result(self.run.path, self.env_steps, self.stop_signal if self.row < total else None)
+        return Result(self.run.path, self.env_steps, self.signals.number if self.row < total else None)
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
-        """Say which run an env's failure has ended, and from where to go on."""
+        """Say which run has failed, and from where to go on."""
         try:
             yield
+        except NonFinite as error:
+            what, *more = error.args
+            where = ", ".join([f"{self.run.path}: {what} after env step {self.env_steps}", *more])
+            raise NonFinite(f"{where}; {self._kept()}. {self._advice()}") from error
         except EnvFailed as error:
             near = f"{error} The run is {self.run.path}, after env step {self.env_steps}; {self._kept()}."
             raise EnvFailed(f"{near} Mend the env, then: omad resume {self.run.path}") from error
@@ -267,7 +283,7 @@ class Session:
         return f"the last good checkpoint is {found[0].folder}" if found else "there was no checkpoint yet"
 
     def _stopping(self) -> bool:
-        return self.stop_signal is not None or self.stop()
+        return self.signals.number is not None or self.stop()
 
     @property
     def env_steps(self) -> int:
@@ -303,27 +319,35 @@ class Session:
             return
         place = int(np.argmin(healthy))
         wrong = [k for k, v in self.carry.sums.items() if not np.isfinite(np.asarray(v.total)[place])]
-        raise NonFinite(
-            f"{self.run.path}: seed {self.config.all_seeds[place]} met a non-finite number after env step "
-            f"{self.env_steps}, first seen in {', '.join(wrong) or 'the parameters'}; {self._kept()}. "
-            "Lower the learning rates, or look at critic/target_edge_mass and raise --v-max."
-        )
+        where = f"first seen in {', '.join(wrong) or 'the parameters'}"
+        raise NonFinite(f"seed {self.config.all_seeds[place]} met a non-finite number", where)
+
+    def _advice(self) -> str:
+        """What to change in a run whose numbers are not finite."""
+        obs = self.carry.observation.obs
+        largest = 0.0 if obs.is_deleted() else float(np.max(np.abs(np.asarray(obs)), initial=0.0))
+        if largest >= _HUGE:
+            norm = "" if self.config.obs_norm == "running" else "give --obs-norm running, or "
+            return f"Observations reach {largest:.3g}: {norm}use smaller units in the env."
+        return "Lower the learning rates, or look at critic/target_edge_mass and raise --v-max."
 
     def _tell(self, event: str, note: str = "") -> None:
         config = self.config
         learning_rows = config.total_rows - max(self.row, config.warmup_rows)
-        self.watch(
-            Progress(
-                env_steps=self.env_steps,
-                total_steps=config.total_rows * config.n_envs,
-                steps_per_s=self._rate * config.n_envs,
-                updates_per_s=self._rate * config.updates_per_step * config.seeds,
-                seconds_left=learning_rows / self._rate if self._rate else float("nan"),
-                last=self.last,
-                event=event,
-                note=note,
-            )
+        progress = Progress(
+            env_steps=self.env_steps,
+            total_steps=config.total_rows * config.n_envs,
+            steps_per_s=self._rate * config.n_envs,
+            updates_per_s=self._rate * config.updates_per_step * config.seeds,
+            seconds_left=learning_rows / self._rate if self._rate else float("nan"),
+            last=self.last,
+            event=event,
+            note=note,
         )
+        try:
+            self.watch(progress)
+        except BrokenPipeError:  # whoever read what is printed has gone: save and end
+            self.signals.note(signal.SIGPIPE)
 
     # ------------------------------------------------------------ records
 
@@ -374,6 +398,9 @@ class Session:
         policy = jax.vmap(self.built.algorithm.policy)(self.carry.learner)
         for kind, function in (("sampled", self.built.sampled), ("noise_free", self.built.noise_free)):
             episodes = jax.device_get(function(policy, jnp.int32(self.config.eval_seed), jnp.int32(self.row)))
+            if not np.isfinite(episodes.returns).all():
+                place = int(np.argmin(np.isfinite(episodes.returns).all(1)))
+                raise NonFinite(f"seed {self.config.all_seeds[place]} met a non-finite return in an evaluation")
             label = "eval" if kind == "sampled" else "eval_noise_free"
             for i, seed in enumerate(self.config.all_seeds):
                 returns = episodes.returns[i]
@@ -411,33 +438,8 @@ class Session:
         for board in self._board.values():
             board.close()
 
-    def _on_signal(self, number: int) -> None:
-        self.stop_signal = number
-
 
 _PERIODS = ("log_every", "eval_every", "save_every")
-
-
-@contextlib.contextmanager
-def _signals(handle: Callable[[int], None]) -> Iterator[None]:
-    """Route SIGINT and SIGTERM to a handler; a second SIGINT interrupts at once. Only in the main thread."""
-    import threading
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def on_signal(number: int, frame: Any) -> None:
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        handle(number)
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
 
 
 def continue_run(
@@ -454,13 +456,21 @@ def continue_run(
     Returns:
         How it ended, and a sentence for every damaged checkpoint that was passed over.
     """
+    signals = StopSignals()
+    with signals:
+        return _continue(run, watch, fresh, stop, signals)
+
+
+def _continue(
+    run: RunFolder, watch: Callable[[Progress], None], fresh: bool, stop: Callable[[], bool], signals: StopSignals
+) -> tuple[Result, list[str]]:
     from omad.report.curve import draw_curve
 
     passed: list[str] = []
     built: Built | None = None
     try:
         built = build(run.config)
-        session = Session(run, built, watch, stop)
+        session = Session(run, built, watch, stop, signals)
         if fresh:
             session.begin()
         else:
@@ -472,6 +482,9 @@ def continue_run(
     except Refused:
         raise
     except Exception as error:
+        if signals.number is not None and isinstance(error, EnvFailed):
+            # What an env needs may have been told to stop as well: that is no fault, and the last checkpoint stands.
+            raise interruption(signals.number) from error
         words = str(error) if isinstance(error, NonFinite | EnvFailed) else f"{type(error).__name__}: {error}"
         run.note_end(Ended("diverged" if isinstance(error, NonFinite) else "broken", words))
         raise
