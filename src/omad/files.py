@@ -186,7 +186,9 @@ def remove(path: Path, root: Path | None = None) -> None:
 def _remove(folder: int, name: str, path: Path, depth: int = 0) -> bool:
     """Whether there was something."""
     if depth > _DEEPEST:
-        raise Refused(f"{path} holds folders nested more than {_DEEPEST} deep, so it is not removed; remove it by hand.")
+        raise Refused(
+            f"{path} holds folders nested more than {_DEEPEST} deep, so it is not removed; remove it by hand."
+        )
     try:
         kind = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
     except FileNotFoundError:

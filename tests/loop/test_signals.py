@@ -25,7 +25,7 @@ from omad.errors import EnvFailed, NonFinite, Refused
 from omad.launch import last_line
 from omad.loop.train import Session, build, continue_run
 from omad.presets import resolve
-from omad.runs import RunFolder, members
+from omad.run.folder import RunFolder, members
 
 HERE = Path(__file__).parent
 SMALL: dict[str, Any] = {

@@ -25,7 +25,7 @@ from omad.errors import NonFinite, Refused
 from omad.loop.fused import Carry
 from omad.loop.train import Built, Progress, Result, Session, build
 from omad.presets import RunConfig, resolve
-from omad.runs import RunFolder
+from omad.run.folder import RunFolder
 
 TINY = {
     "total_steps": 400,
@@ -126,7 +126,7 @@ def test_records_hold_every_line_once(whole: tuple[Path, Session], config: RunCo
         (step, kind, seed) for step in (100, 200, 300, 400) for kind in ("sampled", "noise_free") for seed in (0, 1)
     ]
     assert all(len(line["returns"]) == config.eval_episodes for line in episodes)
-    assert [c.index["env_steps"] for c in RunFolder.open(path).checkpoints()] == [400, 350]
+    assert [c.env_steps for c in RunFolder.open(path).checkpoints()] == [400, 350]
     assert not list(path.rglob("*.partial"))
 
 
@@ -165,7 +165,7 @@ def test_stopping_anywhere_changes_nothing(
     calls = iter(range(10_000))
     result, _ = begin(tmp_path / "run", config, built, stop=lambda: next(calls) > 12)
     assert 40 < result.env_steps < 400
-    assert RunFolder.open(tmp_path / "run").checkpoints()[0].index["env_steps"] == result.env_steps
+    assert RunFolder.open(tmp_path / "run").checkpoints()[0].env_steps == result.env_steps
     _, passed, session = go_on(tmp_path / "run", built)
     assert passed == []
     assert_same_run(tmp_path / "run", whole[0], session.carry, whole[1].carry)
@@ -271,7 +271,7 @@ def test_a_non_finite_number_stops_the_run(
     assert all(report.env_steps < 242 for report in reports)
     assert str(path) in str(error.value)
     kept = RunFolder.open(path).checkpoints()
-    assert [c.index["env_steps"] for c in kept] == [210, 140]
+    assert [c.env_steps for c in kept] == [210, 140]
     newest_policies(RunFolder.open(path), built.algorithm)
     monkeypatch.setattr(train, "build", lambda _: sick)
     with pytest.raises(NonFinite) as error:
@@ -294,7 +294,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, config: RunConfig, built: Bui
     with pytest.raises(OSError, match="No space left"):
         begin(tmp_path / "run", config, built)
     kept = RunFolder.open(tmp_path / "run").checkpoints()
-    assert [c.index["env_steps"] for c in kept] == [140, 70]
+    assert [c.env_steps for c in kept] == [140, 70]
     assert not (tmp_path / "run" / "checkpoints" / "210").exists()
     newest_policies(RunFolder.open(tmp_path / "run"), built.algorithm)
 
@@ -360,7 +360,7 @@ def test_signals_save_first(tmp_path: Path, number: signal.Signals, code: int):
     out, err = process.communicate(timeout=120)
     assert process.returncode == code, err
     assert out.splitlines()[-1] == str(path)
-    saved = RunFolder.open(path).checkpoints()[0].index["env_steps"]
+    saved = RunFolder.open(path).checkpoints()[0].env_steps
     assert f"env step {saved:,}" in out
 
 
@@ -408,7 +408,7 @@ def test_real_kills_change_nothing(tmp_path: Path, task: str, deaths: int, chang
 
     def newest() -> int:
         points = RunFolder.open(struck).checkpoints() if (struck / "checkpoints").is_dir() else []
-        return points[0].index["env_steps"] if points else 0
+        return points[0].env_steps if points else 0
 
     while kills < deaths:
         resume = [sys.executable, "-m", "omad", "resume", str(struck)]

@@ -117,11 +117,11 @@ def write_report(paths: Sequence[Path], out: Path, thresholds: Mapping[str, floa
     Raises:
         Refused: As `omad.report.read.gather` and `omad.report.results.compute`, or there is something else at `out`.
     """
+    from omad.files import write_text
     from omad.report.figures import draw_all
     from omad.report.page import to_html, to_markdown
     from omad.report.read import gather, to_json
     from omad.report.results import compute, exported
-    from omad.runs import write_text
 
     _free(out)
     gathered = gather(paths, command_of)

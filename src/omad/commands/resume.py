@@ -14,6 +14,7 @@ import tyro
 from omad.commands.screen import Watcher, cached_compilation, console
 from omad.commands.together import Stop, work_on
 from omad.commands.train import finish
+from omad.errors import Refused
 
 __all__ = ["main"]
 
@@ -34,11 +35,14 @@ def main(arguments: Sequence[str]) -> int:
     """Continue a run."""
     options = tyro.cli(Options, prog="omad resume", args=list(arguments))
     cached_compilation(options.compilation_cache)
+    from omad.files import PARTIAL
     from omad.launch import side_by_side
     from omad.loop.train import continue_run
-    from omad.runs import RunFolder, members
+    from omad.run.folder import RunFolder, members
 
     out = console()
+    if options.run.name.endswith(PARTIAL):
+        raise Refused(f"{options.run} was only half made; give the omad train command again that made it.")
     folders = members(options.run)
     if folders != [options.run]:
         at_once = options.parallel_seeds or len(os.sched_getaffinity(0))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 
-from omad import tasks
+from omad import files, tasks
 
 __all__ = ["draw_curve"]
 
@@ -56,5 +57,7 @@ def draw_curve(run_dir: Path) -> Path | None:
     axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 0.08))
     axes.grid(alpha=0.2)
     path = run_dir / "curve.png"
-    figure.savefig(path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    files.write_bytes(path, picture.getvalue(), run_dir)
     return path

@@ -125,7 +125,7 @@ def _seconds(times: Sequence[float]) -> float | None:
 
 def _read_run(path: Path, label: str, listed: Mapping[str, Any], command_of: Callable[[Any], str]) -> Run:
     """One run folder; what cannot be read becomes a run in that state."""
-    from omad.runs import RunFolder
+    from omad.run.folder import RunFolder
 
     setting = str(listed.get("setting", ""))
     seeds = (int(listed["seed"]),) if "seed" in listed else ()
@@ -343,7 +343,7 @@ def _from_summary(path: Path) -> Gathered:
 
 def _known(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """With the fields that came since, at their defaults, as a run folder of that time is read."""
-    from omad.runs import with_defaults
+    from omad.run.folder import with_defaults
 
     try:
         return {"config": with_defaults(config)} if config else {}

@@ -6,7 +6,6 @@ They are written leaf by leaf, so that a large buffer is never held twice, and d
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,11 @@ def _leaves(tree: PyTree) -> dict[str, Any]:
 def _bits(leaf: Any) -> Any:
     if not _is_key(leaf):
         return leaf
-    return jax.eval_shape(jax.random.key_data, leaf) if isinstance(leaf, jax.ShapeDtypeStruct) else jax.random.key_data(leaf)
+    return (
+        jax.eval_shape(jax.random.key_data, leaf)
+        if isinstance(leaf, jax.ShapeDtypeStruct)
+        else jax.random.key_data(leaf)
+    )
 
 
 def _kept(tree: PyTree) -> dict[str, Any]:

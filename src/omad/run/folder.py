@@ -1,62 +1,145 @@
 """The run folder: what training leaves behind, and the only thing that anything after it reads.
 
     config.json       the resolved configuration
-    manifest.json     protocol, sizes, code and package versions, device, command line
+    manifest.json     protocol, sizes, code and package versions, machine, command line
     metrics.jsonl     one line a seed and log point
     episodes.jsonl    one line a seed, evaluation and kind of action: every episode's return
     tb/               the same for TensorBoard
     curve.png         the learning curve
     ended.json        how work on it ended last, unless it was stopped or killed
-    checkpoints/      STEP/ (Orbax: policy, rest) and STEP.json (counters, file lengths, digests); the last two
+    checkpoints/      STEP/ (policy.safetensors, rest.safetensors) and STEP.json (counters, file lengths, digests); the
+                      last two
 
-A checkpoint exists once its STEP.json does, which is written last and atomically. It records how long the JSON-lines
-files were, so that resuming cuts off exactly what came after it: no line is lost and none appears twice. Nothing
-here ever executes what a folder contains.
+A folder is a run once it has its manifest, and a checkpoint exists once its STEP.json does; both are written last and
+atomically. The index records how long the JSON-lines files were, so that resuming cuts off exactly what came after it:
+no line is lost and none appears twice. Nothing here ever executes what a folder contains, opens a name that is not
+listed above, or follows a link below the folder to write or remove something.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import hashlib
 import json
-import logging
+import math
 import os
-import shutil
-import zlib
-from collections.abc import Iterator
+import re
+from collections.abc import Collection
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import jax
-import jax.numpy as jnp
+import msgspec
 import numpy as np
-from jaxtyping import PyTree
 
+from omad import files, schema
 from omad.errors import Refused
 from omad.presets import RunConfig, from_dict, to_dict
-from omad.types import EnvSpec
+from omad.spec import EnvSpec
+
+if TYPE_CHECKING:
+    from jaxtyping import PyTree
 
 __all__ = [
+    "EPISODES",
     "FORMAT",
     "LINES",
+    "METRICS",
     "Checkpoint",
     "Ended",
     "RunFolder",
+    "half_made",
     "members",
     "with_defaults",
-    "write_json",
-    "write_text",
 ]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout; a folder of another version is refused."""
-LINES = ("metrics.jsonl", "episodes.jsonl")
+METRICS, EPISODES = LINES = ("metrics.jsonl", "episodes.jsonl")
+_EARLY = frozenset(
+    {"lock", "checkpoints", "config.json", *LINES, *(f"{n}{files.PARTIAL}" for n in ("config.json", "manifest.json"))}
+)
+"""What a folder may hold before it has its manifest."""
+_SLACK = 1 << 14
+"""Bytes that a checkpoint takes beside its arrays: index, folders, rounding up to blocks."""
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of arrays."""
+
+    size: Count
+    sha256: str
+
+
+class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`checkpoints/STEP.json`: what binds arrays and lines to one moment."""
+
+    format: Literal[2]
+    row: Count
+    """Vector steps done."""
+    env_steps: Count
+    folder: str
+    """Of the arrays: STEP, or `STEP.again` where an earlier checkpoint of the same step was still needed."""
+    lengths: dict[Literal["metrics.jsonl", "episodes.jsonl"], Count]
+    parts: dict[Literal["policy", "rest"], Part]
+    checksum: str = ""
+    """SHA-256 of all the others."""
+
+    def digest(self) -> str:
+        """What `checksum` must be."""
+        bare = msgspec.structs.replace(self, checksum="")
+        return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """How work on a run ended."""
+
+    how: Literal["finished", "diverged", "broken"]
+    """It reached its end; a number was not finite; or something else failed, such as an env, a disk or the memory."""
+    words: str = ""
+    """What was said."""
+
+
+class Manifest(msgspec.Struct):
+    """`manifest.json`, as far as it is read; all of it is kept."""
+
+    omad: str | None = None
+    commit: str | None = None
+    protocol: str | None = None
+    spec: dict[str, Any] = {}
+    resume: str | None = None
+    started: str | None = None
+    python: str | None = None
+    packages: dict[str, str] = {}
+    device: dict[str, str | int] = {}
+    machine: dict[str, str] = {}
+    cores: int | None = None
+    flags: dict[str, str] = {}
+
+
+class _EpisodesLine(msgspec.Struct):
+    step: Count
+    seed: Count
+    actions: Literal["sampled", "noise_free"]
+    eval_seed: Count
+    returns: Annotated[list[float | None], msgspec.Meta(min_length=1)]
+    info: dict[str, float | None] = {}
+
+
+class _MetricsLine(msgspec.Struct):
+    step: Count
+    seed: Count
+    gradient_steps: Count = 0
+
+
+_Number = dict[str, int | float | None]
 
 
 def members(path: str | Path) -> list[Path]:
     """The runs of a folder: itself, or one `seed-K` folder a seed where seeds were trained side by side."""
     path = Path(path)
-    found = [p.parent for p in path.glob("seed-*/config.json") if p.parent.name.removeprefix("seed-").isdigit()]
+    found = [p.parent for p in path.glob("seed-*/config.json") if re.fullmatch(r"seed-[0-9]+", p.parent.name)]
     if (path / "config.json").exists() or not found:
         return [path]
     return sorted(found, key=lambda run: int(run.name.removeprefix("seed-")))
@@ -71,117 +154,56 @@ def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
     return to_dict(from_dict(config))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write atomically, as `write_text`."""
-    write_text(path, json.dumps(value, indent=1) + "\n")
+def half_made(path: Path) -> bool:
+    """Whether a folder holds at most what is made before the manifest, as when its making was cut off."""
+    if not path.is_dir():
+        return False
+    for entry in path.iterdir():
+        if entry.name not in _EARLY or entry.is_symlink():
+            return False
+        if entry.name == "checkpoints" and (not entry.is_dir() or any(entry.iterdir())):
+            return False
+        if entry.name in LINES and entry.stat().st_size:
+            return False
+    return True
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write atomically: the file is either the old one or the whole new one."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+def _plain(value: Any) -> Any:
+    """With `null` for numbers that are not finite, which JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-class Ended(NamedTuple):
-    """How work on a run ended."""
-
-    how: Literal["finished", "diverged", "broken"]
-    """It reached its end; a number was not finite; or something else failed, such as an env, a disk or the memory."""
-    words: str = ""
-    """What was said."""
-
-
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, kind: Any) -> Any:
     try:
-        return json.loads(path.read_text())
+        return schema.read_json(path, kind)
     except FileNotFoundError:
         raise Refused(f"{path.parent} is not a run folder: it has no {path.name}.") from None
-    except (OSError, ValueError) as error:
-        raise Refused(f"{path} cannot be read ({error}); restore it from a copy or start a new run.") from None
-
-
-def _digest(folder: Path) -> dict[str, int]:
-    """CRC-32 of every file below a folder."""
-
-    def crc(path: Path) -> int:
-        value = 0
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                value = zlib.crc32(block, value)
-        return value
-
-    return {str(p.relative_to(folder)): crc(p) for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def _named(tree: PyTree) -> dict[str, Any]:
-    """Leaves by their path, which is all that is stored of a tree's structure."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
-
-
-def _with_content(leaves: dict[str, Any]) -> dict[str, Any]:
-    """Those leaves that have entries; Orbax cannot write the others, and there is nothing to write."""
-    return {name: leaf for name, leaf in leaves.items() if leaf.size}
 
 
 class Checkpoint:
     """One saved moment of a run."""
 
-    def __init__(self, folder: Path, index: dict[str, Any]) -> None:
-        self.folder, self.index = folder, index
+    def __init__(self, root: Path, index: Index) -> None:
+        self.index, self.folder = index, root / index.folder
+        self.row, self.env_steps = index.row, index.env_steps
 
-    @property
-    def row(self) -> int:
-        """Vector steps done."""
-        return self.index["row"]
+    def file(self, part: Literal["policy", "rest"]) -> Path:
+        """Where the arrays of a part are."""
+        return self.folder / f"{part}.safetensors"
 
-    def restore(self, part: str, like: PyTree) -> PyTree:
-        """Read one part (`policy` or `rest`) into the structure of `like` (arrays or shapes).
+    def restore(self, part: Literal["policy", "rest"], like: PyTree, loose: Collection[str] = ()) -> PyTree:
+        """Read one part into the structure of `like` (arrays or shapes); the last axis of `loose` leaves is free.
 
         Raises:
             Refused: A file is damaged, or the contents do not fit.
         """
-        import orbax.checkpoint as ocp
+        from omad.run import checkpoint
 
-        folder = self.folder / part
-        if _digest(folder) != self.index["digest"][part]:
-            raise Refused(f"the checkpoint {folder} is damaged: a file does not match its checksum")
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        named = {k: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=device) for k, v in _named(like).items()}
-        wanted = _with_content(named)
-        try:
-            with ocp.StandardCheckpointer() as checkpointer:
-                found = checkpointer.restore(folder.resolve(), wanted)
-        except (ValueError, KeyError, OSError) as error:
-            raise Refused(f"the checkpoint {folder} does not fit this configuration: {error}") from error
-        for name, leaf in wanted.items():
-            if found[name].shape != leaf.shape or found[name].dtype != leaf.dtype:
-                raise Refused(f"the checkpoint {folder} holds {name} as {found[name].shape}, not {leaf.shape}")
-        # Copied, so that they are not bound to a device: programs of bound arrays are others than those the run began
-        # with, and would be compiled anew.
-        leaves = [
-            jnp.array(np.asarray(found.pop(k))) if k in found else jnp.zeros(v.shape, v.dtype) for k, v in named.items()
-        ]
-        return jax.tree.unflatten(jax.tree.structure(like), leaves)
-
-
-@contextlib.contextmanager
-def _raised_not_logged() -> Iterator[None]:
-    """What Orbax raises here its threads and tasks also log at length, some of them later; one sentence is enough.
-
-    So their loggers stay silent once a save has failed.
-    """
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    yield
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
+        return checkpoint.load(self.file(part), self.index.parts[part], like, loose)
 
 
 class RunFolder:
@@ -189,32 +211,40 @@ class RunFolder:
 
     def __init__(self, path: Path, config: RunConfig, manifest: dict[str, Any]) -> None:
         self.path, self.config, self.manifest = path, config, manifest
-        self._files: dict[str, IO[bytes]] = {}
-        self._lock: IO[str] | None = None
+        self._files: dict[str, int] = {}
+        self._waiting: dict[str, list[bytes]] = {}
+        self._lock: int | None = None
 
     # ------------------------------------------------------------ making and opening
 
     @staticmethod
     def create(path: Path, config: RunConfig, manifest: dict[str, Any]) -> RunFolder:
-        """A new folder, open for writing.
+        """A new folder, open for writing; one that is empty or was only half made becomes it.
 
         Raises:
-            Refused: There is something at the path already, or it cannot be made.
+            Refused: There is something at the path already, another process makes it, or it cannot be made.
         """
+        taken = Refused(f"{path} exists already; give another --run-dir, or continue it with: omad resume {path}")
         try:
             path.mkdir(parents=True)
         except FileExistsError:
-            raise Refused(
-                f"{path} exists already; give another --run-dir, or continue it with: omad resume {path}"
-            ) from None
+            if not half_made(path):
+                raise taken from None
         except OSError as error:
             raise Refused(f"{path} cannot be made ({error.strerror}); give another --run-dir.") from None
         run = RunFolder(path, config, {"format": FORMAT} | manifest)
         run.lock()
-        (path / "checkpoints").mkdir()
-        write_json(path / "config.json", to_dict(config))
-        write_json(path / "manifest.json", run.manifest)
-        run._open_lines()
+        try:
+            if not half_made(path):  # another process has made it meanwhile
+                raise taken
+            files.make_folder(path / "checkpoints", path)
+            files.write_text(path / "config.json", json.dumps(to_dict(config), indent=1) + "\n", path)
+            run._open_lines()
+            run._write_manifest()
+            files.sync_folder(path.absolute().parent)
+        except BaseException:
+            run.close()
+            raise
         return run
 
     @staticmethod
@@ -230,49 +260,62 @@ class RunFolder:
         inside = members(path)
         if inside != [path]:
             raise Refused(f"{path} holds several runs; give one of {', '.join(str(run) for run in inside)}.")
-        manifest = _read_json(path / "manifest.json")
-        found = manifest.get("format") if isinstance(manifest, dict) else None
-        if found != FORMAT:
+        if (path / "lock").exists() and half_made(path):
+            raise Refused(
+                f"{path} was only half made; make it anew with: omad train --run-dir {path}, and its options."
+            )
+        manifest = _read_json(path / "manifest.json", dict[str, Any])
+        found = manifest.get("format")
+        if found != FORMAT or isinstance(found, bool):
             raise Refused(
                 f"{path} has run-folder format {found!r}; this version reads {FORMAT}. "
-                f"Use the version that wrote it ({manifest.get('omad') if isinstance(manifest, dict) else None})."
+                f"Use the version that wrote it ({manifest.get('omad')})."
             )
-        config = _read_json(path / "config.json")
-        if not isinstance(config, dict):
-            raise Refused(f"{path / 'config.json'} is not a configuration: it must be a JSON object.")
-        return RunFolder(path, from_dict(config), manifest)
+        schema.convert(manifest, Manifest, path / "manifest.json")
+        return RunFolder(path, from_dict(_read_json(path / "config.json", dict[str, Any])), manifest)
 
     @property
     def spec(self) -> EnvSpec:
-        """Sizes of the task, as recorded when the run began; no env is made."""
-        values = dict(self.manifest["spec"])
-        for name in ("obs_dims", "act_dims", "info_keys"):
-            values[name] = tuple(values[name])
-        return EnvSpec(**values)
+        """Sizes of the task, as recorded when the run began; no env is made.
+
+        Raises:
+            Refused: The manifest does not hold them.
+        """
+        source = f"{self.path / 'manifest.json'}, field `spec`,"
+        spec = schema.convert(self.manifest.get("spec"), EnvSpec, source)
+        sizes = (*spec.obs_dims, *spec.act_dims, spec.horizon)
+        if len(spec.obs_dims) != len(spec.act_dims) or not spec.obs_dims:
+            raise Refused(
+                f"{source} has {len(spec.obs_dims)} obs_dims and {len(spec.act_dims)} act_dims; one an agent."
+            )
+        if min(sizes) < 1 or spec.state_dim < 0 or max(*sizes, spec.state_dim) > 2**31:
+            raise Refused(f"{source} has a size that cannot be; restore it from a copy.")
+        return spec
+
+    def _write_manifest(self) -> None:
+        files.write_text(self.path / "manifest.json", json.dumps(_plain(self.manifest), indent=1) + "\n", self.path)
+
+    def amend(self, **entries: Any) -> None:
+        """Change entries of the manifest; for whoever holds the claim."""
+        if any(self.manifest.get(key) != value for key, value in entries.items()):
+            self.manifest |= entries
+            self._write_manifest()
 
     def lock(self) -> None:
-        """Claim the folder for writing until the process ends.
+        """Claim the folder for writing until it is closed or the process ends.
 
         Raises:
             Refused: Another process writes to it.
         """
-        self._lock = (self.path / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Refused(f"{self.path} is being written by another process; wait for it or stop it.") from None
+        if self._lock is None:
+            self._lock = files.lock(self.path / "lock", self.path)
+        if self._lock is None:
+            raise Refused(f"{self.path} is being written by another process; wait for it or stop it.")
 
     @staticmethod
     def busy(path: Path) -> bool:
         """Whether a process writes to a folder right now."""
-        try:
-            with (path / "lock").open("r") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
-        return False
+        return files.is_locked(path / "lock", path)
 
     @property
     def complete(self) -> bool:
@@ -282,46 +325,60 @@ class RunFolder:
 
     @property
     def ended(self) -> Ended | None:
-        """How work on it ended last; None while it can be worked on, and where it was stopped or killed."""
+        """How work on it ended last; None while it can be worked on, and where it was stopped or killed.
+
+        Raises:
+            Refused: What is written there cannot be read.
+        """
         try:
-            found = json.loads((self.path / "ended.json").read_text())
-            return Ended(found["how"], str(found["words"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            return schema.read_json(self.path / "ended.json", Ended)
+        except FileNotFoundError:
             return None
 
     def note_end(self, ended: Ended) -> None:
         """Write down how work on it ended; where even that fails, as on a full disk, nothing is said."""
-        with contextlib.suppress(OSError):
-            write_json(self.path / "ended.json", ended._asdict())
+        text = json.dumps({"how": ended.how, "words": ended.words}, indent=1) + "\n"
+        with contextlib.suppress(OSError, Refused):
+            files.write_text(self.path / "ended.json", text, self.path)
 
     def rewind(self, checkpoint: Checkpoint | None) -> None:
         """Claim the folder and cut off every line that was written after a checkpoint (all lines, without one).
 
+        Nothing is cut unless all files are good. Later checkpoints, which turned out to be damaged, are removed.
+
         Raises:
-            Refused: Another process writes to it, a file is shorter than the checkpoint says, or checkpoints were
-                removed.
+            Refused: Another process writes to it, a file is not as the checkpoint says, or checkpoints were removed.
         """
         self.lock()
         if checkpoint is None:
             self._refuse_if_saved_once()
-        (self.path / "ended.json").unlink(missing_ok=True)
-        lengths = checkpoint.index["lengths"] if checkpoint else dict.fromkeys(LINES, 0)
-        for name, length in lengths.items():
-            path = self.path / name
-            size = path.stat().st_size if path.exists() else 0
-            if size < length:
-                raise Refused(
-                    f"{path} has {size} bytes, but the checkpoint was made when it had {length}; "
-                    "lines are missing. Restore the file from a copy."
-                )
-            if path.exists():
-                os.truncate(path, length)
+        lengths = checkpoint.index.lengths if checkpoint else dict.fromkeys(LINES, 0)
         self._open_lines()
+        for name in LINES:
+            self._check_length(name, lengths[name])
+        for later in self.checkpoints() if checkpoint else []:
+            if later.row > (checkpoint.row if checkpoint else 0):
+                self._remove(later.env_steps)
+        files.remove(self.path / "ended.json", self.path)
+        for name in LINES:
+            files.truncate(self._files[name], lengths[name])
+
+    def _check_length(self, name: str, length: int) -> None:
+        """That a file has what the checkpoint says it had, up to the end of a line."""
+        handle, path = self._files[name], self.path / name
+        size = os.fstat(handle).st_size
+        if size < length:
+            raise Refused(
+                f"{path} has {size} bytes, but the checkpoint was made when it had {length}; "
+                "lines are missing. Restore the file from a copy."
+            )
+        if length and os.pread(handle, 1, length - 1) != b"\n":
+            raise Refused(f"{path} was changed: no line ends at byte {length}. Restore the file from a copy.")
 
     def _refuse_if_saved_once(self) -> None:
         """That lines go beyond the first checkpoint shows that there has been one."""
         first = -(-self.config.save_every // self.config.n_envs) * self.config.n_envs
-        last = max((line["step"] for line in self.lines("metrics.jsonl")), default=0)
+        last = max((line["step"] for line in self.lines(METRICS)), default=0)
         if last > first or self.complete:
             raise Refused(
                 f"{self.path} has lines up to env step {last}, but its checkpoints are gone; it cannot go on, and "
@@ -332,112 +389,172 @@ class RunFolder:
 
     def _open_lines(self) -> None:
         for name in LINES:
-            self._files[name] = (self.path / name).open("ab")
+            if name not in self._files:
+                self._files[name] = files.open_append(self.path / name, self.path)
 
     def write(self, name: str, line: dict[str, Any]) -> None:
-        """Append one JSON line."""
-        self._files[name].write(json.dumps(line).encode() + b"\n")
+        """Append one JSON line, at the next `flush`."""
+        try:
+            text = json.dumps(line, allow_nan=False)
+        except ValueError:
+            text = json.dumps(_plain(line))
+        self._waiting.setdefault(name, []).append(text.encode() + b"\n")
 
     def flush(self) -> None:
-        """Hand all lines to the operating system."""
-        for file in self._files.values():
-            file.flush()
+        """Hand all lines to the operating system.
+
+        Raises:
+            OSError: The disk is full, or the like.
+        """
+        for name, lines in self._waiting.items():
+            data = b"".join(lines)
+            lines.clear()
+            try:
+                files.write(self._files[name], data)
+            except OSError as error:
+                raise OSError(f"{self.path / name} could not be written: {error.strerror or error}") from error
 
     def close(self) -> None:
         """Close all files and give up the claim."""
-        for file in (*self._files.values(), self._lock):
-            if file is not None:
-                file.close()
+        with contextlib.suppress(OSError):  # said already where it matters
+            self.flush()
+        for handle in (*self._files.values(), self._lock):
+            if handle is not None:
+                os.close(handle)
         self._files.clear()
+        self._waiting.clear()
         self._lock = None
 
-    def lines(self, name: str) -> Iterator[dict[str, Any]]:
-        """The lines of a file; a truncated last one, as a killed run may leave it, is passed over.
+    def records(self, name: str) -> schema.Lines:
+        """The lines of `metrics.jsonl` or `episodes.jsonl`, and a sentence for every damaged one.
+
+        `null` is read as a number that is not finite. A last line that is cut short, as a killed run may leave it, is
+        passed over.
 
         Raises:
-            Refused: Any other line is not JSON.
+            Refused: The file cannot be read.
         """
         path = self.path / name
-        if not path.exists():
-            return
-        rows = path.read_bytes().split(b"\n")
-        for number, row in enumerate(rows, 1):
-            if not row:
-                continue
-            try:
-                yield json.loads(row)
-            except ValueError:
-                if number == len(rows):
-                    return
-                raise Refused(f"{path}, line {number} is not JSON; restore the file from a copy.") from None
+        head: Any = _MetricsLine if name == METRICS else _EpisodesLine
+        found = schema.read_lines(path, _Number if name == METRICS else _EpisodesLine, head=head)
+        if name == METRICS:
+            return found._replace(values=[_with_nan(line) for line in found.values])
+        return found._replace(values=[_with_nan(msgspec.structs.asdict(line)) for line in found.values])
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """The lines of a file that can be read; as `records`."""
+        return self.records(name).values
 
     # ------------------------------------------------------------ checkpoints
 
     def save(self, row: int, env_steps: int, policy: PyTree, rest: PyTree) -> None:
-        """Write a checkpoint; only when it is whole are older ones than the last two removed.
+        """Write a checkpoint; only when it is whole and on the disk are older ones than the last two removed.
 
         Raises:
             OSError: The disk is full, or the like; nothing that was saved before is lost.
         """
-        import orbax.checkpoint as ocp
+        from omad.run import checkpoint
 
-        root = self.path / "checkpoints"
-        folder = root / str(env_steps)
-        (root / f"{env_steps}.json").unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
+        root, before = self.path / "checkpoints", self._index(env_steps)
+        name = f"{env_steps}.again" if before and before.folder == f"{env_steps}" else f"{env_steps}"
+        folder, parts = root / name, {"policy": policy, "rest": rest}
         try:
-            with _raised_not_logged(), ocp.StandardCheckpointer() as checkpointer:
-                for part, tree in (("policy", policy), ("rest", rest)):
-                    checkpointer.save(folder.resolve() / part, _with_content(_named(tree)))
-                    checkpointer.wait_until_finished()
-            index = {
-                "format": FORMAT,
-                "row": row,
-                "env_steps": env_steps,
-                "lengths": {name: (self.path / name).stat().st_size for name in LINES},
-                "digest": {part: _digest(folder / part) for part in ("policy", "rest")},
+            self.flush()
+            files.make_folder(root, self.path)
+            self._tidy()
+            self._refuse_if_full(root, sum(checkpoint.n_bytes(tree) for tree in parts.values()))
+            for handle in self._files.values():
+                os.fsync(handle)
+            files.remove(folder, self.path)
+            files.make_folder(folder, self.path)
+            written = {
+                part: checkpoint.save(folder / f"{part}.safetensors", tree, self.path) for part, tree in parts.items()
             }
-            write_json(root / f"{env_steps}.json", index)
-        except Exception as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            files.sync_folder(folder, self.path)
+            lengths = {line: os.fstat(handle).st_size for line, handle in self._files.items()}
+            index = Index(2, row, env_steps, name, lengths, written)
+            index = msgspec.structs.replace(index, checksum=index.digest())
+            text = msgspec.json.format(msgspec.json.encode(index), indent=1)
+            files.write_bytes(root / f"{env_steps}.json", text + b"\n", self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError, Refused):
+                self._tidy()
             raise OSError(f"the checkpoint {folder} could not be written: {error}") from error
-        for step in self._steps()[2:]:
-            (root / f"{step}.json").unlink(missing_ok=True)
-            shutil.rmtree(root / str(step), ignore_errors=True)
+        good = self.checkpoints()
+        for step in self._steps():
+            if len(good) > 1 and step < good[1].env_steps:
+                self._remove(step)
+        self._tidy()
+
+    def _refuse_if_full(self, root: Path, needed: int) -> None:
+        """Before anything is written."""
+        free = files.free_bytes(root)
+        if free is not None and free < needed + _SLACK:
+            raise OSError(
+                f"it needs {needed + _SLACK:,} bytes and {free:,} are free there, so nothing was written; No space left "
+                "on device"
+            )
 
     def _steps(self) -> list[int]:
-        """Env steps of all checkpoints, newest first."""
-        root = self.path / "checkpoints"
-        return sorted((int(p.stem) for p in root.glob("*.json") if p.stem.isdigit()), reverse=True)
+        """Env steps of all indices, newest first; only names that `save` gives."""
+        try:
+            names = os.listdir(self.path / "checkpoints")
+        except OSError:
+            return []
+        found = (re.fullmatch(r"(0|[1-9][0-9]{0,18})\.json", name) for name in names)
+        return sorted((int(match[1]) for match in found if match), reverse=True)
+
+    def _index(self, step: int) -> Index | None:
+        """The index of a checkpoint, if it is whole."""
+        try:
+            index = schema.read_json(self.path / "checkpoints" / f"{step}.json", Index)
+        except (FileNotFoundError, Refused):
+            return None
+        whole = (
+            index.checksum == index.digest() and index.env_steps == step and len(index.lengths) == len(index.parts) == 2
+        )
+        return index if whole and index.folder in (f"{step}", f"{step}.again") else None
 
     def checkpoints(self) -> list[Checkpoint]:
-        """All readable checkpoints, newest first."""
-        found = []
-        for step in self._steps():
-            path = self.path / "checkpoints" / f"{step}.json"
-            try:
-                index = _read_json(path)
-            except Refused:
-                continue
-            if isinstance(index, dict) and index.get("format") == FORMAT:
-                found.append(Checkpoint(path.with_suffix(""), index))
-        return found
+        """All checkpoints whose index is whole, newest first."""
+        found = (self._index(step) for step in self._steps())
+        return [Checkpoint(self.path / "checkpoints", index) for index in found if index]
 
-    def discard(self, checkpoint: Checkpoint) -> None:
-        """Remove a checkpoint that turned out to be damaged."""
-        checkpoint.folder.with_name(checkpoint.folder.name + ".json").unlink(missing_ok=True)
-        shutil.rmtree(checkpoint.folder, ignore_errors=True)
+    def _remove(self, step: int) -> None:
+        """Remove a checkpoint: first its index, so that no half of it ever counts as one."""
+        root = self.path / "checkpoints"
+        for name in (f"{step}.json", f"{step}", f"{step}.again"):
+            files.remove(root / name, self.path)
+
+    def _tidy(self) -> None:
+        """Remove what a save that was cut off has left: arrays that no index names."""
+        root = self.path / "checkpoints"
+        indices = {step: self._index(step) for step in self._steps()}
+        for name in os.listdir(root):
+            match = re.fullmatch(r"(0|[1-9][0-9]{0,18})(\.again|\.json\.partial)?", name)
+            if match is None:
+                continue
+            index = indices.get(int(match[1]))
+            damaged = index is None and int(match[1]) in indices  # not to be judged here
+            if (not damaged or match[2] == ".json.partial") and (index is None or index.folder != name):
+                files.remove(root / name, self.path)
 
     # ------------------------------------------------------------ evaluations
 
     def evaluations(self) -> list[dict[str, Any]]:
         """Every evaluation, with the mean return and its standard error beside the returns."""
         rows = []
-        for line in self.lines("episodes.jsonl"):
+        for line in self.lines(EPISODES):
             returns = np.asarray(line["returns"])
             spread = returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else 0.0
             rows.append(line | {"mean": float(returns.mean()), "se": float(spread)})
         return rows
+
+
+def _with_nan(value: Any) -> Any:
+    """With what `_plain` took away."""
+    if isinstance(value, dict):
+        return {key: _with_nan(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [math.nan if one is None else one for one in value]
+    return math.nan if value is None else value
