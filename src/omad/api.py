@@ -29,7 +29,7 @@ from omad.loop.train import AT_A_BOUNDARY, EXACT, Progress, Result, build, conti
 from omad.presets import RunConfig, resolve
 from omad.processes import held, interruption, refuse_inside_env
 from omad.run import machine
-from omad.run.folder import RunFolder, half_made, members
+from omad.run.folder import RunFolder, members
 from omad.tree import at_agent
 
 __all__ = ["TrainedPolicy", "check_memory", "create", "create_each", "load_policy", "resume", "start", "train"]
@@ -152,8 +152,9 @@ def create_each(config: RunConfig, run_dir: str | Path | None = None) -> list[Pa
     """
     refuse_inside_env()
     root = Path(run_dir) if run_dir else _claim(config)
-    if root.exists() and not (half_made(root) and not any(root.iterdir())):
-        raise Refused(f"{root} exists already; give another --run-dir, or continue it with: omad resume {root}")
+    taken = Refused(f"{root} exists already; give another --run-dir, or continue it with: omad resume {root}")
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        raise taken
     # All are made beside the folder and get its name at once: a kill leaves all seeds or none.
     whole = root.parent.resolve() / root.name
     partial = whole.with_name(whole.name + files.PARTIAL)
@@ -178,9 +179,7 @@ def create_each(config: RunConfig, run_dir: str | Path | None = None) -> list[Pa
         try:
             files.rename_folder(partial, whole)
         except OSError:
-            raise Refused(
-                f"{root} exists already; give another --run-dir, or continue it with: omad resume {root}"
-            ) from None
+            raise taken from None
     return [root / f"seed-{seed}" for seed in config.all_seeds]
 
 

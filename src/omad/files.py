@@ -186,9 +186,7 @@ def remove(path: Path, root: Path | None = None) -> None:
 def _remove(folder: int, name: str, path: Path, depth: int = 0) -> bool:
     """Whether there was something."""
     if depth > _DEEPEST:
-        raise Refused(
-            f"{path} holds folders nested more than {_DEEPEST} deep, so it is not removed; remove it by hand."
-        )
+        raise Refused(f"{path} holds folders nested more than {_DEEPEST} deep; remove it by hand.")
     try:
         kind = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
     except FileNotFoundError:
@@ -198,7 +196,7 @@ def _remove(folder: int, name: str, path: Path, depth: int = 0) -> bool:
         return True
     inside = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
     try:
-        for entry in os.listdir(inside):
+        for entry in [found.name for found in os.scandir(inside)]:
             _remove(inside, entry, path, depth + 1)
     finally:
         os.close(inside)

@@ -45,11 +45,8 @@ def _leaves(tree: PyTree) -> dict[str, Any]:
 def _bits(leaf: Any) -> Any:
     if not _is_key(leaf):
         return leaf
-    return (
-        jax.eval_shape(jax.random.key_data, leaf)
-        if isinstance(leaf, jax.ShapeDtypeStruct)
-        else jax.random.key_data(leaf)
-    )
+    shape_only = isinstance(leaf, jax.ShapeDtypeStruct)
+    return jax.eval_shape(jax.random.key_data, leaf) if shape_only else jax.random.key_data(leaf)
 
 
 def _kept(tree: PyTree) -> dict[str, Any]:
@@ -91,7 +88,7 @@ def save(path: Path, tree: PyTree, root: Path) -> Part:
     def parts() -> Iterator[bytes | memoryview]:
         yield _header(leaves)
         for leaf in leaves.values():
-            yield memoryview(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+            yield np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data
 
     def digested() -> Iterator[bytes | memoryview]:
         nonlocal size

@@ -54,10 +54,9 @@ __all__ = [
 
 FORMAT = 2
 """Version of the layout; a folder of another version is refused."""
+PARTS = ("policy", "rest")
 METRICS, EPISODES = LINES = ("metrics.jsonl", "episodes.jsonl")
-_EARLY = frozenset(
-    {"lock", "checkpoints", "config.json", *LINES, *(f"{n}{files.PARTIAL}" for n in ("config.json", "manifest.json"))}
-)
+_EARLY = {"lock", "checkpoints", "config.json", "config.json.partial", "manifest.json.partial", *LINES}
 """What a folder may hold before it has its manifest."""
 _SLACK = 1 << 14
 """Bytes that a checkpoint takes beside its arrays: index, folders, rounding up to blocks."""
@@ -81,8 +80,8 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     env_steps: Count
     folder: str
     """Of the arrays: STEP, or `STEP.again` where an earlier checkpoint of the same step was still needed."""
-    lengths: dict[Literal["metrics.jsonl", "episodes.jsonl"], Count]
-    parts: dict[Literal["policy", "rest"], Part]
+    lengths: dict[str, Count]
+    parts: dict[str, Part]
     checksum: str = ""
     """SHA-256 of all the others."""
 
@@ -491,14 +490,13 @@ class RunFolder:
         free = files.free_bytes(root)
         if free is not None and free < needed + _SLACK:
             raise OSError(
-                f"it needs {needed + _SLACK:,} bytes and {free:,} are free there, so nothing was written; No space left "
-                "on device"
+                f"No space left on device: it needs {needed + _SLACK:,} bytes, and {free:,} are free; nothing was written"
             )
 
     def _steps(self) -> list[int]:
         """Env steps of all indices, newest first; only names that `save` gives."""
         try:
-            names = os.listdir(self.path / "checkpoints")
+            names = [entry.name for entry in (self.path / "checkpoints").iterdir()]
         except OSError:
             return []
         found = (re.fullmatch(r"(0|[1-9][0-9]{0,18})\.json", name) for name in names)
@@ -510,10 +508,9 @@ class RunFolder:
             index = schema.read_json(self.path / "checkpoints" / f"{step}.json", Index)
         except (FileNotFoundError, Refused):
             return None
-        whole = (
-            index.checksum == index.digest() and index.env_steps == step and len(index.lengths) == len(index.parts) == 2
-        )
-        return index if whole and index.folder in (f"{step}", f"{step}.again") else None
+        named = index.env_steps == step and index.folder in (f"{step}", f"{step}.again")
+        whole = (set(index.lengths), set(index.parts)) == (set(LINES), set(PARTS))
+        return index if named and whole and index.checksum == index.digest() else None
 
     def checkpoints(self) -> list[Checkpoint]:
         """All checkpoints whose index is whole, newest first."""
@@ -530,7 +527,7 @@ class RunFolder:
         """Remove what a save that was cut off has left: arrays that no index names."""
         root = self.path / "checkpoints"
         indices = {step: self._index(step) for step in self._steps()}
-        for name in os.listdir(root):
+        for name in [entry.name for entry in root.iterdir()]:
             match = re.fullmatch(r"(0|[1-9][0-9]{0,18})(\.again|\.json\.partial)?", name)
             if match is None:
                 continue

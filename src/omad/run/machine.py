@@ -51,12 +51,8 @@ def differences(manifest: Mapping[str, Any]) -> list[str]:
 
 def _flat(entries: Mapping[str, Any]) -> dict[str, Any]:
     found = {"cores": entries["cores"]} if "cores" in entries else {}
-    for group, names in (
-        ("device", None),
-        ("machine", ("processor", "model")),
-        ("packages", ("jax", "jaxlib")),
-        ("flags", None),
-    ):
+    parts = {"device": None, "machine": ("processor", "model"), "packages": ("jax", "jaxlib"), "flags": None}
+    for group, names in parts.items():
         values = entries.get(group) or {}
         found |= {f"{group} {name}": values[name] for name in names or values if name in values}
     return found
