@@ -490,7 +490,7 @@ class RunFolder:
         free = files.free_bytes(root)
         if free is not None and free < needed + _SLACK:
             raise OSError(
-                f"No space left on device: it needs {needed + _SLACK:,} bytes, and {free:,} are free; nothing was written"
+                f"No space left on device: it needs {needed + _SLACK:,} bytes, {free:,} are free; nothing was written"
             )
 
     def _steps(self) -> list[int]:
