@@ -12,6 +12,7 @@ import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import GenericAlias
 from typing import IO, Any, NamedTuple, TypeVar
 
 import msgspec
@@ -79,7 +80,7 @@ def _unpacked(path: Path, data: bytes, most: int) -> bytes:
     return bytes(out)
 
 
-def decode(data: bytes, kind: type[T], source: object) -> T:
+def decode(data: bytes, kind: type[T] | GenericAlias, source: object) -> T:
     """JSON as a typed value.
 
     Args:
@@ -96,7 +97,7 @@ def decode(data: bytes, kind: type[T], source: object) -> T:
         raise Refused(f"{source} cannot be used: {_words(error)}; {_REPAIR}.") from None
 
 
-def convert(value: Any, kind: type[T], source: object) -> T:
+def convert(value: Any, kind: type[T] | GenericAlias, source: object) -> T:
     """A plain value as a typed one; as `decode`.
 
     Raises:
@@ -117,7 +118,7 @@ def _words(error: Exception) -> str:
     )
 
 
-def read_json(path: Path, kind: type[T], most: int = MOST) -> T:
+def read_json(path: Path, kind: type[T] | GenericAlias, most: int = MOST) -> T:
     """A JSON file as a typed value.
 
     Raises:
@@ -135,7 +136,7 @@ class Lines(NamedTuple):
     """A sentence for every line that cannot be used, but for a last one that is cut short."""
 
 
-def read_lines(path: Path, kind: type[Any], most: int = MOST, head: type[Any] | None = None) -> Lines:
+def read_lines(path: Path, kind: type[Any] | GenericAlias, most: int = MOST, head: type[Any] | None = None) -> Lines:
     """The lines of a JSON-lines file as typed values; a file that is not there has none.
 
     A last line without its line break, as a killed run may leave it, is passed over in silence.
