@@ -31,6 +31,7 @@ __all__ = [
     "open_append",
     "remove",
     "rename_folder",
+    "sync",
     "sync_folder",
     "truncate",
     "write",
@@ -161,6 +162,11 @@ def open_append(path: Path, root: Path | None = None) -> int:
         Refused: It is not a plain file, or has a second name.
     """
     return _open_plain(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, root)
+
+
+def sync(handle: int) -> None:
+    """See to it that what was written to an open file is on the disk."""
+    os.fsync(handle)
 
 
 def truncate(handle: int, length: int) -> None:

@@ -31,28 +31,15 @@ _CODES = {
 _AT_ONCE = 1 << 22
 
 
-def _is_key(leaf: Any) -> bool:
-    """Whether these are typed random keys, of which the bits are kept."""
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
 def _leaves(tree: PyTree) -> dict[str, Any]:
-    """Leaves by their path, which is all that is kept of a tree's structure; typed keys as shapes or arrays of bits."""
+    """Leaves by their path, which is all that is kept of a tree's structure."""
     found = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in found}
 
 
-def _bits(leaf: Any) -> Any:
-    if not _is_key(leaf):
-        return leaf
-    shape_only = isinstance(leaf, jax.ShapeDtypeStruct)
-    return jax.eval_shape(jax.random.key_data, leaf) if shape_only else jax.random.key_data(leaf)
-
-
 def _kept(tree: PyTree) -> dict[str, Any]:
     """Leaves that have entries, the widest dtypes first, so that all lie aligned."""
-    found = {name: _bits(leaf) for name, leaf in _leaves(tree).items()}
-    full = [(name, leaf) for name, leaf in found.items() if leaf.size]
+    full = [(name, leaf) for name, leaf in _leaves(tree).items() if leaf.size]
     return dict(sorted(full, key=lambda item: -item[1].dtype.itemsize))
 
 
@@ -121,8 +108,7 @@ def load(path: Path, part: Part, like: PyTree, loose: Collection[str] = ()) -> P
     try:
         with safetensors.safe_open(path, "numpy") as file:
             stored = set(file.keys())
-            for name, leaf in named.items():
-                due = _bits(leaf)
+            for name, due in named.items():
                 if name not in stored and not due.size:
                     leaves.append(jnp.zeros(due.shape, due.dtype))
                     continue
@@ -141,10 +127,7 @@ def load(path: Path, part: Part, like: PyTree, loose: Collection[str] = ()) -> P
                     )
                 # Copied, so that they are not bound to a device: programs of bound arrays are others than those the
                 # run began with, and would be compiled anew.
-                value = jnp.array(file.get_tensor(name))
-                if _is_key(leaf):
-                    value = jax.random.wrap_key_data(value, impl=str(jax.random.key_impl(leaf)))
-                leaves.append(value)
+                leaves.append(jnp.array(file.get_tensor(name)))
     except (safetensors.SafetensorError, OSError) as error:
         raise Refused(f"the checkpoint {path} cannot be read: {error}") from None
     if extra := sorted(stored - named.keys()):

@@ -463,7 +463,7 @@ class RunFolder:
             self._tidy()
             self._refuse_if_full(root, sum(checkpoint.n_bytes(tree) for tree in parts.values()))
             for handle in self._files.values():
-                os.fsync(handle)
+                files.sync(handle)
             files.remove(folder, self.path)
             files.make_folder(folder, self.path)
             written = {
