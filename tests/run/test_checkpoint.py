@@ -110,12 +110,16 @@ def test_every_changed_byte_of_an_index_or_a_part_is_found(run: RunFolder) -> No
     point = run.checkpoints()[0]
     for file in (run.path / "checkpoints" / "12.json", point.file("policy"), point.file("rest")):
         good = file.read_bytes()
-        for place in range(len(good)):
+        index = file.suffix == ".json"
+        for place in range(0, len(good), 1 if index else 13):
             old = good[place : place + 1]
             new = b"%d" % ((int(old) + 1) % 10) if old.isdigit() else bytes([good[place] ^ 1])
             file.write_bytes(good[:place] + new + good[place + 1 :])
-            again = moments(run.path)
-            assert again == [1] or (file.suffix == ".json" and old.isspace()), (file.name, place)
+            if index:
+                assert [one.row for one in run.checkpoints()] == [1] or old.isspace(), place
+                continue
+            with pytest.raises(Refused, match="damaged"):
+                point.restore("policy" if file.stem == "policy" else "rest", tree(0))
         file.write_bytes(good)
     assert moments(run.path) == [12, 1]
 
@@ -238,11 +242,11 @@ def test_killed_anywhere_in_a_save(tmp_path: Path, before: list[int], monkeypatc
         assert all(len(again.lines(name)) in (len(before), len(before) + 1) for name in LINES)
         save(again, 4)
         again.close()
-        assert moments(path)[0] == 4 and len(moments(path)) == 2
+        last = moments(path)
+        assert last[0] == 4 and len(last) == 2
         assert not list(path.rglob("*.partial"))
-        steps = [str(point.row) for point in RunFolder.open(path).checkpoints()]
         left = {entry.name.partition(".")[0] for entry in (path / "checkpoints").iterdir()}
-        assert left == set(steps)
+        assert left == set(map(str, last))
         lives += 1
     assert lives > 20
 
