@@ -184,8 +184,8 @@ def test_numbers_that_are_not_finite_are_null_in_the_file(path: Path) -> None:
     assert (
         path / METRICS
     ).read_text() == '{"step": 1, "seed": 0, "loss": null}\n{"step": 2, "seed": 0, "loss": 0.25}\n'
-    first, second = RunFolder.open(path).lines(METRICS)
-    assert first["loss"] != first["loss"] and second == {"step": 2, "seed": 0, "loss": 0.25}
+    one, other = RunFolder.open(path).lines(METRICS)
+    assert one["loss"] != one["loss"] and other == {"step": 2, "seed": 0, "loss": 0.25}
 
 
 # ------------------------------------------------------------ two processes, and half-made folders
