@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from omad import api, launch
+from omad.config import resolve
 from omad.errors import Refused
-from omad.presets import resolve
 from omad.run.folder import Ended, RunFolder, members
 
 SMALL: dict[str, Any] = {

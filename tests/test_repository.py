@@ -26,6 +26,7 @@ LAYERS = (
     ("nets", "policies"),
     ("algos", "envs"),
     ("presets",),
+    ("config",),
     ("evaluate", "run", "bundle", "report"),
     ("loop", "launch", "launch_ray", "study"),
     ("api",),

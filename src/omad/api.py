@@ -24,6 +24,7 @@ from jaxtyping import Array, Key
 import omad
 from omad import envs, files, tasks
 from omad.algos import make as make_algorithm
+from omad.config import RunConfig, resolve
 from omad.errors import Refused
 from omad.loop.train import (
     AT_A_BOUNDARY,
@@ -36,7 +37,6 @@ from omad.loop.train import (
     evaluation_mib,
     forecast,
 )
-from omad.presets import RunConfig, resolve
 from omad.processes import held, interruption, refuse_inside_env
 from omad.run import machine
 from omad.run.folder import RunFolder, members

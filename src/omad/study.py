@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from omad import files
+from omad.config import RunConfig, resolve, to_dict
 from omad.errors import Refused
-from omad.presets import PRESETS, RunConfig, resolve, to_dict
+from omad.presets import PRESETS
 from omad.run.folder import LINES, RunFolder, half_made
 
 __all__ = ["Run", "Study", "grid", "load", "place"]

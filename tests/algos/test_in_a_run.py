@@ -13,7 +13,7 @@ import pytest
 from omad import load_policy, resume
 from omad.algos import REGISTRY
 from omad.api import start
-from omad.presets import resolve
+from omad.config import resolve
 from omad.run.folder import RunFolder
 
 RUN: dict[str, Any] = {

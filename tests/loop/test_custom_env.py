@@ -15,9 +15,9 @@ from omad.api import load_policy, start
 from omad.commands.check import inspect
 from omad.commands.evaluate import evaluate_run
 from omad.commands.render import Options, films, write_gif, write_mp4, write_sheet
+from omad.config import resolve
 from omad.errors import EnvFailed
 from omad.loop.train import Session, build, continue_run
-from omad.presets import resolve
 from omad.run.folder import RunFolder
 
 SCRATCH = '''

@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 from omad.api import newest_policies, start
+from omad.config import RunConfig, resolve
 from omad.errors import NonFinite, Refused
 from omad.loop.fused import Carry
 from omad.loop.train import Built, Progress, Result, Session, build
-from omad.presets import RunConfig, resolve
 from omad.run import checkpoint
 from omad.run.folder import RunFolder
 
@@ -57,7 +57,9 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module")
 def config() -> RunConfig:
-    return resolve("probe/push", **TINY)
+    """With every option of the learner that carries anything, or draws anything."""
+    levers = {"critic_net": "xqc", "critic_blocks": 1, "alpha_pace": "env", "reward_norm": "return", "noise_hold": 2.0}
+    return resolve("probe/push", **TINY, **levers)
 
 
 @pytest.fixture(scope="module")

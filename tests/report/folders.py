@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from omad import tasks
-from omad.presets import resolve, to_dict
+from omad.config import resolve, to_dict
 from omad.run.folder import LINES, PARTS, Index, Part
 
 

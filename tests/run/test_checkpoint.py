@@ -19,8 +19,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from omad import files
+from omad.config import resolve
 from omad.errors import Refused
-from omad.presets import resolve
 from omad.run import checkpoint
 from omad.run.folder import EPISODES, LINES, METRICS, RunFolder
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from omad import api, files
+from omad.config import resolve
 from omad.errors import Refused
-from omad.presets import resolve
 from omad.run.folder import EPISODES, METRICS, Ended, RunFolder, members
 from omad.run.machine import differences, facts
 

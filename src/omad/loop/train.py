@@ -20,12 +20,12 @@ import numpy as np
 
 from omad import buffer, envs, files
 from omad.algos import make as make_algorithm
+from omad.config import RunConfig
 from omad.envs.pool import Pool
 from omad.errors import EnvFailed, NonFinite, Refused
 from omad.evaluate import make_evaluate, make_host_evaluate
 from omad.loop import fused
 from omad.loop.hosted import Hosted
-from omad.presets import RunConfig
 from omad.processes import StopSignals, interruption
 from omad.run import machine
 from omad.run.folder import EPISODES, METRICS, Ended, RunFolder
@@ -524,6 +524,8 @@ def _continue(
     except Refused:
         raise
     except Exception as error:
+        if signals.again:  # what was interrupted may have raised anything
+            raise KeyboardInterrupt from error
         if signals.number is not None and isinstance(error, EnvFailed):
             # What an env needs may have been told to stop as well: that is no fault, and the last checkpoint stands.
             raise interruption(signals.number) from error

@@ -32,8 +32,8 @@ import msgspec
 import numpy as np
 
 from omad import files, schema
+from omad.config import RunConfig, from_dict, to_dict
 from omad.errors import Refused
-from omad.presets import RunConfig, from_dict, to_dict
 from omad.spec import EnvSpec
 
 if TYPE_CHECKING:
