@@ -54,7 +54,7 @@ __all__ = [
 
 FORMAT = 2
 """Version of the layout; a folder of another version is refused."""
-PARTS = ("policy", "rest")
+PARTS: tuple[str, ...] = ("policy", "rest")
 METRICS, EPISODES = LINES = ("metrics.jsonl", "episodes.jsonl")
 _EARLY = {"lock", "checkpoints", "config.json", "config.json.partial", "manifest.json.partial", *LINES}
 """What a folder may hold before it has its manifest."""
