@@ -71,13 +71,18 @@ def _quiet(_: Progress) -> None:
 
 def _commit() -> str | None:
     """The commit of the source tree, if there is one."""
-    here = Path(__file__).resolve().parent
-    words = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=5, check=True, start_new_session=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+    # Without optional locks, and not by `describe --dirty`, which takes one: it would stay where this process is killed.
+    git = ["git", "--no-optional-locks", "-C", str(Path(__file__).resolve().parent)]
+    said = []
+    for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        try:
+            done = subprocess.run(
+                git + words, capture_output=True, text=True, timeout=5, check=True, start_new_session=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        said.append(done.stdout.strip())
+    return said[0] + ("-dirty" if said[1] else "")
 
 
 def _manifest(config: RunConfig) -> dict[str, Any]:
