@@ -54,6 +54,7 @@ STUDY = Study(
             total_steps=22_500,
             eval_every=5_000,
             eval_episodes=5,
+            env_workers=1,
         )
     ],
 )
