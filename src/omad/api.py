@@ -71,7 +71,7 @@ def _quiet(_: Progress) -> None:
 
 def _commit() -> str | None:
     """The commit of the source tree, if there is one."""
-    # Without optional locks, and not by `describe --dirty`, which takes one: it would stay where this process is killed.
+    # Without optional locks, so not by `describe --dirty`, which takes one: a kill would leave it behind.
     git = ["git", "--no-optional-locks", "-C", str(Path(__file__).resolve().parent)]
     said = []
     for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
