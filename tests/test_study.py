@@ -19,7 +19,7 @@ from omad.commands.sweep import seconds
 from omad.config import resolve
 from omad.errors import Refused
 from omad.launch import last_line
-from omad.runs import Ended, RunFolder
+from omad.run.folder import Ended, RunFolder
 from omad.study import Run, Study, grid, load, place
 
 SMALL: dict[str, Any] = {

@@ -18,7 +18,7 @@ from omad.commands.render import Options, films, write_gif, write_mp4, write_she
 from omad.config import resolve
 from omad.errors import EnvFailed
 from omad.loop.train import Session, build, continue_run
-from omad.runs import RunFolder
+from omad.run.folder import RunFolder
 
 SCRATCH = '''
 import time
@@ -96,7 +96,7 @@ def cut_and_resumed(task: str, path: Path) -> RunFolder:
     """A run that is stopped at env step 60 and resumed by new processes."""
     seen: list[int] = []
     start(resolve(task, **TINY), path, lambda p: seen.append(p.env_steps), stop=lambda: bool(seen) and seen[-1] >= 60)
-    assert RunFolder.open(path).checkpoints()[0].index["env_steps"] < 120
+    assert RunFolder.open(path).checkpoints()[0].env_steps < 120
     result, passed = continue_run(RunFolder.open(path), lambda _: None, fresh=False)
     assert (result.env_steps, passed) == (120, [])
     return RunFolder.open(path)
@@ -157,7 +157,7 @@ def test_a_fault_ends_the_run_with_a_sentence_and_a_good_checkpoint(lift: str, t
     assert "env 0" in str(error.value) or "env 1" in str(error.value)
     assert "vector step 44" in str(error.value)
     assert str(tmp_path / "run") in str(error.value)
-    kept = [point.index["env_steps"] for point in RunFolder.open(tmp_path / "run").checkpoints()]
+    kept = [point.env_steps for point in RunFolder.open(tmp_path / "run").checkpoints()]
     assert kept == [80, 40]
     load_policy(tmp_path / "run")
     assert not psutil.Process().children(recursive=True)

@@ -27,7 +27,7 @@ from omad.config import resolve
 from omad.errors import EnvFailed, NonFinite, Refused
 from omad.launch import last_line
 from omad.loop.train import Session, build, continue_run
-from omad.runs import RunFolder, members
+from omad.run.folder import RunFolder, members
 
 HERE = Path(__file__).parent
 SMALL: dict[str, Any] = {
@@ -247,7 +247,7 @@ def test_a_script_does_not_go_on_after_a_signal(
     with pytest.raises(raised) as error:
         api.train("probe/push", run_dir=tmp_path / "run", watch=watch, **SHORT)
     assert getattr(error.value, "code", None) == code
-    assert 0 < RunFolder.open(tmp_path / "run").checkpoints()[0].index["env_steps"] < 400
+    assert 0 < RunFolder.open(tmp_path / "run").checkpoints()[0].env_steps < 400
 
 
 def test_a_signal_before_training_leaves_a_folder_that_goes_on(tmp_path: Path, handlers: None) -> None:

@@ -79,7 +79,7 @@ def visited_states(run: Any, first: int | None = None) -> Any:
         shapes = built.loop.shapes(jnp.asarray(run.config.all_seeds, jnp.int32))
     finally:
         built.close()
-    ring = checkpoints[0].restore("rest", shapes).ring
+    ring = checkpoints[0].restore("rest", shapes, loose=("env_state",)).ring
     rows, done = ring.reward.shape[1], checkpoints[0].row
     if done > rows:
         steps, kept = done * run.config.n_envs, rows * run.config.n_envs
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str]) -> int:
         )
     import numpy as np
 
-    from omad.runs import RunFolder
+    from omad.run.folder import RunFolder
 
     folders = sorted({path.parent for given in options.runs for path in given.rglob("manifest.json")})
     runs = [RunFolder.open(folder) for folder in folders]

@@ -47,7 +47,7 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -
 
     from omad.api import check_evaluation, newest_policies
     from omad.loop.train import build
-    from omad.runs import RunFolder
+    from omad.run.folder import RunFolder
 
     if episodes < 1 or not 0 <= seed < 2**31:
         raise Refused(
@@ -85,7 +85,7 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -
     return {
         "run": str(run),
         "task": built.spec.name,
-        "env_steps": folder.checkpoints()[0].index["env_steps"],
+        "env_steps": folder.checkpoints()[0].env_steps,
         "updates_per_env_step": folder.config.updates_per_env_step,
         "episodes": episodes,
         "eval_seed": seed,
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
     check(options, counts=("episodes",), not_negative=("seed",), flags=True)
     cached_compilation(options.compilation_cache)
     from omad import tasks
-    from omad.runs import members
+    from omad.run.folder import members
 
     each = [evaluate_run(run, options.episodes, options.seed, options.task) for run in members(options.run)]
     found = each[0] | {"run": str(options.run), "results": [result for part in each for result in part["results"]]}

@@ -161,7 +161,7 @@ def films(options: Options, tick: Callable[[], object] = lambda: None) -> Iterat
     """
     from omad import envs, tasks
     from omad.api import load_policy
-    from omad.runs import RunFolder
+    from omad.run.folder import RunFolder
     from omad.types import JaxEnv
 
     if options.episodes < 1 or not 0 <= options.seed < 2**31 - options.episodes or (options.max_steps or 1) < 1:

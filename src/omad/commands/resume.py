@@ -15,6 +15,7 @@ from omad.algos.fields import check
 from omad.commands.screen import Watcher, cached_compilation, console
 from omad.commands.together import Stop, work_on
 from omad.commands.train import finish
+from omad.errors import Refused
 
 __all__ = ["main"]
 
@@ -36,11 +37,14 @@ def main(arguments: Sequence[str]) -> int:
     options = tyro.cli(Options, prog="omad resume", args=list(arguments))
     check(options, not_negative=("parallel_seeds",), most={"parallel_seeds": 10_000}, flags=True)
     cached_compilation(options.compilation_cache)
+    from omad.files import PARTIAL
     from omad.launch import side_by_side
     from omad.loop.train import continue_run
-    from omad.runs import RunFolder, members
+    from omad.run.folder import RunFolder, members
 
     out = console()
+    if options.run.name.endswith(PARTIAL):
+        raise Refused(f"{options.run} was only half made; give the omad train command again that made it.")
     folders = members(options.run)
     if folders != [options.run]:
         at_once = options.parallel_seeds or len(os.sched_getaffinity(0))

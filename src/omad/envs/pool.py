@@ -25,7 +25,7 @@ import psutil
 
 from omad import processes, tasks
 from omad.envs import worker
-from omad.errors import EnvFailed
+from omad.errors import EnvFailed, UnevenSaves
 from omad.spec import EnvSpec
 
 __all__ = ["Arrival", "Pool", "joined", "worker_count"]
@@ -266,7 +266,7 @@ class Pool:
             sizes |= set(lengths.tolist())
             table.append(answer[8 * one.size :])
         if len(sizes) > 1:
-            raise EnvFailed(
+            raise UnevenSaves(
                 f"{self.spec.name}: save() gave {sorted(sizes)} bytes at vector step {number}; every save must be of "
                 "the same length."
             )

@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Int
 from omad import buffer
 from omad.envs.pool import Arrival, Pool, joined
 from omad.envs.world import HostEnv
-from omad.errors import EnvFailed, NonFinite
+from omad.errors import EnvFailed, NonFinite, UnevenSaves
 from omad.keys import Stream, run_key, stream
 from omad.loop.fused import (
     Carry,
@@ -69,6 +69,10 @@ class Hosted:
         self._pool: Pool | None = None
         self._live: Any = None
         """The `env_state` at which the running worlds stand; any other has to be loaded first."""
+        self.why_inexact = "" if env.exact else "its envs cannot be saved"
+        """Why a resume begins new episodes; empty where it goes on exactly."""
+        self._bytes_each: int | None = None
+        """Length of a world's save, once there was one."""
         self._init = jax.jit(jax.vmap(lambda seed: _core(algorithm, env, config, seed)))
 
         def act(learner: Learner, obs: Array, seed: Int[Array, ""], step: Int[Array, ""], learn: bool) -> Array:
@@ -163,7 +167,51 @@ class Hosted:
         return Observation(self._lead(obs, len(seeds)), self._lead(state, len(seeds)))
 
     def _snapshot(self, n_seeds: int, row: int) -> Array:
-        return self._lead(self._worlds(n_seeds).save(row), n_seeds)
+        """What the worlds save; nothing, once that has been of no use."""
+        saved = np.zeros((n_seeds * self.config.n_envs, 0), np.uint8)
+        if not self.why_inexact:
+            try:
+                found = self._worlds(n_seeds).save(row)
+                if self._bytes_each in (None, found.shape[1]):
+                    saved, self._bytes_each = found, found.shape[1]
+                else:
+                    self.give_up_saves(f"save() gave {self._bytes_each} bytes, then {found.shape[1]}")
+            except UnevenSaves as error:
+                self.give_up_saves(str(error).rstrip("."))
+        return self._lead(saved, n_seeds)
+
+    def give_up_saves(self, why: str) -> None:
+        """From now on worlds are neither saved nor loaded."""
+        self.why_inexact = why
+
+    def _try_saves(self, n_seeds: int) -> bool:
+        """Save, step and load the worlds once, before hours of training rely on it; whether they stand as before."""
+        pool = self._worlds(n_seeds)
+        try:
+            before = pool.save(0)
+        except EnvFailed as error:
+            return self._without_saves(error)
+        if not before.shape[1]:
+            self.give_up_saves("its envs give nothing to save")
+            return True
+        action = np.zeros((pool.worlds, self.spec.n_agents, self.spec.act_dim), np.float32)
+        seeds = np.zeros(pool.worlds, np.uint64)
+        pool.send(action, seeds, seeds, 0)
+        pool.receive(0)
+        try:
+            after = pool.save(0)
+            pool.load(before, 0)
+            again = pool.save(0)
+        except EnvFailed as error:
+            return self._without_saves(error)
+        if after.shape != before.shape:
+            self.give_up_saves(f"save() gave {before.shape[1]} bytes, then {after.shape[1]}")
+        return np.array_equal(before, again)
+
+    def _without_saves(self, error: EnvFailed) -> bool:
+        self.close()  # a world that has raised something is gone
+        self.give_up_saves(str(error).rstrip("."))
+        return False
 
     def close(self) -> None:
         """End the worker processes."""
@@ -178,15 +226,19 @@ class Hosted:
         """A fresh carry; the worlds are started."""
         carry = self._init(seeds)
         observation = self._reset(seeds, 0)
+        if not self.why_inexact and not self._try_saves(len(seeds)):
+            observation = self._reset(seeds, 0)
         self._live = self._snapshot(len(seeds), 0)
         return eqx.tree_at(_on_host, carry, (observation, self._live))
 
     def shapes(self, seeds: Int[Array, " seed"]) -> Carry:
         """What `init` gives, as shapes."""
         core = jax.eval_shape(self._init, seeds)
-        if self._live is None:
-            self._reset(seeds, 0)  # worlds that never began an episode may have nothing to save
-        bytes_each = self._worlds(len(seeds)).save(0).shape[1]
+        bytes_each = 0
+        if not self.why_inexact:
+            if self._live is None:
+                self._reset(seeds, 0)  # worlds that never began an episode may have nothing to save
+            bytes_each = self._worlds(len(seeds)).save(0).shape[1]
         saved = jax.ShapeDtypeStruct((len(seeds), self.config.n_envs, bytes_each), jnp.uint8)
         return eqx.tree_at(lambda c: c.env_state, core, saved)
 
@@ -294,7 +346,7 @@ class Hosted:
     def _attach(self, carry: Carry, seeds: Int[Array, " seed"], row: int) -> Carry:
         """Bring the worlds to where a carry stands."""
         saved = np.asarray(carry.env_state)
-        if saved.size:
+        if saved.size and not self.why_inexact:
             self._worlds(len(seeds)).load(saved.reshape(-1, saved.shape[-1]), row)
             return carry
         if row == 0:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from omad import buffer, envs
+from omad import buffer, envs, files
 from omad.algos import make as make_algorithm
 from omad.config import RunConfig
 from omad.envs.pool import Pool
@@ -27,12 +27,15 @@ from omad.evaluate import make_evaluate, make_host_evaluate
 from omad.loop import fused
 from omad.loop.hosted import Hosted
 from omad.processes import StopSignals, interruption
-from omad.runs import Ended, RunFolder
+from omad.run import machine
+from omad.run.folder import EPISODES, METRICS, Ended, RunFolder
 from omad.symmetry import symmetric
 from omad.types import Algorithm, EnvSpec, JaxEnv, Mean, is_mean
 
-__all__ = ["Progress", "Result", "Session", "build", "continue_run", "forecast"]
+__all__ = ["AT_A_BOUNDARY", "EXACT", "Progress", "Result", "Session", "build", "continue_run", "forecast"]
 
+EXACT, AT_A_BOUNDARY = "exact", "resumed at an episode boundary"
+"""What the manifest says of a resume: all goes on where it was, or all envs begin new episodes."""
 _PIECE_S = 1.0
 """Aim for compiled calls of about this length, so that progress is live and signals are answered soon."""
 _EDGE = 0.01
@@ -204,34 +207,53 @@ class Session:
         self._saved = True
         """Nothing has been done since the last checkpoint, or since the beginning."""
         self._noted = False
+        self._told = False
         self.carry: fused.Carry
 
     # ------------------------------------------------------------ start
 
     def begin(self) -> None:
-        """A fresh carry."""
+        """A fresh carry. Its machine is that of the run from now on."""
         self.carry = self.built.loop.init(self.seeds)
+        self.run.amend(**machine.facts())
+        self._note_boundaries()
+
+    def _note_boundaries(self) -> None:
+        """Say it, once, if envs cannot be saved and loaded."""
+        loop = self.built.loop
+        if not isinstance(loop, Hosted) or not loop.why_inexact or self._told:
+            return
+        self._told = True
+        self.run.amend(resume=AT_A_BOUNDARY)
+        self._tell("note", f"{self.config.task}: {loop.why_inexact}; a resumed run begins new episodes.")
 
     def restore(self) -> list[str]:
-        """Continue from the newest checkpoint that is whole; damaged ones are removed.
+        """Continue from the newest checkpoint that is whole; damaged ones are removed. Nothing is cut before that.
 
         Returns:
             One sentence for every checkpoint that had to be passed over.
 
         Raises:
-            Refused: All checkpoints are damaged.
+            Refused: Another process works on the run, or all checkpoints are damaged.
         """
+        self.run.lock()  # before anything is read that another process may be changing
         passed: list[str] = []
-        shapes = self.built.loop.shapes(self.seeds)
+        loop, loose = self.built.loop, ()
+        if isinstance(loop, Hosted) and self.run.manifest.get("resume") == AT_A_BOUNDARY:
+            loop.give_up_saves("envs cannot be saved")
+            loose, self._told = (("env_state",), True)
+        shapes = loop.shapes(self.seeds)
         found = self.run.checkpoints()
         for checkpoint in found:
             try:
-                rest = checkpoint.restore("rest", shapes)
+                rest = checkpoint.restore("rest", shapes, loose)
             except Refused as error:
                 passed.append(f"{error}; falling back to the one before.")
                 continue
             self.run.rewind(checkpoint)
             self.carry, self.row = rest, checkpoint.row
+            if other := machine.differences(self.run.manifest):
+                self._tell("note", f"What follows may differ from an uncut run in rounding: {', '.join(other)}.")
             break
         else:
             if found:
@@ -242,9 +264,6 @@ class Session:
             # Killed before its first checkpoint: the run begins again, from nothing, in the same folder.
             self.run.rewind(None)
             self.begin()
-        for checkpoint in found:
-            if checkpoint.index["row"] > self.row:
-                self.run.discard(checkpoint)
         return passed
 
     # ------------------------------------------------------------ the run
@@ -362,6 +381,10 @@ class Session:
         except BrokenPipeError:  # whoever read what is printed has gone: save and end
             self.signals.note(signal.SIGPIPE)
 
+    def note(self, sentence: str) -> None:
+        """Tell the watcher something in words."""
+        self._tell("note", sentence)
+
     # ------------------------------------------------------------ records
 
     def _record(self, name: str, line: dict[str, Any], values: dict[str, float]) -> None:
@@ -388,7 +411,7 @@ class Session:
                 "time/unix_s": time.time(),
             }
             line = {"step": self.env_steps, "seed": seed, "gradient_steps": learned} | values | timing
-            self._record("metrics.jsonl", line, values | timing)
+            self._record(METRICS, line, values | timing)
         self.last |= {
             name: float(np.sum(mean.total) / np.sum(mean.weight))
             for name, mean in sums.items()
@@ -423,7 +446,7 @@ class Session:
                 }
                 line |= {"returns": [round(float(r), 4) for r in returns]}
                 line |= {"info": {name: float(total[i].mean()) for name, total in episodes.info.items()}}
-                self._record("episodes.jsonl", line, values)
+                self._record(EPISODES, line, values)
             means = episodes.returns.mean(1)
             self.last[f"{label}/return"] = float(means.mean())
             pooled = episodes.returns.std() / np.sqrt(episodes.returns.shape[1])
@@ -433,6 +456,7 @@ class Session:
         self._tell("eval")
 
     def _save(self) -> None:
+        self._note_boundaries()
         policy = jax.vmap(self.built.algorithm.policy)(self.carry.learner)
         self.run.save(self.row, self.env_steps, policy, self.carry)
         self._saved = True
@@ -442,9 +466,11 @@ class Session:
         if not self._board:
             from tensorboardX import SummaryWriter
 
+            files.make_folder(self.run.path / "tb", self.run.path)
             for seed in self.config.all_seeds:
-                folder = str(self.run.path / "tb" / f"seed-{seed}")
-                self._board[seed] = SummaryWriter(folder, purge_step=self.env_steps, flush_secs=10)
+                folder = self.run.path / "tb" / f"seed-{seed}"
+                files.make_folder(folder, self.run.path)
+                self._board[seed] = SummaryWriter(str(folder), purge_step=self.env_steps, flush_secs=10)
         return self._board
 
     def _close_boards(self) -> None:
@@ -491,7 +517,10 @@ def _continue(
         result = session.go()
         if session.row == run.config.total_rows:
             run.note_end(Ended("finished"))
-        draw_curve(run.path)
+        try:
+            draw_curve(run.path)
+        except Exception as error:  # noqa: BLE001 - a run is not the worse for a picture that could not be drawn
+            session.note(f"{run.path / 'curve.png'} could not be drawn ({type(error).__name__}: {error}).")
     except Refused:
         raise
     except Exception as error:

@@ -153,7 +153,7 @@ def _blank(label: str, state: Any, listed: StudyRun | None, note: str = "") -> R
 
 def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Callable[[Any], str]) -> Run:
     """One run folder; what cannot be read becomes a run in that state."""
-    from omad.runs import RunFolder
+    from omad.run.folder import RunFolder
 
     if not path.is_dir():
         return _blank(label, "missing", listed)
@@ -462,7 +462,7 @@ def _summarised(data: bytes, source: str) -> Run:
 
 def _known(config: dict[str, Any]) -> dict[str, Any]:
     """With the fields that came since, at their defaults, as a run folder of that time is read."""
-    from omad.runs import with_defaults
+    from omad.run.folder import with_defaults
 
     try:
         return with_defaults(config)
