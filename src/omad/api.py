@@ -269,14 +269,20 @@ def train(
     return _to_its_end(start(resolve(task, algorithm, preset, **fields), run_dir, watch))
 
 
-def resume(run: str | Path, watch: Callable[[Progress], None] = _quiet) -> Path:
+def resume(run: str | Path, watch: Callable[[Progress], None] = _quiet, trust: bool = False) -> Path:
     """Continue a run from its newest good checkpoint to its end; a complete run is left as it is.
 
+    Args:
+        run: A run folder.
+        watch: Called with a `Progress` about once a second.
+        trust: Import the code of a user's env that the folder names.
+
     Raises:
+        Refused: The folder names a user's env and is not trusted, or cannot be continued.
         KeyboardInterrupt: As `train` does, and `SystemExit`.
     """
     refuse_inside_env()
-    return _to_its_end(continue_run(RunFolder.open(run), watch, fresh=False)[0])
+    return _to_its_end(continue_run(RunFolder.open(run), watch, fresh=False, trust=trust)[0])
 
 
 def _to_its_end(result: Result) -> Path:

@@ -193,9 +193,11 @@ if sys.platform == "linux":
 if os.getppid() != parent:
     sys.exit(143)
 from omad.cli import main
-sys.exit(main(["resume", folder]))
+sys.exit(main(["resume", folder, "--trust"]))
 """
-"""What a run's process does: keep to its cores, save and end should the launching process die, go on with the run."""
+"""What a run's process does: keep to its cores, save and end should the launching process die, go on with the run.
+
+Whoever launches has seen to it that the user named the run's env himself, or trusts its folder."""
 
 
 def begin(folder: Path, cores: set[int]) -> subprocess.Popen[bytes]:

@@ -70,7 +70,7 @@ def test_the_support_follows_the_bound_unless_it_is_given() -> None:
     assert resolve(task, reward_norm="return", v_max=9.0).algo.v_max == 9.0
     for name, wrong in (("reward_bound", 0.0), ("noise_hold", 0.5), ("noise_hold", 17.0)):
         with pytest.raises(Refused, match=name):
-            resolve(task, **{name: wrong})
+            resolve(task, "omad", "cpu", **{name: wrong})
 
 
 def test_options_are_off_by_default() -> None:

@@ -30,13 +30,15 @@ class Options:
     """Seed of initial states and action noise; not the one that training evaluated on."""
     task: str | None = None
     """Evaluate on this task instead, of the same sizes: another adversary, say."""
+    trust: bool = False
+    """Import the code of a user's env that the run folder names; only for folders that you trust."""
     json: bool = False
     """Print JSON."""
     compilation_cache: bool = True
     """Keep compiled programs in the user's cache folder for the next start."""
 
 
-def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -> dict[str, Any]:
+def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None, trust: bool = False) -> dict[str, Any]:
     """Returns of every episode, seed and kind of action.
 
     Raises:
@@ -46,7 +48,7 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -
     import jax.numpy as jnp
 
     from omad.api import check_evaluation, newest_policies
-    from omad.loop.train import build
+    from omad.loop.train import build, refuse_changed, refuse_foreign
     from omad.run.folder import RunFolder
 
     if episodes < 1 or not 0 <= seed < 2**31:
@@ -55,8 +57,11 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -
         )
     folder = RunFolder.open(run)
     config, spec = folder.config, folder.spec
+    refuse_foreign(config.task, folder.path, trust or task is not None)
     config = dataclasses.replace(config, task=task or config.task, eval_episodes=episodes)
     built = build(config)
+    if task is None:
+        refuse_changed(folder, built.spec)
     if (built.spec.obs_dims, built.spec.act_dims) != (spec.obs_dims, spec.act_dims):
         raise Refused(
             f"{built.spec.name} has observations {built.spec.obs_dims} and actions {built.spec.act_dims}, but the "
@@ -101,7 +106,9 @@ def main(arguments: Sequence[str]) -> int:
     from omad import tasks
     from omad.run.folder import members
 
-    each = [evaluate_run(run, options.episodes, options.seed, options.task) for run in members(options.run)]
+    each = [
+        evaluate_run(run, options.episodes, options.seed, options.task, options.trust) for run in members(options.run)
+    ]
     found = each[0] | {"run": str(options.run), "results": [result for part in each for result in part["results"]]}
     if options.json:
         print_json(found)

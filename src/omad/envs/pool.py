@@ -55,6 +55,10 @@ def worker_count(worlds: int, asked: int = 0) -> int:
     return max(1, min(worlds, asked or os.cpu_count() or 1))
 
 
+_MOST_ALONE = 16
+"""Processes at most that are started so that each world of a user's env has its own."""
+
+
 class _Worker(NamedTuple):
     process: subprocess.Popen[bytes]
     to: int
@@ -113,7 +117,13 @@ class Pool:
     def of(task: str, spec: EnvSpec, worlds: int, workers: int = 0, timeout_s: float = 60.0) -> Pool:
         """The worlds of a task of the table."""
         row = tasks.find(task)
-        return Pool(row.factory, row.arguments, spec, worlds, workers, timeout_s)
+        if not row.factory.startswith("omad.envs.pettingzoo:"):
+            return Pool(row.factory, row.arguments, spec, worlds, workers, timeout_s)
+        from omad.envs.pettingzoo import told_of
+
+        # A user's worlds may disturb each other in one process, so each has one of its own unless told otherwise.
+        given = {**row.arguments, "told": told_of(spec)}
+        return Pool(row.factory, given, spec, worlds, workers or min(worlds, _MOST_ALONE), timeout_s)
 
     def _start(self, order: dict[str, Any], quiet: bool, cpu: int | None) -> None:
         there, to = os.pipe()

@@ -32,7 +32,10 @@ from omad.run.folder import EPISODES, METRICS, Ended, RunFolder
 from omad.symmetry import symmetric
 from omad.types import Algorithm, EnvSpec, JaxEnv, Mean, is_mean
 
-__all__ = ["AT_A_BOUNDARY", "EXACT", "Progress", "Result", "Session", "build", "continue_run", "forecast"]
+__all__ = [
+    "AT_A_BOUNDARY", "EXACT", "Progress", "Result", "Session", "build", "continue_run", "forecast", "refuse_changed",
+    "refuse_foreign",
+]  # fmt: skip
 
 EXACT, AT_A_BOUNDARY = "exact", "resumed at an episode boundary"
 """What the manifest says of a resume: all goes on where it was, or all envs begin new episodes."""
@@ -81,6 +84,8 @@ class Built(NamedTuple):
     noise_free: Callable[..., Any]
     close: Callable[[], None]
     """End whatever runs beside this process."""
+    notes: tuple[str, ...] = ()
+    """Sentences about the env that a user should read before training."""
 
 
 def build(config: RunConfig) -> Built:
@@ -117,7 +122,7 @@ def build(config: RunConfig) -> Built:
         hosted.close()
         bench.close()
 
-    return Built(env.spec, algorithm, hosted, *evaluate, close=close)
+    return Built(env.spec, algorithm, hosted, *evaluate, close=close, notes=env.notes)
 
 
 class EvaluationWorlds:
@@ -481,8 +486,40 @@ class Session:
 _PERIODS = ("log_every", "eval_every", "save_every")
 
 
+def refuse_foreign(task: str, path: Path, trust: bool) -> None:
+    """A folder may name a user's env; its code is imported only if the user says so.
+
+    Raises:
+        Refused: It names one, and the user has not said so.
+    """
+    if task.startswith("pettingzoo:") and not trust:
+        named = task.partition("?")[0].removeprefix("pettingzoo:")
+        raise Refused(
+            f"{path} names an env of its own: the module {named.partition(':')[0]} would be imported and "
+            f"{named.partition(':')[2]} called. If you trust it, give --trust (trust=True in Python), or name the task "
+            "yourself where --task is offered."
+        )
+
+
+def refuse_changed(run: RunFolder, spec: EnvSpec) -> None:
+    """A run goes on only in the env that it began in.
+
+    Raises:
+        Refused: Agents, sizes or bounds are not those of the manifest.
+    """
+    if changed := run.spec.differences(spec):
+        raise Refused(
+            f"{spec.name} is not what it was when {run.path} began: {'; '.join(changed)}. Restore the env, or start a "
+            "new run."
+        )
+
+
 def continue_run(
-    run: RunFolder, watch: Callable[[Progress], None], fresh: bool, stop: Callable[[], bool] = lambda: False
+    run: RunFolder,
+    watch: Callable[[Progress], None],
+    fresh: bool,
+    stop: Callable[[], bool] = lambda: False,
+    trust: bool = False,
 ) -> tuple[Result, list[str]]:
     """Work on an opened run folder until its end or a signal, then draw its curve.
 
@@ -491,10 +528,13 @@ def continue_run(
         watch: Told of progress.
         fresh: Whether to start from nothing.
         stop: Asked about once a second whether to save and return early.
+        trust: Whether code that a folder to be resumed names may be imported.
 
     Returns:
         How it ended, and a sentence for every damaged checkpoint that was passed over.
     """
+    if not fresh:
+        refuse_foreign(run.config.task, run.path, trust)
     signals = StopSignals()
     with signals:
         return _continue(run, watch, fresh, stop, signals)
@@ -509,7 +549,10 @@ def _continue(
     built: Built | None = None
     try:
         built = build(run.config)
+        refuse_changed(run, built.spec)
         session = Session(run, built, watch, stop, signals)
+        for note in built.notes if fresh else ():
+            session.note(note)
         if fresh:
             session.begin()
         else:
