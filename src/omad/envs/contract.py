@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from omad.errors import Refused
+
 __all__ = ["Broken", "guarded", "number", "picture", "place_of", "reset_gave", "row_of", "step_gave"]
 
 T = TypeVar("T")
@@ -46,7 +48,7 @@ def guarded(what: str, call: Callable[..., T], *given: Any, **named: Any) -> T:
     """
     try:
         return call(*given, **named)
-    except (KeyboardInterrupt, MemoryError):
+    except (KeyboardInterrupt, MemoryError, Broken, Refused):
         raise
     except SystemExit as error:
         raise Broken(f"{what} tried to end the process with sys.exit({error.code!r}) ({place_of(error)})") from error
@@ -159,7 +161,8 @@ def picture(value: Any) -> np.ndarray:
         Broken: It is not.
     """
     found = np.asarray(value) if value is not None else np.zeros(0)
-    if found.ndim != 3 or found.shape[2] not in (3, 4) or not min(found.shape) or math.prod(found.shape) > 1 << 28:
+    shape = tuple(found.shape)
+    if len(shape) != 3 or shape[-1] not in (3, 4) or not min(shape) or math.prod(shape) > 1 << 28:
         said = "nothing" if value is None else _kind(found)
         raise Broken(
             f"render() gave {said}, no picture (height, width, 3); the env must support render_mode='rgb_array'"

@@ -37,6 +37,8 @@ __all__ = ["PettingZooWorld", "create", "describe", "make", "told_of"]
 
 OURS = ("team_reward", "horizon")
 """Arguments that are read here; the factory gets them only if it takes arguments of these names."""
+_OWN = "env."
+"""Before the name of an argument: it goes to the factory only, as in `?env.team_reward=global`."""
 DEFAULT_HORIZON = 1000
 _LENGTHS = ("horizon", "max_cycles", "max_steps", "episode_length", "max_episode_steps")
 """Names under which envs keep the length of an episode."""
@@ -122,6 +124,7 @@ def create(factory: str, arguments: Mapping[str, Any], render: bool = False) -> 
     """
     made = _factory(factory)
     given = {key: value for key, value in arguments.items() if key not in OURS or _takes(made, key)}
+    given = {key.removeprefix(_OWN): value for key, value in given.items()}
     if render:
         given["render_mode"] = "rgb_array"
     try:
@@ -272,7 +275,7 @@ def describe(factory: str, arguments: dict[str, Any]) -> dict[str, Any]:
         notes = [f"Its state cannot be saved: {why}. A resumed run begins new episodes."] if why else []
         if guessed:
             notes.append(
-                f"The env does not say how long an episode is; omad cuts it after {horizon} steps. "
+                f"The env does not say how long an episode is; omad cuts one that lasts longer than {horizon} steps. "
                 "Give ?horizon= to say it."
             )
         guarded("close()", env.close)
@@ -405,10 +408,16 @@ def make(
     """
     kind = arguments.get("team_reward", "sum")
     if kind not in ("sum", "mean"):
-        raise Refused(f"{task}: team_reward is {kind!r}; it may be sum or mean.")
+        raise Refused(
+            f"{task}: team_reward is {kind!r}; it may be sum or mean. The factory's own argument of this "
+            "name is written env.team_reward."
+        )
     wanted = arguments.get("horizon", 1)
     if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 1:
-        raise Refused(f"{task}: horizon is {wanted!r}; it must be a whole number of steps, at least 1.")
+        raise Refused(
+            f"{task}: horizon is {wanted!r}; it must be a whole number of steps, at least 1. The "
+            "factory's own argument of this name is written env.horizon."
+        )
     if told is None:
         inside = os.environ.get(processes.WORKER) is not None
         told = describe(factory, arguments) if inside else ask(task, factory, arguments, timeout_s)
