@@ -97,7 +97,7 @@ def cut_and_resumed(task: str, path: Path) -> RunFolder:
     seen: list[int] = []
     start(resolve(task, **TINY), path, lambda p: seen.append(p.env_steps), stop=lambda: bool(seen) and seen[-1] >= 60)
     assert RunFolder.open(path).checkpoints()[0].env_steps < 120
-    result, passed = continue_run(RunFolder.open(path), lambda _: None, fresh=False)
+    result, passed = continue_run(RunFolder.open(path), lambda _: None, fresh=False, trust=True)
     assert (result.env_steps, passed) == (120, [])
     return RunFolder.open(path)
 
@@ -119,12 +119,12 @@ def test_trains_resumes_evaluates_and_draws(lift: str, tmp_path: Path):
         built.close()
     for a, b in zip(*map(jax.tree.leaves, carries), strict=True):
         np.testing.assert_array_equal(a, b)
-    found = evaluate_run(whole.path, 5, 7)
+    found = evaluate_run(whole.path, 5, 7, trust=True)
     assert [len(result["returns"]) for result in found["results"]] == [5, 5]
     policy = load_policy(whole.path)
     arm, winch = policy.act([np.zeros(1), np.zeros(3)], jax.random.key(0))
     assert (arm.shape, winch.shape) == ((2,), (1,))
-    film = next(films(Options(whole.path, max_steps=6)))
+    film = next(films(Options(whole.path, max_steps=6, trust=True)))
     assert len(film.frames) == 7
     write_gif(film, tmp_path / "film.gif")
     write_sheet(film, tmp_path / "film.png")

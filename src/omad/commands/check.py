@@ -169,6 +169,7 @@ def inspect(task: str, steps: int = 1000, seed: int = 0) -> dict[str, Any]:
     given = {"task": row.name, "steps": steps, "seed": seed}
     found = call(row.name, "omad.commands.check:_inspect", given, _PATIENCE_S, {"PYTHONHASHSEED": "0"})
     digest = found.pop("digest")
+    found |= {name: tuple(found[name]) for name in ("obs_dims", "act_dims")}
     if found["problems"]:
         return found
     other = call(row.name, "omad.commands.check:fingerprint", given, _PATIENCE_S, {"PYTHONHASHSEED": "1"})
@@ -264,8 +265,8 @@ def _sentences(found: dict[str, Any]) -> list[str]:
     lines = [
         f"{found['task']}: {found['agents']} agents.",
         found["protocol"],
-        f"Observations: {', '.join(map(str, found['obs_dims']))} numbers an agent, from {found['obs_min']:.3g} to "
-        f"{found['obs_max']:.3g} here.",
+        f"Observations: {', '.join(map(str, found['obs_dims']))} numbers an agent"
+        + ("." if found["obs_min"] is None else f", from {found['obs_min']:.3g} to {found['obs_max']:.3g} here."),
         f"Actions: {', '.join(map(str, found['act_dims']))} numbers an agent; policies write [-1, 1], "
         "which is mapped to the env's bounds.",
         f"State for critics: {found['state_dim']} numbers."

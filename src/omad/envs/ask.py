@@ -53,7 +53,6 @@ def call(
     Raises:
         Refused: The function refused, the process ended, or it took too long.
     """
-    processes.refuse_inside_env()
     paths = os.pathsep.join(str(Path(path).absolute()) for path in [*sys.path, Path.cwd()])
     marked = {processes.WORKER: "1", "PYTHONPATH": paths, "PYTHONSAFEPATH": "1", "JAX_PLATFORMS": "cpu"}
     with tempfile.TemporaryDirectory(prefix="omad-ask-") as folder:

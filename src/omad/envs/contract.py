@@ -66,7 +66,7 @@ def _kind(value: Any) -> str:
     return f"{value!r}" if isinstance(value, bool | int | float | None) else f"a {type(value).__name__}"
 
 
-def reset_gave(given: Any, agents: Iterable[str]) -> Mapping[str, Any]:
+def reset_gave(given: Any, agents: Iterable[Any]) -> Mapping[Any, Any]:
     """Observations by agent, of all agents.
 
     Raises:
@@ -79,8 +79,8 @@ def reset_gave(given: Any, agents: Iterable[str]) -> Mapping[str, Any]:
 
 
 def step_gave(
-    given: Any, agents: Iterable[str], acted: Iterable[str]
-) -> tuple[Mapping[str, Any], float, dict[str, bool], dict[str, bool], Mapping[str, Any]]:
+    given: Any, agents: Iterable[Any], acted: Iterable[Any]
+) -> tuple[Mapping[Any, Any], float, dict[Any, bool], dict[Any, bool], Mapping[Any, Any]]:
     """Observations, the summed reward, terminations and truncations by agent, infos.
 
     Args:
@@ -100,18 +100,20 @@ def step_gave(
         _known(part, agents, "step()", name)
     for name, part in (("rewards", rewards), ("terminations", terminations), ("truncations", truncations)):
         if missing := [agent for agent in acted if agent not in part]:
-            raise Broken(f"step() gave no {name} for {', '.join(missing)}, who acted")
+            raise Broken(f"step() gave no {name} for {', '.join(map(str, missing))}, who acted")
     total = float(sum(number(value, f"step() gave agent {agent} the reward") for agent, value in rewards.items()))
     flags = [{a: _flag(v, f"step() gave agent {a} a {name}") for a, v in part.items()}
              for name, part in (("termination", terminations), ("truncation", truncations))]  # fmt: skip
     return seen, total, flags[0], flags[1], infos
 
 
-def _known(part: Mapping[str, Any], agents: Iterable[str], what: str, name: str) -> None:
+def _known(part: Mapping[Any, Any], agents: Iterable[Any], what: str, name: str) -> None:
     """That all keys are agents."""
     known = list(agents)
     if strange := [key for key in part if key not in known]:
-        raise Broken(f"{what} gave {name} for {strange[0]!r}, which is no agent; the agents are {', '.join(known)}")
+        raise Broken(
+            f"{what} gave {name} for {strange[0]!r}, which is no agent; the agents are {', '.join(map(str, known))}"
+        )
 
 
 def number(value: Any, what: str) -> float:
@@ -136,7 +138,7 @@ def _flag(value: Any, what: str) -> bool:
     return bool(found.reshape(()))
 
 
-def row_of(value: Any, size: int, what: str, agent: str) -> np.ndarray:
+def row_of(value: Any, size: int, what: str, agent: Any) -> np.ndarray:
     """An observation as a flat row of its declared size.
 
     Raises:

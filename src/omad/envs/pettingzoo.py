@@ -107,7 +107,8 @@ def _factory(named: str) -> Any:
         if home in (top, "pettingzoo"):  # packages offer factories that PettingZoo's own helpers have made
             return made
     raise Refused(
-        f"{named} is {_described(made)}; it must be a ParallelEnv class or a function that is defined in {module}."
+        f"{named} {'is' if callable(made) else 'cannot be called: it is'} {_described(made)}, not a PettingZoo "
+        f"ParallelEnv class or a function that is defined in {module}."
     )
 
 
@@ -259,14 +260,15 @@ def describe(factory: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """
     env = create(factory, arguments)
     try:
-        agents = [str(agent) for agent in guarded("possible_agents", list, env.possible_agents)]
+        keys = guarded("possible_agents", list, env.possible_agents)
+        agents = [str(agent) for agent in keys]
         if len(set(agents)) < len(agents):
             raise Refused(f"{factory}: two of its agents have one name: {', '.join(agents)}.")
-        if agents != list(env.possible_agents):
-            raise Refused(f"{factory}: the names of agents must be text; they are {env.possible_agents!r}.")
+        if not all(isinstance(agent, str | int | np.integer) for agent in keys):
+            raise Refused(f"{factory}: the names of agents must be text or whole numbers; they are {keys!r}.")
         obs_dims, act_dims, lows, highs = guarded("asking for its spaces", _sizes, env, factory)
-        seen = contract.reset_gave(guarded("reset()", env.reset, seed=0), agents)
-        for agent, size in zip(agents, obs_dims, strict=True):
+        seen = contract.reset_gave(guarded("its reset()", env.reset, seed=0), keys)
+        for agent, size in zip(keys, obs_dims, strict=True):
             if agent in seen:
                 contract.row_of(seen[agent], size, "reset()", agent)
         state = _state_of(env).size
@@ -299,13 +301,13 @@ class PettingZooWorld:
 
     def __init__(self, env: Any, spec: EnvSpec, mean: bool) -> None:
         self.env, self.spec, self.mean = env, spec, mean
-        found = list(env.possible_agents)
-        self.agents = list(spec.agents) or found
-        if sorted(found) != sorted(self.agents):
+        found = {str(agent): agent for agent in env.possible_agents}
+        if sorted(found) != sorted(spec.agents):
             raise Refused(
-                f"{spec.name}: here the agents are {', '.join(map(str, found))}, but the env was begun with "
-                f"{', '.join(self.agents)}; an env must have the same agents in every process."
+                f"{spec.name}: here the agents are {', '.join(found)}, but the env was begun with "
+                f"{', '.join(spec.agents)}; an env must have the same agents in every process."
             )
+        self.agents = [found[name] for name in spec.agents]
         self.boxes = [
             (np.asarray(box.low, float).ravel(), np.asarray(box.high, float).ravel(), box.shape, box.dtype)
             for box in (env.action_space(agent) for agent in self.agents)
@@ -346,7 +348,12 @@ class PettingZooWorld:
             if agent in seen:
                 row[:size] = contract.row_of(seen[agent], size, what, agent)
         if self.spec.state_dim:
-            state = _state_of(self.env)
+            try:
+                state = _state_of(self.env)
+            except Broken:
+                if len(self.env.agents) == len(self.agents):
+                    raise
+                state = np.zeros(0)  # of agents that have ended, some envs cannot tell it any more
             if state.size == self.spec.state_dim:  # some envs' state shrinks as agents end; the last whole one stands
                 self.state = state
         return Seen(obs, self.state)
