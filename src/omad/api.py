@@ -118,6 +118,7 @@ def _claim(config: RunConfig) -> Path:
         path = first if number == 1 else first.with_name(f"{first.name}-{number}")
         try:
             path.mkdir(parents=True)
+            (path / "lock").touch()
         except FileExistsError:
             continue
         except OSError as error:

@@ -233,7 +233,7 @@ def test_another_process_holds_the_folder(path: Path) -> None:
     run.close()
 
 
-@pytest.mark.parametrize("names", [[], ["lock"], ["lock", "checkpoints/"], ["lock", "checkpoints/", "config.json"]])
+@pytest.mark.parametrize("names", [["lock"], ["lock", "checkpoints/"], ["lock", "checkpoints/", "config.json"]])
 def test_a_half_made_folder_is_completed(tmp_path: Path, names: list[str]) -> None:
     path = tmp_path / "run"
     path.mkdir()

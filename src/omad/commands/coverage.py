@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from omad.algos.fields import MOST
 from omad.commands.screen import console, print_json, row, table
 from omad.errors import Refused
 from omad.report import coverage
@@ -101,8 +102,8 @@ def main(arguments: Sequence[str]) -> int:
     options = tyro.cli(Options, prog="omad coverage", args=list(arguments))
     for name in ("first", "bins"):
         value = getattr(options, name)
-        if value is not None and value < 2:
-            raise Refused(f"--{name} is {value}; it must be at least 2.")
+        if value is not None and not 2 <= value <= MOST:
+            raise Refused(f"--{name} is {value}; it must be at least 2 and at most {MOST}.")
     needed = coverage.memory(options.bins, methods=1)
     if needed > _MOST:
         raise Refused(

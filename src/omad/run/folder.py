@@ -19,6 +19,7 @@ listed above, or follows a link below the folder to write or remove something.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -218,18 +219,27 @@ class RunFolder:
 
     @staticmethod
     def create(path: Path, config: RunConfig, manifest: dict[str, Any]) -> RunFolder:
-        """A new folder, open for writing; one that is empty or was only half made becomes it.
+        """A new folder, open for writing; one that was only half made becomes it.
+
+        It appears with its lock in it, so an empty folder is somebody else's.
 
         Raises:
             Refused: There is something at the path already, another process makes it, or it cannot be made.
         """
         taken = Refused(f"{path} exists already; give another --run-dir, or continue it with: omad resume {path}")
+        early = path.with_name(f"{path.name}.{os.getpid()}{files.PARTIAL}")
         try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            if not half_made(path):
-                raise taken from None
+            if not os.path.lexists(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                early.mkdir()
+                (early / "lock").touch()
+                early.rename(path)
+            elif not half_made(path) or not any(path.iterdir()):
+                raise taken
         except OSError as error:
+            files.remove(early)
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and path.exists():
+                raise taken from None
             raise Refused(f"{path} cannot be made ({error.strerror}); give another --run-dir.") from None
         run = RunFolder(path, config, {"format": FORMAT} | manifest)
         run.lock()
