@@ -21,13 +21,23 @@ import omad
 from omad import envs, tasks
 from omad.algos import make as make_algorithm
 from omad.errors import Refused
-from omad.loop.train import Progress, Result, build, continue_run, forecast
+from omad.loop.train import Built, Progress, Result, build, continue_run, evaluation_mib, forecast
 from omad.presets import RunConfig, resolve
 from omad.processes import held, interruption, refuse_inside_env
 from omad.runs import RunFolder, members
 from omad.tree import at_agent
 
-__all__ = ["TrainedPolicy", "check_memory", "create", "create_each", "load_policy", "resume", "start", "train"]
+__all__ = [
+    "TrainedPolicy",
+    "check_evaluation",
+    "check_memory",
+    "create",
+    "create_each",
+    "load_policy",
+    "resume",
+    "start",
+    "train",
+]
 
 _PACKAGES = ("jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "numpy")
 _HOSTED = ("mujoco", "gymnasium", "gymnasium-robotics", "pettingzoo")
@@ -110,9 +120,24 @@ def check_memory(config: RunConfig, at_once: int | None = None) -> str:
     if need["total"] > free:
         raise Refused(
             f"The run needs about {need['total']:,.0f} MiB ({words}), but only {free:,.0f} MiB are free on {where}; "
-            f"lower --buffer-size (now {config.buffer_size}), --seeds (now {config.seeds}) or the networks' widths."
+            f"lower --buffer-size (now {config.buffer_size}), --batch-size (now {config.batch_size}), "
+            f"--eval-episodes (now {config.eval_episodes}), --seeds (now {config.seeds}) or the networks' widths."
         )
     return f"memory forecast {need['total']:,.0f} MiB ({words}); {free:,.0f} MiB free"
+
+
+def check_evaluation(config: RunConfig, built: Built) -> None:
+    """Refuse an evaluation that cannot fit into memory.
+
+    Raises:
+        Refused: It cannot.
+    """
+    need, (free, where) = evaluation_mib(config, built), _available_mib()
+    if need > free:
+        raise Refused(
+            f"{config.eval_episodes} episodes at once need about {need:,.0f} MiB, but only {free:,.0f} MiB are free on "
+            f"{where}; give fewer --episodes."
+        )
 
 
 def create(config: RunConfig, path: Path) -> RunFolder:

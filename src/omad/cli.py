@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -74,9 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         silence(sys.stdout)
         return 128 + signal.SIGPIPE
     except OSError as error:
-        return _fail(
-            f"{error}. What was written before is kept; mend the cause (free space, rights), then: omad resume RUN.", 2
-        )
+        return _fail(_file_error(error, words[0]), 2)
     except KeyboardInterrupt:
         return _fail("Interrupted.", 130)
 
@@ -93,6 +92,20 @@ def _run(words: Sequence[str]) -> int:
         if signals.number is None:
             raise
         return _fail(f"stopped by {signal.Signals(signals.number).name}.", 128 + signals.number)
+
+
+_WRITING = ("train", "resume", "demo", "sweep")
+"""Commands that write a run, which can be resumed."""
+
+
+def _file_error(error: OSError, command: str) -> str:
+    """A sentence that names the file and the cause, and what to do."""
+    cause = error.strerror or str(error) or type(error).__name__
+    names = " and ".join(repr(os.fsdecode(name)) for name in (error.filename, error.filename2) if name is not None)
+    said = f"{names}: {cause}" if names else cause
+    if command in _WRITING:
+        return f"{said}. What was written before is kept; mend the cause (free space, rights), then: omad resume RUN."
+    return f"{said}. Mend the cause (name, free space, rights) and give the command again."
 
 
 def _fail(message: str, code: int) -> int:

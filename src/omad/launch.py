@@ -157,7 +157,8 @@ def verdict(run: RunFolder, code: int) -> tuple[str, str]:
         return "done", ""
     if code in (*(128 + n for n in STOPPING), *(-n for n in STOPPING)):  # the latter: before it could listen
         return "stopped", ""
-    rows = [row for row in (run.path / "log.txt").read_text(errors="replace").splitlines() if row.strip()]
+    text = (run.path / "log.txt").read_text(encoding="utf-8", errors="replace")
+    rows = [row for row in text.splitlines() if row.strip()]
     said = next((row for row in reversed(rows) if row.startswith("omad: ")), rows[-1] if rows else "")
     words = f"exit code {code}: {said.removeprefix('omad: ')}"
     if run.ended is None and not run.busy(run.path):  # it could not write that down itself

@@ -16,10 +16,13 @@ import tyro
 
 from omad import tasks
 from omad.algos import available, config_class
+from omad.algos.fields import MOST, check, shown, typed
 from omad.errors import Refused
-from omad.standardise import KINDS, ObsNorm
+from omad.keys import LONGEST_HOLD
+from omad.reward_norm import RewardNorm
+from omad.standardise import ObsNorm
 
-__all__ = ["PRESETS", "Preset", "RunConfig", "from_dict", "resolve", "to_dict"]
+__all__ = ["PRESETS", "Preset", "RunConfig", "from_dict", "resolve", "sourced", "to_dict"]
 
 Preset = Literal["cpu", "paper", "matched"]
 
@@ -30,8 +33,8 @@ class RunConfig:
 
     task: str = "mpe/spread-3"
     """Task, protocol and options included; `omad tasks` lists them."""
-    algorithm: tyro.conf.Suppress[str] = "omad"
-    """Name of the algorithm."""
+    algorithm: str = "omad"
+    """Name of the algorithm; on the command line it may also stand first, without the flag."""
     preset: Preset = "cpu"
     """The settings these values started from: tuned for a CPU; as published; or what all algorithms have in common, the
     same envs, gradient steps, batch and widths."""
@@ -53,6 +56,14 @@ class RunConfig:
     """Env steps of uniform random actions before learning."""
     obs_norm: ObsNorm = "none"
     """Standardise observations and states: not at all, by running moments, or each vector by its own (HARL)."""
+    reward_norm: RewardNorm = "none"
+    """Divide the rewards that are learned from: not at all, or by the size of discounted returns so far (Lee et al.
+    2025, SimbaV2). Values, `v_max` and the temperature are then in these units; reported returns are not."""
+    reward_bound: float = 5.0
+    """Bound on values in units of normalised rewards, and `v_max` unless that is given (SimbaV2)."""
+    noise_hold: float = 1.0
+    """Mean number of vector steps for which the noise of acting is held in training, at most 16; 1 draws anew at
+    each (Kim et al. 2026, FlashSAC)."""
     symmetry: bool = False
     """Learn from a random turned or mirrored image of every sampled transition; for tasks that state their symmetries
     (the particle tasks). Not part of the published method [M]."""
@@ -79,25 +90,23 @@ class RunConfig:
         Raises:
             Refused: Names the field, what was given and what is allowed.
         """
-        tasks.find(self.task)
-        for name in ("seeds", "total_steps", "n_envs", "updates_per_step", "batch_size", "buffer_size", "warmup_steps",
-                     "eval_every", "eval_episodes", "log_every", "save_every"):  # fmt: skip
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise Refused(f"{name} is {value!r}; it must be a whole number of at least 1.")
+        check(
+            self,
+            counts=("seeds", "total_steps", "n_envs", "updates_per_step", "batch_size", "buffer_size", "warmup_steps",
+                    "eval_every", "eval_episodes", "log_every", "save_every"),
+            positive=("env_timeout", "reward_bound"),
+            not_negative=("env_workers",),
+            most={"seeds": 10_000, "env_workers": 10_000, "env_timeout": 1_000_000.0},
+        )  # fmt: skip
+        horizon = tasks.find(self.task).horizon
         for name in ("first_seed", "eval_seed"):
             if not 0 <= getattr(self, name) < 2**31 - self.seeds:
-                raise Refused(f"{name} is {getattr(self, name)}; it must lie between 0 and 2147483647.")
-        if self.obs_norm not in KINDS:
-            raise Refused(f"obs_norm is {self.obs_norm!r}; allowed: {', '.join(KINDS)}.")
+                raise Refused(f"{name} is {getattr(self, name)}; it must lie between 0 and {MOST - self.seeds}.")
+        if not 1 <= self.noise_hold <= LONGEST_HOLD:
+            raise Refused(f"noise_hold is {self.noise_hold}; it must lie between 1 and {LONGEST_HOLD}.")
         if self.symmetry and not tasks.find(self.task).symmetric:
             raise Refused(
                 f"symmetry is on, but {self.task} states no symmetries; allowed: tasks of mpe/. Give --no-symmetry."
-            )
-        if self.env_workers < 0 or not self.env_timeout > 0:
-            raise Refused(
-                f"env_workers is {self.env_workers} and env_timeout is {self.env_timeout}; the first may not be "
-                "negative, the second must be above 0 seconds."
             )
         if self.total_steps <= self.warmup_steps:
             raise Refused(
@@ -108,6 +117,17 @@ class RunConfig:
             raise Refused(
                 f"batch_size is {self.batch_size} but buffer_size is {self.buffer_size}; "
                 "a batch must fit into the buffer. Lower --batch-size or raise --buffer-size."
+            )
+        if self.total_rows * self.n_envs > MOST or self.total_rows * self.updates_per_step > MOST:
+            raise Refused(
+                f"total_steps is {self.total_steps} with n_envs {self.n_envs} and updates_per_step "
+                f"{self.updates_per_step}; a run counts at most {MOST} env steps and as many gradient steps. Lower one "
+                "of them."
+            )
+        if self.eval_episodes * max(horizon, 1) > MOST:
+            raise Refused(
+                f"eval_episodes is {self.eval_episodes}; an evaluation counts at most {MOST} env steps, so "
+                f"{MOST // max(horizon, 1)} episodes of {self.task}."
             )
         if self.warmup_rows < getattr(self.algo, "n_step", 1):
             raise Refused(
@@ -400,6 +420,15 @@ def _applies(scope: str, algorithm: str, task: str) -> bool:
     return of in ("", algorithm) and task.startswith(begins) and allowed.issuperset(options)
 
 
+def sourced(task: str, algorithm: str, preset: str) -> Sourced:
+    """Field -> (value, source), for what a preset sets."""
+    values: Sourced = {}
+    for scope, fields in sorted(PRESETS[preset].items(), key=lambda item: len(item[0])):
+        if _applies(scope, algorithm, task):
+            values |= fields
+    return values
+
+
 def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "cpu", **fields: Any) -> RunConfig:
     """The configuration of a run: defaults, then the preset's values, then the given fields.
 
@@ -412,21 +441,21 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
     Raises:
         Refused: Something is unknown or cannot work; the message names the nearest valid names.
     """
-    name = tasks.find(task).name
-    if preset not in PRESETS:
+    name = tasks.find(_word("task", task)).name
+    if _word("preset", preset) not in PRESETS:
         raise Refused(f"There is no preset {preset!r}; allowed: {', '.join(PRESETS)}.")
-    cls = config_class(algorithm)
-    values: dict[str, Any] = {}
-    for scope, sourced in sorted(PRESETS[preset].items(), key=lambda item: len(item[0])):
-        if _applies(scope, algorithm, name):
-            values |= {field: value for field, (value, _) in sourced.items()}
+    cls = config_class(_word("algorithm", algorithm))
+    values = {field: value for field, (value, _) in sourced(name, algorithm, preset).items()}
     run_fields = {f.name for f in dataclasses.fields(RunConfig)} - {"algo", "task", "algorithm", "preset"}
     algo_fields = {f.name for f in dataclasses.fields(cls)}
     for field in fields:
         if field not in run_fields | algo_fields:
             near = ", ".join(tasks.nearest(field, run_fields | algo_fields))
             raise Refused(f"There is no field {field!r} in a run of {algorithm}; nearest: {near}.")
-    values |= fields
+    values |= typed(RunConfig, {k: v for k, v in fields.items() if k in run_fields})
+    values |= typed(cls, {k: v for k, v in fields.items() if k in algo_fields})
+    if values.get("reward_norm") == "return" and "v_max" in algo_fields - set(fields):
+        values["v_max"] = values.get("reward_bound", RunConfig.reward_bound)
     algo = cls(**{k: v for k, v in values.items() if k in algo_fields})
     run = {k: v for k, v in values.items() if k in run_fields}
     # A buffer larger than the run would only cost memory.
@@ -440,29 +469,40 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def from_dict(values: dict[str, Any]) -> RunConfig:
+def _word(name: str, value: Any) -> str:
+    return typed(RunConfig, {name: value})[name]
+
+
+def from_dict(values: Any) -> RunConfig:
     """The configuration that `to_dict` wrote, now or in an earlier version.
 
     A field that is missing has its default: a new field's default is always what was done before there was the field.
 
+    Args:
+        values: Whatever JSON gave.
+
     Raises:
-        Refused: A field is unknown, or a value cannot work.
+        Refused: It is no configuration, a field is unknown, or a value cannot work.
     """
+    if not isinstance(values, dict):
+        raise Refused(f"The configuration is {shown(values)}; it must be an object with the fields of a run.")
     values = dict(values)
-    algorithm = values.get("algorithm", "")
+    algorithm, algo = _word("algorithm", values.get("algorithm", "")), values.pop("algo", {})
     if algorithm not in available():
         raise Refused(
-            f"The configuration names the algorithm {algorithm!r}; allowed: {', '.join(available())}. "
+            f"The configuration names the algorithm {shown(algorithm)}; allowed: {', '.join(available())}. "
             "If it is not of this package, install the package that has it, or register it first."
         )
+    if not isinstance(algo, dict):
+        raise Refused(f"algo is {shown(algo)}; it must be an object with the hyperparameters of {algorithm}.")
     built: list[Any] = []
-    for cls, given in ((config_class(algorithm), values.pop("algo", {})), (RunConfig, values)):
+    for cls, given in ((config_class(algorithm), algo), (RunConfig, values)):
         known = {f.name for f in dataclasses.fields(cls)} - {"algo"}
-        wrong = sorted(set(given) - known)
-        if wrong:
+        if wrong := sorted(shown(name) for name in given if name not in known):
             raise Refused(
-                f"The configuration has the fields {', '.join(wrong)}, which this version does not know; "
-                "read the run with the version that wrote it (manifest.json names it)."
+                f"The configuration has the fields {', '.join(wrong[:5])}{' and more' * (len(wrong) > 5)}, which this "
+                "version does not know; read the run with the version that wrote it (manifest.json names it)."
             )
+        given = typed(cls, given)
         built.append(cls(**given) if not built else cls(**given, algo=built[0]))
     return built[1]

@@ -129,8 +129,9 @@ class DenoisingConfig:
         """
         check(
             self,
-            counts=("denoising_steps", "actor_width", "actor_layers", "time_width", "critic_width", "critic_layers",
-                    "n_step", "target_samples", "actor_every", "alpha_every"),
+            counts=("actor_every", "alpha_every"),
+            units=("actor_width", "time_width", "critic_width", "target_samples"),
+            unrolled=("denoising_steps", "actor_layers", "critic_layers", "n_step"),
             positive=("prior_scale", "reward_scale", "actor_lr", "actor_lr_end", "critic_lr", "alpha_init", "alpha_lr"),
             shares=("beta_scale", "gamma", "tau"),
             not_negative=("actor_decay_begin", "actor_decay_steps", "critic_decay_steps", "noise_scale"),

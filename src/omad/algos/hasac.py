@@ -113,7 +113,9 @@ class HasacConfig:
         """
         check(
             self,
-            counts=("actor_width", "actor_layers", "critic_width", "critic_layers", "n_step", "actor_every"),
+            counts=("actor_every",),
+            units=("actor_width", "critic_width"),
+            unrolled=("actor_layers", "critic_layers", "n_step"),
             positive=("huber_delta", "actor_lr", "critic_lr", "alpha_lr"),
             not_negative=("alpha_init", "lr_decay_steps"),
             finite=("target_entropy_per_dim",),

@@ -109,7 +109,9 @@ class Hatd3Config:
         """
         check(
             self,
-            counts=("actor_width", "actor_layers", "critic_width", "critic_layers", "n_step", "actor_every"),
+            counts=("actor_every",),
+            units=("actor_width", "critic_width"),
+            unrolled=("actor_layers", "critic_layers", "n_step"),
             positive=("huber_delta", "actor_lr", "critic_lr"),
             not_negative=("explore_noise", "target_noise", "target_noise_clip", "lr_decay_steps"),
             shares=("gamma", "tau"),

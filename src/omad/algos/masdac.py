@@ -71,7 +71,7 @@ class MasdacConfig(DenoisingConfig):
             Refused: Names the field, what was given and what is allowed.
         """
         super().__post_init__()
-        check(self, positive=("weight_scale",))
+        check(self, units=("reconstructions",), positive=("weight_scale",))
         if self.reconstructions < 2:
             raise Refused(
                 f"reconstructions is {self.reconstructions}; it must be at least 2, or none outweighs another"

@@ -159,14 +159,15 @@ class OmadConfig:
         """
         check(
             self,
-            counts=(
-                "denoising_steps", "actor_width", "actor_layers", "time_frequencies", "time_width", "critic_width",
-                "critic_layers", "n_step", "actor_every",
-            ),
+            counts=("actor_every",),
+            units=("actor_width", "time_frequencies", "time_width", "critic_width", "atoms"),
+            unrolled=("denoising_steps", "actor_layers", "critic_layers", "n_step"),
             positive=(
                 "prior_scale", "step_init", "friction_init", "control_clip", "v_max", "actor_lr", "critic_lr",
                 "actor_clip", "alpha_lr",
             ),
+            decays=("adam_b1", "renorm_momentum"),
+            most={"v_max": 1e30},
             shares=("gamma", "tau"),
             not_negative=("alpha_init", "atom_entropy", "renorm_warmup", "lr_decay_steps", "critic_blocks"),
             finite=("target_run_per_dim",),
@@ -183,6 +184,8 @@ class OmadConfig:
         )  # fmt: skip
         if self.atoms < 2:
             raise Refused(f"atoms is {self.atoms}; a value distribution needs at least 2")
+        if self.v_max < 1e-30:
+            raise Refused(f"v_max is {self.v_max}; it must be a positive number of at least 1e-30, or atoms coincide")
         if self.alpha_init == 0 and self.alpha_mode == "auto":
             raise Refused(f"alpha_init is {self.alpha_init}; it must be positive (0 is allowed with alpha_mode fixed)")
         if self.critic_blocks and self.critic_net != "xqc":
@@ -191,9 +194,6 @@ class OmadConfig:
             raise Refused(
                 "policy_update is 'sequential', but with share_policy there is one policy to update; use one."
             )
-        for name in ("adam_b1", "renorm_momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise Refused(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
 
 
 OF_ATOMS = ("critic/atom_entropy", "critic/edge_mass", "critic/target_edge_mass")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from omad.algos.fields import MOST, check
 from omad.commands.screen import console, print_json
 
 __all__ = ["inspect", "main"]
@@ -173,8 +174,9 @@ def main(arguments: Sequence[str]) -> int:
     options = tyro.cli(Options, prog="omad check-env", args=list(arguments))
     from omad.errors import Refused
 
-    if options.steps < 1 or options.seed < 0:
-        raise Refused(f"--steps is {options.steps} and --seed is {options.seed}; at least 1 and 0 are allowed.")
+    check(options, counts=("steps",), not_negative=("seed",), most={"steps": 100_000_000}, flags=True)
+    if options.seed + options.steps > MOST:
+        raise Refused(f"--seed is {options.seed}; with --steps {options.steps} at most {MOST - options.steps}.")
     found = inspect(options.task, options.steps, options.seed)
     if options.json:
         print_json(found)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from omad.commands.screen import console, print_json
+from omad.commands.screen import console, print_json, row, table
 from omad.errors import Refused
+from omad.report import coverage
+from omad.report.records import SectionFile
+from omad.report.whole import write_section
 
 __all__ = ["main", "visited_states"]
+
+_MOST = 1 << 30
+"""Bytes that a grid may take."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,9 +99,14 @@ def main(arguments: Sequence[str]) -> int:
         value = getattr(options, name)
         if value is not None and value < 2:
             raise Refused(f"--{name} is {value}; it must be at least 2.")
+    needed = coverage.memory(options.bins, methods=1)
+    if needed > _MOST:
+        raise Refused(
+            f"--bins is {options.bins}; a grid of that many by that many needs {needed / 2**30:,.1f} GiB of memory, "
+            f"and {_MOST >> 30} GiB are allowed. Give fewer; 40 is usual."
+        )
     import numpy as np
 
-    from omad.report import coverage
     from omad.runs import RunFolder
 
     folders = sorted({path.parent for given in options.runs for path in given.rglob("manifest.json")})
@@ -113,7 +123,10 @@ def main(arguments: Sequence[str]) -> int:
     states = {
         name: np.concatenate([rows[: min(map(len, several))] for rows in several]) for name, several in methods.items()
     }
-    found = coverage.cover(states, options.bins)
+    try:
+        found = coverage.cover(states, options.bins)
+    except ValueError as error:
+        raise Refused(f"The states of these runs cannot be compared: {error}.") from None
     told = {
         name: {
             "runs": len(methods[name]),
@@ -132,26 +145,24 @@ def main(arguments: Sequence[str]) -> int:
     else:
         console().print(_table(everything))
     if options.out is not None:
-        _write(options.out / "sections", everything, coverage.draw(found, f"{tasks[0]}: visited states"))
+        picture = coverage.draw(found, f"{tasks[0]}: visited states")
+        write_section(options.out, f"coverage-{tasks[0]}", _section(everything), picture)
     return 0
 
 
 def _table(found: dict[str, Any]) -> Any:
-    from rich.table import Table
-
-    table = Table(
-        "method", "runs", "bins", "share", "alone", title=f"{found['task']}: visited states",
+    made = table(
+        f"{found['task']}: visited states", "method", "runs", "bins", "share", "alone",
         caption=f"{found['states']:,} states a method, up to env step {found['env steps']:,}; share of the "
         f"{found['bins']:,} bins that any visited; the projection keeps {found['explained']:.0%} of the variance",
     )  # fmt: skip
     for name, one in found["methods"].items():
-        table.add_row(name, str(one["runs"]), f"{one['bins']:,}", f"{one['share']:.1%}", str(one["alone"]))
-    return table
+        row(made, name, str(one["runs"]), f"{one['bins']:,}", f"{one['share']:.1%}", str(one["alone"]))
+    return made
 
 
-def _write(folder: Path, found: dict[str, Any], picture: bytes) -> None:
-    """A section for the report."""
-    name = "coverage-" + "".join(c if c.isalnum() else "-" for c in found["task"])
+def _section(found: dict[str, Any]) -> SectionFile:
+    """For the report."""
     told = " ".join(
         f"{method} visited {one['bins']} of {found['bins']} bins ({one['share']:.1%}), {one['alone']} of them alone."
         for method, one in found["methods"].items()
@@ -161,12 +172,8 @@ def _write(folder: Path, found: dict[str, Any], picture: bytes) -> None:
         f"first two principal components ({found['explained']:.0%} of the variance), in one grid; bins are counted "
         "that any method visited."
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.png").write_bytes(picture)
-    section = {
-        "title": f"Visited states: {found['task']}",
-        "text": f"{told}\n\n{how}",
-        "figure": f"{name}.png",
-        "alt": f"Grids of visited states in {found['task']}, a panel a method. {told}",
-    }
-    (folder / f"{name}.json").write_text(json.dumps(section, indent=1) + "\n")
+    return SectionFile(
+        title=f"Visited states: {found['task']}",
+        text=f"{told}\n\n{how}",
+        alt=f"Grids of visited states in {found['task']}, a panel a method. {told}",
+    )

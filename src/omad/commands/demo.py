@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tyro
 
+from omad.algos.fields import check
 from omad.commands import render
 from omad.commands.evaluate import evaluate_run
 from omad.commands.render import films, write_gif
@@ -34,6 +35,7 @@ class Options:
 def main(arguments: Sequence[str]) -> int:
     """Train, evaluate, draw."""
     options = tyro.cli(Options, prog="omad demo", args=list(arguments))
+    check(options, counts=("total_steps",), positive=("minutes",), most={"minutes": 100_000.0}, flags=True)
     cached_compilation(options.compilation_cache)
     from omad import api, tasks
     from omad.presets import resolve

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from omad.algos.fields import check
 from omad.commands.screen import cached_compilation, console, print_json, standing_table
 from omad.errors import Refused
 
@@ -44,7 +45,7 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -
     import jax
     import jax.numpy as jnp
 
-    from omad.api import newest_policies
+    from omad.api import check_evaluation, newest_policies
     from omad.loop.train import build
     from omad.runs import RunFolder
 
@@ -54,12 +55,14 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -
         )
     folder = RunFolder.open(run)
     config, spec = folder.config, folder.spec
-    built = build(dataclasses.replace(config, task=task or config.task, eval_episodes=episodes))
+    config = dataclasses.replace(config, task=task or config.task, eval_episodes=episodes)
+    built = build(config)
     if (built.spec.obs_dims, built.spec.act_dims) != (spec.obs_dims, spec.act_dims):
         raise Refused(
             f"{built.spec.name} has observations {built.spec.obs_dims} and actions {built.spec.act_dims}, but the "
             f"run's policies were trained for {spec.obs_dims} and {spec.act_dims}."
         )
+    check_evaluation(config, built)
     policies = newest_policies(folder, built.algorithm)
     results = []
     with contextlib.ExitStack() as stack:
@@ -93,6 +96,7 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -
 def main(arguments: Sequence[str]) -> int:
     """Evaluate and print."""
     options = tyro.cli(Options, prog="omad eval", args=list(arguments))
+    check(options, counts=("episodes",), not_negative=("seed",), flags=True)
     cached_compilation(options.compilation_cache)
     from omad import tasks
     from omad.runs import members

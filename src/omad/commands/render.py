@@ -15,6 +15,7 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw, ImageFont
 
+from omad.algos.fields import check
 from omad.commands.screen import cached_compilation, console
 from omad.errors import Refused
 
@@ -228,12 +229,13 @@ def write_sheet(film: Film, path: Path, moments: int = 8, columns: int = 4, widt
 def main(arguments: Sequence[str]) -> int:
     """Draw, write, and print each episode's return."""
     options = tyro.cli(Options, prog="omad render", args=list(arguments))
+    check(options, counts=("episodes", "max_steps"), not_negative=("seed", "training_seed"), flags=True)
     cached_compilation(options.compilation_cache)
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     out = console()
     folder = options.out or options.run / "pictures"
-    columns = TextColumn("drawing step"), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = TextColumn("drawing step", markup=False), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
         steps = progress.add_task("draw", total=None)
         return _write_all(options, folder, out, lambda: progress.advance(steps))

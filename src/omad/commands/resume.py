@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from omad.algos.fields import check
 from omad.commands.screen import Watcher, cached_compilation, console
 from omad.commands.together import Stop, work_on
 from omad.commands.train import finish
@@ -33,6 +34,7 @@ class Options:
 def main(arguments: Sequence[str]) -> int:
     """Continue a run."""
     options = tyro.cli(Options, prog="omad resume", args=list(arguments))
+    check(options, not_negative=("parallel_seeds",), most={"parallel_seeds": 10_000}, flags=True)
     cached_compilation(options.compilation_cache)
     from omad.launch import side_by_side
     from omad.loop.train import continue_run

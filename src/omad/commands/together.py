@@ -11,7 +11,7 @@ from typing import Any
 from rich.live import Live
 from rich.table import Table
 
-from omad.commands.screen import console
+from omad.commands.screen import console, row, table
 from omad.launch import State, Tell
 from omad.processes import StopSignals
 
@@ -86,15 +86,14 @@ def _names(states: Sequence[State]) -> dict[Path, str]:
 def standing(states: Sequence[State], rows: int = 30) -> Table:
     """How runs stand: those that are not done, at most so many."""
     counts = {kind: sum(state.state == kind for state in states) for kind in ("done", "failed")}
-    table = Table(title=f"{counts['done']} of {len(states)} runs done, {counts['failed']} failed")
-    table.add_column("run")
-    for title in ("env steps", "steps/s", "return"):
-        table.add_column(title, justify="right")
-    table.add_column("state")
+    numbers = ("env steps", "steps/s", "return")
+    title = f"{counts['done']} of {len(states)} runs done, {counts['failed']} failed"
+    made = table(title, "run", *numbers, "state", right=numbers)
     name = _names(states)
     open_ = [state for state in states if state.state != "done"]
     for state in states if len(states) <= rows else open_[:rows] or states[-rows:]:
-        table.add_row(
+        row(
+            made,
             name[state.folder],
             f"{state.env_steps:,} / {state.total_steps:,}",
             f"{state.steps_per_s:,.0f}" if state.state == "running" else "",
@@ -102,4 +101,4 @@ def standing(states: Sequence[State], rows: int = 30) -> Table:
             state.state,
             style=_COLOURS.get(state.state),
         )
-    return table
+    return made

@@ -54,7 +54,7 @@ def factored(scenario: str, parts: str, obsk: int, render: bool = False) -> Any:
     drawn: dict[str, Any] = {"render_mode": "rgb_array", "camera_name": "track"} if render else {}
     if scenario.startswith("ManySegment"):
         # The package writes the robot's file into its own folder, reads and deletes it: one process at a time.
-        with (Path(tempfile.gettempdir()) / f"omad-{os.getuid()}-manysegment.lock").open("w") as lock:
+        with (Path(tempfile.gettempdir()) / f"omad-{os.getuid()}-manysegment.lock").open("w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             return mamujoco_v1.parallel_env(scenario, parts, agent_obsk=obsk, **drawn)
     if parts != "2x4diag":

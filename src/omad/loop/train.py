@@ -141,10 +141,10 @@ class EvaluationWorlds:
 
 
 def forecast(config: RunConfig, built: Built) -> dict[str, float]:
-    """Memory that a run will take, in MiB, from shapes alone: `buffer`, `learner`, `work`, `total`.
+    """Memory that a run will take, in MiB, from shapes alone: `buffer`, `learner`, `work`, `evaluation`, `total`.
 
     `work` is what one gradient step keeps for its backward pass, taken as the matrix products of the update with one
-    float each per multiply-add chain; it is an upper estimate.
+    float each per multiply-add chain; it is an upper estimate. `evaluation` is a step of all its episodes at once.
     """
     rows = buffer.rows_for(config.buffer_size, config.n_envs)
     learner = jax.eval_shape(built.algorithm.init, jax.eval_shape(lambda: jax.random.key(0)))
@@ -152,10 +152,23 @@ def forecast(config: RunConfig, built: Built) -> dict[str, float]:
         "buffer": buffer.n_bytes(built.spec, rows, config.n_envs) * config.seeds / 2**20,
         "learner": sum(v.size * v.dtype.itemsize for v in jax.tree.leaves(learner)) * config.seeds / 2**20,
         "work": 64.0 + 4.0 * config.seeds * _activations(config.algo, built.spec.n_agents, config.batch_size) / 2**20,
+        "evaluation": evaluation_mib(config, built),
     }
     if config.seeds > 1 and jax.default_backend() == "cpu":
         mib["work"] += mib["buffer"]  # seeds run apart, and are copied when they are put together again
     return mib | {"total": sum(mib.values())}
+
+
+def evaluation_mib(config: RunConfig, built: Built) -> float:
+    """Memory that a step of all episodes of an evaluation takes, in MiB: what agents see and do, and a hidden layer.
+
+    Episodes of a hosted env go through few worlds, so only their results are kept.
+    """
+    spec, hidden = built.spec, 2 * getattr(config.algo, "actor_width", 0)
+    floats = 4 + len(spec.info_keys)
+    if isinstance(built.loop, fused.Fused):
+        floats += 3 * spec.n_agents * (spec.obs_dim + spec.act_dim) + 2 * spec.state_dim + spec.n_agents * hidden
+    return 4.0 * config.seeds * config.eval_episodes * floats / 2**20
 
 
 def _activations(algo: Any, n_agents: int, batch: int) -> float:
