@@ -27,7 +27,7 @@ LAYERS = (
     ("algos", "envs"),
     ("presets",),
     ("evaluate", "runs", "bundle", "report"),
-    ("loop", "launch", "launch_ray", "study"),
+    ("loop", "launch", "launch_ray", "study", "export"),
     ("api",),
     ("cli", "commands", "__main__"),
 )
