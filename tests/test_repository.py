@@ -28,7 +28,7 @@ LAYERS = (
     ("presets",),
     ("config",),
     ("evaluate", "run", "bundle", "report"),
-    ("loop", "launch", "launch_ray", "study"),
+    ("loop", "launch", "launch_ray", "study", "export"),
     ("api",),
     ("cli", "commands", "__main__"),
 )

@@ -26,6 +26,9 @@ from omad import envs, files, tasks
 from omad.algos import make as make_algorithm
 from omad.config import RunConfig, resolve
 from omad.errors import Refused
+from omad.export.bundle import Facts
+from omad.export.team import Trained
+from omad.export.team import export as export_team
 from omad.loop.train import (
     AT_A_BOUNDARY,
     EXACT,
@@ -294,10 +297,15 @@ def _to_its_end(result: Result) -> Path:
 
 
 class TrainedPolicy:
-    """The policies of one training seed: all that agents need to act."""
+    """The policies of one training seed: all that agents need to act.
 
-    def __init__(self, act: Any, policy: Any, spec: Any) -> None:
-        self.spec, self.policy = spec, policy
+    Args:
+        team: The policies, and what is known of them.
+    """
+
+    def __init__(self, team: Trained) -> None:
+        self.team, self.spec, self.policy = team, team.spec, team.policy
+        act = team.act
         self._act = jax.jit(act, static_argnums=3)
 
     def act(self, obs: Any, key: Key[Array, ""] | None = None) -> Any:
@@ -335,6 +343,24 @@ class TrainedPolicy:
             return [action[..., i, :size] for i, size in enumerate(spec.act_dims)]
         return action
 
+    def export(
+        self, out: str | Path, formats: Sequence[str] = ("numpy", "onnx"), denoising_steps: int | None = None
+    ) -> Path:
+        """Write one folder an agent, which acts without JAX; see docs/export.md.
+
+        Args:
+            out: A new folder.
+            formats: `numpy` (a runner in one file), `onnx`, or both.
+            denoising_steps: Steps of an action; by default those that it was trained with.
+
+        Returns:
+            The folder.
+
+        Raises:
+            Refused: The folder exists, a package is missing, or the policies cannot be exported like that.
+        """
+        return export_team(self.team, out, formats, denoising_steps)
+
 
 def of_seed(run: str | Path, seed: int | None) -> Path:
     """The run folder that holds a seed, where every seed has its own; the given folder otherwise."""
@@ -342,15 +368,16 @@ def of_seed(run: str | Path, seed: int | None) -> Path:
     return next((path for path in inside if path.name == f"seed-{seed}"), inside[0])
 
 
-def load_policy(run: str | Path, seed: int | None = None) -> TrainedPolicy:
+def load_policy(run: str | Path, seed: int | None = None, step: int | None = None) -> TrainedPolicy:
     """The policy of a run's newest good checkpoint. Neither critic nor env is made, and nothing is executed.
 
     Args:
         run: A run folder.
         seed: Which training seed; by default the first.
+        step: Env steps of the checkpoint to take; by default the newest good one.
 
     Raises:
-        Refused: It is not a run folder, has no such seed, or no readable checkpoint.
+        Refused: It is not a run folder, has no such seed or checkpoint, or no readable checkpoint.
     """
     folder = RunFolder.open(of_seed(run, seed))
     config, spec = folder.config, folder.spec
@@ -358,8 +385,20 @@ def load_policy(run: str | Path, seed: int | None = None) -> TrainedPolicy:
     if seed not in config.all_seeds:
         raise Refused(f"{run} has no seed {seed}; it has {', '.join(map(str, config.all_seeds))}.")
     algorithm = make_algorithm(config.algo, spec, config.obs_norm)
-    policies = newest_policies(folder, algorithm)
-    return TrainedPolicy(algorithm.act, at_agent(policies, config.all_seeds.index(seed)), spec)
+    policies, env_steps = policies_at(folder, algorithm, step)
+    evaluations = [row for row in folder.evaluations() if row["seed"] == seed and row["step"] <= env_steps]
+    facts = Facts(
+        task=config.task,
+        protocol=str(folder.manifest.get("protocol", "")),
+        algorithm=config.algorithm,
+        seed=seed,
+        env_steps=env_steps,
+        evaluation={row["actions"]: row["mean"] for row in evaluations},  # the last of each kind
+        run=folder.path.resolve().name,
+        commit=folder.manifest.get("commit"),
+    )
+    policy = at_agent(policies, config.all_seeds.index(seed))
+    return TrainedPolicy(Trained(algorithm.act, policy, spec, config.algo, config.obs_norm, facts))
 
 
 def newest_policies(folder: RunFolder, algorithm: Any) -> Any:
@@ -368,12 +407,25 @@ def newest_policies(folder: RunFolder, algorithm: Any) -> Any:
     Raises:
         Refused: There is none.
     """
+    return policies_at(folder, algorithm)[0]
+
+
+def policies_at(folder: RunFolder, algorithm: Any, step: int | None = None) -> tuple[Any, int]:
+    """The policies of all seeds, stacked, from the checkpoint of an env step or the newest that is whole; its env step.
+
+    Raises:
+        Refused: There is none.
+    """
     seeds = jnp.asarray(folder.config.all_seeds)
     shapes = jax.eval_shape(lambda: jax.vmap(lambda s: algorithm.policy(algorithm.init(jax.random.key(s))))(seeds))
     reason = "it has none yet"
-    for checkpoint in folder.checkpoints():
+    every = {checkpoint.env_steps: checkpoint for checkpoint in folder.checkpoints()}
+    if step is not None and step not in every:
+        there = ", ".join(map(str, every)) or "none"
+        raise Refused(f"{folder.path} has no checkpoint of env step {step}; it has {there}.")
+    for env_steps, checkpoint in every.items() if step is None else [(step, every[step])]:
         try:
-            return checkpoint.restore("policy", shapes)
+            return checkpoint.restore("policy", shapes), env_steps
         except Refused as error:
             reason = str(error)
     raise Refused(f"{folder.path} has no readable checkpoint: {reason}.")

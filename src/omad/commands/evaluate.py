@@ -47,7 +47,7 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None, t
     import jax
     import jax.numpy as jnp
 
-    from omad.api import check_evaluation, newest_policies
+    from omad.api import check_evaluation, policies_at
     from omad.loop.train import build, refuse_changed, refuse_foreign
     from omad.run.folder import RunFolder
 
@@ -68,7 +68,7 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None, t
             f"run's policies were trained for {spec.obs_dims} and {spec.act_dims}."
         )
     check_evaluation(config, built)
-    policies = newest_policies(folder, built.algorithm)
+    policies, env_steps = policies_at(folder, built.algorithm)
     results = []
     with contextlib.ExitStack() as stack:
         stack.callback(built.close)
@@ -90,7 +90,7 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None, t
     return {
         "run": str(run),
         "task": built.spec.name,
-        "env_steps": folder.checkpoints()[0].env_steps,
+        "env_steps": env_steps,
         "updates_per_env_step": folder.config.updates_per_env_step,
         "episodes": episodes,
         "eval_seed": seed,
