@@ -26,8 +26,9 @@ import omad
 from omad import schema
 from omad.errors import Refused
 from omad.export import graph
-from omad.export.fold import Folded
-from omad.export.runner import FORMAT
+from omad.export.fold import Folded, Kind
+from omad.export.runner import FORMAT, read_tensors
+from omad.standardise import ObsNorm
 
 __all__ = ["FORMATS", "TOLERANCE", "VECTORS", "Facts", "Team", "Vectors", "load", "write"]
 
@@ -239,6 +240,32 @@ def load(folder: str | Path) -> Team:
                 f"{folder / name} does not match its checksum; restore it from a copy or export the run again."
             )
     return team
+
+
+class Agent(msgspec.Struct):
+    """What is read again of `policy.json`."""
+
+    kind: Kind
+    settings: dict[str, Any]
+    noise_rows: Size
+    normaliser: ObsNorm
+
+
+def policies(folder: Path, team: Team) -> list[Folded]:
+    """The policies of a bundle that has been loaded.
+
+    Raises:
+        Refused: It was exported without numpy.
+    """
+    found = []
+    for name in team.agents:
+        if f"{name}/policy.safetensors" not in team.files:
+            raise Refused(f"{folder / name} has no policy.safetensors; export the run with --formats numpy.")
+        about = schema.read_json(folder / name / "policy.json", Agent)
+        tensors = read_tensors(schema.read_bytes(folder / name / "policy.safetensors"))
+        tensors = {key: array for key, array in tensors.items() if not key.startswith("test.")}
+        found.append(Folded(about.kind, about.settings, tensors, about.noise_rows, about.normaliser))
+    return found
 
 
 class Version(msgspec.Struct):
