@@ -7,7 +7,6 @@ going on after a cut, and beginning again what failed are one and the same, and 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -17,8 +16,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from omad import files, schema
+from omad.errors import Refused
 from omad.processes import STOPPING
-from omad.runs import Ended, RunFolder
+from omad.run.folder import EPISODES, METRICS, Ended, RunFolder
 
 __all__ = ["State", "Tell", "begin", "cores_for", "last_line", "side_by_side", "state_of", "verdict"]
 
@@ -50,16 +51,16 @@ Tell = Callable[[list[State]], None]
 def last_line(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any] | None:
     """The last whole JSON line of a file that satisfies a condition, read from its end."""
     try:
-        with path.open("rb") as file:
+        with schema.open_plain(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - (1 << 18)))
             rows = file.read().split(b"\n")
-    except OSError:
+    except (OSError, Refused):
         return None
     for row in reversed(rows):
         try:
-            line = json.loads(row)
-        except ValueError:
+            line = schema.decode(row, dict[str, Any], path)
+        except Refused:
             continue
         if wanted(line):
             return line
@@ -69,14 +70,31 @@ def last_line(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda _: T
 def state_of(run: RunFolder, state: str = "", message: str = "") -> State:
     """Read a run's progress from its folder; without a given state, that too."""
     total = run.config.total_rows * run.config.n_envs
-    metrics = last_line(run.path / "metrics.jsonl") or {}
-    episodes = last_line(run.path / "episodes.jsonl", lambda line: line["actions"] == "sampled")
+    metrics = last_line(run.path / METRICS, lambda line: _count(line.get("step")) and _rate(line) is not None) or {}
+    episodes = last_line(run.path / EPISODES, _is_evaluation)
     seen = (episodes["step"], sum(episodes["returns"]) / len(episodes["returns"])) if episodes else None
     if not state:
         ended = run.ended
         state = "done" if run.complete else "running" if run.busy(run.path) else "failed" if ended else "waiting"
         message = ended.words if ended and state == "failed" else message
-    return State(run.path, state, metrics.get("step", 0), total, metrics.get("time/steps_per_s", 0.0), seen, message)
+    return State(run.path, state, metrics.get("step", 0), total, _rate(metrics) or 0.0, seen, message)
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _rate(line: dict[str, Any]) -> float | None:
+    """Env steps a second, if a line says it in a number."""
+    value = line.get("time/steps_per_s", 0.0)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _is_evaluation(line: dict[str, Any]) -> bool:
+    """Of sampled actions, with returns that are numbers."""
+    returns = line.get("returns")
+    numbers = isinstance(returns, list) and all(isinstance(value, int | float) for value in returns)
+    return line.get("actions") == "sampled" and _count(line.get("step")) and numbers and bool(returns)
 
 
 def cores_for(slots: int) -> list[set[int]]:
@@ -157,7 +175,7 @@ def verdict(run: RunFolder, code: int) -> tuple[str, str]:
         return "done", ""
     if code in (*(128 + n for n in STOPPING), *(-n for n in STOPPING)):  # the latter: before it could listen
         return "stopped", ""
-    text = (run.path / "log.txt").read_text(encoding="utf-8", errors="replace")
+    text = schema.read_bytes(run.path / "log.txt").decode(errors="replace")
     rows = [row for row in text.splitlines() if row.strip()]
     said = next((row for row in reversed(rows) if row.startswith("omad: ")), rows[-1] if rows else "")
     words = f"exit code {code}: {said.removeprefix('omad: ')}"
@@ -175,16 +193,18 @@ if sys.platform == "linux":
 if os.getppid() != parent:
     sys.exit(143)
 from omad.cli import main
-sys.exit(main(["resume", folder]))
+sys.exit(main(["resume", folder, "--trust"]))
 """
-"""What a run's process does: keep to its cores, save and end should the launching process die, go on with the run."""
+"""What a run's process does: keep to its cores, save and end should the launching process die, go on with the run.
+
+Whoever launches has seen to it that the user named the run's env himself, or trusts its folder."""
 
 
 def begin(folder: Path, cores: set[int]) -> subprocess.Popen[bytes]:
     """Start the process of a run on some cores; it saves and ends when this process dies."""
     _await_writer(folder)
     words = [sys.executable, "-c", _CHILD, str(os.getpid()), ",".join(map(str, cores)), str(folder)]
-    with (folder / "log.txt").open("ab") as log:
+    with os.fdopen(files.open_append(folder / "log.txt", folder), "ab") as log:
         return subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )

@@ -353,7 +353,7 @@ class XqcCritic(eqx.Module):
 
     norms: tuple[BatchRenorm, ...]
     """Of the input, of each hidden layer, of the two layers of each block."""
-    weights: tuple[Float[Array, "*s in out"], ...]
+    weights: tuple[Float[Array, "... _ _"], ...]
     """Hidden layers, then two a block."""
     head: Linear
     blocks: int = eqx.field(static=True)
@@ -405,7 +405,7 @@ class XqcCritic(eqx.Module):
     def projected(self) -> XqcCritic:
         """The same with every hidden unit's incoming weights at length one."""
 
-        def unit(weight: Float[Array, "*s in out"]) -> Float[Array, "*s in out"]:
+        def unit(weight: Float[Array, "... n_in n_out"]) -> Float[Array, "... n_in n_out"]:
             return weight / jnp.maximum(jnp.linalg.norm(weight, axis=-2, keepdims=True), 1e-12)
 
         return dataclasses.replace(self, weights=tuple(unit(weight) for weight in self.weights))

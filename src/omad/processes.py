@@ -66,6 +66,8 @@ class StopSignals:
     def __init__(self, raising: bool = False) -> None:
         self.number: int | None = None
         """The signal that came first; also one that the surrounding `StopSignals` has noted."""
+        self.again = False
+        """Whether a second SIGINT has interrupted what was going on."""
         self._raising = raising
         self._depth = 0
         self._before: dict[int, Any] = {}
@@ -88,6 +90,7 @@ class StopSignals:
         elif number == signal.SIGINT:
             before, self._last = self._last, now
             if before >= 0 and now - before > _AGAIN_S:
+                self.again = True
                 raise KeyboardInterrupt
 
     def __enter__(self) -> StopSignals:

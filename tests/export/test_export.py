@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
-from teams import ALGORITHMS, team  # noqa: E402
+from teams import ALGORITHMS, team
 
-from omad.errors import Refused  # noqa: E402
-from omad.export import bundle  # noqa: E402
-from omad.export.runner import BadPolicy, Policy  # noqa: E402
-from omad.export.team import compare, export  # noqa: E402
+from omad.export import bundle
+from omad.export.team import compare, export
 
 UNEQUAL = "probe/push"
 QUICK = [

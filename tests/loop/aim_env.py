@@ -19,7 +19,7 @@ class Aim(ParallelEnv):
         del render_mode
         self.possible_agents = ["left", "right"]
         self.scale = scale
-        self.helper = subprocess.Popen(["sleep", "600"], start_new_session=True) if helper else None
+        self.wants_helper = helper
 
     def observation_space(self, agent: str) -> Box:
         del agent
@@ -39,6 +39,9 @@ class Aim(ParallelEnv):
         return self.see(), {agent: {} for agent in self.agents}
 
     def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
+        if self.wants_helper:  # never ended, and in a session of its own
+            self.helper = subprocess.Popen(["sleep", "600"], start_new_session=True)
+            self.wants_helper = False
         self.t += 1
         living, over = list(self.agents), self.t >= 5
         rewards = {agent: -float(np.square(actions[agent] - self.aim).sum()) for agent in living}

@@ -19,7 +19,7 @@ from folders import write_run, write_study
 from omad.cli import main
 from omad.commands.report import command_of, write_report
 from omad.commands.train import Options, parse
-from omad.presets import RunConfig, from_dict, resolve
+from omad.config import RunConfig, from_dict, resolve
 from omad.report import page, results, stats, tables
 from omad.report.read import gather, to_json
 from omad.report.words import bounded, duration, interval, number

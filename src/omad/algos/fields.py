@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
 import math
@@ -44,6 +45,7 @@ def float32(value: float) -> float:
     return struct.unpack("f", struct.pack("f", value))[0]
 
 
+@functools.cache
 def _hints(cls: type) -> dict[str, Any]:
     """The annotations of a dataclass; those of a class whose names cannot be looked up are not checked."""
     try:
@@ -162,8 +164,9 @@ def check(
             if value is not None and not holds(value):
                 raise Refused(f"{named(name)} is {shown(value)}; it must {words}.")
 
+    names = {f.name for f in dataclasses.fields(config)}
     for field, kind in _hints(type(config)).items():
-        if field in {f.name for f in dataclasses.fields(config)}:
+        if field in names:
             value = getattr(config, field)
             fitted = _fitted(named(field), value, kind)
             if type(fitted) is not type(value):

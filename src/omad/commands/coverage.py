@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from omad.algos.fields import MOST
 from omad.commands.screen import console, print_json, row, table
 from omad.errors import Refused
 from omad.report import coverage
@@ -37,6 +38,8 @@ class Options:
     """Only the first so many states of each seed, one an env step; by default as many as the shortest run has."""
     bins: int = 40
     """Bins along each of the two components."""
+    trust: bool = False
+    """Import the code of a user's env that the run folder names; only for folders that you trust."""
     json: bool = False
     """Print JSON."""
 
@@ -53,12 +56,13 @@ def newest_step(run: Any) -> int:
     return checkpoints[0].row * run.config.n_envs
 
 
-def visited_states(run: Any, first: int | None = None) -> Any:
+def visited_states(run: Any, first: int | None = None, trust: bool = False) -> Any:
     """States of a run's first env steps, of all its seeds.
 
     Args:
         run: An open run folder.
         first: How many of each seed; all of them by default.
+        trust: Whether code that the folder names may be imported.
 
     Returns:
         `(state, entry)` in the order of visits; the joint observation where the task has no state.
@@ -69,17 +73,18 @@ def visited_states(run: Any, first: int | None = None) -> Any:
     import jax.numpy as jnp
     import numpy as np
 
-    from omad.loop.train import build
+    from omad.loop.train import build, refuse_foreign
 
     checkpoints = run.checkpoints()
     if not checkpoints:
         raise Refused(f"{run.path} has no checkpoint yet; resume it until it has saved once.")
+    refuse_foreign(run.config.task, run.path, trust)
     built = build(run.config)
     try:
         shapes = built.loop.shapes(jnp.asarray(run.config.all_seeds, jnp.int32))
     finally:
         built.close()
-    ring = checkpoints[0].restore("rest", shapes).ring
+    ring = checkpoints[0].restore("rest", shapes, loose=("env_state",)).ring
     rows, done = ring.reward.shape[1], checkpoints[0].row
     if done > rows:
         steps, kept = done * run.config.n_envs, rows * run.config.n_envs
@@ -97,8 +102,8 @@ def main(arguments: Sequence[str]) -> int:
     options = tyro.cli(Options, prog="omad coverage", args=list(arguments))
     for name in ("first", "bins"):
         value = getattr(options, name)
-        if value is not None and value < 2:
-            raise Refused(f"--{name} is {value}; it must be at least 2.")
+        if value is not None and not 2 <= value <= MOST:
+            raise Refused(f"--{name} is {value}; it must be at least 2 and at most {MOST}.")
     needed = coverage.memory(options.bins, methods=1)
     if needed > _MOST:
         raise Refused(
@@ -107,7 +112,7 @@ def main(arguments: Sequence[str]) -> int:
         )
     import numpy as np
 
-    from omad.runs import RunFolder
+    from omad.run.folder import RunFolder
 
     folders = sorted({path.parent for given in options.runs for path in given.rglob("manifest.json")})
     runs = [RunFolder.open(folder) for folder in folders]
@@ -118,7 +123,7 @@ def main(arguments: Sequence[str]) -> int:
     methods: dict[str, list[Any]] = {}
     for run in runs:
         setting = run.path.parent.name if run.path.name.startswith("seed-") else run.path.name
-        methods.setdefault(f"{run.config.algorithm}, {setting}", []).append(visited_states(run, first))
+        methods.setdefault(f"{run.config.algorithm}, {setting}", []).append(visited_states(run, first, options.trust))
     # Every run of a method counts alike.
     states = {
         name: np.concatenate([rows[: min(map(len, several))] for rows in several]) for name, several in methods.items()

@@ -30,13 +30,15 @@ class Options:
     """Seed of initial states and action noise; not the one that training evaluated on."""
     task: str | None = None
     """Evaluate on this task instead, of the same sizes: another adversary, say."""
+    trust: bool = False
+    """Import the code of a user's env that the run folder names; only for folders that you trust."""
     json: bool = False
     """Print JSON."""
     compilation_cache: bool = True
     """Keep compiled programs in the user's cache folder for the next start."""
 
 
-def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -> dict[str, Any]:
+def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None, trust: bool = False) -> dict[str, Any]:
     """Returns of every episode, seed and kind of action.
 
     Raises:
@@ -45,9 +47,9 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -
     import jax
     import jax.numpy as jnp
 
-    from omad.api import check_evaluation, newest_policies
-    from omad.loop.train import build
-    from omad.runs import RunFolder
+    from omad.api import check_evaluation, policies_at
+    from omad.loop.train import build, refuse_changed, refuse_foreign
+    from omad.run.folder import RunFolder
 
     if episodes < 1 or not 0 <= seed < 2**31:
         raise Refused(
@@ -55,15 +57,18 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -
         )
     folder = RunFolder.open(run)
     config, spec = folder.config, folder.spec
+    refuse_foreign(config.task, folder.path, trust or task is not None)
     config = dataclasses.replace(config, task=task or config.task, eval_episodes=episodes)
     built = build(config)
+    if task is None:
+        refuse_changed(folder, built.spec)
     if (built.spec.obs_dims, built.spec.act_dims) != (spec.obs_dims, spec.act_dims):
         raise Refused(
             f"{built.spec.name} has observations {built.spec.obs_dims} and actions {built.spec.act_dims}, but the "
             f"run's policies were trained for {spec.obs_dims} and {spec.act_dims}."
         )
     check_evaluation(config, built)
-    policies = newest_policies(folder, built.algorithm)
+    policies, env_steps = policies_at(folder, built.algorithm)
     results = []
     with contextlib.ExitStack() as stack:
         stack.callback(built.close)
@@ -85,7 +90,7 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -
     return {
         "run": str(run),
         "task": built.spec.name,
-        "env_steps": folder.checkpoints()[0].index["env_steps"],
+        "env_steps": env_steps,
         "updates_per_env_step": folder.config.updates_per_env_step,
         "episodes": episodes,
         "eval_seed": seed,
@@ -99,9 +104,11 @@ def main(arguments: Sequence[str]) -> int:
     check(options, counts=("episodes",), not_negative=("seed",), flags=True)
     cached_compilation(options.compilation_cache)
     from omad import tasks
-    from omad.runs import members
+    from omad.run.folder import members
 
-    each = [evaluate_run(run, options.episodes, options.seed, options.task) for run in members(options.run)]
+    each = [
+        evaluate_run(run, options.episodes, options.seed, options.task, options.trust) for run in members(options.run)
+    ]
     found = each[0] | {"run": str(options.run), "results": [result for part in each for result in part["results"]]}
     if options.json:
         print_json(found)

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from omad import tasks
     from omad.report import modes
-    from omad.runs import RunFolder
+    from omad.run.folder import RunFolder
 
     folders = sorted({path.parent for given in options.runs for path in given.rglob("manifest.json")})
     runs = [RunFolder.open(folder) for folder in folders]

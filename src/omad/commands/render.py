@@ -47,6 +47,8 @@ class Options:
     """Write a GIF of the first episode."""
     compilation_cache: bool = True
     """Keep compiled programs in the user's cache folder for the next start."""
+    trust: bool = False
+    """Import the code of a user's env that the run folder names; only for folders that you trust."""
 
 
 class Film(NamedTuple):
@@ -161,16 +163,20 @@ def films(options: Options, tick: Callable[[], object] = lambda: None) -> Iterat
     """
     from omad import envs, tasks
     from omad.api import load_policy
-    from omad.runs import RunFolder
+    from omad.loop.train import refuse_changed, refuse_foreign
+    from omad.run.folder import RunFolder
     from omad.types import JaxEnv
 
     if options.episodes < 1 or not 0 <= options.seed < 2**31 - options.episodes or (options.max_steps or 1) < 1:
         raise Refused("--episodes and --max-steps must be at least 1, and --seed from 0 to 2147483647 less episodes.")
-    task = tasks.find(RunFolder.open(options.run).config.task)
+    folder = RunFolder.open(options.run)
+    refuse_foreign(folder.config.task, folder.path, options.trust)
+    task = tasks.find(folder.config.task)
     if task.name.startswith("probe/"):
         raise Refused(f"{task.name} has nothing to see; only mpe, mamujoco and pettingzoo tasks can be drawn.")
     with _headless(task.hosted):
         env = envs.make(task.name)
+        refuse_changed(folder, env.spec)
         policy = load_policy(options.run, options.training_seed)
         steps = min(options.max_steps or env.spec.horizon, env.spec.horizon)
         for i in range(options.episodes):

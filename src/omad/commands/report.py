@@ -16,8 +16,8 @@ import msgspec
 import tyro
 
 from omad.commands.screen import console
+from omad.config import RunConfig, resolve
 from omad.errors import Refused
-from omad.presets import RunConfig, resolve
 from omad.report.words import plain
 
 __all__ = ["command_of", "main", "write_report"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import functools
 import os
 import re
@@ -94,18 +93,16 @@ def main(arguments: Sequence[str]) -> int:
 
         connect()
     cached_compilation(options.compilation_cache)
-    from omad import api
+    from omad import api, files
     from omad.launch import side_by_side
     from omad.study import place
 
     workers = options.workers or len(os.sched_getaffinity(0))
     out = console()
     root.mkdir(parents=True, exist_ok=True)
-    with (root / "lock").open("w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Refused(f"{root} is being swept by another process; wait for it, or stop it.") from None
+    if (claim := files.lock(root / "lock", root)) is None:
+        raise Refused(f"{root} is being swept by another process; wait for it, or stop it.")
+    with os.fdopen(claim):
         place(study, root, api.create)
         for config in {run.folder.parent: run.config for run in chosen}.values():
             api.check_memory(config, 1 if options.launcher == "ray" else min(workers, len(chosen)))
@@ -127,7 +124,7 @@ def _show(lengths: Mapping[Path, int], as_json: bool) -> int:
     """How runs stand, read from their folders; those not begun have only their length in env steps."""
     from omad.commands.together import standing
     from omad.launch import State, state_of
-    from omad.runs import RunFolder
+    from omad.run.folder import RunFolder
 
     states = [
         state_of(RunFolder.open(path))

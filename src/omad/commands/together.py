@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,12 +55,16 @@ def work_on(work: Callable[[Tell, Stop], list[State]], stop: Stop) -> int:
                 told[state.folder] = now
                 out.print(f"{time.strftime('%H:%M:%S')} {name[state.folder]}: {_words(state)}")
 
-    if not out.is_terminal:
-        with stop:
-            ended = work(lines, stop)
-    else:
-        with stop, Live(console=out, refresh_per_second=2) as live:
-            ended = work(lambda states: live.update(standing(states)), stop)
+    ended: list[State] = []
+    try:
+        if not out.is_terminal:
+            with stop:
+                ended = work(lines, stop)
+        else:
+            with stop, Live(console=out, refresh_per_second=2) as live:
+                ended = work(lambda states: live.update(standing(states)), stop)
+    except BrokenPipeError:  # whoever read what is printed has gone; the runs have been saved
+        stop.note(signal.SIGPIPE)
     failed = [state for state in ended if state.state == "failed"]
     for state in failed:
         out.print(f"{state.folder} failed; {state.message}")

@@ -15,7 +15,7 @@ import tyro
 from omad.algos.fields import check, documented
 from omad.commands.screen import Watcher, cached_compilation, console
 from omad.commands.together import Stop, work_on
-from omad.presets import RunConfig, resolve, sourced
+from omad.config import RunConfig, resolve, sourced
 
 __all__ = ["main", "parse"]
 

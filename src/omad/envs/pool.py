@@ -25,7 +25,7 @@ import psutil
 
 from omad import processes, tasks
 from omad.envs import worker
-from omad.errors import EnvFailed
+from omad.errors import EnvFailed, UnevenSaves
 from omad.spec import EnvSpec
 
 __all__ = ["Arrival", "Pool", "joined", "worker_count"]
@@ -53,6 +53,10 @@ def joined(words: Any) -> np.ndarray:
 def worker_count(worlds: int, asked: int = 0) -> int:
     """Processes for a number of worlds: as asked, else one a core; never more than worlds."""
     return max(1, min(worlds, asked or os.cpu_count() or 1))
+
+
+_MOST_ALONE = 16
+"""Processes at most that are started so that each world of a user's env has its own."""
 
 
 class _Worker(NamedTuple):
@@ -113,7 +117,13 @@ class Pool:
     def of(task: str, spec: EnvSpec, worlds: int, workers: int = 0, timeout_s: float = 60.0) -> Pool:
         """The worlds of a task of the table."""
         row = tasks.find(task)
-        return Pool(row.factory, row.arguments, spec, worlds, workers, timeout_s)
+        if not row.factory.startswith("omad.envs.pettingzoo:"):
+            return Pool(row.factory, row.arguments, spec, worlds, workers, timeout_s)
+        from omad.envs.pettingzoo import told_of
+
+        # A user's worlds may disturb each other in one process, so each has one of its own unless told otherwise.
+        given = {**row.arguments, "told": told_of(spec)}
+        return Pool(row.factory, given, spec, worlds, workers or min(worlds, _MOST_ALONE), timeout_s)
 
     def _start(self, order: dict[str, Any], quiet: bool, cpu: int | None) -> None:
         there, to = os.pipe()
@@ -266,7 +276,7 @@ class Pool:
             sizes |= set(lengths.tolist())
             table.append(answer[8 * one.size :])
         if len(sizes) > 1:
-            raise EnvFailed(
+            raise UnevenSaves(
                 f"{self.spec.name}: save() gave {sorted(sizes)} bytes at vector step {number}; every save must be of "
                 "the same length."
             )

@@ -17,13 +17,13 @@ import struct
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from omad import processes
+from omad.envs.contract import Broken, place_of
 from omad.envs.world import HostEnv, Moved, Seen, World
 
 __all__ = ["Frame", "Shapes", "main", "receive", "send", "serve"]
@@ -223,12 +223,12 @@ def _guarded(world: int, call: Any, *arguments: Any) -> Any:
     """Whatever an env raises is told to the parent, with the place it came from."""
     try:
         return call(*arguments)
-    except _Unusable as error:
+    except (_Unusable, Broken) as error:
         raise _Stop(world, str(error)) from error
+    except SystemExit as error:
+        raise _Stop(world, f"it tried to end the process with sys.exit({error.code!r}) ({place_of(error)})") from error
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{os.path.basename(where.filename)}, line {where.lineno}"  # noqa: PTH119
-        raise _Stop(world, f"{type(error).__name__}: {error} ({place})") from error
+        raise _Stop(world, f"{type(error).__name__}: {error} ({place_of(error)})") from error
 
 
 def _close(pipe: int) -> None:

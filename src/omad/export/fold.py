@@ -82,8 +82,10 @@ def _denoising(first: Linear, time: Any, sizes: tuple[int, int, int]) -> dict[st
 
 
 def _chain(policy: DiffusionPolicy, config: Any, obs: int, act: int, steps: int) -> Folded:
-    """OMAD's chain. With fewer steps, each takes the place of several: as long as they are together, and controlled as
-    the first of them is."""
+    """OMAD's chain.
+
+    With fewer steps, each takes the place of several: as long as they are together, and controlled as the first is.
+    """
     net, trained = policy.denoiser, config.denoising_steps
     groups = np.array_split(np.arange(trained), steps)
     length = np.asarray(policy.step_size(trained), np.float64)[:, :act]
@@ -192,7 +194,9 @@ def fold(policies: Any, config: Any, spec: EnvSpec, obs_norm: ObsNorm, steps: in
             )
         found = found._replace(normaliser=obs_norm)
         if moments is not None:
-            rows = [np.asarray(m, np.float32).reshape(spec.n_agents, spec.obs_dim)[i, :obs] for m in moments_of(moments)]
+            rows = [
+                np.asarray(m, np.float32).reshape(spec.n_agents, spec.obs_dim)[i, :obs] for m in moments_of(moments)
+            ]
             found.tensors.update({"norm.mean": _array(rows[0]), "norm.std": _array(rows[1])})
         folded.append(found)
     return folded
@@ -206,7 +210,9 @@ def moments_of(moments: Any) -> tuple[Any, Any]:
 # ---------------------------------------------------------------- the same in JAX, for training and evaluating
 
 
-def draw_noise(one: Folded, agents: int, padded: int, batch: int, key: Key[Array, ""]) -> Float[Array, "agent batch row act"]:
+def draw_noise(
+    one: Folded, agents: int, padded: int, batch: int, key: Key[Array, ""]
+) -> Float[Array, "agent batch row act"]:
     """The noise that the algorithm's own `act` draws from a key, in its order. The key is consumed."""
     if one.noise_rows == 1:
         return jnp.moveaxis(jax.random.normal(key, (batch, agents, padded)), 1, 0)[:, :, None]

@@ -1,4 +1,4 @@
-"""One agent's policy as an ONNX graph: `obs` and `noise` in, `action` in the env's own box out; the batch axis is free."""
+"""One agent's policy as an ONNX graph: `obs` and `noise` in, `action` in the env's own box out; any batch."""
 
 from __future__ import annotations
 

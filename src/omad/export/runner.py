@@ -49,7 +49,7 @@ def gelu2(x):
 
 
 def mish(x):
-    """x tanh(log(1 + e^x))."""
+    """X tanh(log(1 + e^x))."""
     e = np.exp(np.minimum(x, np.float32(20)))
     n = e * (e + np.float32(2))
     return x * (n / (n + np.float32(2)))
@@ -100,7 +100,9 @@ class Policy:
         """The test vectors that the folder holds must come out as they did in training code."""
         worst = float(np.abs(self._policy(self.t["test.obs"], self.t["test.noise"]) - self.t["test.action"]).max())
         if not worst <= tolerance:
-            raise BadPolicy(f"{self.name}: a test vector is off by {worst:.2g}, more than {tolerance:.2g}; export again.")
+            raise BadPolicy(
+                f"{self.name}: a test vector is off by {worst:.2g}, more than {tolerance:.2g}; export again."
+            )
 
     def reset(self):
         """Begin an episode: forget what was seen."""

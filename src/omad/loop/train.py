@@ -18,21 +18,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from omad import buffer, envs
+from omad import buffer, envs, files
 from omad.algos import make as make_algorithm
+from omad.config import RunConfig
 from omad.envs.pool import Pool
 from omad.errors import EnvFailed, NonFinite, Refused
 from omad.evaluate import make_evaluate, make_host_evaluate
 from omad.loop import fused
 from omad.loop.hosted import Hosted
-from omad.presets import RunConfig
 from omad.processes import StopSignals, interruption
-from omad.runs import Ended, RunFolder
+from omad.run import machine
+from omad.run.folder import EPISODES, METRICS, Ended, RunFolder
 from omad.symmetry import symmetric
 from omad.types import Algorithm, EnvSpec, JaxEnv, Mean, is_mean
 
-__all__ = ["Progress", "Result", "Session", "build", "continue_run", "forecast"]
+__all__ = [
+    "AT_A_BOUNDARY", "EXACT", "Progress", "Result", "Session", "build", "continue_run", "forecast", "refuse_changed",
+    "refuse_foreign",
+]  # fmt: skip
 
+EXACT, AT_A_BOUNDARY = "exact", "resumed at an episode boundary"
+"""What the manifest says of a resume: all goes on where it was, or all envs begin new episodes."""
 _PIECE_S = 1.0
 """Aim for compiled calls of about this length, so that progress is live and signals are answered soon."""
 _EDGE = 0.01
@@ -78,6 +84,8 @@ class Built(NamedTuple):
     noise_free: Callable[..., Any]
     close: Callable[[], None]
     """End whatever runs beside this process."""
+    notes: tuple[str, ...] = ()
+    """Sentences about the env that a user should read before training."""
 
 
 def build(config: RunConfig) -> Built:
@@ -114,7 +122,7 @@ def build(config: RunConfig) -> Built:
         hosted.close()
         bench.close()
 
-    return Built(env.spec, algorithm, hosted, *evaluate, close=close)
+    return Built(env.spec, algorithm, hosted, *evaluate, close=close, notes=env.notes)
 
 
 class EvaluationWorlds:
@@ -204,34 +212,53 @@ class Session:
         self._saved = True
         """Nothing has been done since the last checkpoint, or since the beginning."""
         self._noted = False
+        self._told = False
         self.carry: fused.Carry
 
     # ------------------------------------------------------------ start
 
     def begin(self) -> None:
-        """A fresh carry."""
+        """A fresh carry. Its machine is that of the run from now on."""
         self.carry = self.built.loop.init(self.seeds)
+        self.run.amend(**machine.facts())
+        self._note_boundaries()
+
+    def _note_boundaries(self) -> None:
+        """Say it, once, if envs cannot be saved and loaded."""
+        loop = self.built.loop
+        if not isinstance(loop, Hosted) or not loop.why_inexact or self._told:
+            return
+        self._told = True
+        self.run.amend(resume=AT_A_BOUNDARY)
+        self._tell("note", f"{self.config.task}: {loop.why_inexact}; a resumed run begins new episodes.")
 
     def restore(self) -> list[str]:
-        """Continue from the newest checkpoint that is whole; damaged ones are removed.
+        """Continue from the newest checkpoint that is whole; damaged ones are removed. Nothing is cut before that.
 
         Returns:
             One sentence for every checkpoint that had to be passed over.
 
         Raises:
-            Refused: All checkpoints are damaged.
+            Refused: Another process works on the run, or all checkpoints are damaged.
         """
+        self.run.lock()  # before anything is read that another process may be changing
         passed: list[str] = []
-        shapes = self.built.loop.shapes(self.seeds)
+        loop, loose = self.built.loop, ()
+        if isinstance(loop, Hosted) and self.run.manifest.get("resume") == AT_A_BOUNDARY:
+            loop.give_up_saves("envs cannot be saved")
+            loose, self._told = (("env_state",), True)
+        shapes = loop.shapes(self.seeds)
         found = self.run.checkpoints()
         for checkpoint in found:
             try:
-                rest = checkpoint.restore("rest", shapes)
+                rest = checkpoint.restore("rest", shapes, loose)
             except Refused as error:
                 passed.append(f"{error}; falling back to the one before.")
                 continue
             self.run.rewind(checkpoint)
             self.carry, self.row = rest, checkpoint.row
+            if other := machine.differences(self.run.manifest):
+                self._tell("note", f"What follows may differ from an uncut run in rounding: {', '.join(other)}.")
             break
         else:
             if found:
@@ -242,9 +269,6 @@ class Session:
             # Killed before its first checkpoint: the run begins again, from nothing, in the same folder.
             self.run.rewind(None)
             self.begin()
-        for checkpoint in found:
-            if checkpoint.index["row"] > self.row:
-                self.run.discard(checkpoint)
         return passed
 
     # ------------------------------------------------------------ the run
@@ -362,6 +386,10 @@ class Session:
         except BrokenPipeError:  # whoever read what is printed has gone: save and end
             self.signals.note(signal.SIGPIPE)
 
+    def note(self, sentence: str) -> None:
+        """Tell the watcher something in words."""
+        self._tell("note", sentence)
+
     # ------------------------------------------------------------ records
 
     def _record(self, name: str, line: dict[str, Any], values: dict[str, float]) -> None:
@@ -388,7 +416,7 @@ class Session:
                 "time/unix_s": time.time(),
             }
             line = {"step": self.env_steps, "seed": seed, "gradient_steps": learned} | values | timing
-            self._record("metrics.jsonl", line, values | timing)
+            self._record(METRICS, line, values | timing)
         self.last |= {
             name: float(np.sum(mean.total) / np.sum(mean.weight))
             for name, mean in sums.items()
@@ -423,7 +451,7 @@ class Session:
                 }
                 line |= {"returns": [round(float(r), 4) for r in returns]}
                 line |= {"info": {name: float(total[i].mean()) for name, total in episodes.info.items()}}
-                self._record("episodes.jsonl", line, values)
+                self._record(EPISODES, line, values)
             means = episodes.returns.mean(1)
             self.last[f"{label}/return"] = float(means.mean())
             pooled = episodes.returns.std() / np.sqrt(episodes.returns.shape[1])
@@ -433,6 +461,7 @@ class Session:
         self._tell("eval")
 
     def _save(self) -> None:
+        self._note_boundaries()
         policy = jax.vmap(self.built.algorithm.policy)(self.carry.learner)
         self.run.save(self.row, self.env_steps, policy, self.carry)
         self._saved = True
@@ -442,9 +471,11 @@ class Session:
         if not self._board:
             from tensorboardX import SummaryWriter
 
+            files.make_folder(self.run.path / "tb", self.run.path)
             for seed in self.config.all_seeds:
-                folder = str(self.run.path / "tb" / f"seed-{seed}")
-                self._board[seed] = SummaryWriter(folder, purge_step=self.env_steps, flush_secs=10)
+                folder = self.run.path / "tb" / f"seed-{seed}"
+                files.make_folder(folder, self.run.path)
+                self._board[seed] = SummaryWriter(str(folder), purge_step=self.env_steps, flush_secs=10)
         return self._board
 
     def _close_boards(self) -> None:
@@ -455,8 +486,40 @@ class Session:
 _PERIODS = ("log_every", "eval_every", "save_every")
 
 
+def refuse_foreign(task: str, path: Path, trust: bool) -> None:
+    """A folder may name a user's env; its code is imported only if the user says so.
+
+    Raises:
+        Refused: It names one, and the user has not said so.
+    """
+    if task.startswith("pettingzoo:") and not trust:
+        named = task.partition("?")[0].removeprefix("pettingzoo:")
+        raise Refused(
+            f"{path} names an env of its own: the module {named.partition(':')[0]} would be imported and "
+            f"{named.partition(':')[2]} called. If you trust it, give --trust (trust=True in Python), or name the task "
+            "yourself where --task is offered."
+        )
+
+
+def refuse_changed(run: RunFolder, spec: EnvSpec) -> None:
+    """A run goes on only in the env that it began in.
+
+    Raises:
+        Refused: Agents, sizes or bounds are not those of the manifest.
+    """
+    if changed := run.spec.differences(spec):
+        raise Refused(
+            f"{spec.name} is not what it was when {run.path} began: {'; '.join(changed)}. Restore the env, or start a "
+            "new run."
+        )
+
+
 def continue_run(
-    run: RunFolder, watch: Callable[[Progress], None], fresh: bool, stop: Callable[[], bool] = lambda: False
+    run: RunFolder,
+    watch: Callable[[Progress], None],
+    fresh: bool,
+    stop: Callable[[], bool] = lambda: False,
+    trust: bool = False,
 ) -> tuple[Result, list[str]]:
     """Work on an opened run folder until its end or a signal, then draw its curve.
 
@@ -465,10 +528,13 @@ def continue_run(
         watch: Told of progress.
         fresh: Whether to start from nothing.
         stop: Asked about once a second whether to save and return early.
+        trust: Whether code that a folder to be resumed names may be imported.
 
     Returns:
         How it ended, and a sentence for every damaged checkpoint that was passed over.
     """
+    if not fresh:
+        refuse_foreign(run.config.task, run.path, trust)
     signals = StopSignals()
     with signals:
         return _continue(run, watch, fresh, stop, signals)
@@ -483,7 +549,10 @@ def _continue(
     built: Built | None = None
     try:
         built = build(run.config)
+        refuse_changed(run, built.spec)
         session = Session(run, built, watch, stop, signals)
+        for note in built.notes if fresh else ():
+            session.note(note)
         if fresh:
             session.begin()
         else:
@@ -491,10 +560,15 @@ def _continue(
         result = session.go()
         if session.row == run.config.total_rows:
             run.note_end(Ended("finished"))
-        draw_curve(run.path)
+        try:
+            draw_curve(run.path)
+        except Exception as error:  # noqa: BLE001 - a run is not the worse for a picture that could not be drawn
+            session.note(f"{run.path / 'curve.png'} could not be drawn ({type(error).__name__}: {error}).")
     except Refused:
         raise
     except Exception as error:
+        if signals.again:  # what was interrupted may have raised anything
+            raise KeyboardInterrupt from error
         if signals.number is not None and isinstance(error, EnvFailed):
             # What an env needs may have been told to stop as well: that is no fault, and the last checkpoint stands.
             raise interruption(signals.number) from error

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from omad.report.words import plain
+from omad.report.words import drawable
 
 __all__ = ["Coverage", "cover", "draw", "memory"]
 
@@ -95,7 +95,7 @@ def draw(coverage: Coverage, title: str) -> bytes:
     import matplotlib
 
     with matplotlib.rc_context({"text.parse_math": False}):
-        return _drawn(coverage, plain(title))
+        return _drawn(coverage, drawable(title))
 
 
 def _drawn(coverage: Coverage, title: str) -> bytes:
@@ -123,7 +123,7 @@ def _drawn(coverage: Coverage, title: str) -> bytes:
             aspect="auto",
         )
         axis.set(xticks=(), yticks=(), xlabel="first component", ylabel="second component")
-        axis.set_title(f"{plain(name)}\n{coverage.share(name):.0%} of {coverage.union} bins", fontsize=9)
+        axis.set_title(f"{drawable(name)}\n{coverage.share(name):.0%} of {coverage.union} bins", fontsize=9)
     words = ("visited by another only", "visited", "visited by no other")
     patches = [Patch(facecolor=c, edgecolor="#888888", label=w) for c, w in zip(colours[1:], words, strict=True)]
     figure.legend(handles=patches, loc="outside lower center", ncols=3, fontsize=8)

@@ -11,7 +11,7 @@ import numpy as np
 from omad import tasks
 from omad.report.records import EvaluationLine, RunSettings
 from omad.report.whole import write_whole
-from omad.report.words import plain
+from omad.report.words import drawable
 from omad.schema import read_json, read_lines
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _figure(config: RunSettings, points: dict[int, dict[int, float]]) -> Figure:
     axes.set_ylabel("team return, sampled actions")
     ratio = config.updates_per_step / config.n_envs
     title = f"{config.algorithm} on {config.task}, {ratio:g} gradient steps per env step"
-    axes.set_title(plain(title), fontsize=10)
+    axes.set_title(drawable(title), fontsize=10)
     axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 0.08))
     axes.grid(alpha=0.2)
     return figure

@@ -17,7 +17,7 @@ import numpy as np
 
 from omad import tasks
 from omad.report.results import Across, Panel, Results, Series
-from omad.report.words import bounded, interval, number, plain
+from omad.report.words import bounded, drawable, interval, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,7 +129,7 @@ def _blank(narrow: bool, height: float = 1.0) -> tuple[Figure, Axes]:
 
 def _label(text: str) -> str:
     """For a legend, which leaves out what begins with an underscore."""
-    text = plain(text)
+    text = drawable(text)
     return f" {text}" if text.startswith("_") else text
 
 
@@ -206,7 +206,7 @@ def _learning_curves(panel: Panel, task: tasks.Task, actions: str, narrow: bool)
     _steps_axis(axes)
     axes.set_ylabel(f"team return, {actions.replace('_', '-')} actions")
     title = task.name if panel.title == "all settings" else f"{task.name}, {panel.title}"
-    axes.set_title("\n".join(textwrap.wrap(plain(title), 44 if narrow else 90)), fontsize=10)
+    axes.set_title("\n".join(textwrap.wrap(drawable(title), 44 if narrow else 90)), fontsize=10)
     keys = _references(axes, task, narrow)
     _legend(figure, axes, narrow, keys)
     return figure
@@ -341,7 +341,7 @@ def _ratios(results: Results, narrow: bool) -> Figure:
     axes.set_xlim(low, high)
     axes.axvline(1.0, color=_GREY, lw=1.0, ls="--")
     axes.set_yticks(
-        range(len(rows)), ["\n".join(textwrap.wrap(plain(label), 22 if narrow else 44)) for label, _, _ in rows]
+        range(len(rows)), ["\n".join(textwrap.wrap(drawable(label), 22 if narrow else 44)) for label, _, _ in rows]
     )
     axes.tick_params(axis="y", labelsize=8.5 if not narrow else 8)
     axes.set_ylim(-0.6, len(rows) - 0.4)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import dataclasses
 import functools
 import gzip
@@ -86,7 +87,9 @@ _NOT_FINITE = re.compile(rb"-?\b(?:NaN|Infinity)\b")
 
 
 def _lines(path: Path, kind: type[Any]) -> Lines:
-    """The lines of a file; numbers that are not finite are nothing."""
+    """The lines of a file; numbers that are not finite are nothing. A run has each of its files from its beginning."""
+    if path.is_symlink() or not path.exists():
+        return Lines([], [f"{path} is {'a link' if path.is_symlink() else 'not there'}"])
     found = read_lines(path, kind)
     if not found.damaged:
         return found
@@ -138,8 +141,7 @@ def _lost(name: str, damaged: Sequence[str]) -> list[str]:
     """What is said of the damaged lines of a file."""
     if not damaged:
         return []
-    many = "1 line is" if len(damaged) == 1 else f"{len(damaged)} lines are"
-    return [f"{name}: {many} damaged and left out ({damaged[0]}{'; ...' if len(damaged) > 1 else ''})"]
+    return [f"{name}: {len(damaged)} damaged and left out ({damaged[0]}{'; ...' if len(damaged) > 1 else ''})"]
 
 
 def _blank(label: str, state: Any, listed: StudyRun | None, note: str = "") -> Run:
@@ -151,7 +153,7 @@ def _blank(label: str, state: Any, listed: StudyRun | None, note: str = "") -> R
 
 def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Callable[[Any], str]) -> Run:
     """One run folder; what cannot be read becomes a run in that state."""
-    from omad.runs import RunFolder
+    from omad.run.folder import RunFolder
 
     if not path.is_dir():
         return _blank(label, "missing", listed)
@@ -177,15 +179,18 @@ def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Calla
     except Refused as error:
         return _blank(label, "unreadable", listed, hidden(str(error)))
     env_steps = max((line.step for line in (*metrics, *episodes)), default=0)
+    last = max((line.step for line in episodes), default=0)
     state, note = "stopped" if env_steps or saved else "not started", ""
     if lossy:
         state, note = "failed", "returns of an evaluation were not finite"
-    elif complete or max((line.step for line in episodes), default=0) >= settings.last_step:
+    elif complete or last >= settings.last_step:
         state = "finished"
     elif folder.busy(folder.path):
         state = "running"
     elif ended:
         state, note = ("failed" if ended.how == "diverged" else "broken"), ended.words
+    if state == "finished" and last < settings.last_step:
+        note = f"it reached its end, but its evaluations beyond env step {last:,} are gone"
     said = [*filter(None, [note]), *_lost("episodes.jsonl", damaged), *_lost("metrics.jsonl", broken)]
     return Run(
         folder=label,
@@ -278,7 +283,9 @@ def _from_folder(root: Path, command_of: Callable[[Any], str]) -> Gathered:
             if path in listed:
                 raise Refused(f"{folder / 'study.json'} lists the folder {entry.folder!r} twice; each run has its own.")
             listed[path] = entry
-        sections += [_section(file, folder) for file in sorted((folder / "sections").glob("*.json"))]
+        for file in sorted((folder / "sections").glob("*.json")):
+            _inside(folder, f"sections/{file.name}", f"{folder} has the section")
+            sections.append(_section(file, folder))
     folders = dict.fromkeys([*listed, *_found(absolute, "config.json")])
 
     def label(path: Path) -> str:
@@ -304,10 +311,13 @@ def _inside(folder: Path, name: str, what: str) -> Path:
     Raises:
         Refused: It would be outside, or the folder itself.
     """
-    if name.isprintable() and not name.startswith(("/", "~")) and ".." not in Path(name).parts and len(name) < 1000:
-        found, root = (folder / name).resolve(), folder.resolve()
-        if found != root and found.is_relative_to(root):
-            return found
+    parts = Path(name).parts
+    short = name.isprintable() and len(name) < 1000 and all(len(part.encode()) < 256 for part in parts)
+    if short and ".." not in parts and not name.startswith(("/", "~")):
+        with contextlib.suppress(OSError, RuntimeError):  # links in a circle
+            found, root = (folder / name).resolve(), folder.resolve()
+            if found != root and found.is_relative_to(root):
+                return found
     raise Refused(f"{what} {name!r}; it must lie below {folder}, without '..' and without links that lead out of it.")
 
 
@@ -346,7 +356,8 @@ def _section(path: Path, study: Path) -> Section:
         return Section(found.title, found.text, found.alt, "")
     if not found.alt.strip():
         raise Refused(f"{path} is not a section: it needs title and text, and alt if there is a figure.")
-    file = _inside(study, f"{path.parent.name}/{found.figure}", f"{path} names the figure")
+    beside = found.figure if found.figure.startswith("/") else f"{path.parent.name}/{found.figure}"
+    file = _inside(study, beside, f"{path} names the figure")
     kind, wrong = _TYPES.get(file.suffix), "it is not there"
     if kind and file.is_file():
         data = read_bytes(file, _LARGEST)
@@ -360,8 +371,7 @@ def _section(path: Path, study: Path) -> Section:
 def _not_a_picture(data: bytes, kind: str) -> str:
     """Why bytes are no picture of a kind; empty if they are one."""
     if kind == "image/png":
-        whole = data.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR") and b"IEND" in data[-12:]
-        return "" if whole else "its content is no whole PNG"
+        return "" if _whole_png(data) else "its content is no whole PNG"
     roots: list[str] = []
     reader = expat.ParserCreate(encoding="utf-8", namespace_separator=" ")
     reader.StartElementHandler = lambda name, _: roots.append(name) if not roots else None
@@ -372,6 +382,18 @@ def _not_a_picture(data: bytes, kind: str) -> str:
     except (expat.ExpatError, ValueError) as error:
         return f"its content is no SVG ({error})"
     return "" if roots == ["http://www.w3.org/2000/svg svg"] else f"its content is no SVG but <{roots[0]}>"
+
+
+def _whole_png(data: bytes) -> bool:
+    """Whether all chunks, from the header to the end, are there with their checksums."""
+    at, kinds = 8, list[bytes]()
+    while data.startswith(b"\x89PNG\r\n\x1a\n") and at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4])
+        if int.from_bytes(data[end : end + 4]) != zlib.crc32(data[at + 4 : end]):
+            return False
+        kinds.append(data[at + 4 : at + 8])
+        at = end + 4
+    return at == len(data) and kinds[:1] == [b"IHDR"] and kinds[-1:] == [b"IEND"] and b"IDAT" in kinds
 
 
 def _wrong_figure(section: Section) -> str:
@@ -440,7 +462,7 @@ def _summarised(data: bytes, source: str) -> Run:
 
 def _known(config: dict[str, Any]) -> dict[str, Any]:
     """With the fields that came since, at their defaults, as a run folder of that time is read."""
-    from omad.runs import with_defaults
+    from omad.run.folder import with_defaults
 
     try:
         return with_defaults(config)

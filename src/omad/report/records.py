@@ -120,7 +120,7 @@ class RunManifest(msgspec.Struct, forbid_unknown_fields=True):
     python: Text = ""
     packages: dict[str, Text] = {}
     device: Device = msgspec.field(default_factory=Device)
-    machine: dict[str, Scalar] = {}
+    machine: dict[str, Text] = {}
 
 
 # ------------------------------------------------------------------------------------------------ of a study

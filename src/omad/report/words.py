@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import math
 import re
@@ -9,7 +10,7 @@ from typing import Any
 
 from omad.report.stats import Bounded
 
-__all__ = ["bounded", "code", "duration", "escape", "interval", "markdown", "number", "paragraph", "plain"]
+__all__ = ["bounded", "code", "drawable", "duration", "escape", "interval", "markdown", "number", "paragraph", "plain"]
 
 
 def number(value: Any) -> str:
@@ -60,7 +61,23 @@ _UNSEEN = re.compile(
 
 def plain(text: str) -> str:
     """On one line, with characters that cannot be seen written out."""
-    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", _SPACE.sub(" ", text))
+    return _UNSEEN.sub(lambda found: _written_out(found[0]), _SPACE.sub(" ", text))
+
+
+def _written_out(character: str) -> str:
+    return f"\\u{ord(character):04x}" if ord(character) < 1 << 16 else f"\\U{ord(character):08x}"
+
+
+@functools.cache
+def _glyphs() -> frozenset[int]:
+    from matplotlib import font_manager
+
+    return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
+
+
+def drawable(text: str) -> str:
+    """For a picture: `plain`, and what its font lacks is written out too."""
+    return "".join(c if ord(c) in _glyphs() else _written_out(c) for c in plain(text))
 
 
 def escape(text: str) -> str:
@@ -88,6 +105,6 @@ def paragraph(text: str) -> str:
 
 def code(text: str) -> str:
     """For a cell of Markdown, as code."""
-    if not re.search(r"[`<&]", text):
+    if not re.search(r"[`<]", text):
         return f"`{plain(text)}`".replace("|", "\\|")
     return f"<code>{markdown(text)}</code>"
