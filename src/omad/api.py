@@ -343,7 +343,6 @@ class TrainedPolicy:
             return [action[..., i, :size] for i, size in enumerate(spec.act_dims)]
         return action
 
-
     def export(
         self, out: str | Path, formats: Sequence[str] = ("numpy", "onnx"), denoising_steps: int | None = None
     ) -> Path:

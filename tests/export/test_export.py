@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
 from teams import ALGORITHMS, team
 
-from omad.export import bundle
-from omad.export.team import compare, export
+from omad.errors import EnvFailed, Refused
+from omad.export import bundle, play
+from omad.export.fold import fold
+from omad.export.runner import BadPolicy, Policy
+from omad.export.team import boxes, compare, export
 
 UNEQUAL = "probe/push"
 QUICK = [
@@ -44,3 +54,177 @@ def test_numpy_and_onnx_act_as_jax_does(algorithm: str, task: str, obs_norm: str
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A team of two agents of unequal sizes."""
     return export(team("omad", UNEQUAL), tmp_path_factory.mktemp("export") / "team", ["numpy"])
+
+
+def test_the_folder_is_complete_and_small(out: Path) -> None:
+    """Names, sizes and checksums; a cpu-sized agent takes less than 1 MB."""
+    about = bundle.load(out)
+    assert (about.obs_dims, about.act_dims, about.history, about.steps) == ([1, 2], [1, 2], 1, 4)
+    assert {path.name for path in (out / "agent_0").iterdir()} == {"policy.json", "policy.safetensors", "runner.py"}
+    wide = {"actor_width": 128, "denoising_steps": 8, "time_frequencies": 64, "time_width": 64}
+    trained = team("omad", "mpe/spread-3", **wide)
+    (one, *_) = fold(trained.policy, trained.config, trained.spec, "none")
+    low, high = boxes(trained.spec)[0]
+    assert (low.min(), high.max()) == (0, 1)
+    tensors = sum(array.nbytes for array in one.tensors.values())
+    assert 2 * tensors + (1 << 16) < 1_000_000  # as safetensors and inside the graph
+
+
+ALONE = """
+import importlib.util, sys
+sys.path.append(sys.argv[1])
+for name in ("jax", "equinox", "omad", "safetensors", "onnx", "msgspec"):
+    assert importlib.util.find_spec(name) is None, name
+sys.path.append(sys.argv[2])
+import numpy as np, runner
+policy = runner.Policy(seed=0)
+action = policy.act(np.zeros(policy.obs_dim))
+assert action.shape == (policy.act_dim,) and np.isfinite(action).all()
+ours = {m.split(".")[0] for m in sys.modules} & {"jax", "equinox", "omad", "safetensors", "onnx"}
+assert not ours, ours
+"""
+
+
+def test_the_runner_needs_numpy_alone(out: Path, tmp_path: Path) -> None:
+    """Without site packages, but for a link to NumPy."""
+    package = Path(np.__file__).parent
+    for path in (package, package.with_name("numpy.libs")):
+        if path.exists():
+            (tmp_path / path.name).symlink_to(path)
+    words = [sys.executable, "-S", "-I", "-c", ALONE, str(tmp_path), str(out / "agent_1")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len((out / "agent_1" / "runner.py").read_text().splitlines()) < 200
+
+
+def test_the_runner_keeps_the_history_of_every_row(tmp_path: Path) -> None:
+    """A batch of two acts as each row does alone, and as the network does on frames stacked by hand."""
+    path = export(team("hatd3", "mpe/deception-2?history=3"), tmp_path / "team", ["numpy"]) / "agent_0"
+    policy, rng = Policy(path), np.random.default_rng(0)
+    obs = rng.standard_normal((3, 2, policy.obs_dim)).astype(np.float32)
+    both = [policy.act(o, explore=False) for o in obs]
+    policy.reset()
+    alone = [policy.act(o[0], explore=False) for o in obs]
+    np.testing.assert_allclose([b[0] for b in both], alone, atol=1e-6)
+    before = [2 * a - 1 for a in alone]  # from the box [0, 1]
+    stacked = np.concatenate([obs[2, 0], obs[1, 0], before[1], obs[0, 0], before[0]])
+    by_hand = policy.policy(stacked, np.zeros((1, policy.act_dim), np.float32))
+    np.testing.assert_allclose(by_hand, 2 * alone[2] - 1, atol=1e-5)
+
+
+def test_bad_observations_are_refused(out: Path) -> None:
+    policy = Policy(out / "agent_1")
+    with pytest.raises(BadPolicy, match=r"shape \(3,\) was given; \(2,\) is needed"):
+        policy.act(np.zeros(3))
+    with pytest.raises(BadPolicy, match="entry 1 of the observation is not finite"):
+        policy.act([0, np.nan])
+    with pytest.raises(BadPolicy, match="noise of shape"):
+        policy.act([0, 0], noise=np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("name", ["policy.json", "policy.safetensors", "runner.py"])
+def test_damaged_files_are_refused(out: Path, tmp_path: Path, name: str) -> None:
+    """By the runner and by the commands; a missing one is named."""
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    path = copy / "agent_0" / name
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"e", b"f", 1) if name != "policy.safetensors" else data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(Refused, match="does not match its checksum"):
+        bundle.load(copy)
+    if name != "runner.py":
+        with pytest.raises(BadPolicy, match=r"checksum|format"):
+            Policy(copy / "agent_0")
+    path.unlink()
+    with pytest.raises(Refused, match="is missing"):
+        bundle.load(copy)
+
+
+def test_other_versions_and_wrong_agent_counts_are_refused(out: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    about = json.loads((copy / "team.json").read_text())
+    for change, words in (
+        ({"format": 99}, "is a bundle of format 99; this version reads 1"),
+        ({"agents": ["agent_0"]}, "names 1 agents"),
+        ({"files": {"../../x": ""}}, "outside"),
+        ({"steps": 0}, "steps"),
+    ):
+        (copy / "team.json").write_text(json.dumps(about | change))
+        with pytest.raises(Refused, match=words):
+            bundle.load(copy)
+    with pytest.raises(Refused, match="not an exported team"):
+        bundle.load(tmp_path)
+
+
+def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the folder exists, a format or a package is missing, there are too many steps, or writing fails."""
+    trained = team("omad", UNEQUAL)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(Refused, match="exists already"):
+        export(trained, tmp_path / "there", ["numpy"])
+    with pytest.raises(Refused, match="allowed: numpy, onnx"):
+        export(trained, tmp_path / "new", ["torch"])
+    with pytest.raises(Refused, match="give 1 to 4"):
+        export(trained, tmp_path / "new", ["numpy"], denoising_steps=5)
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(Refused, match=r"pip install 'omad\[onnx\]'"):
+            export(trained, tmp_path / "new", ["numpy", "onnx"])
+    with monkeypatch.context() as patch:
+
+        def fail(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(Path, "write_bytes", fail)
+        with pytest.raises(Refused, match="No space left"):
+            export(trained, tmp_path / "new", ["numpy"])
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.parametrize("algorithm", ["omad", "madpmd"])
+def test_fewer_denoising_steps(algorithm: str, tmp_path: Path) -> None:
+    """All of them are the schedule itself; fewer run in every runtime alike."""
+    trained = team(algorithm, UNEQUAL)
+    all_steps = fold(trained.policy, trained.config, trained.spec, "none")[0]
+    given = fold(trained.policy, trained.config, trained.spec, "none", trained.config.denoising_steps)[0]
+    for name, array in all_steps.tensors.items():
+        np.testing.assert_array_equal(array, given.tensors[name])
+    path = export(trained, tmp_path / "team", denoising_steps=2)
+    assert bundle.load(path).steps == 2 and bundle.load(path).trained_steps > 2
+    found = compare(path, trained, bundle.VECTORS)["difference"]
+    assert max(found.values()) <= 1e-5, found
+
+
+# ---------------------------------------------------------------- one process an agent
+
+
+def test_agents_in_processes_do_as_well(out: Path) -> None:
+    """Noise-free, the same episodes give the same returns as in JAX."""
+    with play.Agents(out, bundle.load(out), seed=0, explore=False) as agents:
+        apart = play.play(agents, UNEQUAL, 8, 5)
+    together = play.evaluate(bundle.policies(out, bundle.load(out)), UNEQUAL, 8, 5, explore=False)[0]
+    np.testing.assert_allclose(apart, together, atol=1e-4)
+    with pytest.raises(Refused, match="give a task of these sizes"):
+        play.spec_of(bundle.load(out), "mpe/spread-3")
+
+
+def test_an_agent_that_dies_or_is_late_is_named(out: Path) -> None:
+    """And no process is left."""
+    obs = [np.zeros((1, 1), np.float32), np.zeros((1, 2), np.float32)]
+    with play.Agents(out, bundle.load(out), 0, True, timeout_s=60.0) as agents:
+        assert [a.shape for a in agents.act(obs)] == [(1, 1), (1, 2)]
+        agents.processes[1].kill()
+        agents.processes[1].wait()
+        with pytest.raises(EnvFailed, match=r"agent_1 died at step 2 \(killed by signal 9\)"):
+            agents.act(obs)
+    with play.Agents(out, bundle.load(out), 0, True, timeout_s=60.0) as agents:
+        agents.act(obs)
+        agents.processes[0].send_signal(signal.SIGSTOP)
+        agents.timeout_s = 0.05
+        with pytest.raises(EnvFailed, match=r"agent_0 did not answer within 0\.05 s at step 2"):
+            agents.act(obs)
+        pids = [process.pid for process in agents.processes]
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)

@@ -57,9 +57,7 @@ def run_bundle(options: Options) -> dict[str, Any]:
     explore = not options.noise_free
     with play.Agents(options.folder, team, options.seed, explore, options.timeout) as agents:
         apart = play.play(agents, task, options.episodes, options.seed)
-    together = play.evaluate(
-        bundle.policies(options.folder, team), task, options.episodes, options.seed, explore
-    )[0]
+    together = play.evaluate(bundle.policies(options.folder, team), task, options.episodes, options.seed, explore)[0]
 
     def words(returns: Any) -> dict[str, Any]:
         return {"mean": float(returns.mean()), "se": float(returns.std(ddof=1) / len(returns) ** 0.5)}

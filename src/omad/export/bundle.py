@@ -1,11 +1,11 @@
 """The folder that an exported team is: written whole or not at all, checked when it is read.
 
-    team.json                  task, protocol, agents in order, code version, returns it had, checksums of all files
-    README.md                  how to run it
-    agent_I/policy.json        kind, sizes, action box, normaliser, settings, checksums
-    agent_I/policy.safetensors the numbers, and 16 test vectors
-    agent_I/policy.onnx        the same as a graph
-    agent_I/runner.py          runs it with NumPy alone
+team.json                  task, protocol, agents in order, code version, returns it had, checksums of all files
+README.md                  how to run it
+agent_I/policy.json        kind, sizes, action box, normaliser, settings, checksums
+agent_I/policy.safetensors the numbers, and 16 test vectors
+agent_I/policy.onnx        the same as a graph
+agent_I/runner.py          runs it with NumPy alone
 """
 
 from __future__ import annotations

@@ -99,6 +99,7 @@ def _chain(policy: DiffusionPolicy, config: Any, obs: int, act: int, steps: int)
         "trained_steps": trained,
         "prior_scale": float(config.prior_scale),
         "control_clip": float(config.control_clip),
+        "squash": "tanh",
     }
     return Folded("chain", settings, tensors, steps + 1, "none")
 
@@ -268,8 +269,7 @@ def sample(
             h = t["step"][k]
             u = jnp.clip(net(x @ t["x.weight"] + seen + t["time"][k]), -s["control_clip"], s["control_clip"])
             x = x + h * (u - x / s["prior_scale"] ** 2) + jnp.sqrt(2.0 * h) * noise[..., k + 1, :]
-        return jnp.tanh(x)
-    if one.kind == "ddpm":
+    elif one.kind == "ddpm":
         for k in reversed(range(one.steps)):
             from_x, from_noise, mean_x0, mean_x, std = t["coefficients"][k]
             x0 = from_x * x - from_noise * net(x @ t["x.weight"] + seen + t["time"][k])

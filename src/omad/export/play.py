@@ -1,4 +1,4 @@
-"""Episodes of a bundle: every agent in a process of its own that sees its own observation only, or all of them in JAX."""
+"""Episodes of a bundle: every agent in a process of its own that sees only its own observation, or all in JAX."""
 
 from __future__ import annotations
 
@@ -146,9 +146,7 @@ def spec_of(team: Team, task: str) -> EnvSpec:
     """
     spec = envs.make(task).spec
     act = tuple(team.act_dims)
-    obs = tuple(
-        team.history * o + (team.history - 1) * a for o, a in zip(team.obs_dims, team.act_dims, strict=True)
-    )
+    obs = tuple(team.history * o + (team.history - 1) * a for o, a in zip(team.obs_dims, team.act_dims, strict=True))
     if (spec.obs_dims, spec.act_dims) != (obs, act):
         raise Refused(
             f"{spec.name} has {spec.n_agents} agents with observations {spec.obs_dims} and actions {spec.act_dims}, "
@@ -251,7 +249,9 @@ def as_algorithm(folded: Sequence[Folded], spec: EnvSpec) -> Algorithm:
     def nothing(*_: Any) -> Any:
         raise NotImplementedError("these policies can only act")
 
-    return Algorithm(**dict.fromkeys(Algorithm._fields, nothing) | {"metrics": (), "gamma": 1.0, "n_step": 1, "act": act})
+    return Algorithm(
+        **dict.fromkeys(Algorithm._fields, nothing) | {"metrics": (), "gamma": 1.0, "n_step": 1, "act": act}
+    )
 
 
 def evaluate(

@@ -49,7 +49,9 @@ def boxes(spec: EnvSpec) -> list[tuple[np.ndarray, np.ndarray]]:
     """Lower and upper ends of every agent's actions in the units of the env; [-1, 1] where it names none."""
     low = spec.act_low or [[-1.0] * size for size in spec.act_dims]
     high = spec.act_high or [[1.0] * size for size in spec.act_dims]
-    return [(np.asarray(below, np.float32), np.asarray(above, np.float32)) for below, above in zip(low, high, strict=True)]
+    return [
+        (np.asarray(below, np.float32), np.asarray(above, np.float32)) for below, above in zip(low, high, strict=True)
+    ]
 
 
 def _observations(one: Folded, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -119,9 +121,7 @@ def export(
     """
     folded, tests = _both(team, denoising_steps, bundle.VECTORS)
     task, spec = team.facts.task, team.spec
-    return bundle.write(
-        Path(out), folded, tests, boxes(spec), history_of(task), team.facts, formats, spec.agents
-    )
+    return bundle.write(Path(out), folded, tests, boxes(spec), history_of(task), team.facts, formats, spec.agents)
 
 
 def compare(folder: str | Path, team: Trained, count: int = 256, seed: int = 1) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def differences(folder: Path, about: Team, tests: Sequence[Vectors]) -> dict[str
 
         if (folder / name / "policy.safetensors").exists():
             try:
-                note("numpy", Policy(folder / name)._policy(test.obs, test.noise))
+                note("numpy", Policy(folder / name).policy(test.obs, test.noise))
             except BadPolicy as error:
                 raise Refused(str(error)) from None
         if (folder / name / "policy.onnx").exists():
