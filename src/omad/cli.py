@@ -19,6 +19,8 @@ COMMANDS = {
     "sweep": ("omad.commands.sweep", "work on all runs of a study, side by side, and go on where it was"),
     "eval": ("omad.commands.evaluate", "evaluate the policies of a run"),
     "export": ("omad.commands.export", "write policies as one folder an agent that needs no JAX: NumPy and ONNX"),
+    "distil": ("omad.commands.distil", "train policies of few denoising steps to act as a run's do, and export them"),
+    "latency": ("omad.commands.latency", "milliseconds per action by runtime and denoising steps, beside the return"),
     "run-bundle": ("omad.commands.run_bundle", "play with an exported team, one process an agent"),
     "report": ("omad.commands.report", "one page of what runs have shown: curves, tables, env steps to a return"),
     "coverage": ("omad.commands.coverage", "how much of the state space runs have visited, on one grid for all"),

@@ -31,6 +31,8 @@ class Options:
     """Noise-free instead of sampled actions."""
     timeout: float = 10.0
     """Seconds after which an agent that does not answer is late."""
+    trust: bool = False
+    """Import the code of a user's env that the folder names; only for folders that you trust."""
     json: bool = False
     """Print JSON."""
     compilation_cache: bool = True
@@ -49,15 +51,22 @@ def run_bundle(options: Options) -> dict[str, Any]:
             f"--episodes is {options.episodes}, --seed {options.seed} and --timeout {options.timeout}; they must be at "
             "least 2, from 0 to 2^31 - 1, and above 0."
         )
+    import numpy as np
+
     from omad.export import bundle, play
+    from omad.loop.train import refuse_foreign
 
     team = bundle.load(options.folder)
     task = options.task or team.facts.task
+    refuse_foreign(task, options.folder, options.trust or options.task is not None)
     play.spec_of(team, task)
     explore = not options.noise_free
     with play.Agents(options.folder, team, options.seed, explore, options.timeout) as agents:
         apart = play.play(agents, task, options.episodes, options.seed)
-    together = play.evaluate(bundle.policies(options.folder, team), task, options.episodes, options.seed, explore)[0]
+    together = np.asarray(
+        play.evaluate(bundle.policies(options.folder, team), task, options.episodes, options.seed, explore).returns[0],
+        float,
+    )
 
     def words(returns: Any) -> dict[str, Any]:
         return {"mean": float(returns.mean()), "se": float(returns.std(ddof=1) / len(returns) ** 0.5)}

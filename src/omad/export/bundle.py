@@ -115,13 +115,7 @@ def write(
     Raises:
         Refused: A format is unknown or its package is missing, or the folder exists or cannot be made.
     """
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown or not formats:
-        raise Refused(f"The formats {', '.join(formats) or 'none'} were given; allowed: {', '.join(FORMATS)}.")
-    if "onnx" in formats:
-        graph.require("onnx")
-    if out.exists() or out.is_symlink():
-        raise Refused(f"{out} exists already; give another --out, or remove it.")
+    check_new(out, formats)
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)
@@ -160,6 +154,25 @@ def write(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out
+
+
+def parsed(words: str) -> list[str]:
+    """The formats in a text such as `numpy,onnx`."""
+    return [name.strip() for name in words.split(",") if name.strip()]
+
+
+def check_new(out: Path, formats: Sequence[str]) -> None:
+    """Refuse what cannot be written, before there is any work.
+
+    Raises:
+        Refused: A format is unknown or its package is missing, or the folder exists.
+    """
+    if not formats or not set(formats) <= set(FORMATS):
+        raise Refused(f"The formats {', '.join(formats) or 'none'} were given; allowed: {', '.join(FORMATS)}.")
+    if "onnx" in formats:
+        graph.require("onnx")
+    if out.exists() or out.is_symlink():
+        raise Refused(f"{out} exists already; give another --out, or remove it.")
 
 
 def raw_size(one: Folded, history: int) -> int:

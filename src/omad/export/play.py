@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Key
 from omad import envs, processes
 from omad.envs.pool import Pool, joined
 from omad.errors import EnvFailed, Refused
-from omad.evaluate import make_evaluate, make_host_evaluate
+from omad.evaluate import Episodes, make_evaluate, make_host_evaluate
 from omad.export.bundle import Team
 from omad.export.fold import Folded, draw_noise, sample
 from omad.keys import Stream, run_key, stream
@@ -256,8 +256,8 @@ def as_algorithm(folded: Sequence[Folded], spec: EnvSpec) -> Algorithm:
 
 def evaluate(
     folded: Sequence[Folded], task: str, episodes: int, seed: int, explore: bool, tensors: Any = None
-) -> np.ndarray:
-    """Team returns `(seed, episode)` by all policies in this process, as `omad eval` measures them.
+) -> Episodes:
+    """Episodes `(seed, episode)` of all policies in this process, as `omad eval` plays them.
 
     Args:
         folded: Kinds of policies, and the numbers of one seed.
@@ -272,7 +272,7 @@ def evaluate(
     tensors = tensors_of(folded) if tensors is None else tensors
     when = jnp.int32(seed), jnp.int32(0)
     if isinstance(env, JaxEnv):
-        return np.asarray(make_evaluate(algorithm, env, episodes, explore)(tensors, *when).returns, float)
+        return jax.device_get(make_evaluate(algorithm, env, episodes, explore)(tensors, *when))
     with contextlib.closing(Pool.of(task, env.spec, min(episodes, _WORLDS))) as pool:
         run = make_host_evaluate(algorithm, env.spec, lambda: pool, episodes, explore)
-        return np.asarray(run(tensors, *when).returns, float)
+        return run(tensors, *when)
