@@ -203,7 +203,7 @@ def test_agents_in_processes_do_as_well(out: Path) -> None:
     """Noise-free, the same episodes give the same returns as in JAX."""
     with play.Agents(out, bundle.load(out), seed=0, explore=False) as agents:
         apart = play.play(agents, UNEQUAL, 8, 5)
-    together = play.evaluate(bundle.policies(out, bundle.load(out)), UNEQUAL, 8, 5, explore=False)[0]
+    together = play.evaluate(bundle.policies(out, bundle.load(out)), UNEQUAL, 8, 5, explore=False).returns[0]
     np.testing.assert_allclose(apart, together, atol=1e-4)
     with pytest.raises(Refused, match="give a task of these sizes"):
         play.spec_of(bundle.load(out), "mpe/spread-3")

@@ -151,11 +151,13 @@ def _fresh(teacher: Folded, steps: int, key: Key[Array, ""]) -> Folded:
         "last.weight": (width, act),
         "last.bias": (act,),
     }
-    tensors = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    tensors: dict[str, np.ndarray] = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     inputs = {"x.weight": (group + 1) * act + teacher.obs_dim, "obs.weight": (group + 1) * act + teacher.obs_dim}
     for one, (name, shape) in zip(jax.random.split(key, len(shapes)), shapes.items(), strict=True):
         if name.endswith("weight"):
-            tensors[name] = np.asarray(jax.random.normal(one, shape)) / math.sqrt(inputs.get(name, shape[0]))
+            tensors[name] = np.asarray(
+                jax.random.normal(one, shape) / math.sqrt(inputs.get(name) or shape[0]), np.float32
+            )
     tensors |= {name: array for name, array in teacher.tensors.items() if name.startswith("norm.")}
     return Folded("distilled", settings, tensors, 1 + steps * group + (teacher.kind == "ddpm"), teacher.normaliser)
 

@@ -249,9 +249,8 @@ def as_algorithm(folded: Sequence[Folded], spec: EnvSpec) -> Algorithm:
     def nothing(*_: Any) -> Any:
         raise NotImplementedError("these policies can only act")
 
-    return Algorithm(
-        **dict.fromkeys(Algorithm._fields, nothing) | {"metrics": (), "gamma": 1.0, "n_step": 1, "act": act}
-    )
+    fields: dict[str, Any] = dict.fromkeys(Algorithm._fields, nothing)
+    return Algorithm(**fields | {"metrics": (), "gamma": 1.0, "n_step": 1, "act": act})
 
 
 def evaluate(

@@ -19,6 +19,7 @@ import numpy as np
 
 FORMAT = 1
 F = np.float32
+A, B = np.asarray(0.044715 * 0.7978845608028654, F), np.asarray(0.7978845608028654, F)  # quicker than scalars
 
 
 class BadPolicy(ValueError):
@@ -39,28 +40,28 @@ def read_tensors(data):
 def gelu2(x):
     """Twice the GELU (tanh approximation); the next layer's weights are halved instead."""
     y = x * x
-    y *= F(0.044715 * 0.7978845608028654)
-    y += F(0.7978845608028654)
+    y *= A
+    y += B
     y *= x
     np.tanh(y, y)
-    y += F(1)
     y *= x
+    y += x
     return y
 
 
 def mish(x):
     """Misra's activation, x tanh(log(1 + e^x))."""
-    e = np.exp(np.minimum(x, F(20)))
-    n = e * (e + F(2))
-    return x * (n / (n + F(2)))
+    e = np.exp(np.minimum(x, 20.0))
+    n = e * (e + 2.0)
+    return x * (n / (n + 2.0))
 
 
 def clip(x, bound):
     """Within [-bound, bound]; quicker than np.clip."""
-    return np.minimum(np.maximum(x, F(-bound)), F(bound))
+    return np.minimum(np.maximum(x, -bound), bound)
 
 
-ACTIVATIONS = {"gelu": gelu2, "mish": mish, "relu": lambda x: np.maximum(x, F(0)), "tanh": np.tanh}
+ACTIVATIONS = {"gelu": gelu2, "mish": mish, "relu": lambda x: np.maximum(x, 0.0), "tanh": np.tanh}
 
 
 class Policy:
@@ -139,7 +140,7 @@ class Policy:
     def net(self, x):
         """All that follows the first layer."""
         for activation, weight, bias in self.layers:
-            x = activation(x) @ weight
+            x = np.dot(activation(x), weight)
             x += bias
         return x
 
@@ -156,9 +157,10 @@ class Policy:
         shares = [seen + row for row in t["time"]]  # of the observation and of time in the first layer
         x = F(s["prior_scale"]) * eps[0]
         if self.kind == "chain":  # Euler-Maruyama steps of a controlled Ornstein-Uhlenbeck process
-            for k, share in enumerate(shares):
-                u = clip(self.net(x @ t["x.weight"] + share), s["control_clip"])
-                x = self.keep[k] * x + t["step"][k] * u + self.jump[k] * eps[k + 1]
+            within, low, high = t["x.weight"], *np.asarray([-s["control_clip"], s["control_clip"]], F)
+            for share, keep, step, jump, e in zip(shares, self.keep, t["step"], self.jump, eps[1:]):  # noqa: B905
+                u = np.minimum(np.maximum(self.net(np.dot(x, within) + share), low), high)
+                x = keep * x + step * u + jump * e
         elif self.kind == "ddpm":  # from noise to what the network takes the action to be
             for k in reversed(range(len(shares))):
                 from_x, from_noise, mean_x0, mean_x, std = t["coefficients"][k]
