@@ -18,11 +18,14 @@ sys.path.append(str(Path(__file__).parent))
 
 from teams import ALGORITHMS, team
 
+import omad
+from omad.cli import main
 from omad.errors import EnvFailed, Refused
 from omad.export import bundle, play
+from omad.export.distil import Settings, distil, observations
 from omad.export.fold import fold
 from omad.export.runner import BadPolicy, Policy
-from omad.export.team import boxes, compare, export
+from omad.export.team import boxes, compare, differences, export, folded_vectors
 
 UNEQUAL = "probe/push"
 QUICK = [
@@ -228,3 +231,71 @@ def test_an_agent_that_dies_or_is_late_is_named(out: Path) -> None:
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+# ---------------------------------------------------------------- distillation, commands
+
+SIZES = {
+    "total_steps": 60, "warmup_steps": 20, "n_envs": 2, "updates_per_step": 1, "batch_size": 4, "buffer_size": 60,
+    "log_every": 20, "eval_every": 60, "eval_episodes": 2, "save_every": 60, "v_max": 8.0, "atoms": 5,
+    "denoising_steps": 2, "actor_width": 4, "actor_layers": 1, "time_frequencies": 2, "time_width": 2,
+    "critic_width": 4, "critic_layers": 1,
+}  # fmt: skip
+
+
+def test_a_student_gives_the_teachers_action_from_the_same_noise(tmp_path: Path) -> None:
+    """Closer after training than before it; with groups that do not divide the noise; exported like any team."""
+    trained = team("omad", UNEQUAL)
+    teachers = fold(trained.policy, trained.config, trained.spec, "none")
+    obs = observations(teachers, UNEQUAL, 4, 0)
+    assert obs.shape[1:] == (2, 2) and np.isfinite(obs).all()
+    before = distil(teachers, obs, Settings(steps=3, updates=1, batch=16, learning_rate=0.0), 0)[1]
+    students, after = distil(teachers, obs, Settings(steps=3, updates=400, batch=64), 0)
+    assert all(late < 0.6 * early for early, late in zip(before, after, strict=True)), (before, after)
+    path = bundle.write(
+        tmp_path / "team", students, folded_vectors(students, 16), boxes(trained.spec), 1, trained.facts
+    )
+    assert bundle.load(path).kind == "distilled" and bundle.load(path).steps == 3
+    found = differences(path, bundle.load(path), folded_vectors(students, 16, seed=3))
+    assert max(found.values()) <= 1e-5, found
+    with pytest.raises(Refused, match="a distilled team"):
+        compare(path, trained)
+    with pytest.raises(Refused, match="give 1 to"):
+        distil(teachers, obs, Settings(steps=5), 0)
+    one_step = team("hatd3", UNEQUAL)
+    with pytest.raises(Refused, match="nothing to distil"):
+        distil(fold(one_step.policy, one_step.config, one_step.spec, "none"), obs, Settings(), 0)
+
+
+def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From a run to a bundle, its episodes and its latency; what does not exist is refused with exit code 2."""
+    run = omad.train(UNEQUAL, run_dir=tmp_path / "run", **SIZES)
+    out = tmp_path / "team"
+    assert main(["export", str(run), "--out", str(out), "--check", "--json"]) == 0
+    assert max(json.loads(capsys.readouterr().out)["difference"].values()) <= 1e-5
+    assert bundle.load(out).facts.evaluation.keys() == {"sampled", "noise_free"}
+    assert main(["run-bundle", str(out), "--episodes", "4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["processes"]["returns"]) == len(found["jax"]["returns"]) == 4
+    words = ["latency", str(run), "--actions", "5", "--episodes", "4", "--steps", "2,1", "--json"]
+    assert main([*words, "--out", str(tmp_path / "a.png")]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["steps"] for row in rows} == {1, 2} and all(row["median_ms"] <= row["p99_ms"] for row in rows)
+    assert (tmp_path / "a.png").stat().st_size > 1000
+    assert main(["eval", str(run), "--episodes", "4", "--denoising-steps", "2", "--json"]) == 0
+    fewer = json.loads(capsys.readouterr().out)["results"]
+    assert main(["eval", str(run), "--episodes", "4", "--json"]) == 0
+    for one, other in zip(fewer, json.loads(capsys.readouterr().out)["results"], strict=True):
+        np.testing.assert_allclose(one["returns"], other["returns"], atol=1e-3)
+    for arguments, words in (
+        (["export", str(run), "--out", "x", "--seed", "7"], "no seed 7"),
+        (["export", str(run), "--out", "x", "--which", "17"], "no checkpoint of env step 17; it has 60"),
+        (["export", str(run), "--out", "x", "--which", "best"], "allowed: last, or the env steps"),
+        (["export", str(run), "--out", str(out)], "exists already"),
+        (["run-bundle", str(run)], "not an exported team"),
+        (["run-bundle", str(out), "--task", "mpe/spread-3"], "give a task of these sizes"),
+        (["distil", str(run), "--out", str(out)], "exists already"),
+        (["eval", str(run), "--denoising-steps", "3"], "give 1 to 2"),
+    ):
+        assert main(arguments) == 2
+        assert words in capsys.readouterr().err
