@@ -30,7 +30,7 @@ class Options:
     """Training seed of the teacher; by default the first."""
     which: str = "last"
     """Checkpoint of the teacher: last, or its env steps."""
-    updates: int = 12_000
+    updates: int = 20_000
     """Gradient steps of each agent."""
     episodes: int = 500
     """Fresh episodes of the teacher to take observations from."""

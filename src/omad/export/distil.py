@@ -37,14 +37,16 @@ class Settings(NamedTuple):
 
     steps: int = 1
     """Evaluations of the student's network for one action."""
-    updates: int = 12_000
+    updates: int = 20_000
     """Gradient steps of each agent."""
     batch: int = 256
     """Observations and noises of a gradient step; an eighth of the noises are zeros."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """Of Adam at first; it falls to zero by a cosine."""
     reuse: int = 4
     """Times that an action of the teacher is learned from."""
+    widen: int = 2
+    """Width of the student's layers over that of the teacher's."""
 
 
 _CHUNK = 200
@@ -126,9 +128,9 @@ def distil(
     return students, errors
 
 
-def _fresh(teacher: Folded, steps: int, key: Key[Array, ""]) -> Folded:
-    """A student whose networks are as wide as the teacher's and start near zero."""
-    act, width = teacher.act_dim, teacher.tensors["time"].shape[1]
+def _fresh(teacher: Folded, how: Settings, key: Key[Array, ""]) -> Folded:
+    """A student before training."""
+    steps, act, width = how.steps, teacher.act_dim, how.widen * teacher.tensors["time"].shape[1]
     chain_rows = teacher.noise_rows - 1 - (teacher.kind == "ddpm")
     group = math.ceil(chain_rows / steps)
     depth = len(teacher.settings["activations"])
@@ -164,7 +166,7 @@ def _fresh(teacher: Folded, steps: int, key: Key[Array, ""]) -> Folded:
 
 def _student(teacher: Folded, obs: np.ndarray, settings: Settings, key: Key[Array, ""]) -> tuple[Folded, float]:
     fresh_key, train_key = jax.random.split(key)
-    student = _fresh(teacher, settings.steps, fresh_key)
+    student = _fresh(teacher, settings, fresh_key)
     seen = jnp.asarray(obs)
     fixed = {name: jnp.asarray(array) for name, array in student.tensors.items() if name.startswith("norm.")}
     params = {name: jnp.asarray(array) for name, array in student.tensors.items() if name not in fixed}
