@@ -146,5 +146,7 @@ def _verify(path: Path, part: Part) -> None:
                 digest.update(block)
     except FileNotFoundError:
         raise Refused(f"the checkpoint {path} is damaged: there is no such file") from None
+    except OSError as error:
+        raise Refused(f"the checkpoint {path} is damaged: it cannot be read ({error.strerror})") from None
     if digest.hexdigest() != part.sha256:
         raise Refused(f"the checkpoint {path} is damaged: it does not match its checksum")
