@@ -401,15 +401,6 @@ def load_policy(run: str | Path, seed: int | None = None, step: int | None = Non
     return TrainedPolicy(Trained(algorithm.act, policy, spec, config.algo, config.obs_norm, facts))
 
 
-def newest_policies(folder: RunFolder, algorithm: Any) -> Any:
-    """The policies of all seeds, stacked, from the newest checkpoint that is whole.
-
-    Raises:
-        Refused: There is none.
-    """
-    return policies_at(folder, algorithm)[0]
-
-
 def policies_at(folder: RunFolder, algorithm: Any, step: int | None = None) -> tuple[Any, int]:
     """The policies of all seeds, stacked, from the checkpoint of an env step or the newest that is whole; its env step.
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from omad.api import newest_policies, start
+from omad.api import policies_at, start
 from omad.config import RunConfig, resolve
 from omad.errors import NonFinite, Refused
 from omad.loop.fused import Carry
@@ -196,10 +196,10 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, built
 def test_policies_fall_back_too(tmp_path: Path, built: Built, whole: tuple[Path, Session]):
     path = copy_of(whole, tmp_path)
     damage(path / "checkpoints" / "400" / "policy")
-    newest_policies(RunFolder.open(path), built.algorithm)
+    policies_at(RunFolder.open(path), built.algorithm)
     damage(path / "checkpoints" / "350" / "policy")
     with pytest.raises(Refused, match="no readable checkpoint"):
-        newest_policies(RunFolder.open(path), built.algorithm)
+        policies_at(RunFolder.open(path), built.algorithm)
 
 
 def test_nothing_is_lost_when_all_checkpoints_are_damaged(tmp_path: Path, built: Built, whole: tuple[Path, Session]):
@@ -274,7 +274,7 @@ def test_a_non_finite_number_stops_the_run(
     assert str(path) in str(error.value)
     kept = RunFolder.open(path).checkpoints()
     assert [c.env_steps for c in kept] == [210, 140]
-    newest_policies(RunFolder.open(path), built.algorithm)
+    policies_at(RunFolder.open(path), built.algorithm)
     monkeypatch.setattr(train, "build", lambda _: sick)
     with pytest.raises(NonFinite) as error:
         train.continue_run(RunFolder.open(path), reports.append, fresh=False)
@@ -298,7 +298,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, config: RunConfig, built: Bui
     kept = RunFolder.open(tmp_path / "run").checkpoints()
     assert [c.env_steps for c in kept] == [140, 70]
     assert not (tmp_path / "run" / "checkpoints" / "210").exists()
-    newest_policies(RunFolder.open(tmp_path / "run"), built.algorithm)
+    policies_at(RunFolder.open(tmp_path / "run"), built.algorithm)
 
 
 def test_a_run_that_cannot_fit_is_refused_before_anything_is_made(tmp_path: Path, config: RunConfig):

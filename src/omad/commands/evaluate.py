@@ -30,6 +30,8 @@ class Options:
     """Seed of initial states and action noise; not the one that training evaluated on."""
     task: str | None = None
     """Evaluate on this task instead, of the same sizes: another adversary, say."""
+    denoising_steps: int | None = None
+    """Denoising steps of an action, at most those of training; fewer are quicker and less exact."""
     trust: bool = False
     """Import the code of a user's env that the run folder names; only for folders that you trust."""
     json: bool = False
@@ -38,7 +40,14 @@ class Options:
     """Keep compiled programs in the user's cache folder for the next start."""
 
 
-def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None, trust: bool = False) -> dict[str, Any]:
+def evaluate_run(
+    run: Path,
+    episodes: int,
+    seed: int,
+    task: str | None = None,
+    trust: bool = False,
+    denoising_steps: int | None = None,
+) -> dict[str, Any]:
     """Returns of every episode, seed and kind of action.
 
     Raises:
@@ -48,8 +57,11 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None, t
     import jax.numpy as jnp
 
     from omad.api import check_evaluation, policies_at
+    from omad.export.fold import fold
+    from omad.export.play import evaluate
     from omad.loop.train import build, refuse_changed, refuse_foreign
     from omad.run.folder import RunFolder
+    from omad.tree import at_seed, stacked
 
     if episodes < 1 or not 0 <= seed < 2**31:
         raise Refused(
@@ -72,8 +84,17 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None, t
     results = []
     with contextlib.ExitStack() as stack:
         stack.callback(built.close)
-        kinds = (("sampled", built.sampled), ("noise_free", built.noise_free))
-        every = [(kind, jax.device_get(play(policies, jnp.int32(seed), jnp.int32(0)))) for kind, play in kinds]
+        if denoising_steps is None:
+            kinds = (("sampled", built.sampled), ("noise_free", built.noise_free))
+            every = [(kind, jax.device_get(play(policies, jnp.int32(seed), jnp.int32(0)))) for kind, play in kinds]
+        else:
+            places = range(len(config.all_seeds))
+            teams = [fold(at_seed(policies, i), config.algo, spec, config.obs_norm, denoising_steps) for i in places]
+            tensors = stacked([[one.tensors for one in team] for team in teams])
+            kinds = (("sampled", True), ("noise_free", False))
+            every = [
+                (kind, evaluate(teams[0], config.task, episodes, seed, explore, tensors)) for kind, explore in kinds
+            ]
     for kind, found in every:
         for i, training_seed in enumerate(folder.config.all_seeds):
             returns = np.asarray(found.returns[i], float)
@@ -91,6 +112,7 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None, t
         "run": str(run),
         "task": built.spec.name,
         "env_steps": env_steps,
+        "denoising_steps": denoising_steps or getattr(config.algo, "denoising_steps", None),
         "updates_per_env_step": folder.config.updates_per_env_step,
         "episodes": episodes,
         "eval_seed": seed,
@@ -107,7 +129,8 @@ def main(arguments: Sequence[str]) -> int:
     from omad.run.folder import members
 
     each = [
-        evaluate_run(run, options.episodes, options.seed, options.task, options.trust) for run in members(options.run)
+        evaluate_run(run, options.episodes, options.seed, options.task, options.trust, options.denoising_steps)
+        for run in members(options.run)
     ]
     found = each[0] | {"run": str(options.run), "results": [result for part in each for result in part["results"]]}
     if options.json:

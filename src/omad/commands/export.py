@@ -62,12 +62,11 @@ def main(arguments: Sequence[str]) -> int:
     step = checkpoint_step(options.which)
     cached_compilation(options.compilation_cache)
     from omad import api
-    from omad.export import team
+    from omad.export import bundle, team
 
     policy = api.load_policy(options.run, options.seed, step)
     if not (options.check and options.out.exists()):
-        formats = [name.strip() for name in options.formats.split(",") if name.strip()]
-        policy.export(options.out, formats, options.denoising_steps)
+        policy.export(options.out, bundle.parsed(options.formats), options.denoising_steps)
     found = team.compare(options.out, policy.team) if options.check else {}
     if options.json:
         print_json({"out": str(options.out)} | found)

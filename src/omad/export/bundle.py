@@ -26,8 +26,9 @@ import omad
 from omad import schema
 from omad.errors import Refused
 from omad.export import graph
-from omad.export.fold import Folded
-from omad.export.runner import FORMAT
+from omad.export.fold import Folded, Kind
+from omad.export.runner import FORMAT, read_tensors
+from omad.standardise import ObsNorm
 
 __all__ = ["FORMATS", "TOLERANCE", "VECTORS", "Facts", "Team", "Vectors", "load", "write"]
 
@@ -114,13 +115,7 @@ def write(
     Raises:
         Refused: A format is unknown or its package is missing, or the folder exists or cannot be made.
     """
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown or not formats:
-        raise Refused(f"The formats {', '.join(formats) or 'none'} were given; allowed: {', '.join(FORMATS)}.")
-    if "onnx" in formats:
-        graph.require("onnx")
-    if out.exists() or out.is_symlink():
-        raise Refused(f"{out} exists already; give another --out, or remove it.")
+    check_new(out, formats)
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)
@@ -159,6 +154,25 @@ def write(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out
+
+
+def parsed(words: str) -> list[str]:
+    """The formats in a text such as `numpy,onnx`."""
+    return [name.strip() for name in words.split(",") if name.strip()]
+
+
+def check_new(out: Path, formats: Sequence[str]) -> None:
+    """Refuse what cannot be written, before there is any work.
+
+    Raises:
+        Refused: A format is unknown or its package is missing, or the folder exists.
+    """
+    if not formats or not set(formats) <= set(FORMATS):
+        raise Refused(f"The formats {', '.join(formats) or 'none'} were given; allowed: {', '.join(FORMATS)}.")
+    if "onnx" in formats:
+        graph.require("onnx")
+    if out.exists() or out.is_symlink():
+        raise Refused(f"{out} exists already; give another --out, or remove it.")
 
 
 def raw_size(one: Folded, history: int) -> int:
@@ -239,6 +253,32 @@ def load(folder: str | Path) -> Team:
                 f"{folder / name} does not match its checksum; restore it from a copy or export the run again."
             )
     return team
+
+
+class Agent(msgspec.Struct):
+    """What is read again of `policy.json`."""
+
+    kind: Kind
+    settings: dict[str, Any]
+    noise_rows: Size
+    normaliser: ObsNorm
+
+
+def policies(folder: Path, team: Team) -> list[Folded]:
+    """The policies of a bundle that has been loaded.
+
+    Raises:
+        Refused: It was exported without numpy.
+    """
+    found = []
+    for name in team.agents:
+        if f"{name}/policy.safetensors" not in team.files:
+            raise Refused(f"{folder / name} has no policy.safetensors; export the run with --formats numpy.")
+        about = schema.read_json(folder / name / "policy.json", Agent)
+        tensors = read_tensors(schema.read_bytes(folder / name / "policy.safetensors"))
+        tensors = {key: array for key, array in tensors.items() if not key.startswith("test.")}
+        found.append(Folded(about.kind, about.settings, tensors, about.noise_rows, about.normaliser))
+    return found
 
 
 class Version(msgspec.Struct):

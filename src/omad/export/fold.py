@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from omad.algos.denoising import DdpmPolicy
 from omad.diffusion import ddpm
@@ -58,6 +58,12 @@ class Folded(NamedTuple):
         return self.tensors["time"].shape[0]
 
 
+@jax.jit
+def _time_share(net: Any, steps: Int[Array, " step"]) -> Float[Array, "step hidden"]:
+    """Compiled, as acting is: angles of fast features are large, so rounding them otherwise shows in actions."""
+    return net.time_share(steps)
+
+
 def _array(x: Any) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(x, np.float32))
 
@@ -89,7 +95,7 @@ def _chain(policy: DiffusionPolicy, config: Any, obs: int, act: int, steps: int)
     net, trained = policy.denoiser, config.denoising_steps
     groups = np.array_split(np.arange(trained), steps)
     length = np.asarray(policy.step_size(trained), np.float64)[:, :act]
-    time = net.time_share(jnp.arange(trained))[np.asarray([group[0] for group in groups])]
+    time = _time_share(net, jnp.arange(trained))[np.asarray([group[0] for group in groups])]
     tensors = {"step": _array([length[group].sum(0) for group in groups])}
     tensors |= _denoising(net.first, time, (policy.raw_friction.shape[-1], obs, act))
     tensors |= _stack(net.hidden, net.last, act)
@@ -99,6 +105,7 @@ def _chain(policy: DiffusionPolicy, config: Any, obs: int, act: int, steps: int)
         "trained_steps": trained,
         "prior_scale": float(config.prior_scale),
         "control_clip": float(config.control_clip),
+        "squash": "tanh",
     }
     return Folded("chain", settings, tensors, steps + 1, "none")
 
@@ -124,7 +131,7 @@ def _ddpm(policy: DdpmPolicy, config: Any, obs: int, act: int, steps: int) -> Fo
     layers = net.main.layers
     padded = layers[-1].bias.shape[-1]
     tensors = {"coefficients": _array(np.stack(columns, 1))}
-    tensors |= _denoising(layers[0], net.time_share(jnp.arange(trained))[kept], (padded, obs, act))
+    tensors |= _denoising(layers[0], _time_share(net, jnp.arange(trained))[kept], (padded, obs, act))
     tensors |= _stack(layers[1:-1], layers[-1], act)
     settings = {
         "activations": ["mish"] * (len(layers) - 1),
@@ -268,8 +275,7 @@ def sample(
             h = t["step"][k]
             u = jnp.clip(net(x @ t["x.weight"] + seen + t["time"][k]), -s["control_clip"], s["control_clip"])
             x = x + h * (u - x / s["prior_scale"] ** 2) + jnp.sqrt(2.0 * h) * noise[..., k + 1, :]
-        return jnp.tanh(x)
-    if one.kind == "ddpm":
+    elif one.kind == "ddpm":
         for k in reversed(range(one.steps)):
             from_x, from_noise, mean_x0, mean_x, std = t["coefficients"][k]
             x0 = from_x * x - from_noise * net(x @ t["x.weight"] + seen + t["time"][k])

@@ -120,7 +120,7 @@ def build(one: Folded, low: np.ndarray, high: np.ndarray, title: str) -> bytes:
             for k in range(one.steps):
                 read = g("Concat", x, *(row(1 + k * group + i) for i in range(group)), axis=1)
                 x = g("Add", x, net(k, g("MatMul", read, into)))
-        if one.kind == "chain" or s["squash"] == "tanh":
+        if s["squash"] == "tanh":
             action = g("Tanh", x)
         else:
             noise = g("Mul", row(one.noise_rows - 1), s["explore_std"])

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from omad import envs, tasks
-from omad.envs.world import HostEnv
+from omad import tasks
 from omad.errors import Refused
 from omad.export import bundle, graph
 from omad.export.bundle import FORMATS, Facts, Team, Vectors
@@ -46,27 +45,13 @@ def history_of(task: str) -> int:
     return int(tasks.find(task).arguments.get("history", 1))
 
 
-def boxes(task: str, spec: EnvSpec) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Lower and upper ends of every agent's actions, in the units of the env; [-1, 1] for envs written in JAX."""
-    env = envs.make(task)
-    for known in (spec, env.spec):
-        if getattr(known, "action_low", None) is not None:
-            return [_box(*row) for row in zip(known.action_low, known.action_high, strict=True)]  # pyright: ignore[reportAttributeAccessIssue]
-    if not isinstance(env, HostEnv):
-        return [(-np.ones(size, np.float32), np.ones(size, np.float32)) for size in spec.act_dims]
-    world: Any = env.world(False)
-    try:
-        if hasattr(world, "boxes"):
-            return [_box(low, high) for low, high, *_ in world.boxes]
-        if hasattr(world, "routes"):
-            return [_box(world.low[route], world.high[route]) for route in world.routes]
-    finally:
-        world.close()
-    return [(-np.ones(size, np.float32), np.ones(size, np.float32)) for size in spec.act_dims]
-
-
-def _box(low: Any, high: Any) -> tuple[np.ndarray, np.ndarray]:
-    return np.asarray(low, np.float32), np.asarray(high, np.float32)
+def boxes(spec: EnvSpec) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Lower and upper ends of every agent's actions in the units of the env; [-1, 1] where it names none."""
+    low = spec.act_low or [[-1.0] * size for size in spec.act_dims]
+    high = spec.act_high or [[1.0] * size for size in spec.act_dims]
+    return [
+        (np.asarray(below, np.float32), np.asarray(above, np.float32)) for below, above in zip(low, high, strict=True)
+    ]
 
 
 def _observations(one: Folded, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -136,8 +121,7 @@ def export(
     """
     folded, tests = _both(team, denoising_steps, bundle.VECTORS)
     task, spec = team.facts.task, team.spec
-    names = getattr(spec, "agents", None) or ()
-    return bundle.write(Path(out), folded, tests, boxes(task, spec), history_of(task), team.facts, formats, names)
+    return bundle.write(Path(out), folded, tests, boxes(spec), history_of(task), team.facts, formats, spec.agents)
 
 
 def compare(folder: str | Path, team: Trained, count: int = 256, seed: int = 1) -> dict[str, Any]:
@@ -171,7 +155,7 @@ def differences(folder: Path, about: Team, tests: Sequence[Vectors]) -> dict[str
 
         if (folder / name / "policy.safetensors").exists():
             try:
-                note("numpy", Policy(folder / name)._policy(test.obs, test.noise))
+                note("numpy", Policy(folder / name).policy(test.obs, test.noise))
             except BadPolicy as error:
                 raise Refused(str(error)) from None
         if (folder / name / "policy.onnx").exists():
