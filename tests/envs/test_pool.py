@@ -281,7 +281,7 @@ AT_STEP = [
     ("ragged", r"env 3 failed at vector step 11: .*"),
     ("text", r"env 3 failed at vector step 11: .*"),
     ("kill", r"one of envs 2 to 3 died at vector step 11 \(killed by signal 9\)"),
-    ("exit", r"one of envs 2 to 3 died at vector step 11 \(ended with exit code 3\)"),
+    ("exit", r"env 3 failed at vector step 11: it tried to end the process with sys.exit\(3\)"),
     ("hang", r"one of envs 2 to 3 did not answer within 1 s at vector step 11"),
 ]
 """What the world with seed 13 does when it takes its second step, and what is said; two workers share four worlds."""
