@@ -2,6 +2,8 @@
 
 Rows are vector steps, columns are parallel envs. Where the next row goes is a function of the vector-step
 count, which the caller passes in, so that under a `vmap` over seeds all writes stay plain slice updates.
+Where seeds run one after the other, their rings stay one array each leaf, which leads with a seed axis, and `place`
+says whose ring is meant: cutting it out would copy it.
 Reset observations are never stored as successors: every transition carries its own.
 """
 
@@ -15,7 +17,7 @@ from jaxtyping import Array, Int, Key
 
 from omad.types import Batch, EnvSpec, Step
 
-__all__ = ["add", "make", "n_bytes", "rows_for", "sample"]
+__all__ = ["add", "make", "n_bytes", "rows_for", "sample", "where"]
 
 
 def rows_for(capacity: int, n_envs: int) -> int:
@@ -48,14 +50,25 @@ def n_bytes(spec: EnvSpec, rows: int, n_envs: int) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes)
 
 
-def add(ring: Step, step: Step, count: Int[Array, ""]) -> Step:
+def where(ring: Step, count: Int[Array, ""], place: Int[Array, ""] | None = None) -> tuple[Int[Array, ""], ...]:
+    """The index of row number `count`, of the seed at `place` if leaves lead with a seed axis."""
+    return (*(() if place is None else (place,)), count % ring.reward.shape[-2])
+
+
+def add(ring: Step, step: Step, count: Int[Array, ""], place: Int[Array, ""] | None = None) -> Step:
     """Write one vector step (leaves `(n_envs, ...)`) as row number `count`; the oldest row goes first."""
-    row = count % ring.reward.shape[0]
+    row = where(ring, count, place)
     return jax.tree.map(lambda kept, new: kept.at[row].set(new), ring, step)
 
 
 def sample(
-    ring: Step, count: Int[Array, ""], key: Key[Array, ""], batch_size: int, gamma: float, n_step: int = 1
+    ring: Step,
+    count: Int[Array, ""],
+    key: Key[Array, ""],
+    batch_size: int,
+    gamma: float,
+    n_step: int = 1,
+    place: Int[Array, ""] | None = None,
 ) -> Batch:
     """Draw transitions uniformly, with replacement.
 
@@ -66,27 +79,29 @@ def sample(
         batch_size: Transitions to draw.
         gamma: Discount factor.
         n_step: Rewards to sum. A sum stops early at the end of an episode, terminated or truncated.
+        place: Whose ring it is, if leaves lead with a seed axis.
 
     Returns:
         A batch whose `discount` is gamma^m for the m rewards summed, or 0 if the last one terminated.
     """
-    rows, n_envs = ring.reward.shape
+    rows, n_envs = ring.reward.shape[-2:]
+    seed = () if place is None else (place,)
     row_key, env_key = jax.random.split(key)
     filled = jnp.minimum(count, rows)
     first = (count - filled) % rows
     start = first + jax.random.randint(row_key, (batch_size,), 0, filled - n_step + 1)
     env = jax.random.randint(env_key, (batch_size,), 0, n_envs)
 
-    ret = ring.reward[start % rows, env]
+    ret = ring.reward[*seed, start % rows, env]
     last, weight = start, jnp.full_like(ret, gamma)
     for _ in range(1, n_step):
-        here = last % rows, env
+        here = *seed, last % rows, env
         runs_on = ~(ring.terminated[here] | ring.truncated[here])
         # `last` stands still from the first episode end on, and so does what hangs on it.
         last = jnp.where(runs_on, last + 1, last)
-        ret = ret + jnp.where(runs_on, weight * ring.reward[last % rows, env], 0.0)
+        ret = ret + jnp.where(runs_on, weight * ring.reward[*seed, last % rows, env], 0.0)
         weight = jnp.where(runs_on, weight * gamma, weight)
-    begin, end = (start % rows, env), (last % rows, env)
+    begin, end = (*seed, start % rows, env), (*seed, last % rows, env)
     return Batch(
         obs=ring.obs[begin],
         state=ring.state[begin],

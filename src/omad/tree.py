@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-__all__ = ["all_finite", "at_agent", "at_seed", "descend", "global_norm", "polyak", "put_agent", "stacked", "start"]
+__all__ = ["all_finite", "at_agent", "at_seed", "descend", "global_norm", "polyak", "put_agent", "put_seed", "stacked", "start"]
 
 T = TypeVar("T")
 
@@ -49,6 +49,11 @@ def put_agent(tree: T, agent: int | Int[Array, ""], row: T) -> T:
 def at_seed(tree: T, seed: int | Int[Array, ""]) -> T:
     """The rows of one seed (by its place) in a tree whose leaves carry a leading seed axis."""
     return jax.tree.map(lambda leaf: leaf[seed], tree)
+
+
+def put_seed(tree: T, seed: int | Int[Array, ""], row: T) -> T:
+    """The same tree with the rows of one seed (by its place) replaced."""
+    return jax.tree.map(lambda leaf, new: leaf.at[seed].set(new), tree, row)
 
 
 def stacked(trees: Sequence[T]) -> T:

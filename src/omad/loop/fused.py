@@ -24,10 +24,25 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from omad import buffer
 from omad.keys import Stream, run_key, stream
-from omad.tree import all_finite, at_seed
+from omad.tree import all_finite, at_seed, put_seed
 from omad.types import Algorithm, EnvSpec, EnvState, JaxEnv, Learner, Mean, Metrics, Observation, Step
 
-__all__ = ["RETURN", "Carry", "Fused", "InTurn", "LoopConfig", "absorb", "choose", "learn_row", "make", "no_metrics"]
+__all__ = [
+    "RETURN",
+    "Carry",
+    "Fused",
+    "InTurn",
+    "LoopConfig",
+    "absorb",
+    "choose",
+    "learn_row",
+    "make",
+    "no_metrics",
+    "over_devices",
+    "seed_sharding",
+    "with_ring",
+    "without_ring",
+]
 
 T = TypeVar("T")
 
@@ -77,68 +92,95 @@ class Fused(NamedTuple):
 class InTurn:
     """What the `vmap` of a loop over seeds computes, seed after seed: one compiled program, without a seed axis.
 
-    Inside a compiled loop over seeds XLA rounds differently, and the hosted loop would not be met any more.
+    Inside a compiled loop over seeds XLA rounds differently, and the hosted loop would not be met any more. All that
+    a seed changes is cut out of the carry and put back, but for the rings, which are written in place.
     """
 
-    def __init__(self, one: Callable[[Any, Array, Array, Array], Any]) -> None:
-        def program(carry: Any, seeds: Array, start: Array, count: Array) -> Any:
-            return jax.tree.map(lambda leaf: leaf[None], one(at_seed(carry, 0), seeds[0], start, count))
+    def __init__(self, one: Callable[[Any, Array, Array, Array, Array], Any]) -> None:
+        def program(carry: Any, seeds: Array, place: Array, start: Array, count: Array) -> Any:
+            whole = without_ring(carry)
+            own = with_ring(at_seed(whole, place), carry.ring)
+            done = one(own, seeds[place], start, count, place)
+            return with_ring(put_seed(whole, place, without_ring(done)), done.ring)
 
         self._program: Any = jax.jit(program, donate_argnums=0)
-        # One program each: leaf after leaf would be hundreds of dispatches a chunk.
-        self._split = jax.jit(
-            lambda carry, n: [jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], carry) for i in range(n)],
-            static_argnums=1,
-        )
-        self._join = jax.jit(lambda done: jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *done))
 
     def __call__(self, carry: T, seeds: Int[Array, " seed"], start: Array, count: Array) -> T:
         """The carry after `count` steps; the given one is donated."""
-        n = len(seeds)
-        if n == 1:
-            return self._program(carry, seeds, start, count)
-        parts = self._split(carry, n)
-        jax.tree.map(lambda leaf: leaf.delete(), carry)
-        return self._join([self._program(part, seeds[i : i + 1], start, count) for i, part in enumerate(parts)])
+        for place in range(len(seeds)):
+            carry = self._program(carry, seeds, np.int32(place), start, count)
+        return carry
+
+    def lower(self, carry: Any, seeds: Any, start: Any, count: Any) -> Any:
+        """The program for arguments of these shapes, to be looked at."""
+        return self._program.lower(carry, seeds, np.int32(0), start, count)
 
     def _cache_size(self) -> int:
         return self._program._cache_size()
 
 
-class Together:
-    """The `vmap` of a loop over seeds, shared out over the local devices.
+def over_devices(function: Any, n_seeds: int, by_seed: tuple[bool, ...], donate: tuple[int, ...]) -> Any:
+    """A function of a batch of seeds, compiled and shared out over the local devices.
 
     Each device takes equally many seeds, and as many devices take part as that allows. Seeds need nothing of each
     other, so the numbers are those of one device, up to the rounding of products of batches of another size.
+
+    Args:
+        function: What is compiled; all that it gives leads with a seed axis.
+        n_seeds: Seeds in the batch.
+        by_seed: For each argument, whether it leads with a seed axis.
+        donate: Arguments whose memory is used again.
     """
+    sharding = seed_sharding(n_seeds)
+    specs = tuple(sharding.spec if leads else PartitionSpec() for leads in by_seed)
+    shared = jax.shard_map(function, mesh=sharding.mesh, in_specs=specs, out_specs=sharding.spec, check_vma=False)
+    return jax.jit(shared, donate_argnums=donate)
+
+
+def seed_sharding(n_seeds: int) -> NamedSharding:
+    """How arrays that lead with a seed axis lie on the local devices."""
+    devices = jax.local_devices()
+    use = max(k for k in range(1, len(devices) + 1) if n_seeds % k == 0)
+    return NamedSharding(Mesh(np.asarray(devices[:use]), ("seed",)), PartitionSpec("seed"))
+
+
+class Together:
+    """The `vmap` of a loop over seeds, shared out over the local devices."""
 
     def __init__(self, one: Callable[[Any, Array, Array, Array], Any]) -> None:
         self._batched = jax.vmap(one, in_axes=(0, 0, None, None))
-        self._programs: dict[int, tuple[NamedSharding, Any]] = {}
+        self._programs: dict[int, Any] = {}
 
-    def _program(self, n: int) -> tuple[NamedSharding, Any]:
+    def _program(self, n: int) -> Any:
         if n not in self._programs:
-            devices = jax.local_devices()
-            use = max(k for k in range(1, len(devices) + 1) if n % k == 0)
-            mesh = Mesh(np.asarray(devices[:use]), ("seed",))
-            by_seed, same = PartitionSpec("seed"), PartitionSpec()
-            shared = jax.shard_map(
-                self._batched, mesh=mesh, in_specs=(by_seed, by_seed, same, same), out_specs=by_seed, check_vma=False
-            )
-            self._programs[n] = NamedSharding(mesh, by_seed), jax.jit(shared, donate_argnums=0)
+            self._programs[n] = over_devices(self._batched, n, (True, True, False, False), (0,))
         return self._programs[n]
 
     def __call__(self, carry: T, seeds: Int[Array, " seed"], start: Array, count: Array) -> T:
         """The carry after `count` steps; the given one is donated."""
-        sharding, program = self._program(len(seeds))
-        return program(jax.device_put(carry, sharding), jax.device_put(seeds, sharding), start, count)
+        sharding = seed_sharding(len(seeds))
+        return self._program(len(seeds))(*jax.device_put((carry, seeds), sharding), start, count)
 
     def trace(self, carry: Any, seeds: Any, start: Any, count: Any) -> Any:
         """The program for arguments of these shapes, to be looked at."""
-        return self._program(len(seeds))[1].trace(carry, seeds, start, count)
+        return self._program(len(seeds)).trace(carry, seeds, start, count)
+
+    def lower(self, carry: Any, seeds: Any, start: Any, count: Any) -> Any:
+        """The same, further on."""
+        return self._program(len(seeds)).lower(carry, seeds, start, count)
 
     def _cache_size(self) -> int:
-        return sum(program._cache_size() for _, program in self._programs.values())
+        return sum(program._cache_size() for program in self._programs.values())
+
+
+def without_ring(carry: Carry) -> Carry:
+    """All but the replay ring."""
+    return eqx.tree_at(lambda c: c.ring, carry, None)
+
+
+def with_ring(carry: Carry, ring: Step) -> Carry:
+    """With a ring in its place."""
+    return eqx.tree_at(lambda c: c.ring, carry, ring, is_leaf=lambda leaf: leaf is None)
 
 
 def no_metrics(algorithm: Algorithm) -> Metrics:
@@ -167,22 +209,29 @@ def choose(
     return spec.act_mask * jax.random.uniform(key, (obs.shape[0], spec.n_agents, spec.act_dim), minval=-1.0)
 
 
-def absorb(carry: Carry, transition: Step, step: Int[Array, ""], real: Bool[Array, ""] | bool = True) -> Carry:
+def absorb(
+    carry: Carry,
+    transition: Step,
+    step: Int[Array, ""],
+    real: Bool[Array, ""] | bool = True,
+    place: Int[Array, ""] | None = None,
+) -> Carry:
     """Keep what vector step number `step` gave: the transitions, and the returns of episodes that ended.
 
-    Where `real` is false there was no such step, and nothing changes.
+    Where `real` is false there was no such step, and nothing changes. `place` is that of the seed in the ring, if the
+    ring, and nothing else, leads with a seed axis.
     """
     over = (transition.terminated | transition.truncated) & real
     returns = carry.episode_return + jnp.where(real, transition.reward, 0.0)
     finished = Mean(jnp.sum(jnp.where(over, returns, 0.0)), over.sum().astype(float))
     if real is not True:
-        row = step % carry.ring.reward.shape[0]
+        row = buffer.where(carry.ring, step, place)
         transition = jax.tree.map(lambda new, kept: jnp.where(real, new, kept[row]), transition, carry.ring)
     return eqx.tree_at(
         lambda c: (c.ring, c.episode_return, c.sums),
         carry,
         (
-            buffer.add(carry.ring, transition, step),
+            buffer.add(carry.ring, transition, step, place),
             jnp.where(over, 0.0, returns),
             carry.sums | {RETURN: carry.sums[RETURN] + finished},
         ),
@@ -190,32 +239,40 @@ def absorb(carry: Carry, transition: Step, step: Int[Array, ""], real: Bool[Arra
 
 
 def learn_row(
-    algorithm: Algorithm, config: LoopConfig, carry: Carry, root: Key[Array, ""], step: Int[Array, ""]
+    algorithm: Algorithm,
+    config: LoopConfig,
+    carry: Carry,
+    root: Key[Array, ""],
+    step: Int[Array, ""],
+    place: Int[Array, ""] | None = None,
 ) -> tuple[Carry, Int[Array, ""]]:
     """The gradient steps that belong to vector step number `step`, on batches of all rows before it.
 
     They need nothing of that step's outcome, so that a hosted env can step meanwhile. The step comes back out of the
     loop, unchanged: what writes row `step` by that number is bound to come after all reading. Otherwise the compiler
-    may do it before, and then copies the whole ring at every step (the training loop was half as fast).
+    may do it before, and then copies the whole ring at every step (the training loop was half as fast). A loop of one
+    round would be unrolled and the dependency folded away with it, so that number is hidden from the compiler.
     """
     ring = carry.ring
+    often = config.updates_per_step
+    rounds = often if often > 1 else jnp.where(step >= 0, often, 0)
 
     def learn_once(
         i: Int[Array, ""], carried: tuple[Learner, Metrics, Int[Array, ""]]
     ) -> tuple[Learner, Metrics, Int[Array, ""]]:
         learner, sums, row = carried
-        count = (step - config.warmup_rows) * config.updates_per_step + i + 1
+        count = (step - config.warmup_rows) * often + i + 1
         sample_key = stream(root, Stream.SAMPLE, count)
-        batch = buffer.sample(ring, step, sample_key, config.batch_size, algorithm.gamma, algorithm.n_step)
+        batch = buffer.sample(ring, step, sample_key, config.batch_size, algorithm.gamma, algorithm.n_step, place)
         # Barriers as in `choose`, but none around the learner: it would be copied, which at the paper's sizes took as
         # long as the update itself.
         batch = jax.lax.optimization_barrier(batch)
         learner, metrics = algorithm.update(learner, batch, stream(root, Stream.UPDATE, count), count)
         metrics = jax.lax.optimization_barrier(metrics)
         sums = {name: total + metrics[name] if name in metrics else total for name, total in sums.items()}
-        return learner, sums, row + i // config.updates_per_step  # plus nothing, but the compiler does not know
+        return learner, sums, row + i // often  # plus nothing, but the compiler does not know
 
-    done = jax.lax.fori_loop(0, config.updates_per_step, learn_once, (carry.learner, carry.sums, step))
+    done = jax.lax.fori_loop(0, rounds, learn_once, (carry.learner, carry.sums, step))
     return eqx.tree_at(lambda c: (c.learner, c.sums), carry, done[:2]), done[2]
 
 
@@ -248,7 +305,11 @@ def make(algorithm: Algorithm, env: JaxEnv, config: LoopConfig, batch_seeds: boo
         )
 
     def interact(
-        carry: Carry, action: Float[Array, "env agent act"], root: Key[Array, ""], step: Int[Array, ""]
+        carry: Carry,
+        action: Float[Array, "env agent act"],
+        root: Key[Array, ""],
+        step: Int[Array, ""],
+        place: Int[Array, ""] | None,
     ) -> Carry:
         """One step of every env: step, add, reset what ended."""
         seen = carry.observation
@@ -266,26 +327,23 @@ def make(algorithm: Algorithm, env: JaxEnv, config: LoopConfig, batch_seeds: boo
             outcome.next.obs, outcome.next.state,
         )  # fmt: skip
         carry = eqx.tree_at(lambda c: (c.env_state, c.observation), carry, (env_state, observation))
-        return absorb(carry, transition, step)
-
-    def run(carry: Carry, seed: Int[Array, ""], start: Int[Array, ""], count: Int[Array, ""], learn: bool) -> Carry:
-        root = run_key(seed)
-
-        def vector_step(step: Int[Array, ""], carry: Carry) -> Carry:
-            action = choose(algorithm, spec, carry.learner, carry.observation.obs, root, step, learn)
-            if learn:
-                carry, step = learn_row(algorithm, config, carry, root, step)
-            return interact(carry, action, root, step)
-
-        return jax.lax.fori_loop(start, start + count, vector_step, carry)
+        return absorb(carry, transition, step, place=place)
 
     def over_seeds(learn: bool) -> Any:
-        def one(carry: Carry, seed: Int[Array, ""], start: Array, count: Array) -> Carry:
-            return run(carry, seed, start, count, learn)
+        def one(
+            carry: Carry, seed: Int[Array, ""], start: Array, count: Array, place: Int[Array, ""] | None = None
+        ) -> Carry:
+            root = run_key(seed)
 
-        if not batch_seeds:
-            return InTurn(one)
-        return Together(one)
+            def vector_step(step: Int[Array, ""], carry: Carry) -> Carry:
+                action = choose(algorithm, spec, carry.learner, carry.observation.obs, root, step, learn)
+                if learn:
+                    carry, step = learn_row(algorithm, config, carry, root, step, place)
+                return interact(carry, action, root, step, place)
+
+            return jax.lax.fori_loop(start, start + count, vector_step, carry)
+
+        return Together(one) if batch_seeds else InTurn(one)
 
     def healthy(carry: Carry) -> Bool[Array, " seed"]:
         return jax.vmap(lambda c: all_finite((c.learner, c.sums)))(carry)
