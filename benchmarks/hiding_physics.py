@@ -76,10 +76,10 @@ def trainer(task: str, workers: int, costless: bool) -> Any:
 
     from omad import buffer, envs
     from omad.algos import make as make_algorithm
+    from omad.config import resolve
     from omad.envs.pool import Pool
     from omad.loop.fused import LoopConfig
     from omad.loop.hosted import Hosted
-    from omad.presets import resolve
 
     config = resolve(task, "omad", "cpu")
     env = envs.make(task)

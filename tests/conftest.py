@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
+import signal
 import tempfile
 
 import jaxtyping
@@ -15,6 +17,9 @@ os.environ["MPLBACKEND"] = "Agg"
 # Compiling is most of the time of most tests. Code of the lowest optimisation level is several times faster to make.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
+# Processes that tests start must not inherit that SIGINT is ignored, as in a job of a script.
+with contextlib.suppress(ValueError):  # not in the main thread
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # What one test has compiled, others and the processes they start need not compile again; nothing is left behind.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="omad-tests-")

@@ -55,16 +55,19 @@ def test_seeds_are_different_policies(run: Path):
 
 
 def test_neither_critic_nor_env_is_needed(run: Path, monkeypatch: pytest.MonkeyPatch):
-    from omad import envs, runs
+    from omad import envs
+    from omad.run import folder
 
     def refuse(*_: object) -> None:
         raise AssertionError("not needed to act")
 
     monkeypatch.setattr(envs, "make", refuse)
     restored = []
-    real = runs.Checkpoint.restore
+    real = folder.Checkpoint.restore
     monkeypatch.setattr(
-        runs.Checkpoint, "restore", lambda self, part, like: restored.append(part) or real(self, part, like)
+        folder.Checkpoint,
+        "restore",
+        lambda self, part, like: restored.append(part) or real(self, part, like),
     )
     omad.load_policy(run).act(np.zeros((2, 2), np.float32))
     assert restored == ["policy"]

@@ -13,7 +13,7 @@ from jax.extend.core import jaxprs_in_params
 from omad import envs
 from omad.algos.omad import OmadConfig, make
 from omad.commands.bench import measure
-from omad.presets import resolve
+from omad.config import resolve
 from omad.types import Batch
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from omad.keys import Stream, run_key, stream
+from omad.keys import LONGEST_HOLD, Stream, held, run_key, stream
 
 
 def bits(key: jax.Array) -> tuple[int, ...]:
@@ -23,7 +23,7 @@ def test_streams_keep_their_numbers() -> None:
     """A renumbered stream would change every run."""
     assert [(s.name, int(s)) for s in Stream] == [
         ("INIT", 0), ("RESET", 1), ("ACT", 2), ("ENV", 3), ("SAMPLE", 4), ("UPDATE", 5),
-        ("EVAL_RESET", 6), ("EVAL_ACT", 7), ("EVAL_ENV", 8),
+        ("EVAL_RESET", 6), ("EVAL_ACT", 7), ("EVAL_ENV", 8), ("HOLD", 9),
     ]  # fmt: skip
 
 
@@ -38,3 +38,17 @@ def test_a_key_is_the_same_whether_its_numbers_are_traced_or_not() -> None:
 def test_keys_are_typed() -> None:
     """Raw integer keys can be reused by mistake without anyone noticing."""
     assert jnp.issubdtype(run_key(0).dtype, jax.dtypes.prng_key)
+
+
+def test_noise_is_held_for_a_random_number_of_steps() -> None:
+    """Renewals come at a step itself, in order, with the mean asked for, and after 16 steps in any case."""
+    steps, mean = jnp.arange(3200), 3.0
+    drawn = np.asarray(jax.jit(jax.vmap(lambda step: held(run_key(3), step, mean)))(steps))
+    begins = np.unique(drawn)
+    np.testing.assert_array_equal(drawn[begins], begins)  # who acts at a renewal has drawn there
+    np.testing.assert_array_equal(drawn, begins[np.searchsorted(begins, np.arange(3200), side="right") - 1])
+    assert {*range(0, 3200, LONGEST_HOLD)} <= {*begins.tolist()}
+    # Of 16 steps one renews for sure and the others with probability 1 / 3.
+    rate, due = len(begins) / 3200, (1 + 15 / mean) / 16
+    assert abs(rate - due) < 4 * np.sqrt(due / 3200)
+    assert all(int(held(run_key(3), jnp.asarray(step), 1.0)) == step for step in (0, 5, 40))

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from omad import api, launch
+from omad.config import resolve
 from omad.errors import Refused
-from omad.presets import resolve
-from omad.runs import Ended, RunFolder, members
+from omad.run.folder import Ended, RunFolder, members
 
 SMALL: dict[str, Any] = {
     "denoising_steps": 2, "actor_width": 8, "actor_layers": 1, "time_frequencies": 4, "time_width": 4,

@@ -20,6 +20,7 @@ from omad.nets import (
     NoiseNet,
     RenormConfig,
     RenormStats,
+    XqcCritic,
     mish,
     quiet,
     renorm_eval,
@@ -242,6 +243,61 @@ def test_two_critics_are_independent() -> None:
     for layer in (*twins.hidden, twins.head):
         assert float(jnp.abs(layer.weight[0] - layer.weight[1]).min()) > 0
     assert eqx.tree_equal(twins.norms[0].scale[0], twins.norms[0].scale[1])
+
+
+def slow_xqc(critic: XqcCritic, x: np.ndarray, stats: Any = None) -> tuple[np.ndarray, list[np.ndarray]]:
+    """What the head reads, layer after layer, by the batch's own statistics or the given ones; and all norms' input."""
+    seen: list[np.ndarray] = []
+
+    def norm(h: np.ndarray) -> np.ndarray:
+        i = len(seen)
+        seen.append(h)
+        mean, var = (h.mean(0), h.var(0)) if stats is None else (stats.layers[i].mean, stats.layers[i].var)
+        return (h - mean) / np.sqrt(np.asarray(var) + EPS) * critic.norms[i].scale + critic.norms[i].bias
+
+    weights = [np.asarray(weight, float) for weight in critic.weights]
+    h = norm(x)
+    for weight in weights[: len(weights) - 2 * critic.blocks]:
+        h = np.maximum(norm(h @ weight), 0.0)
+    for b in range(critic.blocks):
+        first, second = weights[len(weights) - 2 * critic.blocks + 2 * b :][:2]
+        h = h + norm(np.maximum(norm(h @ first), 0.0) @ second)
+    return (h / np.sqrt(np.mean(h**2, -1, keepdims=True)) if critic.blocks else h), seen
+
+
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_xqc_critic_norms_before_activations(blocks: int) -> None:
+    """Against the layers written out in double precision: features, statistics, evaluation."""
+    critic, stats = XqcCritic.init(jax.random.key(0), 5, 8, 2, 3, blocks)
+    rng = np.random.default_rng(1)
+    norms = tuple(
+        BatchRenorm(*(jnp.asarray(1 + 0.3 * rng.standard_normal(n.scale.shape), jnp.float32) for _ in range(2)))
+        for n in critic.norms
+    )
+    critic = dataclasses.replace(critic, norms=norms)
+    x = rng.normal(1.0, 2.0, (32, 5))
+    given = jnp.asarray(x, jnp.float32)
+    features, new = critic.features_train(stats, given, RenormConfig())
+    expected, seen = slow_xqc(critic, x)
+    np.testing.assert_allclose(features, expected, atol=2e-4)
+    assert len(new.layers) == len(seen) == 3 + 2 * blocks
+    for stat, rows in zip(new.layers, seen, strict=True):
+        np.testing.assert_allclose(stat.mean, 0.01 * rows.mean(0), atol=1e-4)
+        np.testing.assert_allclose(stat.var, 0.99 + 0.01 * rows.var(0), atol=1e-4)
+    shown, _ = slow_xqc(critic, x, new)
+    np.testing.assert_allclose(critic(new, given, RenormConfig()), shown @ np.asarray(critic.head.weight), atol=1e-3)
+
+
+def test_xqc_weights_are_kept_at_unit_length() -> None:
+    """Incoming weights of every hidden unit, from the first on, also stacked; the head is left alone."""
+    twins, _ = jax.vmap(lambda key: XqcCritic.init(key, 5, 8, 2, 3, 1))(jax.random.split(jax.random.key(0), 2))
+    assert [weight.shape for weight in twins.weights] == [(2, 5, 8), (2, 8, 8), (2, 8, 8), (2, 8, 8)]
+    stretched = dataclasses.replace(twins, weights=tuple(3.0 * weight for weight in twins.weights))
+    for critic in (twins, stretched.projected()):
+        for weight, first in zip(critic.weights, twins.weights, strict=True):
+            np.testing.assert_allclose(np.linalg.norm(weight, axis=1), 1.0, atol=1e-6)
+            np.testing.assert_allclose(weight, first, atol=1e-6)
+    assert eqx.tree_equal(stretched.projected().head, twins.head)
 
 
 # ---------------------------------------------------------------- multilayer perceptron, noise network

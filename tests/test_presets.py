@@ -3,31 +3,118 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import itertools
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from omad import tasks
 from omad.algos import REGISTRY, config_class
+from omad.config import RunConfig, from_dict, resolve, sourced, to_dict
 from omad.errors import Refused
-from omad.presets import PRESETS, RunConfig, from_dict, resolve, to_dict
+from omad.presets import PRESETS
+from omad.presets.settings import Settings
+
+SNAPSHOT = Path(__file__).parent / "presets_snapshot.json"
+"""Configurations of all tasks, many of their options, algorithms and presets; written by running this file."""
 
 
-def test_every_number_of_every_preset_has_a_source():
-    for preset, scopes in PRESETS.items():
-        for scope, fields in scopes.items():
-            for field, (_, source) in fields.items():
-                assert re.match(r"\[(A|S|D|X|H|R|I|M|\?)\]", source), (preset, scope, field)
+def every_task() -> list[str]:
+    """All tasks; with options one at a time, and all together for three of them."""
+    values = {
+        "dynamics": ["v2"], "history": ["2"], "horizon": ["50"], "local_ratio": ["0.2"], "host": ["true"],
+        "adversary": ["static", "follower"], "state": ["true", "full"],
+    }  # fmt: skip
+    found = set(tasks.TASKS) | {"pettingzoo:a.b:make?n=3", "mamujoco-obsk1/manysegmentswimmer-3x2"}
+    for base in tasks.TASKS:
+        known = tasks.OPTIONS.get(base.rpartition("-")[0] if "probe" not in base else base, {})
+        choices = [[None, *(v for v in values[key] if v != "full" or "deception" in base)] for key in known]
+        for one in itertools.product(*choices):
+            given = [f"{key}={value}" for key, value in zip(known, one, strict=True) if value]
+            if given and (len(given) == 1 or base in ("mpe/spread-3", "mpe/spread-4", "mpe/deception-2")):
+                found.add(tasks.find(f"{base}?{'&'.join(given)}").name)
+    return sorted(found)
 
 
-def test_every_scope_names_a_known_algorithm_and_task():
-    for scopes in PRESETS.values():
-        for scope in filter(None, scopes):
-            algorithm, *prefix = scope.split()
-            assert algorithm in REGISTRY
-            assert not prefix or any(name.startswith(prefix[0]) for name in tasks.TASKS)
+def changed(config: RunConfig) -> dict[str, Any]:
+    """What is not the default, so that a new field, whose default is what was done before, changes nothing."""
+    plain, default = to_dict(config), to_dict(RunConfig(algo=config_class(config.algorithm)()))
+    return {
+        name: value
+        for part, other in ((plain, default), (plain["algo"], default["algo"]))
+        for name, value in part.items()
+        if name != "algo" and value != other[name]
+    }
+
+
+def digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def snapshot(every: int = 1) -> dict[str, Any]:
+    """A digest for each algorithm (in their order) of each task and preset, and some configurations as they are."""
+    digests: dict[str, Any] = {}
+    for preset in ("cpu", "paper", "matched"):
+        digests[preset] = {
+            task: " ".join(digest(changed(resolve(task, name, preset))) for name in ORDER)
+            for task in every_task()[::every]
+        }
+    shown = [
+        to_dict(resolve(task, name, preset))
+        for task in ("mpe/spread-3", "mpe/deception-2?history=2", "mamujoco-full/ant-2x4", "games/islands-2")
+        for preset in ("cpu", "paper", "matched")
+        for name in ORDER
+    ]
+    return {"digests": digests, "configurations": shown}
+
+
+ORDER = ("omad", "hasac", "hatd3", "madpmd", "masdac")
+
+
+@pytest.mark.parametrize("every", [16, pytest.param(1, marks=pytest.mark.slow)])
+def test_no_preset_has_moved(every: int):
+    """Against the snapshot; after a change that is meant, run this file to write it anew, and read the difference."""
+    kept, now = json.loads(SNAPSHOT.read_text(encoding="utf-8")), snapshot(every)
+    for preset, rows in kept["digests"].items():
+        moved = [task for task, row in now["digests"][preset].items() if rows.get(task) != row]
+        assert not moved, f"{preset}: {moved[:10]}"
+    for then, today in zip(kept["configurations"], now["configurations"], strict=True):
+        assert today | then == today | {"algo": then["algo"]}, then["task"]
+        assert today["algo"] | then["algo"] == today["algo"]
+
+
+def test_every_value_of_every_preset_has_a_source_and_is_what_is_resolved():
+    for preset, task, algorithm in itertools.product(PRESETS, list(tasks.TASKS)[::12], REGISTRY):
+        config = resolve(task, algorithm, preset)
+        for field, (value, source) in sourced(task, algorithm, preset).items():
+            assert re.match(r"\[(A|S|D|X|H|R|I|M|\?)\]", source), (preset, task, field)
+            held = getattr(config, field, None) if hasattr(config, field) else getattr(config.algo, field)
+            assert held == value or field == "buffer_size", (preset, task, field)
+
+
+def test_a_misspelt_field_of_a_preset_is_an_error():
+    settings = Settings(tasks.find("mpe/spread-3"), {"gamma"})
+    with pytest.raises(TypeError, match="gama"):
+        settings("[M]", gama=0.9)
+
+
+def test_agents_with_a_memory_have_their_settings_whatever_the_adversary():
+    """The longer name of an option's combination does not win over it."""
+    both = resolve("mpe/deception-2?adversary=static&history=2&state=full")
+    memory = resolve("mpe/deception-2?history=2")
+    assert both == dataclasses.replace(memory, task=both.task)
+
+
+@pytest.mark.parametrize("algorithm", REGISTRY)
+def test_tiny_is_small(algorithm: str):
+    config = resolve("mpe/spread-3", algorithm, "tiny")
+    assert config.algo.actor_width == config.algo.critic_width == 16
+    assert config.total_steps * config.updates_per_env_step <= 100
+    assert from_dict(to_dict(config)) == config
 
 
 def test_run_and_algorithm_fields_are_disjoint():
@@ -132,3 +219,7 @@ def test_harl_settings():
     assert (walker.algo.actor_width, walker.algo.actor_lr, walker.algo.critic_lr) == (256, 5e-4, 1e-3)
     spread = resolve("mpe/spread-3", "hatd3", "paper")
     assert (spread.n_envs, spread.algo.n_step, spread.algo.actor_width, spread.algo.critic_width) == (20, 1, 128, 128)
+
+
+if __name__ == "__main__":
+    SNAPSHOT.write_text(json.dumps(snapshot(), indent=0) + "\n", encoding="utf-8")

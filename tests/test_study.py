@@ -16,10 +16,10 @@ import pytest
 
 from omad import api, cli
 from omad.commands.sweep import seconds
+from omad.config import resolve
 from omad.errors import Refused
 from omad.launch import last_line
-from omad.presets import resolve
-from omad.runs import Ended, RunFolder
+from omad.run.folder import Ended, RunFolder
 from omad.study import Run, Study, grid, load, place
 
 SMALL: dict[str, Any] = {

@@ -12,10 +12,10 @@ import pytest
 
 from omad import algos, envs, tasks
 from omad.algos.omad import OmadConfig
+from omad.config import resolve
 from omad.envs.mpe import ADVERSARIES, World, deception
 from omad.errors import Refused
 from omad.loop.train import build
-from omad.presets import resolve
 from omad.symmetry import image, plane, symmetric
 from omad.types import Batch, JaxEnv, Mean, Symmetry
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import itertools
+import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -18,17 +22,42 @@ import numpy as np
 from jaxtyping import Array, Key
 
 import omad
-from omad import envs, tasks
+from omad import envs, files, tasks
 from omad.algos import make as make_algorithm
+from omad.config import RunConfig, resolve
 from omad.errors import Refused
-from omad.loop.train import Progress, Result, build, continue_run, forecast
-from omad.presets import RunConfig, resolve
-from omad.runs import RunFolder, members
+from omad.export.bundle import Facts
+from omad.export.team import Trained
+from omad.export.team import export as export_team
+from omad.loop.train import (
+    AT_A_BOUNDARY,
+    EXACT,
+    Built,
+    Progress,
+    Result,
+    build,
+    continue_run,
+    evaluation_mib,
+    forecast,
+)
+from omad.processes import held, interruption, refuse_inside_env
+from omad.run import machine
+from omad.run.folder import RunFolder, members
 from omad.tree import at_agent
 
-__all__ = ["TrainedPolicy", "check_memory", "create", "create_each", "load_policy", "resume", "start", "train"]
+__all__ = [
+    "TrainedPolicy",
+    "check_evaluation",
+    "check_memory",
+    "create",
+    "create_each",
+    "load_policy",
+    "resume",
+    "start",
+    "train",
+]
 
-_PACKAGES = ("jax", "jaxlib", "equinox", "optax", "orbax-checkpoint", "numpy")
+_PACKAGES = ("jax", "jaxlib", "equinox", "optax", "safetensors", "numpy")
 _HOSTED = ("mujoco", "gymnasium", "gymnasium-robotics", "pettingzoo")
 
 
@@ -45,34 +74,37 @@ def _quiet(_: Progress) -> None:
 
 def _commit() -> str | None:
     """The commit of the source tree, if there is one."""
-    here = Path(__file__).resolve().parent
-    words = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=5, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+    # Without optional locks, so not by `describe --dirty`, which takes one: a kill would leave it behind.
+    git = ["git", "--no-optional-locks", "-C", str(Path(__file__).resolve().parent)]
+    said = []
+    for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        try:
+            done = subprocess.run(
+                git + words, capture_output=True, text=True, timeout=5, check=True, start_new_session=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        said.append(done.stdout.strip())
+    return said[0] + ("-dirty" if said[1] else "")
 
 
 def _manifest(config: RunConfig) -> dict[str, Any]:
     task = tasks.find(config.task)
     env = envs.make(config.task)
     packages = [*_PACKAGES, *(_HOSTED if task.hosted else ())]
-    device = jax.devices()[0]
     return {
         "omad": omad.__version__,
         "commit": _commit(),
         "protocol": task.protocol,
         "spec": dataclasses.asdict(env.spec),
         "obs_norm": config.obs_norm,
-        "resume": "exact" if getattr(env, "exact", True) else "resumed at an episode boundary",
+        "resume": EXACT if getattr(env, "exact", True) else AT_A_BOUNDARY,
         "updates_per_env_step": config.updates_per_env_step,
         "command": sys.argv,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "packages": {name: version for name in packages if (version := _version(name))},
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
-        "machine": {"system": platform.platform(), "processor": platform.machine()},
+        **machine.facts(),
     }
 
 
@@ -80,6 +112,22 @@ def _default_dir(config: RunConfig) -> Path:
     when = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     task = "".join(c if c.isalnum() or c in "-." else "-" for c in config.task)
     return Path("runs") / f"{task}_{config.algorithm}_{config.preset}_{when}"
+
+
+def _claim(config: RunConfig) -> Path:
+    """A new, empty folder with a default name. That making it succeeds decides whose it is."""
+    first = _default_dir(config)
+    for number in itertools.count(1):
+        path = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        try:
+            path.mkdir(parents=True)
+            (path / "lock").touch()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise Refused(f"{path} cannot be made ({error.strerror}); give a --run-dir.") from None
+        return path
+    raise AssertionError
 
 
 def _available_mib() -> tuple[float, str]:
@@ -109,9 +157,24 @@ def check_memory(config: RunConfig, at_once: int | None = None) -> str:
     if need["total"] > free:
         raise Refused(
             f"The run needs about {need['total']:,.0f} MiB ({words}), but only {free:,.0f} MiB are free on {where}; "
-            f"lower --buffer-size (now {config.buffer_size}), --seeds (now {config.seeds}) or the networks' widths."
+            f"lower --buffer-size (now {config.buffer_size}), --batch-size (now {config.batch_size}), "
+            f"--eval-episodes (now {config.eval_episodes}), --seeds (now {config.seeds}) or the networks' widths."
         )
     return f"memory forecast {need['total']:,.0f} MiB ({words}); {free:,.0f} MiB free"
+
+
+def check_evaluation(config: RunConfig, built: Built) -> None:
+    """Refuse an evaluation that cannot fit into memory.
+
+    Raises:
+        Refused: It cannot.
+    """
+    need, (free, where) = evaluation_mib(config, built), _available_mib()
+    if need > free:
+        raise Refused(
+            f"{config.eval_episodes} episodes at once need about {need:,.0f} MiB, but only {free:,.0f} MiB are free on "
+            f"{where}; give fewer --episodes."
+        )
 
 
 def create(config: RunConfig, path: Path) -> RunFolder:
@@ -120,7 +183,9 @@ def create(config: RunConfig, path: Path) -> RunFolder:
     Raises:
         Refused: There is something at the path already, or it cannot be made.
     """
-    return RunFolder.create(path, config, _manifest(config))
+    manifest = _manifest(config)
+    with held():  # no half of a folder
+        return RunFolder.create(path, config, manifest)
 
 
 def create_each(config: RunConfig, run_dir: str | Path | None = None) -> list[Path]:
@@ -129,15 +194,37 @@ def create_each(config: RunConfig, run_dir: str | Path | None = None) -> list[Pa
     Raises:
         Refused: The folder exists already, or cannot be made.
     """
-    root = Path(run_dir) if run_dir else _default_dir(config)
-    if root.exists():
-        raise Refused(f"{root} exists already; give another --run-dir, or continue it with: omad resume {root}")
-    folders = []
-    for seed in config.all_seeds:
-        run = create(dataclasses.replace(config, seeds=1, first_seed=seed), root / f"seed-{seed}")
-        run.close()
-        folders.append(run.path)
-    return folders
+    refuse_inside_env()
+    root = Path(run_dir) if run_dir else _claim(config)
+    taken = Refused(f"{root} exists already; give another --run-dir, or continue it with: omad resume {root}")
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        raise taken
+    # All are made beside the folder and get its name at once: a kill leaves all seeds or none.
+    whole = root.parent.resolve() / root.name
+    partial = whole.with_name(whole.name + files.PARTIAL)
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(partial)
+    except OSError as error:
+        raise Refused(f"{root} cannot be made ({error.strerror}); give another --run-dir.") from None
+    with held(), contextlib.ExitStack() as stack:
+        if (claim := files.lock(partial / "lock")) is None:
+            raise Refused(f"{root} is being made by another process; give another --run-dir.")
+        stack.callback(os.close, claim)
+        for old in partial.iterdir():
+            if not re.fullmatch(r"seed-[0-9]+|lock", old.name) or any(old.glob("checkpoints/*")):
+                raise Refused(f"{partial} holds {old.name}, which is not half of a new folder; move it away.")
+        for seed in config.all_seeds:
+            files.remove(partial / f"seed-{seed}", partial)
+            create(dataclasses.replace(config, seeds=1, first_seed=seed), partial / f"seed-{seed}").close()
+        for old in partial.iterdir():
+            if old.name not in {f"seed-{seed}" for seed in config.all_seeds}:
+                files.remove(old, partial)
+        try:
+            files.rename_folder(partial, whole)
+        except OSError:
+            raise taken from None
+    return [root / f"seed-{seed}" for seed in config.all_seeds]
 
 
 def start(
@@ -152,8 +239,9 @@ def start(
         Refused: The folder exists, or memory does not suffice.
         NonFinite: Training diverged.
     """
+    refuse_inside_env()
     check_memory(config)
-    run = create(config, Path(run_dir) if run_dir else _default_dir(config))
+    run = create(config, Path(run_dir) if run_dir else _claim(config))
     return continue_run(run, watch, fresh=True, stop=stop)[0]
 
 
@@ -178,20 +266,46 @@ def train(
     Raises:
         Refused: Something given is unknown or cannot work.
         NonFinite: Training diverged.
+        KeyboardInterrupt: SIGINT came; the run has been saved, and `resume` goes on with it.
+        SystemExit: SIGTERM or SIGHUP came, or the reader of what `watch` prints has gone; as above.
     """
-    return start(resolve(task, algorithm, preset, **fields), run_dir, watch).run_dir
+    refuse_inside_env()
+    return _to_its_end(start(resolve(task, algorithm, preset, **fields), run_dir, watch))
 
 
-def resume(run: str | Path, watch: Callable[[Progress], None] = _quiet) -> Path:
-    """Continue a run from its newest good checkpoint to its end; a complete run is left as it is."""
-    return continue_run(RunFolder.open(run), watch, fresh=False)[0].run_dir
+def resume(run: str | Path, watch: Callable[[Progress], None] = _quiet, trust: bool = False) -> Path:
+    """Continue a run from its newest good checkpoint to its end; a complete run is left as it is.
+
+    Args:
+        run: A run folder.
+        watch: Called with a `Progress` about once a second.
+        trust: Import the code of a user's env that the folder names.
+
+    Raises:
+        Refused: The folder names a user's env and is not trusted, or cannot be continued.
+        KeyboardInterrupt: As `train` does, and `SystemExit`.
+    """
+    refuse_inside_env()
+    return _to_its_end(continue_run(RunFolder.open(run), watch, fresh=False, trust=trust)[0])
+
+
+def _to_its_end(result: Result) -> Path:
+    """The folder of a run; a script must not go on as if a run were done that has been asked to stop."""
+    if result.signal is not None:
+        raise interruption(result.signal)
+    return result.run_dir
 
 
 class TrainedPolicy:
-    """The policies of one training seed: all that agents need to act."""
+    """The policies of one training seed: all that agents need to act.
 
-    def __init__(self, act: Any, policy: Any, spec: Any) -> None:
-        self.spec, self.policy = spec, policy
+    Args:
+        team: The policies, and what is known of them.
+    """
+
+    def __init__(self, team: Trained) -> None:
+        self.team, self.spec, self.policy = team, team.spec, team.policy
+        act = team.act
         self._act = jax.jit(act, static_argnums=3)
 
     def act(self, obs: Any, key: Key[Array, ""] | None = None) -> Any:
@@ -229,6 +343,24 @@ class TrainedPolicy:
             return [action[..., i, :size] for i, size in enumerate(spec.act_dims)]
         return action
 
+    def export(
+        self, out: str | Path, formats: Sequence[str] = ("numpy", "onnx"), denoising_steps: int | None = None
+    ) -> Path:
+        """Write one folder an agent, which acts without JAX; see docs/export.md.
+
+        Args:
+            out: A new folder.
+            formats: `numpy` (a runner in one file), `onnx`, or both.
+            denoising_steps: Steps of an action; by default those that it was trained with.
+
+        Returns:
+            The folder.
+
+        Raises:
+            Refused: The folder exists, a package is missing, or the policies cannot be exported like that.
+        """
+        return export_team(self.team, out, formats, denoising_steps)
+
 
 def of_seed(run: str | Path, seed: int | None) -> Path:
     """The run folder that holds a seed, where every seed has its own; the given folder otherwise."""
@@ -236,15 +368,16 @@ def of_seed(run: str | Path, seed: int | None) -> Path:
     return next((path for path in inside if path.name == f"seed-{seed}"), inside[0])
 
 
-def load_policy(run: str | Path, seed: int | None = None) -> TrainedPolicy:
+def load_policy(run: str | Path, seed: int | None = None, step: int | None = None) -> TrainedPolicy:
     """The policy of a run's newest good checkpoint. Neither critic nor env is made, and nothing is executed.
 
     Args:
         run: A run folder.
         seed: Which training seed; by default the first.
+        step: Env steps of the checkpoint to take; by default the newest good one.
 
     Raises:
-        Refused: It is not a run folder, has no such seed, or no readable checkpoint.
+        Refused: It is not a run folder, has no such seed or checkpoint, or no readable checkpoint.
     """
     folder = RunFolder.open(of_seed(run, seed))
     config, spec = folder.config, folder.spec
@@ -252,12 +385,24 @@ def load_policy(run: str | Path, seed: int | None = None) -> TrainedPolicy:
     if seed not in config.all_seeds:
         raise Refused(f"{run} has no seed {seed}; it has {', '.join(map(str, config.all_seeds))}.")
     algorithm = make_algorithm(config.algo, spec, config.obs_norm)
-    policies = newest_policies(folder, algorithm)
-    return TrainedPolicy(algorithm.act, at_agent(policies, config.all_seeds.index(seed)), spec)
+    policies, env_steps = policies_at(folder, algorithm, step)
+    evaluations = [row for row in folder.evaluations() if row["seed"] == seed and row["step"] <= env_steps]
+    facts = Facts(
+        task=config.task,
+        protocol=str(folder.manifest.get("protocol", "")),
+        algorithm=config.algorithm,
+        seed=seed,
+        env_steps=env_steps,
+        evaluation={row["actions"]: row["mean"] for row in evaluations},  # the last of each kind
+        run=folder.path.resolve().name,
+        commit=folder.manifest.get("commit"),
+    )
+    policy = at_agent(policies, config.all_seeds.index(seed))
+    return TrainedPolicy(Trained(algorithm.act, policy, spec, config.algo, config.obs_norm, facts))
 
 
-def newest_policies(folder: RunFolder, algorithm: Any) -> Any:
-    """The policies of all seeds, stacked, from the newest checkpoint that is whole.
+def policies_at(folder: RunFolder, algorithm: Any, step: int | None = None) -> tuple[Any, int]:
+    """The policies of all seeds, stacked, from the checkpoint of an env step or the newest that is whole; its env step.
 
     Raises:
         Refused: There is none.
@@ -265,9 +410,13 @@ def newest_policies(folder: RunFolder, algorithm: Any) -> Any:
     seeds = jnp.asarray(folder.config.all_seeds)
     shapes = jax.eval_shape(lambda: jax.vmap(lambda s: algorithm.policy(algorithm.init(jax.random.key(s))))(seeds))
     reason = "it has none yet"
-    for checkpoint in folder.checkpoints():
+    every = {checkpoint.env_steps: checkpoint for checkpoint in folder.checkpoints()}
+    if step is not None and step not in every:
+        there = ", ".join(map(str, every)) or "none"
+        raise Refused(f"{folder.path} has no checkpoint of env step {step}; it has {there}.")
+    for env_steps, checkpoint in every.items() if step is None else [(step, every[step])]:
         try:
-            return checkpoint.restore("policy", shapes)
+            return checkpoint.restore("policy", shapes), env_steps
         except Refused as error:
             reason = str(error)
     raise Refused(f"{folder.path} has no readable checkpoint: {reason}.")

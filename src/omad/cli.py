@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from omad.errors import EnvFailed, NonFinite, Refused
+from omad.processes import StopSignals, silence
 
 __all__ = ["COMMANDS", "main"]
 
@@ -15,6 +18,10 @@ COMMANDS = {
     "resume": ("omad.commands.resume", "continue a run from its newest checkpoint"),
     "sweep": ("omad.commands.sweep", "work on all runs of a study, side by side, and go on where it was"),
     "eval": ("omad.commands.evaluate", "evaluate the policies of a run"),
+    "export": ("omad.commands.export", "write policies as one folder an agent that needs no JAX: NumPy and ONNX"),
+    "distil": ("omad.commands.distil", "train policies of few denoising steps to act as a run's do, and export them"),
+    "latency": ("omad.commands.latency", "milliseconds per action by runtime and denoising steps, beside the return"),
+    "run-bundle": ("omad.commands.run_bundle", "play with an exported team, one process an agent"),
     "report": ("omad.commands.report", "one page of what runs have shown: curves, tables, env steps to a return"),
     "coverage": ("omad.commands.coverage", "how much of the state space runs have visited, on one grid for all"),
     "modes": ("omad.commands.modes", "how many of a game's equally good actions policies keep, and draw them"),
@@ -34,8 +41,8 @@ commands:
 {commands}
 
 `omad COMMAND --help` shows every option with its default. `omad --version` prints the version.
-Exit codes: 0 done, 1 training diverged or an env failed, 2 something given cannot work, 130 and 143 stopped by
-a signal."""
+Exit codes: 0 done, 1 training diverged or an env failed, 2 something given cannot work. Stopped, after saving: 130 by
+Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 141 because the reader of the output has gone."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done; 1 training met a non-finite number or an env
         failed; 2 something given cannot work; 128 + n stopped by
-        signal n, after saving.
+        signal n (SIGPIPE: the reader of the output has gone), after saving.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -63,20 +70,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
         near = ", ".join(nearest(words[0], COMMANDS))
         return _fail(f"There is no command {words[0]!r}; nearest: {near}; allowed: {', '.join(COMMANDS)}.", 2)
     try:
-        return importlib.import_module(COMMANDS[words[0]][0]).main(words[1:])
+        return _run(words)
     except Refused as error:
         return _fail(str(error), 2)
     except (NonFinite, EnvFailed) as error:
         return _fail(str(error), 1)
     except BrokenPipeError:
-        sys.stdout = None  # the reader has gone; nothing more can be said to it
-        return 0
+        silence(sys.stdout)
+        return 128 + signal.SIGPIPE
     except OSError as error:
-        return _fail(
-            f"{error}. What was written before is kept; mend the cause (free space, rights), then: omad resume RUN.", 2
-        )
+        return _fail(_file_error(error, words[0]), 2)
     except KeyboardInterrupt:
         return _fail("Interrupted.", 130)
+
+
+def _run(words: Sequence[str]) -> int:
+    """Run a command; a signal ends it at once, except where the command handles signals itself."""
+    signals = StopSignals(raising=True)
+    try:
+        with signals:
+            code = importlib.import_module(COMMANDS[words[0]][0]).main(words[1:])
+            sys.stdout.flush()
+            return code
+    except BaseException:  # an import that is interrupted may raise anything
+        if signals.number is None:
+            raise
+        return _fail(f"stopped by {signal.Signals(signals.number).name}.", 128 + signals.number)
+
+
+_WRITING = ("train", "resume", "demo", "sweep")
+"""Commands that write a run, which can be resumed."""
+
+
+def _file_error(error: OSError, command: str) -> str:
+    """A sentence that names the file and the cause, and what to do."""
+    cause = error.strerror or str(error) or type(error).__name__
+    names = " and ".join(repr(os.fsdecode(name)) for name in (error.filename, error.filename2) if name is not None)
+    said = f"{names}: {cause}" if names else cause
+    if command in _WRITING:
+        return f"{said}. What was written before is kept; mend the cause (free space, rights), then: omad resume RUN."
+    return f"{said}. Mend the cause (name, free space, rights) and give the command again."
 
 
 def _fail(message: str, code: int) -> int:

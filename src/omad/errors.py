@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["EnvFailed", "NonFinite", "Refused"]
+__all__ = ["EnvFailed", "NonFinite", "Refused", "UnevenSaves"]
 
 
 class Refused(ValueError):
@@ -15,3 +15,7 @@ class NonFinite(RuntimeError):
 
 class EnvFailed(RuntimeError):
     """An env raised, hung, died or gave unusable numbers; the message names the env and the step."""
+
+
+class UnevenSaves(EnvFailed):
+    """Saves of an env are not all of the same length; its worlds still run."""

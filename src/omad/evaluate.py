@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from omad.envs.pool import Pool, joined
+from omad.errors import NonFinite
 from omad.keys import Stream, run_key, stream
 from omad.types import Algorithm, EnvSpec, JaxEnv, Policy, seed_axis
 
@@ -110,6 +111,9 @@ def make_host_evaluate(
             for t in range(spec.horizon):
                 when = round_ * spec.horizon + t
                 action, keys = act(policy, obs, jnp.int32(eval_seed), jnp.int32(step), jnp.int32(when))
+                if not np.isfinite(np.asarray(action)).all():
+                    kind = "a sampled" if explore else "a noise-free"
+                    raise NonFinite(f"{spec.name}: the policy gave {kind} action that is not finite in an evaluation")
                 worlds.send(np.asarray(action), joined(np.asarray(keys)), seeds, t)
                 arrival = worlds.receive(t)
                 returns += alive * arrival.reward

@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
-__all__ = ["Stream", "run_key", "stream"]
+__all__ = ["Stream", "held", "run_key", "stream"]
 
 
 class Stream(enum.IntEnum):
@@ -22,6 +23,7 @@ class Stream(enum.IntEnum):
     EVAL_RESET = 6
     EVAL_ACT = 7
     EVAL_ENV = 8
+    HOLD = 9
 
 
 def run_key(seed: int | Int[Array, ""]) -> Key[Array, ""]:
@@ -32,3 +34,24 @@ def run_key(seed: int | Int[Array, ""]) -> Key[Array, ""]:
 def stream(root: Key[Array, ""], which: Stream, step: int | Int[Array, ""]) -> Key[Array, ""]:
     """The key of one purpose at one step; consume it once (split it first if many draws are needed)."""
     return jax.random.fold_in(jax.random.fold_in(root, which), step)
+
+
+LONGEST_HOLD = 16
+"""Steps after which held noise is renewed in any case (Kim et al. 2026, FlashSAC)."""
+
+
+def held(root: Key[Array, ""], step: Int[Array, ""], mean: float) -> Int[Array, ""]:
+    """The step at which the noise that acts at `step` was drawn: held for a random number of steps.
+
+    At each step the noise is renewed with probability 1 / mean, and at every 16th in any case. Who was renewed when is
+    a function of seed and step, so nothing is carried. With a mean of 1 it is the step itself.
+
+    Source: Kim et al. 2026 (FlashSAC).  Differs: geometric lengths instead of a zeta distribution's.
+    """
+    if mean == 1:
+        return step
+    begin = step - step % LONGEST_HOLD
+    steps = begin + jnp.arange(LONGEST_HOLD)
+    draws = jax.vmap(lambda at: jax.random.uniform(stream(root, Stream.HOLD, at)))(steps)
+    renewed = (draws < 1.0 / mean) & (steps <= step)
+    return jnp.max(jnp.where(renewed, steps, begin))

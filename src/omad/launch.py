@@ -7,7 +7,6 @@ going on after a cut, and beginning again what failed are one and the same, and 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -17,7 +16,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from omad.runs import Ended, RunFolder
+from omad import files, schema
+from omad.errors import Refused
+from omad.processes import STOPPING
+from omad.run.folder import EPISODES, METRICS, Ended, RunFolder
 
 __all__ = ["State", "Tell", "begin", "cores_for", "last_line", "side_by_side", "state_of", "verdict"]
 
@@ -49,16 +51,16 @@ Tell = Callable[[list[State]], None]
 def last_line(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any] | None:
     """The last whole JSON line of a file that satisfies a condition, read from its end."""
     try:
-        with path.open("rb") as file:
+        with schema.open_plain(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - (1 << 18)))
             rows = file.read().split(b"\n")
-    except OSError:
+    except (OSError, Refused):
         return None
     for row in reversed(rows):
         try:
-            line = json.loads(row)
-        except ValueError:
+            line = schema.decode(row, dict[str, Any], path)
+        except Refused:
             continue
         if wanted(line):
             return line
@@ -68,14 +70,31 @@ def last_line(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda _: T
 def state_of(run: RunFolder, state: str = "", message: str = "") -> State:
     """Read a run's progress from its folder; without a given state, that too."""
     total = run.config.total_rows * run.config.n_envs
-    metrics = last_line(run.path / "metrics.jsonl") or {}
-    episodes = last_line(run.path / "episodes.jsonl", lambda line: line["actions"] == "sampled")
+    metrics = last_line(run.path / METRICS, lambda line: _count(line.get("step")) and _rate(line) is not None) or {}
+    episodes = last_line(run.path / EPISODES, _is_evaluation)
     seen = (episodes["step"], sum(episodes["returns"]) / len(episodes["returns"])) if episodes else None
     if not state:
         ended = run.ended
         state = "done" if run.complete else "running" if run.busy(run.path) else "failed" if ended else "waiting"
         message = ended.words if ended and state == "failed" else message
-    return State(run.path, state, metrics.get("step", 0), total, metrics.get("time/steps_per_s", 0.0), seen, message)
+    return State(run.path, state, metrics.get("step", 0), total, _rate(metrics) or 0.0, seen, message)
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _rate(line: dict[str, Any]) -> float | None:
+    """Env steps a second, if a line says it in a number."""
+    value = line.get("time/steps_per_s", 0.0)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _is_evaluation(line: dict[str, Any]) -> bool:
+    """Of sampled actions, with returns that are numbers."""
+    returns = line.get("returns")
+    numbers = isinstance(returns, list) and all(isinstance(value, int | float) for value in returns)
+    return line.get("actions") == "sampled" and _count(line.get("step")) and numbers and bool(returns)
 
 
 def cores_for(slots: int) -> list[set[int]]:
@@ -106,7 +125,7 @@ def side_by_side(
     runs = [RunFolder.open(folder) for folder in folders]
     states = [state_of(run, "done" if run.complete else "waiting") for run in runs]
     queue = [i for i, state in enumerate(states) if state.state != "done"]
-    worked = time.monotonic()
+    waited_s = 0.0  # in this process's own time: not while it is stopped
     free = list(range(at_once))
     cores = cores_for(at_once)
     busy: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}
@@ -126,9 +145,8 @@ def side_by_side(
                     continue
                 slot = free.pop(0)
                 busy[i] = slot, begin(runs[i].path, cores[slot])
-            if busy:
-                worked = time.monotonic()
-            elif queue and time.monotonic() - worked > _PATIENCE_S:
+            waited_s = 0.0 if busy else waited_s + _POLL_S
+            if queue and waited_s > _PATIENCE_S:
                 for i in queue:
                     states[i] = state_of(runs[i], "failed", "another process has been writing to it")
                 queue.clear()
@@ -155,9 +173,10 @@ def verdict(run: RunFolder, code: int) -> tuple[str, str]:
     """How a run stands after its process has ended: `done`, `stopped` or `failed`, and what it said last."""
     if run.complete:
         return "done", ""
-    if code in (128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM):  # the last: before it could listen
+    if code in (*(128 + n for n in STOPPING), *(-n for n in STOPPING)):  # the latter: before it could listen
         return "stopped", ""
-    rows = [row for row in (run.path / "log.txt").read_text(errors="replace").splitlines() if row.strip()]
+    text = schema.read_bytes(run.path / "log.txt").decode(errors="replace")
+    rows = [row for row in text.splitlines() if row.strip()]
     said = next((row for row in reversed(rows) if row.startswith("omad: ")), rows[-1] if rows else "")
     words = f"exit code {code}: {said.removeprefix('omad: ')}"
     if run.ended is None and not run.busy(run.path):  # it could not write that down itself
@@ -169,20 +188,23 @@ _CHILD = """
 import ctypes, os, signal, sys
 parent, cores, folder = int(sys.argv[1]), map(int, sys.argv[2].split(",")), sys.argv[3]
 os.sched_setaffinity(0, cores)
-ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG
 if os.getppid() != parent:
     sys.exit(143)
 from omad.cli import main
-sys.exit(main(["resume", folder]))
+sys.exit(main(["resume", folder, "--trust"]))
 """
-"""What a run's process does: keep to its cores, save and end should the launching process die, go on with the run."""
+"""What a run's process does: keep to its cores, save and end should the launching process die, go on with the run.
+
+Whoever launches has seen to it that the user named the run's env himself, or trusts its folder."""
 
 
 def begin(folder: Path, cores: set[int]) -> subprocess.Popen[bytes]:
     """Start the process of a run on some cores; it saves and ends when this process dies."""
     _await_writer(folder)
     words = [sys.executable, "-c", _CHILD, str(os.getpid()), ",".join(map(str, cores)), str(folder)]
-    with (folder / "log.txt").open("ab") as log:
+    with os.fdopen(files.open_append(folder / "log.txt", folder), "ab") as log:
         return subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -190,6 +212,7 @@ def begin(folder: Path, cores: set[int]) -> subprocess.Popen[bytes]:
 
 def _await_writer(folder: Path) -> None:
     """Wait until no other process writes to a folder, for a while; then its own process will refuse in words."""
-    end = time.monotonic() + _PATIENCE_S
-    while RunFolder.busy(folder) and time.monotonic() < end:
+    for _ in range(round(_PATIENCE_S / _POLL_S)):
+        if not RunFolder.busy(folder):
+            return
         time.sleep(_POLL_S)

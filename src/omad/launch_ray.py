@@ -16,7 +16,7 @@ from typing import Any
 
 from omad.errors import Refused
 from omad.launch import State, Tell, begin, state_of, verdict
-from omad.runs import RunFolder
+from omad.run.folder import RunFolder
 
 __all__ = ["on_ray"]
 

@@ -6,6 +6,7 @@ over the initialiser and over the call. What is carried but not trained (running
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ __all__ = [
     "Mlp",
     "NoiseNet",
     "RenormStats",
+    "XqcCritic",
     "mish",
     "quiet",
     "sinusoidal_features",
@@ -325,3 +327,85 @@ class Critic(eqx.Module):
         for layer, norm, stat in zip(self.hidden, self.norms[1:], stats.layers[1:], strict=True):
             x = renorm_eval(norm, stat, jax.nn.relu(layer(x)), config)
         return self.head(x)
+
+    def projected(self) -> Critic:
+        """The same: its weights are free."""
+        return self
+
+
+def rms_norm(x: Float[Array, "*b features"], eps: float = 1e-6) -> Float[Array, "*b features"]:
+    """Each row divided by the root of its mean square. Source: Zhang and Sennrich 2019, eq. 4, without a gain."""
+    return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + eps)
+
+
+class XqcCritic(eqx.Module):
+    """Norm, then (linear, norm, ReLU) x layers, then residual blocks if any, then a linear head: one critic.
+
+    The norm comes before the activation, and every unit's incoming weights have length one, kept so by `projected`
+    after each optimiser step. The norm takes out the length of the weights anyway; that it does not grow keeps the
+    effective learning rate from falling. Biases before a norm have no effect, so there are none.
+
+    A block adds norm(relu(norm(x A)) B) to x; after the last one each row is divided by its root mean square.
+
+    Source: Palenicek et al. 2025 (XQC, arXiv 2509.25174); blocks and RMSNorm: Kim et al. 2026 (FlashSAC).
+    Differs: a block is no wider inside than outside; batch renormalisation as in CrossQ, after its warm-up.
+    """
+
+    norms: tuple[BatchRenorm, ...]
+    """Of the input, of each hidden layer, of the two layers of each block."""
+    weights: tuple[Float[Array, "... _ _"], ...]
+    """Hidden layers, then two a block."""
+    head: Linear
+    blocks: int = eqx.field(static=True)
+
+    @staticmethod
+    def init(
+        key: Key[Array, ""], n_in: int, width: int, layers: int, n_out: int, blocks: int = 0
+    ) -> tuple[XqcCritic, CriticStats]:
+        """Fresh parameters and statistics. The key is consumed."""
+        sizes = (n_in, *[width] * (layers + 2 * blocks))
+        *hidden, head = Linear.stack(key, list(itertools.pairwise((*sizes, n_out))))
+        norms = tuple(BatchRenorm.init(n) for n in sizes)
+        critic = XqcCritic(norms, tuple(layer.weight for layer in hidden), head, blocks)
+        return critic.projected(), CriticStats(tuple(RenormStats.init(n) for n in sizes))
+
+    def _features(
+        self, normalise: Callable[[int, Float[Array, "batch _"]], Float[Array, "batch _"]], x: Float[Array, "batch in"]
+    ) -> Float[Array, "batch features"]:
+        """What the head reads, given how layer number i is normalised."""
+        layers = len(self.weights) - 2 * self.blocks
+        x = normalise(0, x)
+        for i in range(layers):
+            x = jax.nn.relu(normalise(i + 1, x @ self.weights[i]))
+        for i in range(layers, len(self.weights), 2):
+            inner = jax.nn.relu(normalise(i + 1, x @ self.weights[i]))
+            x = x + normalise(i + 2, inner @ self.weights[i + 1])
+        return rms_norm(x) if self.blocks else x
+
+    def features_train(
+        self, stats: CriticStats, x: Float[Array, "batch in"], config: RenormConfig
+    ) -> tuple[Float[Array, "batch features"], CriticStats]:
+        """What the head reads, normalised with the batch's own statistics; and the updated running ones."""
+        seen: list[RenormStats] = []
+
+        def normalise(i: int, x: Float[Array, "batch _"]) -> Float[Array, "batch _"]:
+            x, new = renorm_train(self.norms[i], stats.layers[i], x, config)
+            seen.append(new)
+            return x
+
+        x = self._features(normalise, x)
+        return x, CriticStats(tuple(seen))
+
+    def __call__(
+        self, stats: CriticStats, x: Float[Array, "batch in"], config: RenormConfig
+    ) -> Float[Array, "batch out"]:
+        """The head's output under the running statistics."""
+        return self.head(self._features(lambda i, x: renorm_eval(self.norms[i], stats.layers[i], x, config), x))
+
+    def projected(self) -> XqcCritic:
+        """The same with every hidden unit's incoming weights at length one."""
+
+        def unit(weight: Float[Array, "... n_in n_out"]) -> Float[Array, "... n_in n_out"]:
+            return weight / jnp.maximum(jnp.linalg.norm(weight, axis=-2, keepdims=True), 1e-12)
+
+        return dataclasses.replace(self, weights=tuple(unit(weight) for weight in self.weights))

@@ -12,13 +12,14 @@ import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from types import GenericAlias
+from typing import IO, Any, NamedTuple, TypeVar
 
 import msgspec
 
 from omad.errors import Refused
 
-__all__ = ["MOST", "Lines", "convert", "decode", "read_bytes", "read_json", "read_lines"]
+__all__ = ["MOST", "Lines", "convert", "decode", "open_plain", "read_bytes", "read_json", "read_lines"]
 
 T = TypeVar("T")
 
@@ -37,10 +38,7 @@ def read_bytes(path: Path, most: int = MOST) -> bytes:
         Refused: It is not a plain file, cannot be read, is damaged, or is larger than that.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would make the open wait
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise Refused(f"{path} is not a plain file; {_REPAIR}.")
+        with open_plain(path) as file:
             data = file.read(most + 1)
     except FileNotFoundError:
         raise
@@ -51,6 +49,20 @@ def read_bytes(path: Path, most: int = MOST) -> bytes:
     if len(data) > most:
         raise Refused(f"{path} holds more than {most >> 20} MiB, which no file of its kind does; {_REPAIR}.")
     return data
+
+
+def open_plain(path: Path) -> IO[bytes]:
+    """A plain file, open for reading.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        Refused: It is a folder, a pipe or the like.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would make the open wait
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise Refused(f"{path} is not a plain file; {_REPAIR}.")
+    return os.fdopen(handle, "rb")
 
 
 def _unpacked(path: Path, data: bytes, most: int) -> bytes:
@@ -68,7 +80,7 @@ def _unpacked(path: Path, data: bytes, most: int) -> bytes:
     return bytes(out)
 
 
-def decode(data: bytes, kind: type[T], source: object) -> T:
+def decode(data: bytes, kind: type[T] | GenericAlias, source: object) -> T:
     """JSON as a typed value.
 
     Args:
@@ -85,7 +97,7 @@ def decode(data: bytes, kind: type[T], source: object) -> T:
         raise Refused(f"{source} cannot be used: {_words(error)}; {_REPAIR}.") from None
 
 
-def convert(value: Any, kind: type[T], source: object) -> T:
+def convert(value: Any, kind: type[T] | GenericAlias, source: object) -> T:
     """A plain value as a typed one; as `decode`.
 
     Raises:
@@ -101,10 +113,12 @@ def _words(error: Exception) -> str:
     """What is wrong, and in which field."""
     if isinstance(error, RecursionError):
         return "its brackets are nested too deeply"
-    return str(error).rstrip(".").replace(" - at `$.", " in the field `").replace(" - at `$", " in `").replace("``", "`")
+    return (
+        str(error).rstrip(".").replace(" - at `$.", " in the field `").replace(" - at `$", " in `").replace("``", "`")
+    )
 
 
-def read_json(path: Path, kind: type[T], most: int = MOST) -> T:
+def read_json(path: Path, kind: type[T] | GenericAlias, most: int = MOST) -> T:
     """A JSON file as a typed value.
 
     Raises:
@@ -122,10 +136,16 @@ class Lines(NamedTuple):
     """A sentence for every line that cannot be used, but for a last one that is cut short."""
 
 
-def read_lines(path: Path, kind: type[Any], most: int = MOST) -> Lines:
+def read_lines(path: Path, kind: type[Any] | GenericAlias, most: int = MOST, head: type[Any] | None = None) -> Lines:
     """The lines of a JSON-lines file as typed values; a file that is not there has none.
 
     A last line without its line break, as a killed run may leave it, is passed over in silence.
+
+    Args:
+        path: The file.
+        kind: What each line must be.
+        most: Bytes that the file may have.
+        head: What it must be too, such as fields that a mapping must have.
 
     Raises:
         Refused: As `read_bytes`.
@@ -134,9 +154,12 @@ def read_lines(path: Path, kind: type[Any], most: int = MOST) -> Lines:
         data = read_bytes(path, most)
     except FileNotFoundError:
         return Lines([], [])
+    also = None if head in (None, kind) else msgspec.json.Decoder(head)
     decoder, found = msgspec.json.Decoder(kind), Lines([], [])
     for number, row, whole in _rows(data):
         try:
+            if also is not None:
+                also.decode(row)
             found.values.append(decoder.decode(row))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
             if whole:

@@ -29,6 +29,22 @@ class EnvSpec:
     """Env steps until an episode is truncated."""
     info_keys: tuple[str, ...] = ()
     """Names of the extra per-step numbers in `Outcome.info`; evaluation sums them over an episode."""
+    agents: tuple[str, ...] = ()
+    """Names of the agents in the order of their rows; empty where the env gives them none."""
+    act_low: tuple[tuple[float, ...], ...] = ()
+    """Lower bounds of each agent's actions in the env's own units; empty where those are [-1, 1]."""
+    act_high: tuple[tuple[float, ...], ...] = ()
+    """Upper bounds."""
+
+    def differences(self, other: EnvSpec) -> list[str]:
+        """What another spec, of the same task at another time, has otherwise; the name and info numbers aside."""
+        free = ("name", "info_keys")
+        names = [field.name for field in dataclasses.fields(self) if field.name not in free]
+        return [
+            f"{name} {getattr(self, name)!r}, now {getattr(other, name)!r}"
+            for name in names
+            if getattr(self, name) != getattr(other, name)
+        ]
 
     @property
     def n_agents(self) -> int:

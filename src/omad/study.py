@@ -15,15 +15,17 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import itertools
-import shutil
+import json
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omad import files
+from omad.config import RunConfig, resolve, to_dict
 from omad.errors import Refused
-from omad.presets import PRESETS, RunConfig, resolve, to_dict
-from omad.runs import LINES, RunFolder, write_json
+from omad.presets import PRESETS
+from omad.run.folder import LINES, RunFolder, half_made
 
 __all__ = ["Run", "Study", "grid", "load", "place"]
 
@@ -175,27 +177,32 @@ def place(study: Study, root: Path, create: Any) -> list[Path]:
         for run in study.runs
     ]
     for run in study.runs:
-        _fits(run, root / run.folder)
+        _fits(run, root)
     root.mkdir(parents=True, exist_ok=True)
-    write_json(root / "study.json", {"name": study.name, "runs": listed})
+    files.write_text(root / "study.json", json.dumps({"name": study.name, "runs": listed}, indent=1) + "\n", root)
     for run in study.runs:
         path = root / run.folder
         if not path.exists():
+            above = root
+            for part in run.folder.parent.parts:
+                above = above / part
+                files.make_folder(above, root)
             create(run.config, path).close()
     return [root / run.folder for run in study.runs]
 
 
-def _fits(run: Run, path: Path) -> None:
+def _fits(run: Run, root: Path) -> None:
     """That what lies at a run's place, if anything, is that run; remove a folder in which nothing was trained."""
+    path = root / run.folder
     if not path.exists():
         return
-    if not (path / "manifest.json").exists() and not RunFolder.busy(path) and not _written(path):
-        shutil.rmtree(path)
+    if half_made(path) and not RunFolder.busy(path):
+        files.remove(path, root)
         return
     found, due = _flat(to_dict(RunFolder.open(path).config)), _flat(to_dict(run.config))
     changed = [f"{name} {found.get(name)!r}, now {due.get(name)!r}" for name in due if found.get(name) != due[name]]
     if changed and not RunFolder.busy(path) and not _trained(path):
-        shutil.rmtree(path)
+        files.remove(path, root)
     elif changed:
         raise Refused(
             f"{path} was begun with {'; '.join(changed)}. Give the changed setting another name, sweep into another "
@@ -203,17 +210,9 @@ def _fits(run: Run, path: Path) -> None:
         )
 
 
-_BEGUN = frozenset({"lock", "checkpoints", "config.json", "config.json.partial", "manifest.json.partial"})
-
-
-def _written(path: Path) -> bool:
-    """Whether a folder holds more than `RunFolder.create` makes before the manifest."""
-    return any(entry.name not in _BEGUN for entry in path.iterdir()) or any(path.glob("checkpoints/*"))
-
-
 def _trained(path: Path) -> bool:
     """Whether a run has left anything worth keeping behind, or anything else lies in its folder."""
-    made = _BEGUN | {"manifest.json", "log.txt", "ended.json", *LINES}
+    made = {"lock", "checkpoints", "config.json", "manifest.json", "log.txt", "ended.json", *LINES}
     return (
         any(entry.name not in made for entry in path.iterdir())
         or any(path.glob("checkpoints/*"))

@@ -9,6 +9,7 @@ or agents are given or how actions are written. This file imports nothing heavy.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 import math
@@ -490,7 +491,7 @@ def _pettingzoo(name: str) -> Task:
     arguments: dict[str, Any] = {}
     for part in filter(None, tail.split("&")):
         key, given, text = part.partition("=")
-        if not key.isidentifier() or not given or key in arguments:
+        if not key.removeprefix("env.").isidentifier() or not given or key in arguments:
             raise UnknownTask(f"{name!r}: {part!r} is not an argument; write key=value, each key once.")
         arguments[key] = _value(text)
     return Task(
@@ -507,7 +508,28 @@ def _pettingzoo(name: str) -> Task:
 
 
 def _value(text: str) -> Any:
-    """true, false, none, a finite number, or the text itself."""
+    """true, false, none, a finite number, what Python writes with brackets or quotes, or the text itself.
+
+    Digits in quotes are text: `?level='7'`.
+
+    Raises:
+        UnknownTask: It begins like a list, a dict or a quoted text, and is none.
+    """
+    if text[:1] in tuple("[{('\""):
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise UnknownTask(
+                f"The argument {text!r} begins like a list, a dict or a quoted text, but is none; write it as Python "
+                "does, as in ?sizes=[64,64] or ?names=['red','blue'] or ?level='7'."
+            ) from None
+        if isinstance(value, tuple):
+            value = list(value)
+        if isinstance(value, bool | int | float | str | list | dict | None):
+            return value
+        raise UnknownTask(
+            f"The argument {text!r} is a {type(value).__name__}; numbers, text, lists and dicts may be given."
+        )
     words = {"true": True, "false": False, "none": None}
     if text.lower() in words:
         return words[text.lower()]

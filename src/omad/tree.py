@@ -11,7 +11,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-__all__ = ["all_finite", "at_agent", "at_seed", "descend", "global_norm", "polyak", "put_agent", "put_seed", "stacked", "start"]
+__all__ = [
+    "all_finite",
+    "at_agent",
+    "at_seed",
+    "descend",
+    "global_norm",
+    "polyak",
+    "put_agent",
+    "put_seed",
+    "stacked",
+    "start",
+]
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ import pytest
 from omad import load_policy, resume
 from omad.algos import REGISTRY
 from omad.api import start
-from omad.presets import resolve
-from omad.runs import RunFolder
+from omad.config import resolve
+from omad.run.folder import RunFolder
 
 RUN: dict[str, Any] = {
     "total_steps": 120, "warmup_steps": 40, "n_envs": 4, "updates_per_step": 1, "batch_size": 8, "seeds": 2,

@@ -16,7 +16,7 @@ import omad
 from omad import algos
 from omad.commands.train import Options, parse
 from omad.errors import Refused
-from omad.runs import RunFolder
+from omad.run.folder import RunFolder
 
 TOY = "toy_algorithm:ToyConfig"
 FIELDS = {

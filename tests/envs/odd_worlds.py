@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
 from typing import Any
@@ -104,6 +106,20 @@ def misbehave(kind: str, moved: Any) -> Any:
     if kind == "print":
         print("x" * 100_000, flush=True)  # noqa: T201
         os.write(1, b"y" * 1000)
+        return moved
+    if kind in ("fork", "fork and die"):
+        if kind == "fork and die":
+            for pipe in range(3, 200):  # the child keeps them open whatever it closes
+                with contextlib.suppress(OSError):
+                    os.dup(pipe)
+        if os.fork() == 0:
+            time.sleep(600)
+            os._exit(0)
+        if kind == "fork and die":
+            os._exit(4)
+        return moved
+    if kind in ("start", "daemon"):
+        subprocess.Popen(["sleep", "600"], start_new_session=kind == "daemon", close_fds=False)
         return moved
     if kind == "stdin":
         return moved._replace(reward=float(len(sys.stdin.read())))

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -443,16 +444,86 @@ print([name for name in ("jax", "equinox", "matplotlib") if name in sys.modules]
     assert told.stdout.strip() == "[]"
 
 
-def test_an_interrupt_is_for_the_parent() -> None:
-    """Ctrl-C reaches the whole group of processes."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_ask_to_stop_are_for_the_parent(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the first moment of a worker's life; a signal to the parent's group does not even reach it."""
+    start = Pool._start
+
+    def struck(pool: Pool, *arguments: Any) -> None:
+        start(pool, *arguments)
+        pool._workers[-1].process.send_signal(number)
+
+    monkeypatch.setattr(Pool, "_start", struck)
     pool = pool_of(2, 2)
     try:
         pool.reset(u64(1, 2))
         for one in pool._workers:
-            one.process.send_signal(signal.SIGINT)
+            assert os.getpgid(one.process.pid) == os.getsid(one.process.pid) == one.process.pid
+            one.process.send_signal(number)
         assert time_of(play(pool, 1)[0].obs) == [1, 1]
     finally:
         pool.close()
+
+
+def test_time_while_a_worker_is_stopped_does_not_count_as_hanging() -> None:
+    """Four times the patience; a hang is told all the same."""
+    pool = pool_of(1, 1, fault={"kind": "hang", "seed": 1, "time": 2})
+    pid = pool._workers[0].process.pid
+    pool.reset(u64(1))
+    pool.timeout_s = 0.4
+    os.kill(pid, signal.SIGSTOP)
+    waker = threading.Timer(1.6, os.kill, (pid, signal.SIGCONT))
+    waker.start()
+    try:
+        assert time_of(play(pool, 1)[0].obs) == [1]
+        with pytest.raises(EnvFailed, match="did not answer"):
+            play(pool, 1, 1)
+    finally:
+        waker.join()
+        pool.close()
+
+
+@pytest.mark.parametrize("how", ["close", "kill"])
+@pytest.mark.parametrize("kind", ["fork", "start", "daemon"])
+def test_what_a_worker_has_started_ends_with_it(kind: str, how: str) -> None:
+    """When it is closed; and when it is killed, except for what it has put into a session of its own."""
+    pool = pool_of(1, 1, fault={"kind": kind, "seed": 1, "time": 1})
+    try:
+        pool.reset(u64(1))
+        play(pool, 1)
+        (child,) = psutil.Process(pool._workers[0].process.pid).children()
+        if how == "kill":
+            pool._workers[0].process.kill()
+            with pytest.raises(EnvFailed, match="died at vector step 1"):
+                play(pool, 1, 1)
+    finally:
+        begun = time.monotonic()
+        pool.close()
+        assert time.monotonic() - begun < 10
+    if (kind, how) == ("daemon", "kill"):
+        child.kill()
+    assert gone([child])
+
+
+def test_a_child_that_keeps_the_pipes_open_does_not_make_the_parent_wait() -> None:
+    """Its parent died; even where the child could not be told to close them."""
+    pool = pool_of(1, 1, "odd_worlds:counter", fault={"kind": "fork and die", "seed": 1, "time": 1})
+    try:
+        pool.reset(u64(1))
+        begun = time.monotonic()
+        with pytest.raises(EnvFailed, match=r"died at vector step 0 \(ended with exit code 4"):
+            play(pool, 1)
+        assert time.monotonic() - begun < 10
+    finally:
+        pool.close()
+
+
+def gone(processes: list[psutil.Process], within: float = 10.0) -> bool:
+    """Whether they have ended, at the latest after some time."""
+    end = time.monotonic() + within
+    while (left := [one for one in processes if lives(one)]) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not left
 
 
 PARENT = """
@@ -470,9 +541,9 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("kind", ["idle", "hang"])
+@pytest.mark.parametrize("kind", ["idle", "hang", "fork", "daemon"])
 def test_workers_end_with_their_parent(kind: str) -> None:
-    """Even if it is killed, and even if one of them hangs then."""
+    """Even if it is killed, and even if one of them hangs then; and so does what they have started."""
     command = [sys.executable, "-c", PARENT, str(HERE), "print" if kind == "idle" else kind]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert parent.stdout is not None
@@ -482,15 +553,15 @@ def test_workers_end_with_their_parent(kind: str) -> None:
         assert len(workers) == 3
         time.sleep(0.5)  # the step has begun
         assert all(one.is_running() for one in workers)
+        if kind in ("fork", "daemon"):
+            workers += [child for one in workers for child in one.children()]
+            assert len(workers) == 4
     finally:
         parent.kill()
         parent.wait()
         parent.stdout.close()
-    end = time.monotonic() + 10
     try:
-        while (left := [one for one in workers if lives(one)]) and time.monotonic() < end:
-            time.sleep(0.05)
-        assert left == []
+        assert gone(workers)
     finally:
         for one in workers:
             if lives(one):

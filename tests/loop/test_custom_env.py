@@ -15,10 +15,10 @@ from omad.api import load_policy, start
 from omad.commands.check import inspect
 from omad.commands.evaluate import evaluate_run
 from omad.commands.render import Options, films, write_gif, write_mp4, write_sheet
+from omad.config import resolve
 from omad.errors import EnvFailed
 from omad.loop.train import Session, build, continue_run
-from omad.presets import resolve
-from omad.runs import RunFolder
+from omad.run.folder import RunFolder
 
 SCRATCH = '''
 import time
@@ -96,8 +96,8 @@ def cut_and_resumed(task: str, path: Path) -> RunFolder:
     """A run that is stopped at env step 60 and resumed by new processes."""
     seen: list[int] = []
     start(resolve(task, **TINY), path, lambda p: seen.append(p.env_steps), stop=lambda: bool(seen) and seen[-1] >= 60)
-    assert RunFolder.open(path).checkpoints()[0].index["env_steps"] < 120
-    result, passed = continue_run(RunFolder.open(path), lambda _: None, fresh=False)
+    assert RunFolder.open(path).checkpoints()[0].env_steps < 120
+    result, passed = continue_run(RunFolder.open(path), lambda _: None, fresh=False, trust=True)
     assert (result.env_steps, passed) == (120, [])
     return RunFolder.open(path)
 
@@ -119,12 +119,12 @@ def test_trains_resumes_evaluates_and_draws(lift: str, tmp_path: Path):
         built.close()
     for a, b in zip(*map(jax.tree.leaves, carries), strict=True):
         np.testing.assert_array_equal(a, b)
-    found = evaluate_run(whole.path, 5, 7)
+    found = evaluate_run(whole.path, 5, 7, trust=True)
     assert [len(result["returns"]) for result in found["results"]] == [5, 5]
     policy = load_policy(whole.path)
     arm, winch = policy.act([np.zeros(1), np.zeros(3)], jax.random.key(0))
     assert (arm.shape, winch.shape) == ((2,), (1,))
-    film = next(films(Options(whole.path, max_steps=6)))
+    film = next(films(Options(whole.path, max_steps=6, trust=True)))
     assert len(film.frames) == 7
     write_gif(film, tmp_path / "film.gif")
     write_sheet(film, tmp_path / "film.png")
@@ -157,7 +157,7 @@ def test_a_fault_ends_the_run_with_a_sentence_and_a_good_checkpoint(lift: str, t
     assert "env 0" in str(error.value) or "env 1" in str(error.value)
     assert "vector step 44" in str(error.value)
     assert str(tmp_path / "run") in str(error.value)
-    kept = [point.index["env_steps"] for point in RunFolder.open(tmp_path / "run").checkpoints()]
+    kept = [point.env_steps for point in RunFolder.open(tmp_path / "run").checkpoints()]
     assert kept == [80, 40]
     load_policy(tmp_path / "run")
     assert not psutil.Process().children(recursive=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import subprocess
 import sys
@@ -17,35 +18,39 @@ import pytest
 
 from omad import envs
 from omad.algos import make as make_algorithm
+from omad.config import resolve
 from omad.envs.pool import Pool
 from omad.evaluate import make_evaluate, make_host_evaluate
 from omad.loop import fused
 from omad.loop.fused import Carry, LoopConfig
 from omad.loop.hosted import Hosted
-from omad.presets import resolve
 
 PROBES = ("constant", "signal", "delay", "timeout", "push", "relay")
 SMALL: dict[str, Any] = {
     "denoising_steps": 2, "actor_width": 8, "actor_layers": 1, "time_frequencies": 4, "time_width": 4,
     "critic_width": 8, "critic_layers": 1, "atoms": 11, "n_step": 2,
 }  # fmt: skip
+LEVERS: dict[str, Any] = {"critic_net": "xqc", "critic_blocks": 1, "alpha_pace": "env", "lr_decay_steps": 9}
 SEEDS = jnp.arange(2, dtype=jnp.int32)
 SIZES = LoopConfig(n_envs=3, updates_per_step=2, batch_size=8, buffer_rows=16, warmup_rows=4)
 
 
-def small(task: str) -> Any:
-    return resolve(task, **SMALL).algo
+def small(task: str, **changed: Any) -> Any:
+    return resolve(task, **SMALL, **changed).algo
 
 
 @contextlib.contextmanager
-def both(probe: str) -> Iterator[tuple[Any, fused.Fused, Hosted, Any]]:
-    """The env, its fused and its hosted loop, and the algorithm in them."""
+def both(probe: str, levers: bool = False) -> Iterator[tuple[Any, fused.Fused, Hosted, Any]]:
+    """The env, its fused and its hosted loop, and the algorithm in them; with every option of the learner, or none."""
     task = f"probe/{probe}"
     env = envs.make(task)
     host = envs.make(task + "?host=true")
-    algorithm = make_algorithm(small(task), env.spec)
-    there = fused.make(algorithm, env, SIZES)
-    here = Hosted(algorithm, host, SIZES, lambda worlds: Pool.of(task + "?host=true", host.spec, worlds, 1))
+    algorithm, sizes = make_algorithm(small(task), env.spec), SIZES
+    if levers:
+        algorithm = make_algorithm(small(task, **LEVERS), env.spec, "running", 2.0 / 3.0)
+        sizes = dataclasses.replace(SIZES, reward_norm="return", noise_hold=2.0)
+    there = fused.make(algorithm, env, sizes)
+    here = Hosted(algorithm, host, sizes, lambda worlds: Pool.of(task + "?host=true", host.spec, worlds, 1))
     try:
         yield env, there, here, algorithm
     finally:
@@ -68,9 +73,9 @@ def as_bytes(env_state: Any) -> np.ndarray:
     return np.concatenate(rows, axis=2)
 
 
-def agree(probe: str) -> None:
+def agree(probe: str, levers: bool) -> None:
     """Warm-up, learning, episode ends, a ring that wraps around, two seeds at once, chunks of unequal length."""
-    with both(probe) as (_, there, here, _):
+    with both(probe, levers) as (_, there, here, _):
         f, h = there.init(SEEDS), here.init(SEEDS)
         assert_equal(f, h)
         row = 0
@@ -82,12 +87,15 @@ def agree(probe: str) -> None:
             np.testing.assert_array_equal(as_bytes(f.env_state), np.asarray(h.env_state))
 
 
-@pytest.mark.parametrize("probe", ["push", *(pytest.param(p, marks=pytest.mark.slow) for p in PROBES if p != "push")])
+SLOW = ("push levers", *PROBES[:4], "relay")
+
+
+@pytest.mark.parametrize("probe", ["push", *(pytest.param(p, marks=pytest.mark.slow) for p in SLOW)])
 def test_both_loops_agree_exactly_from_one_carry(probe: str):
     """In a process of its own: the flags with which tests compile quickly let the two programs round differently."""
     environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
     done = subprocess.run(
-        [sys.executable, __file__, probe], env=environment, capture_output=True, text=True, timeout=500
+        [sys.executable, __file__, *probe.split()], env=environment, capture_output=True, text=True, timeout=500
     )
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -132,5 +140,24 @@ def test_both_evaluations_agree(explore: bool):
             pool.close()
 
 
+def test_seeds_in_one_batch_are_seeds_in_turn(tmp_path: Any):
+    """As on an accelerator; products of batches of another size round differently."""
+    task = "probe/push?host=true"
+    host = envs.make(task)
+    algorithm = make_algorithm(small("probe/push"), host.spec)
+    found = []
+    for batch in (False, True):
+        loop = Hosted(algorithm, host, SIZES, lambda worlds: Pool.of(task, host.spec, worlds, 1), batch_seeds=batch)
+        try:
+            carry = loop.warm(loop.init(SEEDS), SEEDS, 0, 4)
+            for start in (4, 7):  # the second chunk begins with the first one's carry
+                carry = loop.chunk(carry, SEEDS, start, 3)
+            found.append(jax.tree.map(np.asarray, eqx.tree_at(lambda c: c.env_state, carry, None)))
+        finally:
+            loop.close()
+    for a, b in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+
+
 if __name__ == "__main__":
-    agree(sys.argv[1])
+    agree(sys.argv[1], "levers" in sys.argv)

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from omad import tasks
-from omad.presets import resolve, to_dict
+from omad.config import resolve, to_dict
+from omad.run.folder import LINES, PARTS, Index, Part
 
 
 def write_run(
@@ -55,7 +57,7 @@ def write_run(
     (path / "config.json").write_text(json.dumps(to_dict(config)))
     known = tasks.find(config.task)
     whole = {
-        "format": 1,
+        "format": 2,
         "omad": "0.1.0",
         "commit": "0123456789ab",
         "protocol": known.protocol,
@@ -86,8 +88,10 @@ def write_run(
                     out.write(json.dumps(line) + "\n")
     (path / "checkpoints").mkdir()
     if until is None:
-        index = {"format": 1, "row": config.total_rows, "env_steps": end, "lengths": {}, "digest": {}}
-        (path / "checkpoints" / f"{end}.json").write_text(json.dumps(index))
+        parts = dict.fromkeys(PARTS, Part(0, ""))
+        index = Index(2, config.total_rows, end, f"{end}", dict.fromkeys(LINES, 0), parts)
+        index = msgspec.structs.replace(index, checksum=index.digest())
+        (path / "checkpoints" / f"{end}.json").write_bytes(msgspec.json.encode(index))
     if ended:
         (path / "ended.json").write_text(json.dumps({"how": ended[0], "words": ended[1]}))
     return path

@@ -11,7 +11,7 @@ import pytest
 
 from omad import api, cli
 from omad.report import coverage
-from omad.runs import RunFolder
+from omad.run.folder import RunFolder
 
 
 def test_the_whole_plane_and_its_half() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omad.report import stats
+from omad.report.records import Actions, Evaluation
 from omad.report.stats import Crossings, Evaluations, Record
 
 INF = math.inf
@@ -25,8 +26,8 @@ def run(steps: list[int], *means: float) -> Evaluations:
 # ------------------------------------------------------------------------------------------------ curves
 
 
-def line(seed: int, step: int, *returns: float, actions: str = "sampled") -> dict[str, Any]:
-    return {"seed": seed, "step": step, "actions": actions, "eval_seed": 7, "returns": list(returns)}
+def line(seed: int, step: int, *returns: float, actions: Actions = "sampled") -> Evaluation:
+    return Evaluation(seed, step, actions, 7, returns)
 
 
 def test_evaluations_are_sorted_and_kinds_of_action_kept_apart() -> None:

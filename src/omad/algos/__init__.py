@@ -7,6 +7,7 @@ what that folder says, but only what was installed or registered on this machine
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import re
@@ -83,7 +84,12 @@ def config_class(name: str) -> type:
         raise Refused(f"The algorithm {name!r} should be {there[name]}, but: {error}.") from error
 
 
-def make(config: Any, spec: EnvSpec, obs_norm: ObsNorm = "none") -> Algorithm:
-    """The algorithm that a configuration belongs to, for a task of the given sizes."""
+def make(config: Any, spec: EnvSpec, obs_norm: ObsNorm = "none", updates_per_env_step: float = 1.0) -> Algorithm:
+    """The algorithm that a configuration belongs to, for a task of the given sizes.
+
+    Where `alpha_pace` is `env`, a gradient step moves the temperature the less, the more of them an env step has.
+    """
+    if getattr(config, "alpha_pace", "gradient") == "env":
+        config = dataclasses.replace(config, alpha_lr=config.alpha_lr / updates_per_env_step)
     algorithm = importlib.import_module(type(config).__module__).make(config, spec)
     return standardised(algorithm, spec, obs_norm)

@@ -1,4 +1,4 @@
-"""Policy updates that come less often than gradient steps of the critics."""
+"""What hangs on the number of gradient steps: policy updates that come less often, learning rates that fall."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool
 
 from omad.types import Mean, Metrics
 
-__all__ = ["policy_update_if"]
+__all__ = ["falling", "policy_update_if"]
 
 T = TypeVar("T")
+
+
+def falling(start: float, steps: int, every: int = 1) -> optax.ScalarOrSchedule:
+    """A learning rate that falls linearly to a tenth in `steps` gradient steps and stays there; 0 keeps it constant.
+
+    `every` is how many gradient steps there are to one of its optimiser's.
+    """
+    return optax.linear_schedule(start, 0.1 * start, max(1, steps // every)) if steps else start
 
 
 def policy_update_if(due: Bool[Array, ""], update: Callable[[T], tuple[T, Metrics]], learner: T) -> tuple[T, Metrics]:

@@ -17,7 +17,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from omad.algos.cadence import policy_update_if
-from omad.algos.fields import check
+from omad.algos.fields import ALPHA_PACES, check
 from omad.algos.joint import (
     CRITIC_INPUTS,
     CRITIC_METRICS,
@@ -98,6 +98,8 @@ class DenoisingConfig:
     """Policy updates in which it falls linearly; 0 keeps it constant [R]."""
     critic_lr: float = 3e-4
     """Adam step size of the critics [R]."""
+    critic_decay_steps: int = 0
+    """Gradient steps in which it falls linearly to a tenth, where it stays; 0 keeps it constant [R: constant]."""
     actor_every: int = 2
     """Gradient steps of the critics per step of actors, target critics and the policies that act [R]."""
     tau: float = 0.005
@@ -111,6 +113,9 @@ class DenoisingConfig:
     """Initial temperature [R]."""
     alpha_lr: float = 7e-3
     """Adam step size of log alpha [R]."""
+    alpha_pace: Literal["gradient", "env"] = "gradient"
+    """Whether `alpha_lr` holds for a gradient step whatever their number [R], or is divided by the gradient steps per
+    env step."""
     alpha_every: int = 250
     """Gradient steps of the critics per step of the temperature [R]."""
     target_entropy_per_dim: float = -0.9
@@ -124,13 +129,14 @@ class DenoisingConfig:
         """
         check(
             self,
-            counts=("denoising_steps", "actor_width", "actor_layers", "time_width", "critic_width", "critic_layers",
-                    "n_step", "target_samples", "actor_every", "alpha_every"),
+            counts=("actor_every", "alpha_every"),
+            units=("actor_width", "time_width", "critic_width", "target_samples"),
+            unrolled=("denoising_steps", "actor_layers", "critic_layers", "n_step"),
             positive=("prior_scale", "reward_scale", "actor_lr", "actor_lr_end", "critic_lr", "alpha_init", "alpha_lr"),
             shares=("beta_scale", "gamma", "tau"),
-            not_negative=("actor_decay_begin", "actor_decay_steps", "noise_scale"),
+            not_negative=("actor_decay_begin", "actor_decay_steps", "critic_decay_steps", "noise_scale"),
             finite=("target_entropy_per_dim",),
-            choices={"critic_input": CRITIC_INPUTS, "alpha_mode": ("auto", "fixed")},
+            choices={"critic_input": CRITIC_INPUTS, "alpha_mode": ("auto", "fixed"), "alpha_pace": ALPHA_PACES},
         )  # fmt: skip
         if self.time_width % 2:
             raise Refused(f"time_width is {self.time_width}; it must be even, for sines and cosines come in pairs")

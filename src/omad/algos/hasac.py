@@ -42,8 +42,8 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from omad.algos import joint as shared
-from omad.algos.cadence import policy_update_if
-from omad.algos.fields import check
+from omad.algos.cadence import falling, policy_update_if
+from omad.algos.fields import ALPHA_PACES, check
 from omad.algos.sequential import sweep
 from omad.errors import Refused
 from omad.nets import Mlp
@@ -88,6 +88,8 @@ class HasacConfig:
     """Adam step size of the actors [H]."""
     critic_lr: float = 5e-4
     """Adam step size of the critics [H]."""
+    lr_decay_steps: int = 0
+    """Gradient steps in which both fall linearly to a tenth, where they stay; 0 keeps them constant [H: constant]."""
     actor_every: int = 1
     """Gradient steps of the critics per step of actors and temperatures [H]."""
     # the temperatures
@@ -97,6 +99,9 @@ class HasacConfig:
     """Initial temperatures [H]; 0.2 or 0.001 where HARL fixes them."""
     alpha_lr: float = 3e-4
     """Adam step size of log alpha [H]."""
+    alpha_pace: Literal["gradient", "env"] = "gradient"
+    """Whether `alpha_lr` holds for a gradient step whatever their number [H], or is divided by the gradient steps per
+    env step."""
     target_entropy_per_dim: float = -1.0
     """Entropy per action dimension below which a temperature rises, in nats [H]."""
 
@@ -108,9 +113,11 @@ class HasacConfig:
         """
         check(
             self,
-            counts=("actor_width", "actor_layers", "critic_width", "critic_layers", "n_step", "actor_every"),
+            counts=("actor_every",),
+            units=("actor_width", "critic_width"),
+            unrolled=("actor_layers", "critic_layers", "n_step"),
             positive=("huber_delta", "actor_lr", "critic_lr", "alpha_lr"),
-            not_negative=("alpha_init",),
+            not_negative=("alpha_init", "lr_decay_steps"),
             finite=("target_entropy_per_dim",),
             shares=("gamma", "tau"),
             choices={
@@ -118,6 +125,7 @@ class HasacConfig:
                 "critic_input": shared.CRITIC_INPUTS,
                 "critic_loss": ("mse", "huber"),
                 "alpha_mode": ("auto", "fixed"),
+                "alpha_pace": ALPHA_PACES,
             },
         )
         if self.alpha_init == 0 and self.alpha_mode == "auto":
@@ -165,7 +173,9 @@ def make(config: HasacConfig, spec: EnvSpec) -> Algorithm:
     critic_in = shared.joint_input(spec, config.critic_input)
     critic_sizes = [critic_in.size, *[config.critic_width] * config.critic_layers, 1]
     penalty = functools.partial(td.huber, delta=config.huber_delta) if config.critic_loss == "huber" else td.squared
-    actor_tx, critic_tx, alpha_tx = (optax.adam(r) for r in (config.actor_lr, config.critic_lr, config.alpha_lr))
+    actor_tx = optax.adam(falling(config.actor_lr, config.lr_decay_steps, config.actor_every))
+    critic_tx = optax.adam(falling(config.critic_lr, config.lr_decay_steps))
+    alpha_tx = optax.adam(config.alpha_lr)
 
     def init_actor(key: Key[Array, ""]) -> GaussianPolicy:
         return GaussianPolicy.init(

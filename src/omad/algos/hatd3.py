@@ -36,7 +36,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from omad.algos.cadence import policy_update_if
+from omad.algos.cadence import falling, policy_update_if
 from omad.algos.fields import check
 from omad.algos.joint import (
     CRITIC_INPUTS,
@@ -96,6 +96,8 @@ class Hatd3Config:
     """Adam step size of the actors [H]."""
     critic_lr: float = 1e-3
     """Adam step size of the critics [H]."""
+    lr_decay_steps: int = 0
+    """Gradient steps in which both fall linearly to a tenth, where they stay; 0 keeps them constant [H: constant]."""
     actor_every: int = 2
     """Gradient steps of the critics per step of actors and targets [H]."""
 
@@ -107,9 +109,11 @@ class Hatd3Config:
         """
         check(
             self,
-            counts=("actor_width", "actor_layers", "critic_width", "critic_layers", "n_step", "actor_every"),
+            counts=("actor_every",),
+            units=("actor_width", "critic_width"),
+            unrolled=("actor_layers", "critic_layers", "n_step"),
             positive=("huber_delta", "actor_lr", "critic_lr"),
-            not_negative=("explore_noise", "target_noise", "target_noise_clip"),
+            not_negative=("explore_noise", "target_noise", "target_noise_clip", "lr_decay_steps"),
             shares=("gamma", "tau"),
             choices={"critic_input": CRITIC_INPUTS, "critic_loss": ("mse", "huber")},
         )
@@ -143,7 +147,8 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
     actor_sizes = [spec.obs_dim, *[config.actor_width] * config.actor_layers, spec.act_dim]
     critic_sizes = [critic_in.size, *[config.critic_width] * config.critic_layers, 1]
     penalty = td.squared if config.critic_loss == "mse" else functools.partial(td.huber, delta=config.huber_delta)
-    actor_tx, critic_tx = optax.adam(config.actor_lr), optax.adam(config.critic_lr)
+    actor_tx = optax.adam(falling(config.actor_lr, config.lr_decay_steps, config.actor_every))
+    critic_tx = optax.adam(falling(config.critic_lr, config.lr_decay_steps))
 
     def init(key: Key[Array, ""]) -> Hatd3State:
         actor_key, critic_key = jax.random.split(key)

@@ -41,6 +41,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from omad.algos.cadence import falling
 from omad.algos.denoising import METRICS as SHARED
 from omad.algos.denoising import DenoisingConfig, DenoisingState, Moments, make_parts
 from omad.algos.fields import check
@@ -91,7 +92,7 @@ def twice(optimiser: optax.GradientTransformation) -> optax.GradientTransformati
 
 def make(config: MadpmdConfig, spec: EnvSpec) -> Algorithm:
     """MADPMD for a task of the given sizes."""
-    critic_tx = optax.adam(config.critic_lr)
+    critic_tx = optax.adam(falling(config.critic_lr, config.critic_decay_steps))
     parts = make_parts(config, spec, twice(critic_tx) if config.reference_double_step else critic_tx)
     mask = spec.act_mask
 

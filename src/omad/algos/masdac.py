@@ -42,6 +42,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
+from omad.algos.cadence import falling
 from omad.algos.denoising import METRICS, DenoisingConfig, DenoisingState, make_parts
 from omad.algos.fields import check
 from omad.algos.joint import products
@@ -70,7 +71,7 @@ class MasdacConfig(DenoisingConfig):
             Refused: Names the field, what was given and what is allowed.
         """
         super().__post_init__()
-        check(self, positive=("weight_scale",))
+        check(self, units=("reconstructions",), positive=("weight_scale",))
         if self.reconstructions < 2:
             raise Refused(
                 f"reconstructions is {self.reconstructions}; it must be at least 2, or none outweighs another"
@@ -79,7 +80,7 @@ class MasdacConfig(DenoisingConfig):
 
 def make(config: MasdacConfig, spec: EnvSpec) -> Algorithm:
     """MASDAC for a task of the given sizes."""
-    parts = make_parts(config, spec, optax.adam(config.critic_lr))
+    parts = make_parts(config, spec, optax.adam(falling(config.critic_lr, config.critic_decay_steps)))
     n_agents, act_dim, mask = spec.n_agents, spec.act_dim, spec.act_mask
 
     def replaced_q(

@@ -41,12 +41,12 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from omad.algos import joint as shared
-from omad.algos.cadence import policy_update_if
-from omad.algos.fields import check
+from omad.algos.cadence import falling, policy_update_if
+from omad.algos.fields import ALPHA_PACES, check
 from omad.algos.sequential import sweep
 from omad.algos.values import distributional, scalar
 from omad.errors import Refused
-from omad.nets import Critic, CriticStats, Denoiser, RenormConfig
+from omad.nets import Critic, CriticStats, Denoiser, RenormConfig, XqcCritic
 from omad.policies import DiffusionPolicy, chain, draw_noise, inverse_softplus
 from omad.tree import at_agent, descend, global_norm, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
@@ -88,6 +88,11 @@ class OmadConfig:
     """Units of a hidden layer [D]."""
     critic_layers: int = 2
     """Hidden layers [D]."""
+    critic_net: Literal["renorm", "xqc"] = "renorm"
+    """Norms after the activations and free weights [D][X], or norms before them and hidden weights at unit length
+    after every step (Palenicek et al. 2025, XQC)."""
+    critic_blocks: int = 0
+    """Residual blocks, then RMSNorm, before the head of `xqc` critics (Kim et al. 2026, FlashSAC)."""
     critic_input: Literal["auto", "state", "obs"] = "auto"
     """What critics read besides actions: the env's state, all observations, or the state if there is one [I]."""
     critic_kind: Literal["distributional", "scalar"] = "distributional"
@@ -138,6 +143,9 @@ class OmadConfig:
     """Initial temperature [D]."""
     alpha_lr: float = 1e-3
     """Adam step size of log alpha, b1 = 0.9 [D]."""
+    alpha_pace: Literal["gradient", "env"] = "gradient"
+    """Whether `alpha_lr` holds for a gradient step whatever their number [D], or is divided by the gradient steps per
+    env step, so that more of them leave alpha's pace over env steps as it is."""
     alpha_per_agent: bool = False
     """One temperature an agent instead of a shared one [S: joint, hence shared]."""
     target_run_per_dim: float = 4.0
@@ -151,37 +159,41 @@ class OmadConfig:
         """
         check(
             self,
-            counts=(
-                "denoising_steps", "actor_width", "actor_layers", "time_frequencies", "time_width", "critic_width",
-                "critic_layers", "n_step", "actor_every",
-            ),
+            counts=("actor_every",),
+            units=("actor_width", "time_frequencies", "time_width", "critic_width", "atoms"),
+            unrolled=("denoising_steps", "actor_layers", "critic_layers", "n_step"),
             positive=(
                 "prior_scale", "step_init", "friction_init", "control_clip", "v_max", "actor_lr", "critic_lr",
                 "actor_clip", "alpha_lr",
             ),
+            decays=("adam_b1", "renorm_momentum"),
+            most={"v_max": 1e30},
             shares=("gamma", "tau"),
-            not_negative=("alpha_init", "atom_entropy", "renorm_warmup", "lr_decay_steps"),
+            not_negative=("alpha_init", "atom_entropy", "renorm_warmup", "lr_decay_steps", "critic_blocks"),
             finite=("target_run_per_dim",),
             choices={
+                "critic_net": ("renorm", "xqc"),
                 "critic_input": shared.CRITIC_INPUTS,
                 "critic_kind": ("distributional", "scalar"),
                 "critic_scope": ("joint", "independent"),
                 "critic_reduce": ("mean", "min"),
                 "policy_update": ("simultaneous", "sequential"),
                 "alpha_mode": ("auto", "fixed"),
+                "alpha_pace": ALPHA_PACES,
             },
         )  # fmt: skip
         if self.atoms < 2:
             raise Refused(f"atoms is {self.atoms}; a value distribution needs at least 2")
+        if self.v_max < 1e-30:
+            raise Refused(f"v_max is {self.v_max}; it must be a positive number of at least 1e-30, or atoms coincide")
         if self.alpha_init == 0 and self.alpha_mode == "auto":
             raise Refused(f"alpha_init is {self.alpha_init}; it must be positive (0 is allowed with alpha_mode fixed)")
+        if self.critic_blocks and self.critic_net != "xqc":
+            raise Refused(f"critic_blocks is {self.critic_blocks}, but only critic_net 'xqc' has blocks; use it, or 0")
         if self.share_policy and self.policy_update == "sequential":
             raise Refused(
                 "policy_update is 'sequential', but with share_policy there is one policy to update; use one."
             )
-        for name in ("adam_b1", "renorm_momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise Refused(f"{name} is {getattr(self, name)}; it must lie in [0, 1)")
 
 
 OF_ATOMS = ("critic/atom_entropy", "critic/edge_mass", "critic/target_edge_mass")
@@ -207,6 +219,9 @@ METRICS = (
 )
 
 
+AnyCritic = Critic | XqcCritic
+
+
 class Temperature(eqx.Module):
     """log alpha: one entry shared by all agents, or one an agent."""
 
@@ -220,9 +235,9 @@ class OmadState(eqx.Module):
     """
 
     actors: DiffusionPolicy
-    critics: Critic
+    critics: AnyCritic
     stats: CriticStats
-    target: tuple[Critic, CriticStats] | None
+    target: tuple[AnyCritic, CriticStats] | None
     """Polyak copies; None when the joint pass replaces them."""
     temperature: Temperature
     actor_opt: optax.OptState
@@ -251,18 +266,12 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
     groups = n_agents if config.alpha_per_agent else 1
     in_turn = config.policy_update == "sequential"
 
-    def rate(start: float, every: int) -> optax.ScalarOrSchedule:
-        """The learning rate of an optimiser that steps once in `every` gradient steps."""
-        if not config.lr_decay_steps:
-            return start
-        return optax.linear_schedule(start, 0.1 * start, max(1, config.lr_decay_steps // every))
-
     actor_tx = optax.chain(
         optax.zero_nans(),
         optax.clip(config.actor_clip),
-        optax.adam(rate(config.actor_lr, config.actor_every), b1=config.adam_b1),
+        optax.adam(falling(config.actor_lr, config.lr_decay_steps, config.actor_every), b1=config.adam_b1),
     )
-    critic_tx = optax.adam(rate(config.critic_lr, 1), b1=config.adam_b1)
+    critic_tx = optax.adam(falling(config.critic_lr, config.lr_decay_steps), b1=config.adam_b1)
     alpha_tx = optax.adam(config.alpha_lr)
 
     # ---------------------------------------------------------------- state
@@ -278,8 +287,11 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
             raw_friction=jnp.full(spec.act_dim, inverse_softplus(config.friction_init), float),
         )
 
-    def init_critic(key: Key[Array, ""]) -> tuple[Critic, CriticStats]:
-        return Critic.init(key, critic_size, config.critic_width, config.critic_layers, values.outputs)
+    def init_critic(key: Key[Array, ""]) -> tuple[AnyCritic, CriticStats]:
+        sizes = critic_size, config.critic_width, config.critic_layers, values.outputs
+        if config.critic_net == "xqc":
+            return XqcCritic.init(key, *sizes, config.critic_blocks)
+        return Critic.init(key, *sizes)
 
     def init(key: Key[Array, ""]) -> OmadState:
         actor_key, critic_key = jax.random.split(key)
@@ -338,12 +350,12 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
             return jnp.moveaxis(jnp.concatenate([obs, action], axis=-1), 1, 0)
         return joint_input(obs, state, action)
 
-    def evaluate(critics: Critic, stats: CriticStats, x: Float[Array, "batch in"]) -> Float[Array, "twin batch out"]:
+    def evaluate(critics: AnyCritic, stats: CriticStats, x: Float[Array, "batch in"]) -> Float[Array, "twin batch out"]:
         """Values under the running statistics."""
         return values.read(jax.vmap(lambda c, s: c(s, x, renorm))(critics, stats))
 
     def returns(
-        critics: Critic, stats: CriticStats, x: Float[Array, "*agent batch in"]
+        critics: AnyCritic, stats: CriticStats, x: Float[Array, "*agent batch in"]
     ) -> Float[Array, "*agent batch"]:
         """Expected returns by both twins together, which policies climb."""
         q = values.mean((jax.vmap(evaluate) if alone else evaluate)(critics, stats, x))
@@ -357,9 +369,9 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         return jnp.where((q[0] <= q[1])[:, None], rows[0], rows[1])
 
     def critic_loss(
-        critics: Critic,
+        critics: AnyCritic,
         stats: CriticStats,
-        target: tuple[Critic, CriticStats] | None,
+        target: tuple[AnyCritic, CriticStats] | None,
         x: Float[Array, "batch in"],
         next_x: Float[Array, "batch in"],
         shift: Float[Array, " batch"],
@@ -381,9 +393,9 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         return loss, (new_stats, {name: Mean.of(value) for name, value in measured.items()})
 
     def all_critics_loss(
-        critics: Critic,
+        critics: AnyCritic,
         stats: CriticStats,
-        target: tuple[Critic, CriticStats] | None,
+        target: tuple[AnyCritic, CriticStats] | None,
         x: Float[Array, "agent batch in"],
         next_x: Float[Array, "agent batch in"],
         shift: Float[Array, "agent batch"],
@@ -514,6 +526,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
             shift, batch.discount,
         )  # fmt: skip
         critics, critic_opt = descend(critic_tx, grads, learner.critic_opt, learner.critics)
+        critics = critics.projected()
         target = learner.target
         if target is not None:
             target = polyak(target, (critics, stats), config.tau)
@@ -543,7 +556,8 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         sample = 2.0 * n_agents * (batch * (steps * along + obs_dim * width) + steps * embed)
         # Gradients along the chain need dW and dx; the observation's share needs dW only.
         differentiate = 2 * sample - 2.0 * n_agents * batch * obs_dim * width
-        trunk = critic_size * config.critic_width + (config.critic_layers - 1) * config.critic_width**2
+        square = config.critic_layers - 1 + 2 * config.critic_blocks
+        trunk = critic_size * config.critic_width + square * config.critic_width**2
         head = config.critic_width * values.outputs
         pairs = 2.0 * 2 * batch * (n_agents if alone else 1)
         one_pass = pairs * (trunk + head)

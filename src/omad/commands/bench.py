@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
-from omad.commands.screen import cached_compilation, console, print_json
+from omad.algos.fields import check
+from omad.commands.screen import cached_compilation, console, print_json, row, table
 from omad.commands.train import parse
 
 __all__ = ["main", "measure"]
@@ -35,7 +35,7 @@ def _best(call: Callable[[], Any], work: float, seconds: float) -> float:
 
     jax.block_until_ready(call())
     best, end = 0.0, time.perf_counter() + seconds
-    while time.perf_counter() < end:
+    while time.perf_counter() < end or best == 0.0:
         started = time.perf_counter()
         jax.block_until_ready(call())
         best = max(best, work / (time.perf_counter() - started))
@@ -109,14 +109,14 @@ def measure(config: Any, seconds: float) -> dict[str, Any]:
 def main(arguments: Sequence[str]) -> int:
     """Measure and print."""
     config, options = parse(arguments, "omad bench [ALGO]", Options())
+    check(options, positive=("seconds",), most={"seconds": 3600.0}, flags=True)
     cached_compilation(options.compilation_cache)
     found = measure(config, options.seconds)
     if options.json:
         print_json(found)
         return 0
-    table = Table(title=f"{found['algorithm']} on {found['task']}, preset {found['preset']}, {found['device']}")
-    table.add_column("quantity")
-    table.add_column("value", justify="right")
+    title = f"{found['algorithm']} on {found['task']}, preset {found['preset']}, {found['device']}"
+    made = table(title, "quantity", "value", right=("value",))
     for label, value in (
         ("seeds in one process", f"{found['seeds']}"),
         (
@@ -129,6 +129,6 @@ def main(arguments: Sequence[str]) -> int:
         ("utilisation", f"{found['utilisation']:.3f}"),
         ("start-up and compilation", f"{found['compile_s']:.1f} s"),
     ):
-        table.add_row(label, value)
-    console().print(table)
+        row(made, label, value)
+    console().print(made)
     return 0

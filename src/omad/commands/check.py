@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import numpy as np
 import tyro
 
+from omad import tasks
+from omad.algos.fields import MOST, check
 from omad.commands.screen import console, print_json
+from omad.envs.ask import call
+from omad.envs.contract import Broken, guarded, number
+from omad.errors import Refused
 
 __all__ = ["inspect", "main"]
 
@@ -30,74 +36,182 @@ class Options:
     """Print JSON."""
 
 
-def _trace(world: Any, spec: Any, steps: int, seed: int) -> dict[str, Any]:
-    """What a number of steps gave."""
+def _trace(world: Any, spec: Any, steps: int, seed: int, between: Callable[[int], None]) -> dict[str, Any]:
+    """What a number of steps gave; `between` is called before each of them."""
     rng = np.random.default_rng(seed)
     mask = spec.act_mask
-    seen = world.reset(seed)
-    obs, rewards, lengths, returns = [seen.obs], [], [], []
-    ends = {"terminated": 0, "truncated": 0}
-    length = total = 0
-    spent, broken = 0.0, ""
-    for t in range(steps):
-        action = mask * rng.uniform(-1, 1, mask.shape)
-        started = time.perf_counter()
-        moved = world.step(action, seed + t)
-        spent += time.perf_counter() - started
-        length, total = length + 1, total + moved.reward
-        obs.append(moved.next.obs)
-        rewards.append(moved.reward)
-        for name, array, due in (
-            ("observation", moved.next.obs, (spec.n_agents, spec.obs_dim)),
-            ("state", moved.next.state, (spec.state_dim,)),
-        ):
-            if np.shape(array) != due:
-                broken = broken or f"the {name} has shape {np.shape(array)} at step {t}; {due} was declared"
-            elif not np.isfinite(array).all():
-                broken = broken or f"the {name} is not finite at step {t}"
-        if not np.isfinite(moved.reward):
-            broken = broken or f"the reward is {moved.reward} at step {t}"
-        if moved.terminated or moved.truncated:
-            ends["terminated" if moved.terminated else "truncated"] += 1
-            lengths.append(length)
-            returns.append(total)
-            length = total = 0
-            obs.append(world.reset(seed + t + 1).obs)
-        if broken:
-            break
-    return {
-        "obs": np.stack(obs), "rewards": np.asarray(rewards), "lengths": lengths, "returns": returns, "ends": ends,
-        "steps_per_s": len(rewards) / max(spent, 1e-9), "broken": broken, "saves": world.save() is not None,
-    }  # fmt: skip
+    found: dict[str, Any] = {"obs": [], "rewards": [], "lengths": [], "returns": [], "broken": "", "spent": 0.0}
+    ends = {"terminated": 0, "truncated": 0, "cut": 0}
+    length, total, t = 0, 0.0, 0
+
+    def reset(at: int) -> None:
+        found["obs"].append(guarded("reset()", world.reset, at).obs)
+        _whole(found["obs"][-1], spec, "reset()")
+
+    try:
+        reset(seed)
+        for t in range(steps):
+            action = mask * rng.uniform(-1, 1, mask.shape)
+            between(t)
+            started = time.perf_counter()
+            moved = guarded("step()", world.step, action, seed + t)
+            found["spent"] += time.perf_counter() - started
+            _whole(moved.next.obs, spec, "step()")
+            if np.shape(moved.next.state) != (spec.state_dim,) or not np.isfinite(_single(moved.next.state)).all():
+                raise Broken(f"the state is not finite or not of size {spec.state_dim}")
+            length, total = length + 1, total + number(moved.reward, "step() gave the reward")
+            found["obs"].append(moved.next.obs)
+            found["rewards"].append(moved.reward)
+            if moved.terminated or moved.truncated:
+                ends["terminated" if moved.terminated else "truncated"] += 1
+                ends["cut"] += bool(getattr(world, "cut", False))
+                found["lengths"].append(length)
+                found["returns"].append(total)
+                length, total = 0, 0.0
+                reset(seed + t + 1)
+        found["saves"] = guarded("save_state()", world.save) is not None
+    except Broken as error:
+        found["broken"] = f"{error}, at step {t}"
+    found.setdefault("saves", False)
+    shape = (0, spec.n_agents, spec.obs_dim)
+    rewards = np.asarray(found["rewards"], float)
+    obs = np.stack(found["obs"]) if found["obs"] else np.zeros(shape)
+    speed = len(rewards) / max(found["spent"], 1e-9)
+    return found | {"obs": obs, "rewards": rewards, "ends": ends, "steps_per_s": speed}
+
+
+def _single(values: Any) -> np.ndarray:
+    """In single precision, in which everything is learned from."""
+    with np.errstate(over="ignore"):
+        return np.asarray(values).astype(np.float32)
+
+
+def _whole(obs: Any, spec: Any, what: str) -> None:
+    if np.shape(obs) != (spec.n_agents, spec.obs_dim):
+        raise Broken(f"{what} gave observations of shape {np.shape(obs)}; {(spec.n_agents, spec.obs_dim)} was declared")
+    if not np.isfinite(_single(obs)).all():
+        raise Broken(f"{what} gave an observation that is not finite in single precision")
+
+
+def _nothing(t: int) -> None:
+    """No other world steps meanwhile."""
+
+
+def _traces(task: str, steps: int, seed: int) -> tuple[Any, list[dict[str, Any]]]:
+    """The env, and what its steps gave: alone, alone again, and with a second world stepped in turn."""
+    from omad import envs
+    from omad.envs.hosted import JaxWorld
+    from omad.types import JaxEnv
+
+    env = envs.make(task)
+    start = (lambda: JaxWorld(env)) if isinstance(env, JaxEnv) else (lambda: env.world(False))
+    runs: list[dict[str, Any]] = []
+    for _ in range(2):
+        with _closed(start()) as world:
+            runs.append(_trace(world, env.spec, steps, seed, _nothing))
+        if runs[0]["broken"]:
+            return env, runs
+    with _closed(start()) as world, _closed(start()) as other:
+        rng = np.random.default_rng(seed + 1)
+        guarded("reset()", other.reset, seed + 1)
+
+        def between(t: int) -> None:
+            moved = guarded("step()", other.step, env.spec.act_mask * rng.uniform(-1, 1, env.spec.act_mask.shape), t)
+            if moved.terminated or moved.truncated:
+                guarded("reset()", other.reset, t)
+
+        runs.append(_trace(world, env.spec, min(steps, _IN_TURN), seed, between))
+    return env, runs
+
+
+_IN_TURN = 200
+"""Steps in which two worlds step in turn."""
+
+
+@contextlib.contextmanager
+def _closed(world: Any) -> Iterator[Any]:
+    try:
+        yield world
+    finally:
+        guarded("close()", world.close)
+
+
+def _digest(run: dict[str, Any]) -> str:
+    return hashlib.sha256(run["obs"].tobytes() + run["rewards"].tobytes()).hexdigest()
+
+
+def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two traces agree as far as the shorter goes."""
+    return all(
+        np.array_equal(one[name][:n], other[name][:n], equal_nan=True)
+        for name in ("obs", "rewards")
+        for n in [min(len(one[name]), len(other[name]))]
+    )
+
+
+def fingerprint(task: str, steps: int, seed: int) -> dict[str, Any]:
+    """Agents in order, and a digest of what steps gave; for a comparison with another process."""
+    env, runs = _traces(task, steps, seed)
+    return {"agents": list(env.spec.agents), "digest": _digest(runs[0])}
 
 
 def inspect(task: str, steps: int = 1000, seed: int = 0) -> dict[str, Any]:
     """What an env is like, as plain values; `problems` is empty where it can be trained on.
 
+    A user's env is run in two processes of its own, with unlike hash seeds, which are compared.
+
     Raises:
         Refused: The env cannot be made, or not be used at all.
     """
-    from omad import envs, tasks
-    from omad.envs.hosted import JaxWorld
-    from omad.types import JaxEnv
-
     row = tasks.find(task)
-    env = envs.make(row.name)
-    start = (lambda: JaxWorld(env)) if isinstance(env, JaxEnv) else (lambda: env.world(False))
-    runs = []
-    for _ in range(2):
-        with contextlib.closing(start()) as world:
-            runs.append(_trace(world, env.spec, steps, seed))
-    first, second = runs
-    same = all(
-        first[name].shape == second[name].shape and np.array_equal(first[name], second[name], equal_nan=True)
-        for name in ("obs", "rewards")
-    )
+    if not row.name.startswith("pettingzoo:"):
+        return _inspect(task, steps, seed)
+    given = {"task": row.name, "steps": steps, "seed": seed}
+    found = call(row.name, "omad.commands.check:_inspect", given, _PATIENCE_S, {"PYTHONHASHSEED": "0"})
+    digest = found.pop("digest")
+    found |= {name: tuple(found[name]) for name in ("obs_dims", "act_dims")}
+    if found["problems"]:
+        return found
+    other = call(row.name, "omad.commands.check:fingerprint", given, _PATIENCE_S, {"PYTHONHASHSEED": "1"})
+    if sorted(other["agents"]) != sorted(found["agents_named"]):
+        found["problems"].append(
+            f"Cannot be trained on: another process has the agents {', '.join(other['agents'])}, not "
+            f"{', '.join(found['agents_named'])}."
+        )
+    elif other["agents"] != found["agents_named"]:
+        found["notes"].append(
+            "Another process lists the agents in another order; omad keeps to the order of the first, but the env may "
+            "also behave otherwise there."
+        )
+    elif found["deterministic"] and other["digest"] != digest:
+        found["notes"].append("Not the same in another process: the same seed and actions gave something else there.")
+    return found
+
+
+_PATIENCE_S = 600.0
+
+
+def _inspect(task: str, steps: int, seed: int) -> dict[str, Any]:
+    """As `inspect`, in this process."""
+    row = tasks.find(task)
+    try:
+        env, runs = _traces(row.name, steps, seed)
+    except Broken as error:
+        raise Refused(f"{row.name}: {error}.") from error
+    first = runs[0]
+    same = len(runs) < 2 or (_alike(first, runs[1]) and len(first["rewards"]) == len(runs[1]["rewards"]))
+    apart = len(runs) < 3 or not same or (_alike(first, runs[2]) and not runs[2]["broken"])
     spec = env.spec
     seen = first["obs"][np.isfinite(first["obs"])]
     notes, problems = [], []
     if first["broken"]:
         problems.append(f"Cannot be trained on: {first['broken']}.")
+    notes += getattr(env, "notes", ())
+    if not apart:
+        notes.append(
+            "Worlds in one process disturb each other: with a second world stepped in turn, the same seed and actions "
+            "gave something else. Training gives each world a process of its own unless --env-workers is given."
+        )
     if not same:
         notes.append("Not deterministic: the same seed and actions gave something else the second time.")
     if seen.size and np.abs(seen).max() > 100:
@@ -118,6 +232,9 @@ def inspect(task: str, steps: int = 1000, seed: int = 0) -> dict[str, Any]:
         "task": spec.name,
         "protocol": row.protocol,
         "agents": spec.n_agents,
+        "agents_named": list(spec.agents),
+        "digest": _digest(first),
+        "isolated": apart,
         "obs_dims": spec.obs_dims,
         "act_dims": spec.act_dims,
         "state_dim": spec.state_dim,
@@ -128,6 +245,7 @@ def inspect(task: str, steps: int = 1000, seed: int = 0) -> dict[str, Any]:
         "random_return": float(np.mean(first["returns"])) if first["returns"] else None,
         "terminated": first["ends"]["terminated"],
         "truncated": first["ends"]["truncated"],
+        "cut_by_omad": first["ends"]["cut"],
         "reward_min": float(rewards.min()),
         "reward_mean": float(rewards.mean()),
         "reward_max": float(rewards.max()),
@@ -147,8 +265,8 @@ def _sentences(found: dict[str, Any]) -> list[str]:
     lines = [
         f"{found['task']}: {found['agents']} agents.",
         found["protocol"],
-        f"Observations: {', '.join(map(str, found['obs_dims']))} numbers an agent, from {found['obs_min']:.3g} to "
-        f"{found['obs_max']:.3g} here.",
+        f"Observations: {', '.join(map(str, found['obs_dims']))} numbers an agent"
+        + ("." if found["obs_min"] is None else f", from {found['obs_min']:.3g} to {found['obs_max']:.3g} here."),
         f"Actions: {', '.join(map(str, found['act_dims']))} numbers an agent; policies write [-1, 1], "
         "which is mapped to the env's bounds.",
         f"State for critics: {found['state_dim']} numbers."
@@ -156,6 +274,7 @@ def _sentences(found: dict[str, Any]) -> list[str]:
         else "There is no state(); critics read all observations.",
         f"Episodes: horizon {found['horizon']}; {ends} ended in {found['steps']} steps, "
         f"{found['terminated']} by the task and {found['truncated']} by the clock"
+        + (f" ({found['cut_by_omad']} of them by omad's own)" if found["cut_by_omad"] else "")
         + (f", after {found['episode_length']:.1f} steps on average." if ends else "."),
         f"Team reward of a step: from {found['reward_min']:.4g} to {found['reward_max']:.4g}, mean "
         f"{found['reward_mean']:.4g}"
@@ -173,9 +292,11 @@ def main(arguments: Sequence[str]) -> int:
     options = tyro.cli(Options, prog="omad check-env", args=list(arguments))
     from omad.errors import Refused
 
-    if options.steps < 1 or options.seed < 0:
-        raise Refused(f"--steps is {options.steps} and --seed is {options.seed}; at least 1 and 0 are allowed.")
+    check(options, counts=("steps",), not_negative=("seed",), most={"steps": 100_000_000}, flags=True)
+    if options.seed + options.steps > MOST:
+        raise Refused(f"--seed is {options.seed}; with --steps {options.steps} at most {MOST - options.steps}.")
     found = inspect(options.task, options.steps, options.seed)
+    found.pop("digest", None)
     if options.json:
         print_json(found)
     else:

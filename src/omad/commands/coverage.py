@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from omad.commands.screen import console, print_json
+from omad.algos.fields import MOST
+from omad.commands.screen import console, print_json, row, table
 from omad.errors import Refused
+from omad.report import coverage
+from omad.report.records import SectionFile
+from omad.report.whole import write_section
 
 __all__ = ["main", "visited_states"]
+
+_MOST = 1 << 30
+"""Bytes that a grid may take."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Options:
     """Only the first so many states of each seed, one an env step; by default as many as the shortest run has."""
     bins: int = 40
     """Bins along each of the two components."""
+    trust: bool = False
+    """Import the code of a user's env that the run folder names; only for folders that you trust."""
     json: bool = False
     """Print JSON."""
 
@@ -48,12 +56,13 @@ def newest_step(run: Any) -> int:
     return checkpoints[0].row * run.config.n_envs
 
 
-def visited_states(run: Any, first: int | None = None) -> Any:
+def visited_states(run: Any, first: int | None = None, trust: bool = False) -> Any:
     """States of a run's first env steps, of all its seeds.
 
     Args:
         run: An open run folder.
         first: How many of each seed; all of them by default.
+        trust: Whether code that the folder names may be imported.
 
     Returns:
         `(state, entry)` in the order of visits; the joint observation where the task has no state.
@@ -64,17 +73,18 @@ def visited_states(run: Any, first: int | None = None) -> Any:
     import jax.numpy as jnp
     import numpy as np
 
-    from omad.loop.train import build
+    from omad.loop.train import build, refuse_foreign
 
     checkpoints = run.checkpoints()
     if not checkpoints:
         raise Refused(f"{run.path} has no checkpoint yet; resume it until it has saved once.")
+    refuse_foreign(run.config.task, run.path, trust)
     built = build(run.config)
     try:
         shapes = built.loop.shapes(jnp.asarray(run.config.all_seeds, jnp.int32))
     finally:
         built.close()
-    ring = checkpoints[0].restore("rest", shapes).ring
+    ring = checkpoints[0].restore("rest", shapes, loose=("env_state",)).ring
     rows, done = ring.reward.shape[1], checkpoints[0].row
     if done > rows:
         steps, kept = done * run.config.n_envs, rows * run.config.n_envs
@@ -92,12 +102,17 @@ def main(arguments: Sequence[str]) -> int:
     options = tyro.cli(Options, prog="omad coverage", args=list(arguments))
     for name in ("first", "bins"):
         value = getattr(options, name)
-        if value is not None and value < 2:
-            raise Refused(f"--{name} is {value}; it must be at least 2.")
+        if value is not None and not 2 <= value <= MOST:
+            raise Refused(f"--{name} is {value}; it must be at least 2 and at most {MOST}.")
+    needed = coverage.memory(options.bins, methods=1)
+    if needed > _MOST:
+        raise Refused(
+            f"--bins is {options.bins}; a grid of that many by that many needs {needed / 2**30:,.1f} GiB of memory, "
+            f"and {_MOST >> 30} GiB are allowed. Give fewer; 40 is usual."
+        )
     import numpy as np
 
-    from omad.report import coverage
-    from omad.runs import RunFolder
+    from omad.run.folder import RunFolder
 
     folders = sorted({path.parent for given in options.runs for path in given.rglob("manifest.json")})
     runs = [RunFolder.open(folder) for folder in folders]
@@ -108,12 +123,15 @@ def main(arguments: Sequence[str]) -> int:
     methods: dict[str, list[Any]] = {}
     for run in runs:
         setting = run.path.parent.name if run.path.name.startswith("seed-") else run.path.name
-        methods.setdefault(f"{run.config.algorithm}, {setting}", []).append(visited_states(run, first))
+        methods.setdefault(f"{run.config.algorithm}, {setting}", []).append(visited_states(run, first, options.trust))
     # Every run of a method counts alike.
     states = {
         name: np.concatenate([rows[: min(map(len, several))] for rows in several]) for name, several in methods.items()
     }
-    found = coverage.cover(states, options.bins)
+    try:
+        found = coverage.cover(states, options.bins)
+    except ValueError as error:
+        raise Refused(f"The states of these runs cannot be compared: {error}.") from None
     told = {
         name: {
             "runs": len(methods[name]),
@@ -132,26 +150,24 @@ def main(arguments: Sequence[str]) -> int:
     else:
         console().print(_table(everything))
     if options.out is not None:
-        _write(options.out / "sections", everything, coverage.draw(found, f"{tasks[0]}: visited states"))
+        picture = coverage.draw(found, f"{tasks[0]}: visited states")
+        write_section(options.out, f"coverage-{tasks[0]}", _section(everything), picture)
     return 0
 
 
 def _table(found: dict[str, Any]) -> Any:
-    from rich.table import Table
-
-    table = Table(
-        "method", "runs", "bins", "share", "alone", title=f"{found['task']}: visited states",
+    made = table(
+        f"{found['task']}: visited states", "method", "runs", "bins", "share", "alone",
         caption=f"{found['states']:,} states a method, up to env step {found['env steps']:,}; share of the "
         f"{found['bins']:,} bins that any visited; the projection keeps {found['explained']:.0%} of the variance",
     )  # fmt: skip
     for name, one in found["methods"].items():
-        table.add_row(name, str(one["runs"]), f"{one['bins']:,}", f"{one['share']:.1%}", str(one["alone"]))
-    return table
+        row(made, name, str(one["runs"]), f"{one['bins']:,}", f"{one['share']:.1%}", str(one["alone"]))
+    return made
 
 
-def _write(folder: Path, found: dict[str, Any], picture: bytes) -> None:
-    """A section for the report."""
-    name = "coverage-" + "".join(c if c.isalnum() else "-" for c in found["task"])
+def _section(found: dict[str, Any]) -> SectionFile:
+    """For the report."""
     told = " ".join(
         f"{method} visited {one['bins']} of {found['bins']} bins ({one['share']:.1%}), {one['alone']} of them alone."
         for method, one in found["methods"].items()
@@ -161,12 +177,8 @@ def _write(folder: Path, found: dict[str, Any], picture: bytes) -> None:
         f"first two principal components ({found['explained']:.0%} of the variance), in one grid; bins are counted "
         "that any method visited."
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.png").write_bytes(picture)
-    section = {
-        "title": f"Visited states: {found['task']}",
-        "text": f"{told}\n\n{how}",
-        "figure": f"{name}.png",
-        "alt": f"Grids of visited states in {found['task']}, a panel a method. {told}",
-    }
-    (folder / f"{name}.json").write_text(json.dumps(section, indent=1) + "\n")
+    return SectionFile(
+        title=f"Visited states: {found['task']}",
+        text=f"{told}\n\n{how}",
+        alt=f"Grids of visited states in {found['task']}, a panel a method. {told}",
+    )

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import tyro
 
+from omad.algos.fields import check
 from omad.commands import render
 from omad.commands.evaluate import evaluate_run
 from omad.commands.render import films, write_gif
 from omad.commands.screen import Watcher, cached_compilation, console, standing_table
+from omad.commands.train import finish
 
 __all__ = ["main"]
 
@@ -34,9 +36,10 @@ class Options:
 def main(arguments: Sequence[str]) -> int:
     """Train, evaluate, draw."""
     options = tyro.cli(Options, prog="omad demo", args=list(arguments))
+    check(options, counts=("total_steps",), positive=("minutes",), most={"minutes": 100_000.0}, flags=True)
     cached_compilation(options.compilation_cache)
     from omad import api, tasks
-    from omad.presets import resolve
+    from omad.config import resolve
 
     out = console()
     config = resolve("mpe/spread-3", total_steps=options.total_steps, eval_every=5_000)
@@ -47,6 +50,8 @@ def main(arguments: Sequence[str]) -> int:
     end = time.monotonic() + 60 * options.minutes
     with Watcher(out) as watch:
         result = api.start(config, options.run_dir, watch, stop=lambda: time.monotonic() > end)
+    if result.signal is not None:
+        return finish(result)
     found = evaluate_run(result.run_dir, 500, 2_000_000)
     rows = [
         (

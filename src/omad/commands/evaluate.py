@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from omad.algos.fields import check
 from omad.commands.screen import cached_compilation, console, print_json, standing_table
 from omad.errors import Refused
 
@@ -29,13 +30,24 @@ class Options:
     """Seed of initial states and action noise; not the one that training evaluated on."""
     task: str | None = None
     """Evaluate on this task instead, of the same sizes: another adversary, say."""
+    denoising_steps: int | None = None
+    """Denoising steps of an action, at most those of training; fewer are quicker and less exact."""
+    trust: bool = False
+    """Import the code of a user's env that the run folder names; only for folders that you trust."""
     json: bool = False
     """Print JSON."""
     compilation_cache: bool = True
     """Keep compiled programs in the user's cache folder for the next start."""
 
 
-def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -> dict[str, Any]:
+def evaluate_run(
+    run: Path,
+    episodes: int,
+    seed: int,
+    task: str | None = None,
+    trust: bool = False,
+    denoising_steps: int | None = None,
+) -> dict[str, Any]:
     """Returns of every episode, seed and kind of action.
 
     Raises:
@@ -44,9 +56,12 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -
     import jax
     import jax.numpy as jnp
 
-    from omad.api import newest_policies
-    from omad.loop.train import build
-    from omad.runs import RunFolder
+    from omad.api import check_evaluation, policies_at
+    from omad.export.fold import fold
+    from omad.export.play import evaluate
+    from omad.loop.train import build, refuse_changed, refuse_foreign
+    from omad.run.folder import RunFolder
+    from omad.tree import at_seed, stacked
 
     if episodes < 1 or not 0 <= seed < 2**31:
         raise Refused(
@@ -54,18 +69,32 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -
         )
     folder = RunFolder.open(run)
     config, spec = folder.config, folder.spec
-    built = build(dataclasses.replace(config, task=task or config.task, eval_episodes=episodes))
+    refuse_foreign(config.task, folder.path, trust or task is not None)
+    config = dataclasses.replace(config, task=task or config.task, eval_episodes=episodes)
+    built = build(config)
+    if task is None:
+        refuse_changed(folder, built.spec)
     if (built.spec.obs_dims, built.spec.act_dims) != (spec.obs_dims, spec.act_dims):
         raise Refused(
             f"{built.spec.name} has observations {built.spec.obs_dims} and actions {built.spec.act_dims}, but the "
             f"run's policies were trained for {spec.obs_dims} and {spec.act_dims}."
         )
-    policies = newest_policies(folder, built.algorithm)
+    check_evaluation(config, built)
+    policies, env_steps = policies_at(folder, built.algorithm)
     results = []
     with contextlib.ExitStack() as stack:
         stack.callback(built.close)
-        kinds = (("sampled", built.sampled), ("noise_free", built.noise_free))
-        every = [(kind, jax.device_get(play(policies, jnp.int32(seed), jnp.int32(0)))) for kind, play in kinds]
+        if denoising_steps is None:
+            kinds = (("sampled", built.sampled), ("noise_free", built.noise_free))
+            every = [(kind, jax.device_get(play(policies, jnp.int32(seed), jnp.int32(0)))) for kind, play in kinds]
+        else:
+            places = range(len(config.all_seeds))
+            teams = [fold(at_seed(policies, i), config.algo, spec, config.obs_norm, denoising_steps) for i in places]
+            tensors = stacked([[one.tensors for one in team] for team in teams])
+            kinds = (("sampled", True), ("noise_free", False))
+            every = [
+                (kind, evaluate(teams[0], config.task, episodes, seed, explore, tensors)) for kind, explore in kinds
+            ]
     for kind, found in every:
         for i, training_seed in enumerate(folder.config.all_seeds):
             returns = np.asarray(found.returns[i], float)
@@ -82,7 +111,8 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -
     return {
         "run": str(run),
         "task": built.spec.name,
-        "env_steps": folder.checkpoints()[0].index["env_steps"],
+        "env_steps": env_steps,
+        "denoising_steps": denoising_steps or getattr(config.algo, "denoising_steps", None),
         "updates_per_env_step": folder.config.updates_per_env_step,
         "episodes": episodes,
         "eval_seed": seed,
@@ -93,11 +123,15 @@ def evaluate_run(run: Path, episodes: int, seed: int, task: str | None = None) -
 def main(arguments: Sequence[str]) -> int:
     """Evaluate and print."""
     options = tyro.cli(Options, prog="omad eval", args=list(arguments))
+    check(options, counts=("episodes",), not_negative=("seed",), flags=True)
     cached_compilation(options.compilation_cache)
     from omad import tasks
-    from omad.runs import members
+    from omad.run.folder import members
 
-    each = [evaluate_run(run, options.episodes, options.seed, options.task) for run in members(options.run)]
+    each = [
+        evaluate_run(run, options.episodes, options.seed, options.task, options.trust, options.denoising_steps)
+        for run in members(options.run)
+    ]
     found = each[0] | {"run": str(options.run), "results": [result for part in each for result in part["results"]]}
     if options.json:
         print_json(found)

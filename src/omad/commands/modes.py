@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from omad.commands.screen import console, print_json
+from omad.algos.fields import check
+from omad.commands.screen import console, print_json, row, table
 from omad.errors import Refused
+from omad.report.records import SectionFile
+from omad.report.whole import write_section
 
 __all__ = ["main", "measure"]
+
+_BYTES = 2048
+"""Of one agent's draw: its action on the way through a policy of usual width."""
+_MOST = 1 << 32
+"""Bytes that the draws may take."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +62,12 @@ def measure(run: Path, seed: int, draws: int) -> tuple[Any, Any]:
 def main(arguments: Sequence[str]) -> int:
     """Print the table; with --out, write the section."""
     options = tyro.cli(Options, prog="omad modes", args=list(arguments))
-    if options.draws < 1:
-        raise Refused(f"--draws is {options.draws}; it must be at least 1.")
+    check(options, counts=("draws",), not_negative=("seed",), most={"draws": 1_000_000}, flags=True)
     import numpy as np
 
     from omad import tasks
     from omad.report import modes
-    from omad.runs import RunFolder
+    from omad.run.folder import RunFolder
 
     folders = sorted({path.parent for given in options.runs for path in given.rglob("manifest.json")})
     runs = [RunFolder.open(folder) for folder in folders]
@@ -69,6 +75,13 @@ def main(arguments: Sequence[str]) -> int:
     if len(games) != 1 or not games[0].startswith("games/"):
         held = ", ".join(games) or "no runs"
         raise Refused(f"The given folders hold {held}; give runs of one task, games/islands-N or games/meeting-N.")
+    agents = max(run.spec.n_agents for run in runs)
+    needed = options.draws * agents * _BYTES
+    if needed > _MOST:
+        raise Refused(
+            f"--draws is {options.draws}; so many joint actions of {agents} agents need {needed / 2**30:,.1f} GiB of "
+            f"memory, and {_MOST >> 30} GiB are allowed. Give fewer; 2000 is usual."
+        )
     points = np.asarray(tasks.GAME_MODES)
     found: dict[str, dict[str, Any]] = {}
     pictures: dict[str, Any] = {}
@@ -87,7 +100,8 @@ def main(arguments: Sequence[str]) -> int:
     else:
         console().print(_table(games[0], found))
     if options.out is not None:
-        _write(options.out / "sections", games[0], found, modes.draw(pictures, points, f"{games[0]}: sampled actions"))
+        picture = modes.draw(pictures, points, f"{games[0]}: sampled actions")
+        write_section(options.out, f"modes-{games[0].split('/')[1]}", _section(games[0], found), picture)
     return 0
 
 
@@ -114,17 +128,14 @@ _CAPTION = (
 
 
 def _table(game: str, found: dict[str, dict[str, Any]]) -> Any:
-    from rich.table import Table
-
-    table = Table("policy", *_HEAD, title=f"{game}: sampled actions", caption=_CAPTION)
+    made = table(f"{game}: sampled actions", "policy", *_HEAD, caption=_CAPTION)
     for label, one in found.items():
-        table.add_row(label, *_row(one["one observation"], one["all observations"]))
-    return table
+        row(made, label, *_row(one["one observation"], one["all observations"]))
+    return made
 
 
-def _write(folder: Path, game: str, found: dict[str, dict[str, Any]], picture: bytes) -> None:
-    """A section for the report."""
-    name = f"modes-{game.split('/')[1]}"
+def _section(game: str, found: dict[str, dict[str, Any]]) -> SectionFile:
+    """For the report."""
     told = [
         f"{label}: agents keep {row[0]} of 4 points and {row[1]} joint choices; {row[2]} of joint actions are at "
         f"points, {row[3]} of these not all at the same one; over all observations {row[4]} joint choices, {row[5]} "
@@ -132,12 +143,8 @@ def _write(folder: Path, game: str, found: dict[str, dict[str, Any]], picture: b
         for label, one in found.items()
         for row in [_row(one["one observation"], one["all observations"])]
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.png").write_bytes(picture)
-    section = {
-        "title": f"Equally good actions: {game}",
-        "text": "\n\n".join(told),
-        "figure": f"{name}.png",
-        "alt": f"Sampled actions of every agent in {game}, a row a policy. " + " ".join(told),
-    }
-    (folder / f"{name}.json").write_text(json.dumps(section, indent=1) + "\n")
+    return SectionFile(
+        title=f"Equally good actions: {game}",
+        text="\n\n".join(told),
+        alt=f"Sampled actions of every agent in {game}, a row a policy. " + " ".join(told),
+    )

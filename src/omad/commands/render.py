@@ -15,6 +15,7 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw, ImageFont
 
+from omad.algos.fields import check
 from omad.commands.screen import cached_compilation, console
 from omad.errors import Refused
 
@@ -46,6 +47,8 @@ class Options:
     """Write a GIF of the first episode."""
     compilation_cache: bool = True
     """Keep compiled programs in the user's cache folder for the next start."""
+    trust: bool = False
+    """Import the code of a user's env that the run folder names; only for folders that you trust."""
 
 
 class Film(NamedTuple):
@@ -160,16 +163,20 @@ def films(options: Options, tick: Callable[[], object] = lambda: None) -> Iterat
     """
     from omad import envs, tasks
     from omad.api import load_policy
-    from omad.runs import RunFolder
+    from omad.loop.train import refuse_changed, refuse_foreign
+    from omad.run.folder import RunFolder
     from omad.types import JaxEnv
 
     if options.episodes < 1 or not 0 <= options.seed < 2**31 - options.episodes or (options.max_steps or 1) < 1:
         raise Refused("--episodes and --max-steps must be at least 1, and --seed from 0 to 2147483647 less episodes.")
-    task = tasks.find(RunFolder.open(options.run).config.task)
+    folder = RunFolder.open(options.run)
+    refuse_foreign(folder.config.task, folder.path, options.trust)
+    task = tasks.find(folder.config.task)
     if task.name.startswith("probe/"):
         raise Refused(f"{task.name} has nothing to see; only mpe, mamujoco and pettingzoo tasks can be drawn.")
     with _headless(task.hosted):
         env = envs.make(task.name)
+        refuse_changed(folder, env.spec)
         policy = load_policy(options.run, options.training_seed)
         steps = min(options.max_steps or env.spec.horizon, env.spec.horizon)
         for i in range(options.episodes):
@@ -228,12 +235,13 @@ def write_sheet(film: Film, path: Path, moments: int = 8, columns: int = 4, widt
 def main(arguments: Sequence[str]) -> int:
     """Draw, write, and print each episode's return."""
     options = tyro.cli(Options, prog="omad render", args=list(arguments))
+    check(options, counts=("episodes", "max_steps"), not_negative=("seed", "training_seed"), flags=True)
     cached_compilation(options.compilation_cache)
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     out = console()
     folder = options.out or options.run / "pictures"
-    columns = TextColumn("drawing step"), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = TextColumn("drawing step", markup=False), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
         steps = progress.add_task("draw", total=None)
         return _write_all(options, folder, out, lambda: progress.advance(steps))

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
-from collections.abc import Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import msgspec
 import tyro
 
 from omad.commands.screen import console
+from omad.config import RunConfig, resolve
 from omad.errors import Refused
-from omad.presets import RunConfig, resolve
+from omad.report.words import plain
 
 __all__ = ["command_of", "main", "write_report"]
 
@@ -96,14 +101,18 @@ def _free(out: Path) -> None:
     """Refuse a place where something other than a report lies."""
     from omad.report.read import summary_of
 
-    if out.is_dir() and (not any(out.iterdir()) or summary_of(out)):
+    if out.is_dir() and (summary_of(out) or all(entry.name.startswith(_UNFINISHED) for entry in out.iterdir())):
         return
     if out.exists() or out.is_symlink():
         raise Refused(f"{out} exists and is not a report of ours; give another --out, or remove it.")
 
 
+_UNFINISHED = ".report-"
+"""How the folder is called in which a report is written before it is whole."""
+
+
 def write_report(paths: Sequence[Path], out: Path, thresholds: Mapping[str, float], actions: str | None = None) -> Path:
-    """Make all files of a report.
+    """Make all files of a report; each is there whole or not at all.
 
     Args:
         paths: Run folders, folders that hold some, or summaries.
@@ -115,13 +124,13 @@ def write_report(paths: Sequence[Path], out: Path, thresholds: Mapping[str, floa
         The page.
 
     Raises:
-        Refused: As `omad.report.read.gather` and `omad.report.results.compute`, or there is something else at `out`.
+        Refused: As `omad.report.read.gather` and `omad.report.results.compute`, there is something else at `out`, or it
+            cannot be written.
     """
     from omad.report.figures import draw_all
     from omad.report.page import to_html, to_markdown
     from omad.report.read import gather, to_json
     from omad.report.results import compute, exported
-    from omad.runs import write_text
 
     _free(out)
     gathered = gather(paths, command_of)
@@ -130,25 +139,79 @@ def write_report(paths: Sequence[Path], out: Path, thresholds: Mapping[str, floa
     results = compute(gathered, wanted, kind)
     drawn = draw_all(results)
     export, notes = exported(results)
-    page = to_html(results, drawn, notes)
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "summary.json", to_json(gathered, kind, wanted))  # whole and first: all else can be made from it
-    (out / "summary.json.gz").unlink(missing_ok=True)
-    pictures = out / "figures"
-    pictures.mkdir(exist_ok=True)
-    for old in (*pictures.glob("*.png"), *pictures.glob("*.svg")):
-        old.unlink()
+    files: dict[str, Iterable[bytes]] = {}
     for one in (one for several in drawn.values() for one in several):
-        (pictures / f"{one.name}.png").write_bytes(one.png)
-        (pictures / f"{one.name}.svg").write_bytes(one.wide)
-    (out / "tables.md").write_text(to_markdown(results))
-    (out / "marl-eval.json").write_text(json.dumps(export, separators=(",", ":")) + "\n")
-    (out / "index.html").write_text(page)
+        files |= {f"figures/{one.name}.png": [one.png], f"figures/{one.name}.svg": [one.wide]}
+    files |= {
+        "tables.md": [to_markdown(results).encode()],
+        "marl-eval.json": _as_json(export),
+        "summary.json": to_json(gathered, kind, wanted),
+        "index.html": [to_html(results, drawn, notes).encode()],
+    }
+    try:
+        _replace(out, files)
+    except OSError as error:
+        raise Refused(
+            f"{out} cannot be written ({error.strerror or error}); give another --out, or make room. What was there is "
+            "as it was."
+        ) from None
     return out / "index.html"
+
+
+def _as_json(export: Mapping[str, Any]) -> Iterator[bytes]:
+    """Env by env and task by task, since the whole is large."""
+    yield b"{"
+    for i, (env, tasks) in enumerate(export.items()):
+        yield f"{',' if i else ''}{json.dumps(env)}:{{".encode()
+        for j, (task, inside) in enumerate(tasks.items()):
+            yield f"{',' if j else ''}{json.dumps(task)}:".encode()
+            yield msgspec.json.encode(inside, enc_hook=list)
+        yield b"}"
+    yield b"}\n"
+
+
+def _replace(out: Path, files: Mapping[str, Iterable[bytes]]) -> None:
+    """Write files beside where they belong, then put them all in place, the last one last; links are not followed."""
+    fresh = not out.exists()
+    (out.parent if fresh else out).mkdir(parents=True, exist_ok=True)
+    if not fresh:
+        for left in out.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+    stage = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=out.parent if fresh else out))
+    try:
+        (stage / "figures").mkdir()
+        for name, parts in files.items():
+            with (stage / name).open("wb") as file:
+                file.writelines(parts)
+                file.flush()
+                os.fsync(file.fileno())
+        if fresh:
+            stage.chmod(0o777 & ~_umask())
+            stage.rename(out)
+            return
+        pictures = out / "figures"
+        if pictures.is_symlink() or not pictures.is_dir():
+            pictures.unlink(missing_ok=True)
+            pictures.mkdir()
+        for name in files:
+            (stage / name).replace(out / name)
+        (out / "summary.json.gz").unlink(missing_ok=True)
+        for old in (*pictures.glob("*.png"), *pictures.glob("*.svg")):
+            if f"figures/{old.name}" not in files:
+                old.unlink()
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def main(arguments: Sequence[str]) -> int:
     """Write the report; the last line printed is the page."""
     options = tyro.cli(Options, prog="omad report", args=list(arguments))
-    console().print(str(write_report(options.runs, options.out, _thresholds(options.threshold), options.actions)))
+    page = write_report(options.runs, options.out, _thresholds(options.threshold), options.actions)
+    console().print(plain(str(page)), markup=False, emoji=False)
     return 0

@@ -11,9 +11,11 @@ from typing import Annotated
 
 import tyro
 
+from omad.algos.fields import check
 from omad.commands.screen import Watcher, cached_compilation, console
 from omad.commands.together import Stop, work_on
 from omad.commands.train import finish
+from omad.errors import Refused
 
 __all__ = ["main"]
 
@@ -28,25 +30,33 @@ class Options:
     """Processes at a time, where every seed has a folder of its own; 0 for one a core."""
     compilation_cache: bool = True
     """Keep compiled programs in the user's cache folder for the next start."""
+    trust: bool = False
+    """Import the code of a user's env that the run folder names; only for folders that you trust."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Continue a run."""
     options = tyro.cli(Options, prog="omad resume", args=list(arguments))
+    check(options, not_negative=("parallel_seeds",), most={"parallel_seeds": 10_000}, flags=True)
     cached_compilation(options.compilation_cache)
+    from omad.files import PARTIAL
     from omad.launch import side_by_side
-    from omad.loop.train import continue_run
-    from omad.runs import RunFolder, members
+    from omad.loop.train import continue_run, refuse_foreign
+    from omad.run.folder import RunFolder, members
 
     out = console()
+    if options.run.name.endswith(PARTIAL):
+        raise Refused(f"{options.run} was only half made; give the omad train command again that made it.")
     folders = members(options.run)
     if folders != [options.run]:
+        for folder in folders:
+            refuse_foreign(RunFolder.open(folder).config.task, folder, options.trust)
         at_once = options.parallel_seeds or len(os.sched_getaffinity(0))
         code = work_on(functools.partial(side_by_side, folders, at_once), Stop())
         out.print(str(options.run))
         return code
     with Watcher(out) as watch:
-        result, passed = continue_run(RunFolder.open(options.run), watch, fresh=False)
+        result, passed = continue_run(RunFolder.open(options.run), watch, fresh=False, trust=options.trust)
     for sentence in passed:
         out.print(sentence)
     return finish(result)

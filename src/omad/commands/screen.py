@@ -2,27 +2,92 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from omad import tasks
-from omad.loop.train import Progress as TrainProgress
+from omad.processes import Output
 
-__all__ = ["Watcher", "anchor_rows", "cached_compilation", "console", "print_json", "standing_table"]
+if TYPE_CHECKING:
+    from omad.loop.train import Progress as TrainProgress
+
+__all__ = [
+    "Watcher", "anchor_rows", "cached_compilation", "console", "print_json", "row", "standing_table", "table",
+    "visible",
+]  # fmt: skip
+
+
+class Plain(Console):
+    """Text as it is: no markup, no emoji, control characters written out, and no width where nobody looks.
+
+    What the output's encoding does not have is written out too, so that no name ends a run.
+    """
+
+    def __init__(self) -> None:
+        tty = sys.stdout.isatty()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        out: Any = Output(sys.stdout)
+        super().__init__(
+            file=out, markup=False, emoji=False, highlight=False, soft_wrap=not tty, width=None if tty else _WIDE
+        )
+
+    def on_broken_pipe(self) -> None:
+        """Called while the error is handled: let the caller decide, where Rich would end the process."""
+        raise
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich does, but text is taken literally, and its lines are never broken."""
+        if all(isinstance(one, str) for one in objects):
+            options.setdefault("soft_wrap", True)
+        super().print(*(Text(visible(one)) if isinstance(one, str) else one for one in objects), **options)
+
+
+_WIDE = 160
+"""Columns of tables in files and pipes."""
+
+
+def visible(text: str) -> str:
+    """A text on one line, with control characters and lone surrogates written out."""
+    return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def console() -> Console:
-    """Standard output; plain where it is not a terminal."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    """Standard output; plain where it is not a terminal. Where its reader has gone, one `BrokenPipeError` says so."""
+    return Plain()
+
+
+def table(title: str, *columns: str, caption: str | None = None, right: Sequence[str] = ()) -> Table:
+    """An empty table whose title and head are text, not markup; its rows come by `row`.
+
+    Args:
+        title: Above it.
+        *columns: Its head.
+        caption: Below it.
+        right: Columns of numbers.
+    """
+    made = Table(title=Text(visible(title)), caption=None if caption is None else Text(visible(caption)))
+    for column in columns:
+        made.add_column(Text(visible(column)), justify="right" if column in right else "left")
+    return made
+
+
+def row(into: Table, *cells: str, style: str | None = None) -> None:
+    """A row of a table, its cells text, not markup."""
+    into.add_row(*(Text(visible(cell)) for cell in cells), style=style)
 
 
 def print_json(value: Any) -> None:
@@ -68,6 +133,14 @@ def _summary(p: TrainProgress) -> str:
     return ", ".join(words)
 
 
+def _short(p: TrainProgress) -> str:
+    """The same for the live line, which shares 80 columns with the count and the bar."""
+    words = [f"{p.steps_per_s:,.0f}/s", f"{_clock(p.seconds_left)} left"]
+    if "eval/return" in p.last:
+        words.append(f"return {p.last['eval/return']:.4g} ± {p.last['eval/return_se']:.2g}")
+    return ", ".join(words)
+
+
 class Watcher:
     """Follows a run: a live line on a terminal, one plain line an evaluation elsewhere."""
 
@@ -78,9 +151,9 @@ class Watcher:
         self._said = False
         if out.is_terminal:
             self._live = Progress(
-                TextColumn("{task.completed:,.0f}/{task.total:,.0f} env steps"),
-                BarColumn(bar_width=20),
-                TextColumn("{task.fields[words]}"),
+                TextColumn("{task.completed:,.0f}/{task.total:,.0f}", markup=False),
+                BarColumn(bar_width=8),
+                TextColumn("{task.fields[words]}", markup=False, table_column=Column(no_wrap=True)),
                 console=out,
             )
 
@@ -91,12 +164,13 @@ class Watcher:
 
     def __exit__(self, *_: object) -> None:
         if self._live:
-            self._live.stop()
+            with contextlib.suppress(BrokenPipeError):
+                self._live.stop()
 
     def __call__(self, p: TrainProgress) -> None:
         """Show one report of the training loop."""
         if self._live:
-            words = "compiling ..." if p.event == "compile" else _summary(p)
+            words = "compiling ..." if p.event == "compile" else _short(p)
             if self._task is None:
                 self._task = self._live.add_task("train", total=p.total_steps, words=words)
             self._live.update(self._task, completed=p.env_steps, words=words)
@@ -121,11 +195,8 @@ def anchor_rows(task: tasks.Task) -> list[tuple[str, float, str]]:
 
 def standing_table(task: tasks.Task, results: list[tuple[str, float, str]]) -> Table:
     """Results among the anchors and published numbers of a task, worst first."""
-    table = Table(title=f"{task.name}: team return of an episode")
-    table.add_column("policy")
-    table.add_column("return", justify="right")
-    table.add_column("source")
-    rows = [(row, False) for row in anchor_rows(task)] + [(row, True) for row in results]
+    made = table(f"{task.name}: team return of an episode", "policy", "return", "source", right=("return",))
+    rows = [(anchor, False) for anchor in anchor_rows(task)] + [(result, True) for result in results]
     for (label, value, source), ours in sorted(rows, key=lambda item: item[0][1]):
-        table.add_row(label, f"{value:.2f}", source, style="bold" if ours else None)
-    return table
+        row(made, label, f"{value:.2f}", source, style="bold" if ours else None)
+    return made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import functools
 import os
 import re
@@ -13,6 +12,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from omad.algos.fields import check
 from omad.commands.screen import cached_compilation, console, print_json
 from omad.commands.together import Stop, work_on
 from omad.errors import Refused
@@ -58,18 +58,25 @@ def seconds(words: str) -> float:
     Raises:
         Refused: It is no such time, or none at all.
     """
-    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", words.strip())
+    found = re.fullmatch(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,10})s)?", words.strip())
     value = sum(int(n or 0) * unit for n, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
-    if value <= 0:
-        raise Refused(f"--time-limit is {words!r}; give hours, minutes and seconds above 0, as in 1h30m, 9m or 90s.")
+    if not 0 < value <= 10**9:
+        raise Refused(
+            f"--time-limit is {words!r}; give hours, minutes and seconds above 0, at most 10^9 s, as in 1h30m or 90s."
+        )
     return float(value)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Begin a study or go on with it."""
     options = tyro.cli(Options, prog="omad sweep", args=list(arguments))
-    if options.workers < 0:
-        raise Refused(f"--workers is {options.workers}; it must be at least 0.")
+    check(
+        options,
+        positive=("cpus_per_run",),
+        not_negative=("workers", "gpus_per_run"),
+        most={"workers": 10_000, "cpus_per_run": 10_000.0, "gpus_per_run": 10_000.0},
+        flags=True,
+    )
     limit = None if options.time_limit is None else seconds(options.time_limit)
     from omad.study import load
 
@@ -86,18 +93,16 @@ def main(arguments: Sequence[str]) -> int:
 
         connect()
     cached_compilation(options.compilation_cache)
-    from omad import api
+    from omad import api, files
     from omad.launch import side_by_side
     from omad.study import place
 
     workers = options.workers or len(os.sched_getaffinity(0))
     out = console()
     root.mkdir(parents=True, exist_ok=True)
-    with (root / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Refused(f"{root} is being swept by another process; wait for it, or stop it.") from None
+    if (claim := files.lock(root / "lock", root)) is None:
+        raise Refused(f"{root} is being swept by another process; wait for it, or stop it.")
+    with os.fdopen(claim):
         place(study, root, api.create)
         for config in {run.folder.parent: run.config for run in chosen}.values():
             api.check_memory(config, 1 if options.launcher == "ray" else min(workers, len(chosen)))
@@ -119,7 +124,7 @@ def _show(lengths: Mapping[Path, int], as_json: bool) -> int:
     """How runs stand, read from their folders; those not begun have only their length in env steps."""
     from omad.commands.together import standing
     from omad.launch import State, state_of
-    from omad.runs import RunFolder
+    from omad.run.folder import RunFolder
 
     states = [
         state_of(RunFolder.open(path))

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 from omad import tasks
+from omad.commands.screen import console, row, table
 
 __all__ = ["main"]
 
@@ -52,18 +51,19 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         sys.stdout.write(json.dumps([_plain(task) for task in chosen], indent=1) + "\n")
         return 0
-    out = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 160)
-    table = Table(title="tasks", caption="`omad tasks NAME` tells a task's protocol and the source of every number")
-    for column in ("task", "agents", "obs", "act", "horizon", "anchors", "published"):
-        table.add_column(column, justify="right" if column in ("agents", "horizon") else "left")
+    out = console()
+    made = table(
+        "tasks", "task", "agents", "obs", "act", "horizon", "anchors", "published", right=("agents", "horizon"),
+        caption="`omad tasks NAME` tells a task's protocol and the source of every number",
+    )  # fmt: skip
     for task in chosen:
         anchors = "; ".join(f"{label} {value:g}" for label, value, _ in task.anchors)
         published = "; ".join(f"{label} {value:g}" for label, value, _, _ in task.published)
-        table.add_row(
-            task.name, str(task.n_agents), _sizes(task.obs_dims), _sizes(task.act_dims), str(task.horizon),
+        row(
+            made, task.name, str(task.n_agents), _sizes(task.obs_dims), _sizes(task.act_dims), str(task.horizon),
             anchors, published,
         )  # fmt: skip
-    out.print(table)
+    out.print(made)
     if options.task:
         out.print(chosen[0].protocol)
         for label, value, source in chosen[0].anchors:

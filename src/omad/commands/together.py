@@ -4,47 +4,33 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.live import Live
 from rich.table import Table
 
-from omad.commands.screen import console
+from omad.commands.screen import console, row, table
 from omad.launch import State, Tell
+from omad.processes import StopSignals
 
 __all__ = ["Stop", "standing", "work_on"]
 
 _COLOURS = {"done": "green", "failed": "red", "stopped": "yellow"}
 
 
-class Stop:
-    """Remembers the first SIGINT or SIGTERM, and when time is up."""
+class Stop(StopSignals):
+    """Remembers the first signal that asks to stop, and when time is up."""
 
     def __init__(self, time_limit_s: float | None = None) -> None:
-        self.signal: int | None = None
+        super().__init__()
         self._end = None if time_limit_s is None else time.monotonic() + time_limit_s
-        self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
         """Whether to stop."""
-        return self.signal is not None or (self._end is not None and time.monotonic() >= self._end)
-
-    def __enter__(self) -> Stop:
-        def handle(number: int, frame: Any) -> None:
-            self.signal = self.signal or number
-
-        if threading.current_thread() is threading.main_thread():
-            self._before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        return self.number is not None or (self._end is not None and time.monotonic() >= self._end)
 
 
 def work_on(work: Callable[[Tell, Stop], list[State]], stop: Stop) -> int:
@@ -69,17 +55,21 @@ def work_on(work: Callable[[Tell, Stop], list[State]], stop: Stop) -> int:
                 told[state.folder] = now
                 out.print(f"{time.strftime('%H:%M:%S')} {name[state.folder]}: {_words(state)}")
 
-    if not out.is_terminal:
-        with stop:
-            ended = work(lines, stop)
-    else:
-        with stop, Live(console=out, refresh_per_second=2) as live:
-            ended = work(lambda states: live.update(standing(states)), stop)
+    ended: list[State] = []
+    try:
+        if not out.is_terminal:
+            with stop:
+                ended = work(lines, stop)
+        else:
+            with stop, Live(console=out, refresh_per_second=2) as live:
+                ended = work(lambda states: live.update(standing(states)), stop)
+    except BrokenPipeError:  # whoever read what is printed has gone; the runs have been saved
+        stop.note(signal.SIGPIPE)
     failed = [state for state in ended if state.state == "failed"]
     for state in failed:
         out.print(f"{state.folder} failed; {state.message}")
-    if stop.signal is not None:
-        return 128 + stop.signal
+    if stop.number is not None:
+        return 128 + stop.number
     return 1 if failed else 0
 
 
@@ -101,15 +91,14 @@ def _names(states: Sequence[State]) -> dict[Path, str]:
 def standing(states: Sequence[State], rows: int = 30) -> Table:
     """How runs stand: those that are not done, at most so many."""
     counts = {kind: sum(state.state == kind for state in states) for kind in ("done", "failed")}
-    table = Table(title=f"{counts['done']} of {len(states)} runs done, {counts['failed']} failed")
-    table.add_column("run")
-    for title in ("env steps", "steps/s", "return"):
-        table.add_column(title, justify="right")
-    table.add_column("state")
+    numbers = ("env steps", "steps/s", "return")
+    title = f"{counts['done']} of {len(states)} runs done, {counts['failed']} failed"
+    made = table(title, "run", *numbers, "state", right=numbers)
     name = _names(states)
     open_ = [state for state in states if state.state != "done"]
     for state in states if len(states) <= rows else open_[:rows] or states[-rows:]:
-        table.add_row(
+        row(
+            made,
             name[state.folder],
             f"{state.env_steps:,} / {state.total_steps:,}",
             f"{state.steps_per_s:,.0f}" if state.state == "running" else "",
@@ -117,4 +106,4 @@ def standing(states: Sequence[State], rows: int = 30) -> Table:
             state.state,
             style=_COLOURS.get(state.state),
         )
-    return table
+    return made

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 
+from omad.algos.fields import check, documented
 from omad.commands.screen import Watcher, cached_compilation, console
 from omad.commands.together import Stop, work_on
-from omad.errors import Refused
-from omad.presets import RunConfig, resolve
+from omad.config import RunConfig, resolve, sourced
 
 __all__ = ["main", "parse"]
 
@@ -31,18 +33,62 @@ class Options:
     """Keep compiled programs in the user's cache folder for the next start."""
 
 
-def _value_of(words: list[str], flag: str, default: str) -> str:
-    """The value of a flag that decides the defaults of all others."""
-    for i, word in enumerate(words):
-        if word == flag and i + 1 < len(words):
-            return words[i + 1]
-        if word.startswith(flag + "="):
-            return word.split("=", 1)[1]
-    return default
+def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Task, preset and algorithm, which decide the defaults of all others, and the other words.
+
+    The algorithm may stand first, without its flag. Of an option given twice the last one counts, as for all others.
+    """
+    words, chosen, rest = list(arguments), dict[str, str](), list[str]()
+    if words and not words[0].startswith("-"):
+        words.insert(0, "--algorithm")
+    while words:
+        word = words.pop(0)
+        name, given, value = word.partition("=")
+        if name not in ("--task", "--preset", "--algorithm"):
+            rest.append(word)
+        elif given:
+            chosen[name[2:]] = value
+        elif words and not words[0].startswith("-"):
+            chosen[name[2:]] = words.pop(0)
+        else:
+            rest.append(word)  # its value is missing, which the parser says
+    return chosen, rest
+
+
+def _typed(words: Sequence[str], flags: Mapping[str, bool]) -> set[str]:
+    """The fields that the words of a command line name.
+
+    Args:
+        words: What was typed.
+        flags: Every field there is, and whether it is switched on and off without a value.
+    """
+    names = {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
+    off = {name.removeprefix("no_") for name in names - set(flags) if name.startswith("no_")}
+    return {name for name in names if name in flags} | {name for name in off if flags.get(name)}
+
+
+def _form(cls: type, values: Any, sources: Mapping[str, str], preset: str) -> type:
+    """A dataclass with a configuration's fields, the values that hold unless others are given, and their sources."""
+    hints, documents = get_type_hints(cls, include_extras=True), documented(cls)
+    rows = []
+    for field in dataclasses.fields(cls):
+        words = documents.get(field.name, "")
+        if field.name in sources:
+            words = f"{_TAG.sub('', words)} Value of preset {preset}: {sources[field.name]}."
+        # A per cent sign would begin a format.
+        kind = Annotated[hints[field.name], tyro.conf.arg(help=words.replace("%", "%%"))]
+        rows.append((field.name, kind, dataclasses.field(default=getattr(values, field.name))))
+    return dataclasses.make_dataclass(cls.__name__, rows, frozen=True)
+
+
+_TAG = re.compile(r" ?\[(?:A|S|D|X|H|R|I|M|\?)(?:[^\]]*)\](?=[\s.;,:\[]|$)")
+"""The source of a default value, as documentation of fields has it."""
 
 
 def parse(arguments: Sequence[str], prog: str, options: Any) -> tuple[RunConfig, Any]:
-    """Read `[ALGO] --task T --preset P` first, for they decide the defaults; then every other field.
+    """The words of a command line that begin with task, algorithm and preset or have them anywhere.
+
+    Of the same option given twice the last one counts. A field is given if its flag was typed, whatever its value.
 
     Args:
         arguments: Words of the command line after the command.
@@ -52,37 +98,38 @@ def parse(arguments: Sequence[str], prog: str, options: Any) -> tuple[RunConfig,
     Returns:
         The resolved configuration, and the options.
     """
-    words = list(arguments)
-    algorithm = words.pop(0) if words and not words[0].startswith("-") else "omad"
-    task = _value_of(words, "--task", RunConfig.task)
-    base = resolve(task, algorithm, _value_of(words, "--preset", RunConfig.preset))
+    chosen, words = _split(arguments)
+    base = resolve(**chosen)
+    sources = {name: source for name, (_, source) in sourced(base.task, base.algorithm, base.preset).items()}
+    run = _form(RunConfig, dataclasses.replace(base, algo=None), sources, base.preset)
+    algo = _form(type(base.algo), base.algo, sources, base.preset)
     flat = tyro.conf.arg(name="")
     grouped = dataclasses.make_dataclass(
         "Arguments",
         [
             ("options", Annotated[type(options), flat], dataclasses.field(default=options)),
-            ("run", Annotated[RunConfig, flat], dataclasses.field(default=dataclasses.replace(base, algo=None))),
-            ("algo", Annotated[type(base.algo), flat], dataclasses.field(default=base.algo)),
+            ("run", Annotated[run, flat], dataclasses.field(default=run())),
+            ("algo", Annotated[algo, flat], dataclasses.field(default=algo())),
         ],
         frozen=True,
     )
     description = (
-        f"Defaults shown are those of algorithm {algorithm}, task {base.task} and preset {base.preset}; "
+        f"Defaults shown are those of algorithm {base.algorithm}, task {base.task} and preset {base.preset}; "
         "name another algorithm first, or give --task and --preset, to see theirs."
     )
     given: Any = tyro.cli(grouped, prog=prog, description=description, args=words)
-    changed = {
-        f.name: getattr(given.run, f.name)
-        for f in dataclasses.fields(RunConfig)
-        if f.name not in ("task", "algorithm", "preset", "algo") and getattr(given.run, f.name) != getattr(base, f.name)
-    }
-    algo_fields = {f.name: getattr(given.algo, f.name) for f in dataclasses.fields(given.algo)}
-    return resolve(task, algorithm, base.preset, **changed, **algo_fields), given.options
+    fields: dict[str, Any] = {}
+    for cls, part in ((RunConfig, given.run), (type(base.algo), given.algo)):
+        hints = get_type_hints(cls)
+        for name in _typed(words, {f.name: hints[f.name] is bool for f in dataclasses.fields(cls)}):
+            fields[name] = getattr(part, name)
+    return resolve(**chosen, **fields), given.options
 
 
 def main(arguments: Sequence[str]) -> int:
     """Train from nothing."""
     config, options = parse(arguments, "omad train [ALGO]", Options())
+    check(options, counts=("parallel_seeds",), most={"parallel_seeds": 10_000}, flags=True)
     cached_compilation(options.compilation_cache)
     from omad import api
     from omad.launch import side_by_side
@@ -92,8 +139,6 @@ def main(arguments: Sequence[str]) -> int:
         f"{config.algorithm} on {config.task}, preset {config.preset}, seeds {', '.join(map(str, config.all_seeds))}, "
         f"{config.total_steps:,} env steps, {config.updates_per_env_step:g} gradient steps per env step"
     )
-    if options.parallel_seeds < 1:
-        raise Refused(f"parallel_seeds is {options.parallel_seeds}; it must be at least 1.")
     if options.parallel_seeds > 1 and config.seeds > 1:
         at_once = min(options.parallel_seeds, config.seeds)
         out.print(api.check_memory(config, at_once))
@@ -109,9 +154,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def finish(result: Any) -> int:
     """Say how a run ended; the last line is its folder."""
-    if result.signal is not None:
-        console().print(
-            f"stopped and saved at env step {result.env_steps:,}; continue with: omad resume {result.run_dir}"
-        )
-    console().print(str(result.run_dir))
+    with contextlib.suppress(BrokenPipeError):
+        if result.signal is not None:
+            console().print(
+                f"stopped and saved at env step {result.env_steps:,}; continue with: omad resume {result.run_dir}"
+            )
+        console().print(str(result.run_dir))
     return 0 if result.signal is None else 128 + result.signal

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from omad import tasks
+from omad import processes, tasks
 
 __all__ = ["make"]
 
@@ -23,4 +23,5 @@ def make(name: str) -> Any:
     """
     task = tasks.find(name)
     module, _, function = task.factory.partition(":")
-    return getattr(importlib.import_module(module), function)(**task.arguments)
+    with processes.env_code():
+        return getattr(importlib.import_module(module), function)(**task.arguments)

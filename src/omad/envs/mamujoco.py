@@ -11,6 +11,7 @@ are cut out of the state by index. Both give exactly its numbers (tests).
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import importlib
 import importlib.util
@@ -54,7 +55,7 @@ def factored(scenario: str, parts: str, obsk: int, render: bool = False) -> Any:
     drawn: dict[str, Any] = {"render_mode": "rgb_array", "camera_name": "track"} if render else {}
     if scenario.startswith("ManySegment"):
         # The package writes the robot's file into its own folder, reads and deletes it: one process at a time.
-        with (Path(tempfile.gettempdir()) / f"omad-{os.getuid()}-manysegment.lock").open("w") as lock:
+        with (Path(tempfile.gettempdir()) / f"omad-{os.getuid()}-manysegment.lock").open("w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             return mamujoco_v1.parallel_env(scenario, parts, agent_obsk=obsk, **drawn)
     if parts != "2x4diag":
@@ -64,6 +65,10 @@ def factored(scenario: str, parts: str, obsk: int, render: bool = False) -> Any:
     groups = tuple(tuple(nodes[label] for label in group) for group in _DIAGONAL)
     factorization = {"partition": groups, "edges": edges, "globals": roots}
     return mamujoco_v1.parallel_env(scenario, "2x4", obsk, factorization, **drawn)
+
+
+_LIMITS = {"Humanoid": 0.4, "HumanoidStandup": 0.4, "Pusher": 2.0}
+"""Largest control of the robots whose actions do not lie in [-1, 1]."""
 
 
 class MujocoWorld:
@@ -181,4 +186,7 @@ def make(task: str, scenario: str, parts: str, obsk: int | None) -> HostEnv:
     """The env of a task of the table; nothing of MuJoCo is imported before a world is started."""
     row = tasks.find(task)
     spec = EnvSpec(row.name, row.obs_dims, row.act_dims, row.state_dim, row.horizon)
+    if limit := _LIMITS.get(scenario):
+        high = tuple((limit,) * size for size in spec.act_dims)
+        spec = dataclasses.replace(spec, act_low=tuple(tuple(-x for x in row) for row in high), act_high=high)
     return HostEnv(spec, lambda render: MujocoWorld(spec, scenario, parts, obsk, render))

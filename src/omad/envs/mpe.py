@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -208,6 +209,7 @@ def spread(
         state_dim=task.state_dim,
         horizon=horizon,
         info_keys=("global", "collisions", "covered_end"),
+        **_bounds(n_agents, xy),
     )
 
     def observe(world: World) -> Observation:
@@ -341,6 +343,7 @@ def deception(
         state_dim=task.state_dim,
         horizon=horizon,
         info_keys=("adversary_distance", "team_distance"),
+        **_bounds(n_good, xy),
     )
 
     def observe(world: World) -> Observation:
@@ -380,6 +383,11 @@ def _place(key: Key[Array, ""], n_bodies: int, n_landmarks: int) -> World:
     pos = points[:n_bodies]
     zero = jnp.zeros((), jnp.int32)
     return World(pos, jnp.zeros_like(pos), points[n_bodies:], zero, zero)
+
+
+def _bounds(n_agents: int, xy: bool) -> dict[str, Any]:
+    """The same for the spec, which leaves [-1, 1] out."""
+    return {} if xy else {"act_low": ((0.0,) * 5,) * n_agents, "act_high": ((1.0,) * 5,) * n_agents}
 
 
 def _box(n_agents: int, xy: bool) -> tuple[list[float], list[float]]:

@@ -1,8 +1,12 @@
 """Any PettingZoo `ParallelEnv` with continuous actions, by import path.
 
+A user's code runs in processes of its own: in workers, and in one that is only asked what the env is like (`ask`). What
+it gives there is checked (`contract`).
+
 The team reward is the sum of the agents' rewards (`?team_reward=mean` for their mean). An agent that has ended while
-others go on shows zeros, and its action goes nowhere. An episode ends with its last agent: by the clock if one of those
-that ended last was truncated, else by the task; or by the clock after `?horizon=` steps.
+others go on shows zeros, and its action goes nowhere. An episode ends with its last agent: by the task if all of those
+that ended last were terminated (an agent with both flags up is), else by the clock; or by omad's clock after
+`?horizon=` steps. If the factory takes an argument of one of these two names, it gets it too.
 
 For an exact resume an env may offer `save_state() -> bytes` (always of one length) and `load_state(bytes)`.
 """
@@ -10,72 +14,161 @@ For an exact resume an env may offer `save_state() -> bytes` (always of one leng
 from __future__ import annotations
 
 import importlib
+import inspect
+import os
 import sys
-import traceback
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
+from omad import processes
+from omad.envs import contract
+from omad.envs.ask import ask
+from omad.envs.contract import Broken, guarded
 from omad.envs.world import HostEnv, Moved, Seen, scale
 from omad.errors import Refused
 from omad.spec import EnvSpec
 
-__all__ = ["PettingZooWorld", "create", "make"]
+__all__ = ["PettingZooWorld", "create", "describe", "make", "told_of"]
 
 OURS = ("team_reward", "horizon")
-"""Arguments that are read here and not handed to the factory."""
+"""Arguments that are read here; the factory gets them only if it takes arguments of these names."""
+_OWN = "env."
+"""Before the name of an argument: it goes to the factory only, as in `?env.team_reward=global`."""
 DEFAULT_HORIZON = 1000
+_LENGTHS = ("horizon", "max_cycles", "max_steps", "episode_length", "max_episode_steps")
+"""Names under which envs keep the length of an episode."""
 _TOO_LARGE = 20_000
-_METHODS = ("possible_agents", "observation_space", "action_space", "reset", "step", "unwrapped", "close")
+_METHODS = ("observation_space", "action_space", "reset", "step", "unwrapped", "close")
 
 
-def create(factory: str, arguments: Mapping[str, Any], render: bool = False) -> Any:
-    """Import and call the factory.
+class Told(msgspec.Struct):
+    """What an env is like, as a process told that was asked."""
+
+    agents: list[str]
+    obs_dims: list[int]
+    act_dims: list[int]
+    act_low: list[list[float]]
+    act_high: list[list[float]]
+    state_dim: int
+    horizon: int
+    guessed: bool = False
+    exact: bool = True
+    notes: list[str] = []
+
+
+def _factory(named: str) -> Any:
+    """Import what makes the env, and look at it before it is called.
 
     Raises:
-        Refused: It cannot be imported or called, or gives something that is not a PettingZoo env.
+        Refused: It cannot be imported, or is nothing that makes an env of its own.
     """
-    module, _, function = factory.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:  # a script in the working directory is found, as `python -m` would find it
-        sys.path.append(here)
+    _working_folder()
+    module, _, function = named.partition(":")
+    top = module.partition(".")[0]
+    if top == "__main__":
+        raise Refused(
+            f"{named}: worker processes cannot import what a script or notebook defines; put the env into a file of "
+            "its own and name that."
+        )
+    if top in sys.stdlib_module_names or top in ("builtins", "omad"):
+        raise Refused(f"{named}: {top} is not a module of an env; name the module in which your env is defined.")
     try:
         imported = importlib.import_module(module)
+    except Refused:
+        raise
     except ImportError as error:
         raise Refused(
-            f"The env {factory} cannot be imported: {error}. Install its package, or run from the folder of its file."
+            f"The env {named} cannot be imported: {error}. Install its package, or run from the folder of its file."
+        ) from error
+    except SystemExit as error:
+        raise Refused(
+            f"The env {named} cannot be imported: its module tried to end the process ({contract.place_of(error)}). "
+            "Put what a script does under: if __name__ == '__main__'."
+        ) from error
+    except Exception as error:
+        raise Refused(
+            f"The env {named} cannot be imported: {type(error).__name__}: {error} ({contract.place_of(error)})."
         ) from error
     made = getattr(imported, function, None)
     if made is None:
         raise Refused(f"The module {module} has no {function}; name what makes the env.")
-    given = {key: value for key, value in arguments.items() if key not in OURS}
+    from pettingzoo import AECEnv, ParallelEnv
+
+    if isinstance(made, type):
+        if issubclass(made, ParallelEnv | AECEnv):
+            return made
+    elif isinstance(made, types.FunctionType):
+        home = (made.__module__ or "").partition(".")[0]
+        if home in (top, "pettingzoo"):  # packages offer factories that PettingZoo's own helpers have made
+            return made
+    raise Refused(
+        f"{named} {'is' if callable(made) else 'cannot be called: it is'} {_described(made)}, not a PettingZoo "
+        f"ParallelEnv class or a function that is defined in {module}."
+    )
+
+
+def _described(made: Any) -> str:
+    home = getattr(made, "__module__", None)
+    return f"a {type(made).__name__}" + (f" from {home}" if isinstance(home, str) else "")
+
+
+def create(factory: str, arguments: Mapping[str, Any], render: bool = False) -> Any:
+    """Import and call the factory; in a worker's process, or in one that is only asked.
+
+    Raises:
+        Refused: It cannot be imported or called, or gives something that is not a PettingZoo env.
+    """
+    made = _factory(factory)
+    given = {key: value for key, value in arguments.items() if key not in OURS or _takes(made, key)}
+    given = {key.removeprefix(_OWN): value for key, value in given.items()}
     if render:
         given["render_mode"] = "rgb_array"
     try:
-        env = made(**given)
+        signature = inspect.signature(made)
+        signature.bind(**given)
     except TypeError as error:
         raise Refused(f"{factory} cannot be called with {given}: {error}.") from error
-    if hasattr(env, "agent_iter"):
-        from pettingzoo.utils.conversions import aec_to_parallel
+    except ValueError:  # its signature cannot be read
+        pass
+    try:
+        env = guarded("the constructor", made, **given)
+        if hasattr(env, "agent_iter"):
+            from pettingzoo.utils.conversions import aec_to_parallel
 
-        try:
-            env = aec_to_parallel(env)
-        except AssertionError as error:
-            raise Refused(f"{factory} is an env of turns that cannot be made parallel: {error}") from error
-    if not all(hasattr(env, name) for name in _METHODS):
-        raise Refused(f"{factory} gave a {type(env).__name__}, which is not a PettingZoo ParallelEnv.")
+            env = guarded("making the env of turns parallel", aec_to_parallel, env)
+    except Broken as error:
+        raise Refused(f"{factory}: {error}.") from error
+    if missing := [name for name in _METHODS if not hasattr(env, name)]:
+        raise Refused(
+            f"{factory} gave a {type(env).__name__}, which is not a PettingZoo ParallelEnv: it has no "
+            f"{', '.join(missing)}."
+        )
+    if not hasattr(env, "possible_agents"):
+        raise Refused(f"{factory}: the env has no possible_agents before its first reset; list all agents there.")
     return env
 
 
-def _sizes(env: Any, factory: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Observation and action sizes of every agent.
+def _takes(made: Any, name: str) -> bool:
+    """Whether a factory names an argument so."""
+    try:
+        found = inspect.signature(made).parameters.get(name)
+    except (TypeError, ValueError):
+        return False
+    return found is not None and found.kind is not inspect.Parameter.VAR_KEYWORD
+
+
+def _sizes(env: Any, factory: str) -> tuple[list[int], list[int], list[list[float]], list[list[float]]]:
+    """Observation and action sizes of every agent, and the bounds of actions.
 
     Raises:
         Refused: A space is not a bounded box of real numbers.
     """
-    obs_dims, act_dims = [], []
+    obs_dims, act_dims, lows, highs = [], [], [], []
     for agent in env.possible_agents:
         seen, acts = env.observation_space(agent), env.action_space(agent)
         if not (hasattr(acts, "low") and np.issubdtype(acts.dtype, np.floating)):
@@ -89,50 +182,146 @@ def _sizes(env: Any, factory: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
             raise Refused(f"{factory}: agent {agent} observes {seen}; only Box observations can be read.")
         obs_dims.append(int(np.prod(seen.shape)))
         act_dims.append(int(np.prod(acts.shape)))
+        lows.append(np.asarray(acts.low, float).ravel().tolist())
+        highs.append(np.asarray(acts.high, float).ravel().tolist())
         if obs_dims[-1] > _TOO_LARGE:
             raise Refused(f"{factory}: agent {agent} observes {seen.shape}; at most {_TOO_LARGE} numbers can be read.")
+        if not min(obs_dims[-1], act_dims[-1]):
+            raise Refused(f"{factory}: agent {agent} has a space without a number; each needs at least one.")
     if not obs_dims:
         raise Refused(f"{factory}: the env has no agents.")
-    return tuple(obs_dims), tuple(act_dims)
+    return obs_dims, act_dims, lows, highs
 
 
 def _state_of(env: Any) -> np.ndarray:
-    """The global state, empty where there is none."""
-    try:
-        return np.array(env.state(), float).ravel()  # a copy: the env may go on writing into its own
-    except (AttributeError, NotImplementedError, TypeError):
+    """The global state, empty where the env has none.
+
+    Raises:
+        Broken: There is one, and it fails or is not made of numbers.
+    """
+    from pettingzoo import ParallelEnv
+
+    inner = env.unwrapped
+    if not hasattr(env, "state") or getattr(type(inner), "state", None) is ParallelEnv.state:
         return np.zeros(0)
 
+    def state() -> Any:
+        try:
+            return env.state()
+        except NotImplementedError:
+            return np.zeros(0)
 
-def _horizon(env: Any, arguments: Mapping[str, Any]) -> int:
-    """As asked, as the env says, or 1000."""
-    for value in (
-        arguments.get("horizon"), arguments.get("max_cycles"), arguments.get("max_steps"),
-        getattr(env.unwrapped, "max_cycles", None), getattr(env.unwrapped, "max_steps", None), DEFAULT_HORIZON,
-    ):  # fmt: skip
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-    return DEFAULT_HORIZON
+    found = np.asarray(guarded("state()", state))
+    if found.dtype.kind not in "buif":
+        raise Broken(f"state() gave an array of {found.dtype}; it must give real numbers")
+    return found.ravel().astype(float)  # a copy: the env may go on writing into its own
+
+
+def _horizon(env: Any, arguments: Mapping[str, Any]) -> tuple[int, bool]:
+    """As asked, as the env says, or a guess; and whether it is one."""
+    inner = env.unwrapped
+    for value in (*(arguments.get(name) for name in _LENGTHS), *(getattr(inner, name, None) for name in _LENGTHS)):
+        try:
+            if isinstance(value, bool) or value is None or np.ndim(value) or float(value) != int(value):
+                continue
+        except (TypeError, ValueError, OverflowError):
+            continue
+        if 0 < int(value) < 2**31:
+            return int(value), False
+    return DEFAULT_HORIZON, True
+
+
+def _exact(env: Any, agents: list[str]) -> tuple[bool, str]:
+    """Whether a state that was saved can be loaded again, and why not; it is tried."""
+    inner = env.unwrapped
+    if not hasattr(inner, "save_state"):
+        return False, ""
+    if not hasattr(inner, "load_state"):
+        return False, "it has save_state() but no load_state()"
+    try:
+        first = bytes(guarded("save_state()", inner.save_state))
+        env.step({a: np.asarray(env.action_space(a).low + env.action_space(a).high) / 2 for a in env.agents})
+        second = bytes(guarded("save_state()", inner.save_state))
+        if len(first) != len(second):
+            return False, f"save_state() gave {len(first)} bytes, then {len(second)}; all must be of one length"
+        guarded("load_state()", inner.load_state, first)
+        if bytes(guarded("save_state()", inner.save_state)) != first:
+            return False, "save_state() gives something else after load_state()"
+    except (Broken, Exception) as error:  # noqa: BLE001 - a user's code may raise anything
+        return False, str(error)
+    return True, ""
+
+
+def describe(factory: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Make an env and tell what it is like, as plain values; runs in a process that is only asked.
+
+    Raises:
+        Refused: It cannot be made, or not be used; the message says why.
+    """
+    env = create(factory, arguments)
+    try:
+        keys = guarded("possible_agents", list, env.possible_agents)
+        agents = [str(agent) for agent in keys]
+        if len(set(agents)) < len(agents):
+            raise Refused(f"{factory}: two of its agents have one name: {', '.join(agents)}.")
+        if not all(isinstance(agent, str | int | np.integer) for agent in keys):
+            raise Refused(f"{factory}: the names of agents must be text or whole numbers; they are {keys!r}.")
+        obs_dims, act_dims, lows, highs = guarded("asking for its spaces", _sizes, env, factory)
+        seen = contract.reset_gave(guarded("its reset()", env.reset, seed=0), keys)
+        for agent, size in zip(keys, obs_dims, strict=True):
+            if agent in seen:
+                contract.row_of(seen[agent], size, "reset()", agent)
+        state = _state_of(env).size
+        horizon, guessed = _horizon(env, arguments)
+        exact, why = _exact(env, agents)
+        notes = [f"Its state cannot be saved: {why}. A resumed run begins new episodes."] if why else []
+        if guessed:
+            notes.append(
+                f"The env does not say how long an episode is; omad cuts one that lasts longer than {horizon} steps. "
+                "Give ?horizon= to say it."
+            )
+        guarded("close()", env.close)
+    except Refused as error:
+        raise Refused(f"{factory}: {error}" if not str(error).startswith(factory) else str(error)) from None
+    except Broken as error:
+        inner = error.__cause__
+        if isinstance(inner, Refused):
+            raise Refused(str(inner)) from None
+        raise Refused(f"{factory}: {error}; fix the env, or the versions of what it needs.") from None
+    told = Told(agents, obs_dims, act_dims, lows, highs, state, horizon, guessed, exact, notes)
+    return msgspec.to_builtins(told)
 
 
 class PettingZooWorld:
-    """One running env."""
+    """One running env; its rows are in the order of the spec's agents.
+
+    Raises:
+        Refused: It has other agents than the spec.
+    """
 
     def __init__(self, env: Any, spec: EnvSpec, mean: bool) -> None:
         self.env, self.spec, self.mean = env, spec, mean
-        self.agents = list(env.possible_agents)
+        found = {str(agent): agent for agent in env.possible_agents}
+        if sorted(found) != sorted(spec.agents):
+            raise Refused(
+                f"{spec.name}: here the agents are {', '.join(found)}, but the env was begun with "
+                f"{', '.join(spec.agents)}; an env must have the same agents in every process."
+            )
+        self.agents = [found[name] for name in spec.agents]
         self.boxes = [
             (np.asarray(box.low, float).ravel(), np.asarray(box.high, float).ravel(), box.shape, box.dtype)
             for box in (env.action_space(agent) for agent in self.agents)
         ]
         self.time = 0
         self.state = np.zeros(spec.state_dim)
+        self.cut = False
+        """Whether omad's clock, not the env's, ended the last episode."""
 
     def reset(self, seed: int) -> Seen:
         """An episode from a seed of 31 bits."""
-        seen, _ = self.env.reset(seed=seed & 0x7FFFFFFF)
+        seen = contract.reset_gave(self.env.reset(seed=seed & 0x7FFFFFFF), self.agents)
         self.time = 0
-        return self._see(seen)
+        return self._see(seen, "reset()")
 
     def step(self, action: np.ndarray, seed: int) -> Moved:
         """All agents that still live act."""
@@ -141,24 +330,30 @@ class PettingZooWorld:
         for agent, row, (low, high, shape, kind) in zip(self.agents, action, self.boxes, strict=True):
             if agent in self.env.agents:
                 acts[agent] = scale(row[: low.size], low, high).reshape(shape).astype(kind)
-        seen, rewards, terminations, truncations, _ = self.env.step(acts)
+        given = self.env.step(acts)
+        seen, total, terminations, truncations, _ = contract.step_gave(given, self.agents, acts)
         self.time += 1
-        total = float(sum(np.asarray(value, float).sum() for value in rewards.values()))
-        over = not self.env.agents or all(
-            terminations.get(agent, True) or truncations.get(agent, False) for agent in self.env.agents
+        living = [agent for agent in self.env.agents if not (terminations.get(agent) or truncations.get(agent))]
+        over = not living
+        terminated = over and all(terminations.get(agent, False) for agent in acts)
+        self.cut = not over and self.time >= self.spec.horizon
+        shown = self._see(seen, "step()")
+        return Moved(
+            shown, total / len(self.agents) if self.mean else total, terminated, not terminated and (over or self.cut)
         )
-        by_clock = any(truncations.get(agent, False) for agent in acts)
-        terminated = over and not by_clock
-        truncated = not terminated and (over or self.time >= self.spec.horizon)
-        return Moved(self._see(seen), total / len(self.agents) if self.mean else total, terminated, truncated)
 
-    def _see(self, seen: Mapping[str, Any]) -> Seen:
+    def _see(self, seen: Mapping[str, Any], what: str) -> Seen:
         obs = np.zeros((self.spec.n_agents, self.spec.obs_dim))
         for row, agent, size in zip(obs, self.agents, self.spec.obs_dims, strict=True):
             if agent in seen:
-                row[:size] = np.asarray(seen[agent], float).ravel()
+                row[:size] = contract.row_of(seen[agent], size, what, agent)
         if self.spec.state_dim:
-            state = _state_of(self.env)
+            try:
+                state = _state_of(self.env)
+            except Broken:
+                if len(self.env.agents) == len(self.agents):
+                    raise
+                state = np.zeros(0)  # of agents that have ended, some envs cannot tell it any more
             if state.size == self.spec.state_dim:  # some envs' state shrinks as agents end; the last whole one stands
                 self.state = state
         return Seen(obs, self.state)
@@ -166,7 +361,7 @@ class PettingZooWorld:
     def save(self) -> np.ndarray | None:
         """What the env saves of itself, and the clock."""
         give = getattr(self.env.unwrapped, "save_state", None)
-        if give is None:
+        if give is None or not hasattr(self.env.unwrapped, "load_state"):
             return None
         own = np.concatenate([[float(self.time)], self.state]).view(np.uint8)
         return np.concatenate([own, np.frombuffer(bytes(give()), np.uint8)])
@@ -184,43 +379,70 @@ class PettingZooWorld:
         Raises:
             Refused: It draws nothing.
         """
-        picture = self.env.render()
-        if picture is None or np.ndim(picture) != 3:
-            raise Refused(f"{self.spec.name}: render() gave no picture; the env must support render_mode='rgb_array'.")
-        return np.asarray(picture, np.uint8)
+        try:
+            return contract.picture(guarded("render()", self.env.render))
+        except Broken as error:
+            raise Refused(f"{self.spec.name}: {error}.") from error
 
     def close(self) -> None:
         """Close the env."""
         self.env.close()
 
 
-def make(task: str, factory: str, arguments: dict[str, Any]) -> HostEnv:
+def told_of(spec: EnvSpec) -> dict[str, Any]:
+    """What is known of an env, for a worker that is to make the same one."""
+    told = Told(
+        list(spec.agents), list(spec.obs_dims), list(spec.act_dims), [list(row) for row in spec.act_low],
+        [list(row) for row in spec.act_high], spec.state_dim, spec.horizon,
+    )  # fmt: skip
+    return msgspec.to_builtins(told)
+
+
+def make(
+    task: str, factory: str, arguments: dict[str, Any], told: Mapping[str, Any] | None = None, timeout_s: float = 120.0
+) -> HostEnv:
     """The env of a user.
+
+    Args:
+        task: Its whole name.
+        factory: `module:function`.
+        arguments: Of the factory, and of omad.
+        told: What `describe` said of it before, so that it is not asked again.
+        timeout_s: For the process that is asked.
 
     Raises:
         Refused: It cannot be made, or not be used; the message says why.
     """
     kind = arguments.get("team_reward", "sum")
     if kind not in ("sum", "mean"):
-        raise Refused(f"{task}: team_reward is {kind!r}; it may be sum or mean.")
+        raise Refused(
+            f"{task}: team_reward is {kind!r}; it may be sum or mean. The factory's own argument of this "
+            "name is written env.team_reward."
+        )
     wanted = arguments.get("horizon", 1)
     if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 1:
-        raise Refused(f"{task}: horizon is {wanted!r}; it must be a whole number of steps, at least 1.")
-    env = create(factory, arguments)
-    obs_dims, act_dims = _sizes(env, factory)
-    try:
-        env.reset(seed=0)
-    except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
         raise Refused(
-            f"{task}: its reset() failed with {type(error).__name__}: {error} ({Path(place.filename).name}, line "
-            f"{place.lineno}); mend the env, or the versions of what it needs."
-        ) from error
-    spec = EnvSpec(task, obs_dims, act_dims, _state_of(env).size, _horizon(env, arguments))
-    exact = hasattr(env.unwrapped, "save_state") and hasattr(env.unwrapped, "load_state")
-    env.close()
+            f"{task}: horizon is {wanted!r}; it must be a whole number of steps, at least 1. The "
+            "factory's own argument of this name is written env.horizon."
+        )
+    if told is None:
+        inside = os.environ.get(processes.WORKER) is not None
+        told = describe(factory, arguments) if inside else ask(task, factory, arguments, timeout_s)
+    found = msgspec.convert(told, Told)
+    spec = EnvSpec(
+        task, tuple(found.obs_dims), tuple(found.act_dims), found.state_dim, found.horizon,
+        agents=tuple(found.agents),
+        act_low=tuple(map(tuple, found.act_low)), act_high=tuple(map(tuple, found.act_high)),
+    )  # fmt: skip
 
     def world(render: bool) -> PettingZooWorld:
         return PettingZooWorld(create(factory, arguments, render), spec, kind == "mean")
 
-    return HostEnv(spec, world, exact)
+    return HostEnv(spec, world, found.exact, tuple(found.notes))
+
+
+def _working_folder() -> None:
+    """A script in the working directory is found, as `python -m` would find it."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)

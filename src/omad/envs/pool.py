@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 
-from omad import tasks
+from omad import processes, tasks
 from omad.envs import worker
-from omad.errors import EnvFailed
+from omad.errors import EnvFailed, UnevenSaves
 from omad.spec import EnvSpec
 
 __all__ = ["Arrival", "Pool", "joined", "worker_count"]
@@ -54,12 +55,18 @@ def worker_count(worlds: int, asked: int = 0) -> int:
     return max(1, min(worlds, asked or os.cpu_count() or 1))
 
 
+_MOST_ALONE = 16
+"""Processes at most that are started so that each world of a user's env has its own."""
+
+
 class _Worker(NamedTuple):
     process: subprocess.Popen[bytes]
     to: int
     back: int
     answer: select.poll
     """Waits for something to read there."""
+    room: select.poll
+    """Waits until more can be written."""
     first: int
     size: int
 
@@ -110,7 +117,13 @@ class Pool:
     def of(task: str, spec: EnvSpec, worlds: int, workers: int = 0, timeout_s: float = 60.0) -> Pool:
         """The worlds of a task of the table."""
         row = tasks.find(task)
-        return Pool(row.factory, row.arguments, spec, worlds, workers, timeout_s)
+        if not row.factory.startswith("omad.envs.pettingzoo:"):
+            return Pool(row.factory, row.arguments, spec, worlds, workers, timeout_s)
+        from omad.envs.pettingzoo import told_of
+
+        # A user's worlds may disturb each other in one process, so each has one of its own unless told otherwise.
+        given = {**row.arguments, "told": told_of(spec)}
+        return Pool(row.factory, given, spec, worlds, workers or min(worlds, _MOST_ALONE), timeout_s)
 
     def _start(self, order: dict[str, Any], quiet: bool, cpu: int | None) -> None:
         there, to = os.pipe()
@@ -122,23 +135,29 @@ class Pool:
             "PYTHONSAFEPATH": "1",  # never import from the working directory just because it is that
             "OMP_NUM_THREADS": "1",
             "JAX_PLATFORMS": "cpu",
+            processes.WORKER: "1",
         }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "omad.envs.worker", str(there), str(here)],
-            pass_fds=(there, here),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL if quiet else sys.stderr.fileno() if _has_fileno(sys.stderr) else None,
-            stderr=subprocess.DEVNULL if quiet else None,
-            cwd=tempfile.gettempdir() if quiet else None,  # MuJoCo logs into the working directory
-            env=environment,
-        )
+        with processes.blocked():
+            process = subprocess.Popen(
+                [sys.executable, "-m", "omad.envs.worker", str(os.getpid()), str(there), str(here)],
+                pass_fds=(there, here),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if quiet else sys.stderr.fileno() if _has_fileno(sys.stderr) else None,
+                stderr=subprocess.DEVNULL if quiet else None,
+                cwd=tempfile.gettempdir() if quiet else None,  # MuJoCo logs into the working directory
+                env=environment,
+                start_new_session=True,  # signals to this process's group are not for it, and all of its own group ends
+            )
         if cpu is not None:
             os.sched_setaffinity(process.pid, {cpu})
         os.close(there)
         os.close(here)
-        answer = select.poll()
+        for pipe in (to, back):  # it may stop, or die while something that it forked keeps the pipes open
+            os.set_blocking(pipe, False)
+        answer, room = select.poll(), select.poll()
         answer.register(back, select.POLLIN)
-        one = _Worker(process, to, back, answer, order["first"], order["count"])
+        room.register(to, select.POLLOUT)
+        one = _Worker(process, to, back, answer, room, order["first"], order["count"])
         self._workers.append(one)
         self._ask(one, worker.RESET, 0, json.dumps(order).encode())
         self._waiting += 1
@@ -146,24 +165,40 @@ class Pool:
     # ------------------------------------------------------------ requests
 
     def _ask(self, one: _Worker, kind: int, number: int, *parts: np.ndarray | bytes) -> None:
+        patience = processes.Patience(self.timeout_s)
         try:
-            worker.send(one.to, kind, number, *parts)
+            worker.send(one.to, kind, number, *parts, wait=lambda: self._wait(one, one.room, patience, number))
         except OSError:
             raise self._gone(one, number) from None
 
-    def _gather(self, number: int) -> list[bytes]:
-        """The answers of all workers, in order; only those that have been asked."""
-        answers: list[bytes] = []
-        end = time.monotonic() + self.timeout_s
-        # One after another, for every wait for whoever comes first would wake this process once more.
-        for one in self._workers:
-            if not one.answer.poll(max(0.0, end - time.monotonic()) * 1000):
+    def _wait(self, one: _Worker, ready: Any, patience: processes.Patience, number: int) -> None:
+        """Wait until a worker's pipe can be used; while the worker itself is stopped, time does not count.
+
+        Raises:
+            EnvFailed: It hangs, or has died.
+        """
+        while not ready.poll(patience.slice_s * 1000):
+            if one.process.poll() is not None:
+                if ready.poll(0):
+                    return
+                raise self._gone(one, number)
+            if not _stopped(one.process.pid):
+                patience.spend()
+            if not patience.slice_s:
                 raise EnvFailed(
                     f"{self.spec.name}: {_name(one)} did not answer within {self.timeout_s:g} s at vector step "
                     f"{number}; it hangs, or --env-timeout is too short."
                 )
+
+    def _gather(self, number: int) -> list[bytes]:
+        """The answers of all workers, in order; only those that have been asked."""
+        answers: list[bytes] = []
+        patience = processes.Patience(self.timeout_s)
+        # One after another, for every wait for whoever comes first would wake this process once more.
+        for one in self._workers:
+            self._wait(one, one.answer, patience, number)
             try:
-                frame = worker.receive(one.back)
+                frame = worker.receive(one.back, lambda one=one: self._wait(one, one.answer, patience, number))
             except (EOFError, OSError):
                 raise self._gone(one, number) from None
             if frame.kind == worker.FAILED:
@@ -241,7 +276,7 @@ class Pool:
             sizes |= set(lengths.tolist())
             table.append(answer[8 * one.size :])
         if len(sizes) > 1:
-            raise EnvFailed(
+            raise UnevenSaves(
                 f"{self.spec.name}: save() gave {sorted(sizes)} bytes at vector step {number}; every save must be of "
                 "the same length."
             )
@@ -255,7 +290,8 @@ class Pool:
         self._gather(number)
 
     def close(self) -> None:
-        """End all workers; those that do not listen are killed."""
+        """End all workers and whatever they have started; those that do not listen are killed."""
+        families = [processes.descendants(one.process.pid) for one in self._workers]
         for one in self._workers:
             with contextlib.suppress(OSError):
                 worker.send(one.to, worker.EXIT, 0)
@@ -264,13 +300,20 @@ class Pool:
                 with contextlib.suppress(OSError):
                     os.close(pipe)
         end = time.monotonic() + (2.0 if self._waiting == 0 else 0.1)
-        for one in self._workers:
-            try:
+        for one, family in zip(self._workers, families, strict=True):
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 one.process.wait(max(0.05, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                one.process.kill()
-                one.process.wait()
+            processes.end_family(one.process.pid, family)
+            one.process.wait()
         self._workers.clear()
+
+
+def _stopped(pid: int) -> bool:
+    """Whether a process is stopped, as by SIGSTOP."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.Error:
+        return False
 
 
 def _has_fileno(stream: Any) -> bool:

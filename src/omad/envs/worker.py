@@ -8,20 +8,22 @@ JSON. Only plain numbers travel. JAX is not imported unless an env does so.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import json
 import os
 import select
-import signal
 import struct
 import sys
 import threading
 import time
-import traceback
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from omad import processes
+from omad.envs.contract import Broken, place_of
 from omad.envs.world import HostEnv, Moved, Seen, World
 
 __all__ = ["Frame", "Shapes", "main", "receive", "send", "serve"]
@@ -41,32 +43,47 @@ class Frame(NamedTuple):
     body: bytes
 
 
-def send(pipe: int, kind: int, number: int, *parts: np.ndarray | bytes) -> None:
+Wait = Callable[[], Any]
+"""Returns when a pipe that does not block may be used again."""
+
+
+def _give_up() -> None:
+    raise BlockingIOError
+
+
+def send(pipe: int, kind: int, number: int, *parts: np.ndarray | bytes, wait: Wait = _give_up) -> None:
     """Write one frame."""
     body = b"".join(part if isinstance(part, bytes) else part.tobytes() for part in parts)
     view = memoryview(_HEADER.pack(kind, number, len(body)) + body)
     while view:
-        view = view[os.write(pipe, view) :]
+        try:
+            view = view[os.write(pipe, view) :]
+        except BlockingIOError:
+            wait()
 
 
-def _exactly(pipe: int, size: int) -> bytes:
+def _exactly(pipe: int, size: int, wait: Wait) -> bytes:
     data = bytearray()
     while len(data) < size:
-        piece = os.read(pipe, size - len(data))
+        try:
+            piece = os.read(pipe, size - len(data))
+        except BlockingIOError:
+            wait()
+            continue
         if not piece:
             raise EOFError
         data += piece
     return bytes(data)
 
 
-def receive(pipe: int) -> Frame:
+def receive(pipe: int, wait: Wait = _give_up) -> Frame:
     """Read one frame.
 
     Raises:
         EOFError: The other side has gone.
     """
-    kind, number, size = _HEADER.unpack(_exactly(pipe, _HEADER.size))
-    return Frame(kind, number, _exactly(pipe, size))
+    kind, number, size = _HEADER.unpack(_exactly(pipe, _HEADER.size, wait))
+    return Frame(kind, number, _exactly(pipe, size, wait))
 
 
 class Shapes(NamedTuple):
@@ -202,23 +219,21 @@ def _bytes(data: np.ndarray | None) -> bytes:
     return b"" if data is None else np.asarray(data, np.uint8).tobytes()
 
 
-def _end_with(parent: int) -> None:
-    """End this process soon after its parent, also in the middle of a step that never returns."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(0)
-
-
 def _guarded(world: int, call: Any, *arguments: Any) -> Any:
     """Whatever an env raises is told to the parent, with the place it came from."""
     try:
         return call(*arguments)
-    except _Unusable as error:
+    except (_Unusable, Broken) as error:
         raise _Stop(world, str(error)) from error
+    except SystemExit as error:
+        raise _Stop(world, f"it tried to end the process with sys.exit({error.code!r}) ({place_of(error)})") from error
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{os.path.basename(where.filename)}, line {where.lineno}"  # noqa: PTH119
-        raise _Stop(world, f"{type(error).__name__}: {error} ({place})") from error
+        raise _Stop(world, f"{type(error).__name__}: {error} ({place_of(error)})") from error
+
+
+def _close(pipe: int) -> None:
+    with contextlib.suppress(OSError):
+        os.close(pipe)
 
 
 def _awaited(pipe: int, asked: Any) -> Frame:
@@ -230,10 +245,13 @@ def _awaited(pipe: int, asked: Any) -> Frame:
 
 
 def main() -> None:
-    """Serve until the parent goes. Arguments: the two pipes, as numbers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    inward, outward = int(sys.argv[1]), int(sys.argv[2])
+    """Serve until the parent goes. Arguments: its process id and the two pipes, as numbers."""
+    parent, inward, outward = map(int, sys.argv[1:])
+    processes.outlive_signals()
+    threading.Thread(target=processes.end_with, args=(parent, inward), daemon=True).start()
+    for pipe in (inward, outward):  # neither for what the env starts, nor for what it forks
+        os.set_inheritable(pipe, False)
+        os.register_at_fork(after_in_child=functools.partial(_close, pipe))
     first = 0
     number = 0
     try:
@@ -243,6 +261,7 @@ def main() -> None:
         env: HostEnv = _guarded(first, lambda: getattr(importlib.import_module(module), function)(**order["arguments"]))
         shapes = Shapes.of(env.spec)
         worlds = [_guarded(first + i, lambda: env.world(False)) for i in range(order["count"])]
+        processes.outlive_signals()  # again, for what was imported may handle them
         send(outward, DONE, 0)
         asked = select.poll()
         asked.register(inward, select.POLLIN)
@@ -252,7 +271,7 @@ def main() -> None:
         for world in worlds:
             world.close()
     except (EOFError, BrokenPipeError):
-        return
+        processes.end_family(os.getpid())  # the parent has gone, and cannot do that
     except _Stop as stop:
         with contextlib.suppress(BrokenPipeError):  # the parent may have been told of another failure already
             send(outward, FAILED, number, json.dumps({"world": stop.args[0], "what": stop.args[1]}).encode())

@@ -77,6 +77,8 @@ class HostEnv(NamedTuple):
     """(whether it will have to render) -> a running env."""
     exact: bool = True
     """Whether its worlds can be saved; if not, a resumed run begins new episodes."""
+    notes: tuple[str, ...] = ()
+    """Sentences that a user should read before training."""
 
 
 def stack(rows: Sequence[np.ndarray], width: int) -> np.ndarray:

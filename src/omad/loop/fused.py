@@ -23,7 +23,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from omad import buffer
-from omad.keys import Stream, run_key, stream
+from omad.keys import Stream, held, run_key, stream
+from omad.reward_norm import SCALE, ReturnStats, RewardNorm
 from omad.tree import all_finite, at_seed, put_seed
 from omad.types import Algorithm, EnvSpec, EnvState, JaxEnv, Learner, Mean, Metrics, Observation, Step
 
@@ -38,6 +39,7 @@ __all__ = [
     "learn_row",
     "make",
     "no_metrics",
+    "no_returns",
     "over_devices",
     "seed_sharding",
     "with_ring",
@@ -59,6 +61,12 @@ class LoopConfig:
     batch_size: int
     buffer_rows: int
     warmup_rows: int
+    reward_norm: RewardNorm = "none"
+    """Whether batches' rewards are divided by the size of returns."""
+    reward_bound: float = 5.0
+    """Bound on values in those units."""
+    noise_hold: float = 1.0
+    """Mean number of vector steps for which a policy's noise is held."""
 
 
 class Carry(eqx.Module):
@@ -72,6 +80,8 @@ class Carry(eqx.Module):
     """Undiscounted team return of the running episodes."""
     sums: Metrics
     """Metrics since they were last read."""
+    returns: ReturnStats | None = None
+    """By which rewards are divided; None where they are not."""
 
 
 class Fused(NamedTuple):
@@ -183,9 +193,17 @@ def with_ring(carry: Carry, ring: Step) -> Carry:
     return eqx.tree_at(lambda c: c.ring, carry, ring, is_leaf=lambda leaf: leaf is None)
 
 
-def no_metrics(algorithm: Algorithm) -> Metrics:
+def no_metrics(algorithm: Algorithm, config: LoopConfig) -> Metrics:
     """Nothing measured yet."""
-    return {name: Mean(jnp.zeros(()), jnp.zeros(())) for name in (*algorithm.metrics, RETURN)}
+    names = (*algorithm.metrics, RETURN, *((SCALE,) if config.reward_norm == "return" else ()))
+    return {name: Mean(jnp.zeros(()), jnp.zeros(())) for name in names}
+
+
+def no_returns(algorithm: Algorithm, config: LoopConfig) -> ReturnStats | None:
+    """No returns seen yet, or None where rewards stay as they are."""
+    if config.reward_norm == "none":
+        return None
+    return ReturnStats.none(config.n_envs, algorithm.gamma, config.reward_bound)
 
 
 def choose(
@@ -196,13 +214,14 @@ def choose(
     root: Key[Array, ""],
     step: Int[Array, ""],
     learn: bool,
+    hold: float = 1.0,
 ) -> Float[Array, "env agent act"]:
     """Actions of all envs: by the policies as they are now, or uniform during the warm-up.
 
     The barriers keep the compiler from mixing this with what comes before and after, which would round differently in
     the fused and in the hosted loop.
     """
-    key = stream(root, Stream.ACT, step)
+    key = stream(root, Stream.ACT, held(root, step, hold) if learn else step)
     if learn:
         policy, obs = jax.lax.optimization_barrier((algorithm.policy(learner), obs))
         return jax.lax.optimization_barrier(algorithm.act(policy, obs, key, True))
@@ -223,18 +242,25 @@ def absorb(
     """
     over = (transition.terminated | transition.truncated) & real
     returns = carry.episode_return + jnp.where(real, transition.reward, 0.0)
-    finished = Mean(jnp.sum(jnp.where(over, returns, 0.0)), over.sum().astype(float))
+    measured = {RETURN: Mean(jnp.sum(jnp.where(over, returns, 0.0)), over.sum().astype(float))}
+    stats = carry.returns
+    if stats is not None:
+        # A barrier as in `choose`, for the sums over envs.
+        stats = jax.lax.optimization_barrier(stats.seen(transition.reward, over).where(jnp.asarray(real), stats))
+        measured[SCALE] = Mean(jnp.where(real, stats.scale(), 0.0), jnp.asarray(real, float))
     if real is not True:
         row = buffer.where(carry.ring, step, place)
         transition = jax.tree.map(lambda new, kept: jnp.where(real, new, kept[row]), transition, carry.ring)
     return eqx.tree_at(
-        lambda c: (c.ring, c.episode_return, c.sums),
+        lambda c: (c.ring, c.episode_return, c.sums, c.returns),
         carry,
         (
             buffer.add(carry.ring, transition, step, place),
             jnp.where(over, 0.0, returns),
-            carry.sums | {RETURN: carry.sums[RETURN] + finished},
+            carry.sums | {name: carry.sums[name] + mean for name, mean in measured.items()},
+            stats,
         ),
+        is_leaf=lambda leaf: leaf is None,
     )
 
 
@@ -264,6 +290,8 @@ def learn_row(
         count = (step - config.warmup_rows) * often + i + 1
         sample_key = stream(root, Stream.SAMPLE, count)
         batch = buffer.sample(ring, step, sample_key, config.batch_size, algorithm.gamma, algorithm.n_step, place)
+        if carry.returns is not None:
+            batch = carry.returns.normalised(batch)
         # Barriers as in `choose`, but none around the learner: it would be copied, which at the paper's sizes took as
         # long as the update itself.
         batch = jax.lax.optimization_barrier(batch)
@@ -301,7 +329,8 @@ def make(algorithm: Algorithm, env: JaxEnv, config: LoopConfig, batch_seeds: boo
             env_state=env_state,
             observation=observation,
             episode_return=jnp.zeros(config.n_envs),
-            sums=no_metrics(algorithm),
+            sums=no_metrics(algorithm, config),
+            returns=no_returns(algorithm, config),
         )
 
     def interact(
@@ -336,7 +365,8 @@ def make(algorithm: Algorithm, env: JaxEnv, config: LoopConfig, batch_seeds: boo
             root = run_key(seed)
 
             def vector_step(step: Int[Array, ""], carry: Carry) -> Carry:
-                action = choose(algorithm, spec, carry.learner, carry.observation.obs, root, step, learn)
+                obs = carry.observation.obs
+                action = choose(algorithm, spec, carry.learner, obs, root, step, learn, config.noise_hold)
                 if learn:
                     carry, step = learn_row(algorithm, config, carry, root, step, place)
                 return interact(carry, action, root, step, place)

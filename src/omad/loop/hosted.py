@@ -14,6 +14,7 @@ needs. An env that cannot be saved starts a new episode instead, and the one it 
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -25,12 +26,28 @@ from jaxtyping import Array, Bool, Int
 from omad import buffer
 from omad.envs.pool import Arrival, Pool, joined
 from omad.envs.world import HostEnv
+from omad.errors import EnvFailed, NonFinite, UnevenSaves
 from omad.keys import Stream, run_key, stream
-from omad.loop.fused import Carry, LoopConfig, absorb, choose, learn_row, no_metrics
+from omad.loop.fused import (
+    Carry,
+    LoopConfig,
+    absorb,
+    choose,
+    learn_row,
+    no_metrics,
+    no_returns,
+    over_devices,
+    seed_sharding,
+    with_ring,
+    without_ring,
+)
 from omad.tree import all_finite, at_seed, stacked
 from omad.types import Algorithm, Learner, Observation, Step
 
 __all__ = ["Hosted"]
+
+_DRAWN = 32
+"""Vector steps whose bits of randomness are computed at a time."""
 
 
 class Hosted:
@@ -41,38 +58,95 @@ class Hosted:
         env: Sizes and worlds.
         config: Sizes of the loop.
         start: (worlds) -> a pool of that many running worlds; called once, when first needed.
+        batch_seeds: Whether seeds are one batch, or run one after the other; by default the former on accelerators.
     """
 
-    def __init__(self, algorithm: Algorithm, env: HostEnv, config: LoopConfig, start: Any) -> None:
+    def __init__(
+        self, algorithm: Algorithm, env: HostEnv, config: LoopConfig, start: Any, batch_seeds: bool | None = None
+    ) -> None:
         self.spec, self.config, self._start = env.spec, config, start
+        self.batch_seeds = jax.default_backend() != "cpu" if batch_seeds is None else batch_seeds
         self._pool: Pool | None = None
         self._live: Any = None
         """The `env_state` at which the running worlds stand; any other has to be loaded first."""
+        self.why_inexact = "" if env.exact else "its envs cannot be saved"
+        """Why a resume begins new episodes; empty where it goes on exactly."""
+        self._bytes_each: int | None = None
+        """Length of a world's save, once there was one."""
         self._init = jax.jit(jax.vmap(lambda seed: _core(algorithm, env, config, seed)))
 
-        def act(
-            learner: Learner, obs: Array, seed: Int[Array, ""], step: Int[Array, ""], learn: bool
-        ) -> tuple[Array, Array, Array]:
-            root = run_key(seed)
-            action = choose(algorithm, env.spec, learner, obs, root, step, learn)
-            env_keys = jax.random.split(stream(root, Stream.ENV, step), config.n_envs)
-            reset_keys = jax.random.split(stream(root, Stream.RESET, step + 1), config.n_envs)
-            return action, jax.random.key_data(env_keys), jax.random.key_data(reset_keys)
+        def act(learner: Learner, obs: Array, seed: Int[Array, ""], step: Int[Array, ""], learn: bool) -> Array:
+            return choose(algorithm, env.spec, learner, obs, run_key(seed), step, learn, config.noise_hold)
+
+        def bits(seeds: Int[Array, " seed"], first: Int[Array, ""]) -> tuple[Array, Array]:
+            """Of the worlds' own draws and of resets, `(row, seed, env, word)`."""
+
+            def of(seed: Int[Array, ""], row: Int[Array, ""]) -> tuple[Array, Array]:
+                root = run_key(seed)
+                keys = stream(root, Stream.ENV, row), stream(root, Stream.RESET, row + 1)
+                env_bits, reset_bits = (jax.random.key_data(jax.random.split(key, config.n_envs)) for key in keys)
+                return env_bits, reset_bits
+
+            return jax.vmap(jax.vmap(of, in_axes=(0, None)), in_axes=(None, 0))(seeds, first + jnp.arange(_DRAWN))
+
+        def keep(
+            core: Carry, ring: Step, transition: Step, step: Int[Array, ""], place: Int[Array, ""] | None
+        ) -> tuple[Carry, Step]:
+            done = absorb(with_ring(core, ring), transition, step, place=place)
+            return without_ring(done), done.ring
 
         def learn(
-            carry: Carry, transition: Step, seed: Int[Array, ""], step: Int[Array, ""], real: Bool[Array, ""]
-        ) -> Carry:
+            core: Carry,
+            ring: Step,
+            transition: Step,
+            seed: Int[Array, ""],
+            step: Int[Array, ""],
+            real: Bool[Array, ""],
+            place: Int[Array, ""] | None,
+        ) -> tuple[Carry, Step]:
             """Keep row `step - 1` (if it is `real`: the first of a chunk is kept already), then learn."""
-            carry = absorb(carry, transition, step - 1, real)
-            return learn_row(algorithm, config, carry, run_key(seed), step)[0]
+            carry = absorb(with_ring(core, ring), transition, step - 1, real, place)
+            done = learn_row(algorithm, config, carry, run_key(seed), step, place)[0]
+            return without_ring(done), done.ring
 
         def healthy(carry: Carry) -> Bool[Array, " seed"]:
             return jax.vmap(lambda learner, sums: all_finite((learner, sums)))(carry.learner, carry.sums)
 
-        self._act = jax.jit(act, static_argnums=4)
-        self._keep = jax.jit(absorb, donate_argnums=0)
-        self._learn = jax.jit(learn, donate_argnums=0)
+        self._empty = jax.eval_shape(lambda: buffer.make(env.spec, 1, config.n_envs))
+        self._bits = jax.jit(bits)
         self.healthy = jax.jit(healthy)
+        self._programs: Any = functools.cache(self._batched if self.batch_seeds else self._in_turn)
+        self._functions: tuple[Any, Any, Any] = act, keep, learn
+        # One program: leaf after leaf would be hundreds of dispatches a chunk.
+        self._split = jax.jit(lambda tree, n: [at_seed(tree, i) for i in range(n)], static_argnums=1)
+        self._join = jax.jit(stacked)
+
+    def _in_turn(self, n_seeds: int) -> tuple[Any, Any, Any]:
+        """Programs of one seed at a time, which are the fused loop's on a CPU; rings keep their seed axis."""
+        act, keep, learn = self._functions
+        return (
+            jax.jit(act, static_argnums=4), jax.jit(keep, donate_argnums=(0, 1)), jax.jit(learn, donate_argnums=(0, 1))
+        )  # fmt: skip
+
+    def _batched(self, n_seeds: int) -> tuple[Any, Any, Any]:
+        """Programs of all seeds at once, shared out over the local devices; steps have no seed axis."""
+        act, keep, learn = self._functions
+
+        def over(function: Any, by_seed: tuple[bool, ...], donate: tuple[int, ...]) -> Any:
+            batched = jax.vmap(function, in_axes=tuple(0 if leads else None for leads in by_seed))
+            return over_devices(batched, n_seeds, by_seed, donate)
+
+        acts = {
+            choice: over(lambda *given, choice=choice: act(*given, choice), (True, True, True, False), ())
+            for choice in (True, False)
+        }
+        keeps = over(lambda *given: keep(*given, None), (True, True, True, False), (0, 1))
+        learns = over(lambda *given: learn(*given, None), (True, True, True, True, False, False), (0, 1))
+        return (
+            lambda learner, obs, seeds, step, choice: acts[choice](learner, obs, seeds, step),
+            lambda core, ring, transition, step, _: keeps(core, ring, transition, step),
+            lambda core, ring, transition, seeds, step, real, _: learns(core, ring, transition, seeds, step, real),
+        )
 
     # ------------------------------------------------------------ worlds
 
@@ -93,7 +167,51 @@ class Hosted:
         return Observation(self._lead(obs, len(seeds)), self._lead(state, len(seeds)))
 
     def _snapshot(self, n_seeds: int, row: int) -> Array:
-        return self._lead(self._worlds(n_seeds).save(row), n_seeds)
+        """What the worlds save; nothing, once that has been of no use."""
+        saved = np.zeros((n_seeds * self.config.n_envs, 0), np.uint8)
+        if not self.why_inexact:
+            try:
+                found = self._worlds(n_seeds).save(row)
+                if self._bytes_each in (None, found.shape[1]):
+                    saved, self._bytes_each = found, found.shape[1]
+                else:
+                    self.give_up_saves(f"save() gave {self._bytes_each} bytes, then {found.shape[1]}")
+            except UnevenSaves as error:
+                self.give_up_saves(str(error).rstrip("."))
+        return self._lead(saved, n_seeds)
+
+    def give_up_saves(self, why: str) -> None:
+        """From now on worlds are neither saved nor loaded."""
+        self.why_inexact = why
+
+    def _try_saves(self, n_seeds: int) -> bool:
+        """Save, step and load the worlds once, before hours of training rely on it; whether they stand as before."""
+        pool = self._worlds(n_seeds)
+        try:
+            before = pool.save(0)
+        except EnvFailed as error:
+            return self._without_saves(error)
+        if not before.shape[1]:
+            self.give_up_saves("its envs give nothing to save")
+            return True
+        action = np.zeros((pool.worlds, self.spec.n_agents, self.spec.act_dim), np.float32)
+        seeds = np.zeros(pool.worlds, np.uint64)
+        pool.send(action, seeds, seeds, 0)
+        pool.receive(0)
+        try:
+            after = pool.save(0)
+            pool.load(before, 0)
+            again = pool.save(0)
+        except EnvFailed as error:
+            return self._without_saves(error)
+        if after.shape != before.shape:
+            self.give_up_saves(f"save() gave {before.shape[1]} bytes, then {after.shape[1]}")
+        return np.array_equal(before, again)
+
+    def _without_saves(self, error: EnvFailed) -> bool:
+        self.close()  # a world that has raised something is gone
+        self.give_up_saves(str(error).rstrip("."))
+        return False
 
     def close(self) -> None:
         """End the worker processes."""
@@ -108,15 +226,19 @@ class Hosted:
         """A fresh carry; the worlds are started."""
         carry = self._init(seeds)
         observation = self._reset(seeds, 0)
+        if not self.why_inexact and not self._try_saves(len(seeds)):
+            observation = self._reset(seeds, 0)
         self._live = self._snapshot(len(seeds), 0)
         return eqx.tree_at(_on_host, carry, (observation, self._live))
 
     def shapes(self, seeds: Int[Array, " seed"]) -> Carry:
         """What `init` gives, as shapes."""
         core = jax.eval_shape(self._init, seeds)
-        if self._live is None:
-            self._reset(seeds, 0)  # worlds that never began an episode may have nothing to save
-        bytes_each = self._worlds(len(seeds)).save(0).shape[1]
+        bytes_each = 0
+        if not self.why_inexact:
+            if self._live is None:
+                self._reset(seeds, 0)  # worlds that never began an episode may have nothing to save
+            bytes_each = self._worlds(len(seeds)).save(0).shape[1]
         saved = jax.ShapeDtypeStruct((len(seeds), self.config.n_envs, bytes_each), jnp.uint8)
         return eqx.tree_at(lambda c: c.env_state, core, saved)
 
@@ -132,49 +254,99 @@ class Hosted:
         n, pool = len(seeds), self._worlds(len(seeds))
         if carry.env_state is not self._live:
             carry = self._attach(carry, seeds, start)
-        # Seeds are a list in here: programs without a seed axis are quicker, and are the fused loop's on a CPU.
-        seen = [at_seed(carry.observation, i) for i in range(n)]
-        cores = [at_seed(eqx.tree_at(_on_host, carry, (None, None)), i) for i in range(n)]
+        act, keep, learn_from = self._programs(n)
+        # The rings keep their seed axis, for cutting them out and putting them together would copy them. All else is
+        # one part a seed, or one part for all of them.
+        ring, observation, core = (
+            carry.ring,
+            carry.observation,
+            eqx.tree_at(_on_host, without_ring(carry), (None, None)),
+        )
+        if self.batch_seeds:
+            core, ring, observation, seeds = jax.device_put((core, ring, observation, seeds), seed_sharding(n))
+            seen, cores, of, places = [observation], [core], [seeds], [None]
+        else:
+            seen, cores, of = self._split(observation, n), self._split(core, n), list(seeds)
+            places = [np.int32(i) for i in range(n)]
+        parts = range(len(cores))
         self._live = None  # until the worlds have been read again
         pending: list[Step] = []
+        bits: list[tuple[np.ndarray, np.ndarray]] = []
         for row in range(start, start + count):
-            step = jnp.int32(row)
-            acted = [self._act(cores[i].learner, seen[i].obs, seeds[i], step, learn) for i in range(n)]
-            action, env_bits, reset_bits = (np.concatenate(parts) for parts in zip(*acted, strict=True))
+            step = np.int32(row)
+            acted = [act(cores[i].learner, seen[i].obs, of[i], step, learn) for i in parts]
+            if not bits:
+                bits = list(zip(*map(np.asarray, self._bits(seeds, step)), strict=True))
+            env_bits, reset_bits = bits.pop(0)
+            action = np.concatenate([np.asarray(part).reshape(-1, *part.shape[-2:]) for part in acted])
+            self._check_actions(action, seeds, row)
             pool.send(action, joined(env_bits), joined(reset_bits), row)
-            if learn:
-                real, kept = jnp.bool_(bool(pending)), pending or [self._nothing()] * n
-                cores = [self._learn(cores[i], kept[i], seeds[i], step, real) for i in range(n)]
-            elif pending:
-                cores = [self._keep(cores[i], pending[i], jnp.int32(row - 1)) for i in range(n)]
-            arrival = pool.receive(row)
-            pending = [self._transition(seen[i], acted[i][0], arrival, i) for i in range(n)]
-            seen = [Observation(self._of(arrival.obs, i), self._of(arrival.state, i)) for i in range(n)]
-        if pending:
-            cores = [self._keep(cores[i], pending[i], jnp.int32(start + count - 1)) for i in range(n)]
+            for i in parts:
+                if learn:
+                    transition = pending[i] if pending else self._nothing(places[i] is None and n)
+                    real = np.bool_(bool(pending))
+                    cores[i], ring = learn_from(cores[i], ring, transition, of[i], step, real, places[i])
+                elif pending:
+                    cores[i], ring = keep(cores[i], ring, pending[i], np.int32(row - 1), places[i])
+            arrival = self._receive(pool, cores, seeds, row)
+            fresh = [self._shown(arrival, i, n) for i in parts]
+            pending = [
+                Step(seen[i].obs, seen[i].state, acted[i], *outcome) for i, (_, outcome) in enumerate(fresh)
+            ]  # fmt: skip
+            seen = [shown for shown, _ in fresh]
+        for i in parts if pending else ():
+            cores[i], ring = keep(cores[i], ring, pending[i], np.int32(start + count - 1), places[i])
         self._live = self._snapshot(n, start + count)
-        ended = eqx.tree_at(lambda c: c.observation, stacked(cores), stacked(seen), is_leaf=lambda leaf: leaf is None)
-        return eqx.tree_at(lambda c: c.env_state, ended, self._live, is_leaf=lambda leaf: leaf is None)
+        core, observation = (cores[0], seen[0]) if self.batch_seeds else (self._join(cores), self._join(seen))
+        whole = eqx.tree_at(_on_host, core, (observation, self._live), is_leaf=lambda leaf: leaf is None)
+        return with_ring(whole, ring)
 
-    def _of(self, rows: np.ndarray, seed: int) -> Array:
-        """The rows of one seed's worlds."""
+    def _shown(self, arrival: Arrival, part: int, n_seeds: int) -> tuple[Observation, tuple[Array, ...]]:
+        """What is to be acted on next, and the rest of the transitions, of one seed or of all, on the device."""
         n_envs = self.config.n_envs
-        return jnp.asarray(rows[seed * n_envs : (seed + 1) * n_envs])
 
-    def _transition(self, seen: Observation, action: Array, arrival: Arrival, seed: int) -> Step:
-        return Step(
-            seen.obs, seen.state, action, self._of(arrival.reward, seed), self._of(arrival.terminated, seed),
-            self._of(arrival.truncated, seed), self._of(arrival.next_obs, seed), self._of(arrival.next_state, seed),
-        )  # fmt: skip
+        def own(rows: np.ndarray) -> np.ndarray:
+            if self.batch_seeds:
+                return rows.reshape(n_seeds, n_envs, *rows.shape[1:])
+            return rows[part * n_envs : (part + 1) * n_envs]
 
-    def _nothing(self) -> Step:
-        """A transition that there was not."""
-        return at_seed(buffer.make(self.spec, 1, self.config.n_envs), 0)  # the shapes are (row, env, ...)
+        names = ("obs", "state", "reward", "terminated", "truncated", "next_obs", "next_state")
+        where = seed_sharding(n_seeds) if self.batch_seeds else None
+        obs, state, *outcome = jax.device_put([own(getattr(arrival, name)) for name in names], where)
+        return Observation(obs, state), tuple(outcome)
+
+    def _check_actions(self, action: np.ndarray, seeds: Int[Array, " seed"], row: int) -> None:
+        """Look at actions before an env does: who first sees a bad number is not who made it.
+
+        Raises:
+            NonFinite: A learner has diverged.
+        """
+        good = np.isfinite(action)
+        if not good.all():
+            place = int(np.argmin(good.reshape(len(seeds), -1).all(1)))
+            raise NonFinite(f"seed {int(seeds[place])} gave an action that is not finite", f"at vector step {row}")
+
+    def _receive(self, pool: Pool, cores: list[Carry], seeds: Int[Array, " seed"], row: int) -> Arrival:
+        """Wait for the worlds; where one fails that a diverged learner acted in, it is the learner that is named."""
+        try:
+            return pool.receive(row)
+        except EnvFailed as error:
+            for i, core in enumerate(cores):
+                bad = [int(seeds[i])] if len(cores) == len(seeds) else [int(seed) for seed in seeds]
+                if not all_finite((core.learner, core.sums)):
+                    said = f"seed {', '.join(map(str, bad))} met a non-finite number"
+                    raise NonFinite(said, f"told by an env: {error}") from error
+            raise
+
+    def _nothing(self, n_seeds: int) -> Step:
+        """A transition that there was not; of all seeds, if there are any."""
+        one = jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), self._empty)  # leaves are (row, env, ...)
+        return jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_seeds, *leaf.shape)), one) if n_seeds else one
 
     def _attach(self, carry: Carry, seeds: Int[Array, " seed"], row: int) -> Carry:
         """Bring the worlds to where a carry stands."""
         saved = np.asarray(carry.env_state)
-        if saved.size:
+        if saved.size and not self.why_inexact:
             self._worlds(len(seeds)).load(saved.reshape(-1, saved.shape[-1]), row)
             return carry
         if row == 0:
@@ -205,5 +377,6 @@ def _core(algorithm: Algorithm, env: HostEnv, config: LoopConfig, seed: Int[Arra
             jnp.zeros((config.n_envs, env.spec.state_dim)),
         ),
         episode_return=jnp.zeros(config.n_envs),
-        sums=no_metrics(algorithm),
+        sums=no_metrics(algorithm, config),
+        returns=no_returns(algorithm, config),
     )

@@ -18,24 +18,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from omad import buffer, envs
+from omad import buffer, envs, files
 from omad.algos import make as make_algorithm
+from omad.config import RunConfig
 from omad.envs.pool import Pool
 from omad.errors import EnvFailed, NonFinite, Refused
 from omad.evaluate import make_evaluate, make_host_evaluate
 from omad.loop import fused
 from omad.loop.hosted import Hosted
-from omad.presets import RunConfig
-from omad.runs import Ended, RunFolder
+from omad.processes import StopSignals, interruption
+from omad.run import machine
+from omad.run.folder import EPISODES, METRICS, Ended, RunFolder
 from omad.symmetry import symmetric
 from omad.types import Algorithm, EnvSpec, JaxEnv, Mean, is_mean
 
-__all__ = ["Progress", "Result", "Session", "build", "continue_run", "forecast"]
+__all__ = [
+    "AT_A_BOUNDARY", "EXACT", "Progress", "Result", "Session", "build", "continue_run", "forecast", "refuse_changed",
+    "refuse_foreign",
+]  # fmt: skip
 
+EXACT, AT_A_BOUNDARY = "exact", "resumed at an episode boundary"
+"""What the manifest says of a resume: all goes on where it was, or all envs begin new episodes."""
 _PIECE_S = 1.0
 """Aim for compiled calls of about this length, so that progress is live and signals are answered soon."""
 _EDGE = 0.01
 """Share of target mass on the edge atoms above which the support is too narrow."""
+_HUGE = 1e6
+"""Observations of this size are what makes numbers overflow, rather than learning rates."""
 
 
 class Progress(NamedTuple):
@@ -75,12 +84,14 @@ class Built(NamedTuple):
     noise_free: Callable[..., Any]
     close: Callable[[], None]
     """End whatever runs beside this process."""
+    notes: tuple[str, ...] = ()
+    """Sentences about the env that a user should read before training."""
 
 
 def build(config: RunConfig) -> Built:
     """Everything a run needs; nothing is compiled, allocated or started yet."""
     env = envs.make(config.task)
-    algorithm = make_algorithm(config.algo, env.spec, config.obs_norm)
+    algorithm = make_algorithm(config.algo, env.spec, config.obs_norm, config.updates_per_env_step)
     if config.symmetry:
         algorithm = symmetric(algorithm, env.symmetry)
     sizes = fused.LoopConfig(
@@ -89,6 +100,9 @@ def build(config: RunConfig) -> Built:
         batch_size=config.batch_size,
         buffer_rows=buffer.rows_for(config.buffer_size, config.n_envs),
         warmup_rows=config.warmup_rows,
+        reward_norm=config.reward_norm,
+        reward_bound=config.reward_bound,
+        noise_hold=config.noise_hold,
     )
     if isinstance(env, JaxEnv):
         loop = fused.make(algorithm, env, sizes)
@@ -108,7 +122,7 @@ def build(config: RunConfig) -> Built:
         hosted.close()
         bench.close()
 
-    return Built(env.spec, algorithm, hosted, *evaluate, close=close)
+    return Built(env.spec, algorithm, hosted, *evaluate, close=close, notes=env.notes)
 
 
 class EvaluationWorlds:
@@ -135,10 +149,10 @@ class EvaluationWorlds:
 
 
 def forecast(config: RunConfig, built: Built) -> dict[str, float]:
-    """Memory that a run will take, in MiB, from shapes alone: `buffer`, `learner`, `work`, `total`.
+    """Memory that a run will take, in MiB, from shapes alone: `buffer`, `learner`, `work`, `evaluation`, `total`.
 
     `work` is what one gradient step keeps for its backward pass, taken as the matrix products of the update with one
-    float each per multiply-add chain; it is an upper estimate.
+    float each per multiply-add chain; it is an upper estimate. `evaluation` is a step of all its episodes at once.
     """
     rows = buffer.rows_for(config.buffer_size, config.n_envs)
     learner = jax.eval_shape(built.algorithm.init, jax.eval_shape(lambda: jax.random.key(0)))
@@ -146,10 +160,23 @@ def forecast(config: RunConfig, built: Built) -> dict[str, float]:
         "buffer": buffer.n_bytes(built.spec, rows, config.n_envs) * config.seeds / 2**20,
         "learner": sum(v.size * v.dtype.itemsize for v in jax.tree.leaves(learner)) * config.seeds / 2**20,
         "work": 64.0 + 4.0 * config.seeds * _activations(config.algo, built.spec.n_agents, config.batch_size) / 2**20,
+        "evaluation": evaluation_mib(config, built),
     }
     if config.seeds > 1 and jax.default_backend() == "cpu":
         mib["work"] += mib["buffer"]  # seeds run apart, and are copied when they are put together again
     return mib | {"total": sum(mib.values())}
+
+
+def evaluation_mib(config: RunConfig, built: Built) -> float:
+    """Memory that a step of all episodes of an evaluation takes, in MiB: what agents see and do, and a hidden layer.
+
+    Episodes of a hosted env go through few worlds, so only their results are kept.
+    """
+    spec, hidden = built.spec, 2 * getattr(config.algo, "actor_width", 0)
+    floats = 4 + len(spec.info_keys)
+    if isinstance(built.loop, fused.Fused):
+        floats += 3 * spec.n_agents * (spec.obs_dim + spec.act_dim) + 2 * spec.state_dim + spec.n_agents * hidden
+    return 4.0 * config.seeds * config.eval_episodes * floats / 2**20
 
 
 def _activations(algo: Any, n_agents: int, batch: int) -> float:
@@ -164,49 +191,74 @@ class Session:
     """One process's work on a run: from nothing, or from the newest good checkpoint, to the end or a stop."""
 
     def __init__(
-        self, run: RunFolder, built: Built, watch: Callable[[Progress], None], stop: Callable[[], bool] = lambda: False
+        self,
+        run: RunFolder,
+        built: Built,
+        watch: Callable[[Progress], None],
+        stop: Callable[[], bool] = lambda: False,
+        signals: StopSignals | None = None,
     ) -> None:
         self.run, self.built, self.watch, self.stop = run, built, watch, stop
+        self.signals = signals or StopSignals()
         self.config = config = run.config
         self.seeds = jnp.asarray(config.all_seeds, jnp.int32)
         self.row = 0
         self.last: dict[str, float] = {}
-        self.stop_signal: int | None = None
         self._rate = 0.0
         """Vector steps per second of the compiled loop."""
         self._piece = {False: 16, True: 2}
         self._calls = {False: 0, True: 0}
         self._board: dict[int, Any] = {}
-        self._saved = False
+        self._saved = True
+        """Nothing has been done since the last checkpoint, or since the beginning."""
         self._noted = False
+        self._told = False
         self.carry: fused.Carry
 
     # ------------------------------------------------------------ start
 
     def begin(self) -> None:
-        """A fresh carry."""
+        """A fresh carry. Its machine is that of the run from now on."""
         self.carry = self.built.loop.init(self.seeds)
+        self.run.amend(**machine.facts())
+        self._note_boundaries()
+
+    def _note_boundaries(self) -> None:
+        """Say it, once, if envs cannot be saved and loaded."""
+        loop = self.built.loop
+        if not isinstance(loop, Hosted) or not loop.why_inexact or self._told:
+            return
+        self._told = True
+        self.run.amend(resume=AT_A_BOUNDARY)
+        self._tell("note", f"{self.config.task}: {loop.why_inexact}; a resumed run begins new episodes.")
 
     def restore(self) -> list[str]:
-        """Continue from the newest checkpoint that is whole; damaged ones are removed.
+        """Continue from the newest checkpoint that is whole; damaged ones are removed. Nothing is cut before that.
 
         Returns:
             One sentence for every checkpoint that had to be passed over.
 
         Raises:
-            Refused: All checkpoints are damaged.
+            Refused: Another process works on the run, or all checkpoints are damaged.
         """
+        self.run.lock()  # before anything is read that another process may be changing
         passed: list[str] = []
-        shapes = self.built.loop.shapes(self.seeds)
+        loop, loose = self.built.loop, ()
+        if isinstance(loop, Hosted) and self.run.manifest.get("resume") == AT_A_BOUNDARY:
+            loop.give_up_saves("envs cannot be saved")
+            loose, self._told = (("env_state",), True)
+        shapes = loop.shapes(self.seeds)
         found = self.run.checkpoints()
         for checkpoint in found:
             try:
-                rest = checkpoint.restore("rest", shapes)
+                rest = checkpoint.restore("rest", shapes, loose)
             except Refused as error:
                 passed.append(f"{error}; falling back to the one before.")
                 continue
             self.run.rewind(checkpoint)
             self.carry, self.row = rest, checkpoint.row
+            if other := machine.differences(self.run.manifest):
+                self._tell("note", f"What follows may differ from an uncut run in rounding: {', '.join(other)}.")
             break
         else:
             if found:
@@ -217,9 +269,6 @@ class Session:
             # Killed before its first checkpoint: the run begins again, from nothing, in the same folder.
             self.run.rewind(None)
             self.begin()
-        for checkpoint in found:
-            if checkpoint.index["row"] > self.row:
-                self.run.discard(checkpoint)
         return passed
 
     # ------------------------------------------------------------ the run
@@ -233,7 +282,7 @@ class Session:
         config = self.config
         rows = {name: max(1, -(-getattr(config, name) // config.n_envs)) for name in _PERIODS}
         total = config.total_rows
-        with _signals(self._on_signal), self._named(), contextlib.ExitStack() as stack:
+        with self.signals, self._named(), contextlib.ExitStack() as stack:
             stack.callback(self._close_boards)
             while self.row < total and not self._stopping():
                 before = self.row
@@ -251,13 +300,17 @@ class Session:
                     self._save()
             if self.row < total and not self._saved:
                 self._save()
-        return Result(self.run.path, self.env_steps, self.stop_signal if self.row < total else None)
+        return Result(self.run.path, self.env_steps, self.signals.number if self.row < total else None)
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
-        """Say which run an env's failure has ended, and from where to go on."""
+        """Say which run has failed, and from where to go on."""
         try:
             yield
+        except NonFinite as error:
+            what, *more = error.args
+            where = ", ".join([f"{self.run.path}: {what} after env step {self.env_steps}", *more])
+            raise NonFinite(f"{where}; {self._kept()}. {self._advice()}") from error
         except EnvFailed as error:
             near = f"{error} The run is {self.run.path}, after env step {self.env_steps}; {self._kept()}."
             raise EnvFailed(f"{near} Mend the env, then: omad resume {self.run.path}") from error
@@ -267,7 +320,7 @@ class Session:
         return f"the last good checkpoint is {found[0].folder}" if found else "there was no checkpoint yet"
 
     def _stopping(self) -> bool:
-        return self.stop_signal is not None or self.stop()
+        return self.signals.number is not None or self.stop()
 
     @property
     def env_steps(self) -> int:
@@ -303,27 +356,39 @@ class Session:
             return
         place = int(np.argmin(healthy))
         wrong = [k for k, v in self.carry.sums.items() if not np.isfinite(np.asarray(v.total)[place])]
-        raise NonFinite(
-            f"{self.run.path}: seed {self.config.all_seeds[place]} met a non-finite number after env step "
-            f"{self.env_steps}, first seen in {', '.join(wrong) or 'the parameters'}; {self._kept()}. "
-            "Lower the learning rates, or look at critic/target_edge_mass and raise --v-max."
-        )
+        where = f"first seen in {', '.join(wrong) or 'the parameters'}"
+        raise NonFinite(f"seed {self.config.all_seeds[place]} met a non-finite number", where)
+
+    def _advice(self) -> str:
+        """What to change in a run whose numbers are not finite."""
+        obs = self.carry.observation.obs
+        largest = 0.0 if obs.is_deleted() else float(np.max(np.abs(np.asarray(obs)), initial=0.0))
+        if largest >= _HUGE:
+            norm = "" if self.config.obs_norm == "running" else "give --obs-norm running, or "
+            return f"Observations reach {largest:.3g}: {norm}use smaller units in the env."
+        return "Lower the learning rates, or look at critic/target_edge_mass and raise --v-max."
 
     def _tell(self, event: str, note: str = "") -> None:
         config = self.config
         learning_rows = config.total_rows - max(self.row, config.warmup_rows)
-        self.watch(
-            Progress(
-                env_steps=self.env_steps,
-                total_steps=config.total_rows * config.n_envs,
-                steps_per_s=self._rate * config.n_envs,
-                updates_per_s=self._rate * config.updates_per_step * config.seeds,
-                seconds_left=learning_rows / self._rate if self._rate else float("nan"),
-                last=self.last,
-                event=event,
-                note=note,
-            )
+        progress = Progress(
+            env_steps=self.env_steps,
+            total_steps=config.total_rows * config.n_envs,
+            steps_per_s=self._rate * config.n_envs,
+            updates_per_s=self._rate * config.updates_per_step * config.seeds,
+            seconds_left=learning_rows / self._rate if self._rate else float("nan"),
+            last=self.last,
+            event=event,
+            note=note,
         )
+        try:
+            self.watch(progress)
+        except BrokenPipeError:  # whoever read what is printed has gone: save and end
+            self.signals.note(signal.SIGPIPE)
+
+    def note(self, sentence: str) -> None:
+        """Tell the watcher something in words."""
+        self._tell("note", sentence)
 
     # ------------------------------------------------------------ records
 
@@ -351,7 +416,7 @@ class Session:
                 "time/unix_s": time.time(),
             }
             line = {"step": self.env_steps, "seed": seed, "gradient_steps": learned} | values | timing
-            self._record("metrics.jsonl", line, values | timing)
+            self._record(METRICS, line, values | timing)
         self.last |= {
             name: float(np.sum(mean.total) / np.sum(mean.weight))
             for name, mean in sums.items()
@@ -374,6 +439,9 @@ class Session:
         policy = jax.vmap(self.built.algorithm.policy)(self.carry.learner)
         for kind, function in (("sampled", self.built.sampled), ("noise_free", self.built.noise_free)):
             episodes = jax.device_get(function(policy, jnp.int32(self.config.eval_seed), jnp.int32(self.row)))
+            if not np.isfinite(episodes.returns).all():
+                place = int(np.argmin(np.isfinite(episodes.returns).all(1)))
+                raise NonFinite(f"seed {self.config.all_seeds[place]} met a non-finite return in an evaluation")
             label = "eval" if kind == "sampled" else "eval_noise_free"
             for i, seed in enumerate(self.config.all_seeds):
                 returns = episodes.returns[i]
@@ -383,7 +451,7 @@ class Session:
                 }
                 line |= {"returns": [round(float(r), 4) for r in returns]}
                 line |= {"info": {name: float(total[i].mean()) for name, total in episodes.info.items()}}
-                self._record("episodes.jsonl", line, values)
+                self._record(EPISODES, line, values)
             means = episodes.returns.mean(1)
             self.last[f"{label}/return"] = float(means.mean())
             pooled = episodes.returns.std() / np.sqrt(episodes.returns.shape[1])
@@ -393,6 +461,7 @@ class Session:
         self._tell("eval")
 
     def _save(self) -> None:
+        self._note_boundaries()
         policy = jax.vmap(self.built.algorithm.policy)(self.carry.learner)
         self.run.save(self.row, self.env_steps, policy, self.carry)
         self._saved = True
@@ -402,46 +471,55 @@ class Session:
         if not self._board:
             from tensorboardX import SummaryWriter
 
+            files.make_folder(self.run.path / "tb", self.run.path)
             for seed in self.config.all_seeds:
-                folder = str(self.run.path / "tb" / f"seed-{seed}")
-                self._board[seed] = SummaryWriter(folder, purge_step=self.env_steps, flush_secs=10)
+                folder = self.run.path / "tb" / f"seed-{seed}"
+                files.make_folder(folder, self.run.path)
+                self._board[seed] = SummaryWriter(str(folder), purge_step=self.env_steps, flush_secs=10)
         return self._board
 
     def _close_boards(self) -> None:
         for board in self._board.values():
             board.close()
 
-    def _on_signal(self, number: int) -> None:
-        self.stop_signal = number
-
 
 _PERIODS = ("log_every", "eval_every", "save_every")
 
 
-@contextlib.contextmanager
-def _signals(handle: Callable[[int], None]) -> Iterator[None]:
-    """Route SIGINT and SIGTERM to a handler; a second SIGINT interrupts at once. Only in the main thread."""
-    import threading
+def refuse_foreign(task: str, path: Path, trust: bool) -> None:
+    """A folder may name a user's env; its code is imported only if the user says so.
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    Raises:
+        Refused: It names one, and the user has not said so.
+    """
+    if task.startswith("pettingzoo:") and not trust:
+        named = task.partition("?")[0].removeprefix("pettingzoo:")
+        raise Refused(
+            f"{path} names an env of its own: the module {named.partition(':')[0]} would be imported and "
+            f"{named.partition(':')[2]} called. If you trust it, give --trust (trust=True in Python), or name the task "
+            "yourself where --task is offered."
+        )
 
-    def on_signal(number: int, frame: Any) -> None:
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        handle(number)
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+def refuse_changed(run: RunFolder, spec: EnvSpec) -> None:
+    """A run goes on only in the env that it began in.
+
+    Raises:
+        Refused: Agents, sizes or bounds are not those of the manifest.
+    """
+    if changed := run.spec.differences(spec):
+        raise Refused(
+            f"{spec.name} is not what it was when {run.path} began: {'; '.join(changed)}. Restore the env, or start a "
+            "new run."
+        )
 
 
 def continue_run(
-    run: RunFolder, watch: Callable[[Progress], None], fresh: bool, stop: Callable[[], bool] = lambda: False
+    run: RunFolder,
+    watch: Callable[[Progress], None],
+    fresh: bool,
+    stop: Callable[[], bool] = lambda: False,
+    trust: bool = False,
 ) -> tuple[Result, list[str]]:
     """Work on an opened run folder until its end or a signal, then draw its curve.
 
@@ -450,17 +528,31 @@ def continue_run(
         watch: Told of progress.
         fresh: Whether to start from nothing.
         stop: Asked about once a second whether to save and return early.
+        trust: Whether code that a folder to be resumed names may be imported.
 
     Returns:
         How it ended, and a sentence for every damaged checkpoint that was passed over.
     """
+    if not fresh:
+        refuse_foreign(run.config.task, run.path, trust)
+    signals = StopSignals()
+    with signals:
+        return _continue(run, watch, fresh, stop, signals)
+
+
+def _continue(
+    run: RunFolder, watch: Callable[[Progress], None], fresh: bool, stop: Callable[[], bool], signals: StopSignals
+) -> tuple[Result, list[str]]:
     from omad.report.curve import draw_curve
 
     passed: list[str] = []
     built: Built | None = None
     try:
         built = build(run.config)
-        session = Session(run, built, watch, stop)
+        refuse_changed(run, built.spec)
+        session = Session(run, built, watch, stop, signals)
+        for note in built.notes if fresh else ():
+            session.note(note)
         if fresh:
             session.begin()
         else:
@@ -468,10 +560,18 @@ def continue_run(
         result = session.go()
         if session.row == run.config.total_rows:
             run.note_end(Ended("finished"))
-        draw_curve(run.path)
+        try:
+            draw_curve(run.path)
+        except Exception as error:  # noqa: BLE001 - a run is not the worse for a picture that could not be drawn
+            session.note(f"{run.path / 'curve.png'} could not be drawn ({type(error).__name__}: {error}).")
     except Refused:
         raise
     except Exception as error:
+        if signals.again:  # what was interrupted may have raised anything
+            raise KeyboardInterrupt from error
+        if signals.number is not None and isinstance(error, EnvFailed):
+            # What an env needs may have been told to stop as well: that is no fault, and the last checkpoint stands.
+            raise interruption(signals.number) from error
         words = str(error) if isinstance(error, NonFinite | EnvFailed) else f"{type(error).__name__}: {error}"
         run.note_end(Ended("diverged" if isinstance(error, NonFinite) else "broken", words))
         raise

@@ -17,7 +17,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Coverage", "cover", "draw"]
+from omad.report.words import drawable
+
+__all__ = ["Coverage", "cover", "draw", "memory"]
 
 Points = NDArray[np.float64]
 
@@ -45,6 +47,11 @@ class Coverage:
         return int((self.visited[method] & ~np.logical_or.reduce(others)).sum()) if others else 0
 
 
+def memory(bins: int, methods: int) -> int:
+    """Bytes that the grids take: counts of one method, which bins each visited, and the picture's levels."""
+    return bins * bins * (24 + 4 * methods)
+
+
 def cover(states: Mapping[str, Points], bins: int = 40) -> Coverage:
     """Project and count.
 
@@ -60,6 +67,8 @@ def cover(states: Mapping[str, Points], bins: int = 40) -> Coverage:
     if len(widths) != 1 or min(widths) < 2:
         raise ValueError(f"states have {sorted(widths)} entries; all must have the same number, at least 2")
     least = min(len(rows) for rows in states.values())
+    if not all(np.isfinite(rows).all() for rows in states.values()):
+        raise ValueError("some states are not finite")
     if least < 2 or bins < 1:
         raise ValueError(f"{least} states and {bins} bins; there must be at least 2 states of every method, and 1 bin")
     taken = {name: rows[np.linspace(0, len(rows) - 1, least).astype(int)] for name, rows in states.items()}
@@ -76,13 +85,20 @@ def cover(states: Mapping[str, Points], bins: int = 40) -> Coverage:
     return Coverage(
         states=least,
         union=int(np.logical_or.reduce(list(visited.values())).sum()),
-        explained=float(np.sum(singular[:2] ** 2) / np.sum(singular**2)),
+        explained=float(np.sum(singular[:2] ** 2) / np.sum(singular**2)) if singular.any() else 1.0,
         visited=visited,
     )
 
 
 def draw(coverage: Coverage, title: str) -> bytes:
     """A PNG: a panel a method; grey what any visited, blue what it visited too, orange what it alone visited."""
+    import matplotlib
+
+    with matplotlib.rc_context({"text.parse_math": False}):
+        return _drawn(coverage, drawable(title))
+
+
+def _drawn(coverage: Coverage, title: str) -> bytes:
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -107,7 +123,7 @@ def draw(coverage: Coverage, title: str) -> bytes:
             aspect="auto",
         )
         axis.set(xticks=(), yticks=(), xlabel="first component", ylabel="second component")
-        axis.set_title(f"{name}\n{coverage.share(name):.0%} of {coverage.union} bins", fontsize=9)
+        axis.set_title(f"{drawable(name)}\n{coverage.share(name):.0%} of {coverage.union} bins", fontsize=9)
     words = ("visited by another only", "visited", "visited by no other")
     patches = [Patch(facecolor=c, edgecolor="#888888", label=w) for c, w in zip(colours[1:], words, strict=True)]
     figure.legend(handles=patches, loc="outside lower center", ncols=3, fontsize=8)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from omad import tasks
+from omad.report.records import EvaluationLine, RunSettings
+from omad.report.whole import write_whole
+from omad.report.words import drawable
+from omad.schema import read_json, read_lines
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["draw_curve"]
 
@@ -21,17 +29,26 @@ def draw_curve(run_dir: Path) -> Path | None:
     import matplotlib
 
     matplotlib.use("Agg", force=False)
-    from matplotlib.figure import Figure
-
-    config = json.loads((run_dir / "config.json").read_text())
+    config = read_json(run_dir / "config.json", RunSettings)
     points: dict[int, dict[int, float]] = {}
-    for row in (run_dir / "episodes.jsonl").read_bytes().split(b"\n")[:-1]:
-        line = json.loads(row)
-        if line["actions"] == "sampled":
-            points.setdefault(line["seed"], {})[line["step"]] = float(np.mean(line["returns"]))
+    for line in read_lines(run_dir / "episodes.jsonl", EvaluationLine).values:
+        if line.actions == "sampled" and None not in line.returns:
+            points.setdefault(line.seed, {})[line.step] = float(np.mean(line.returns))
     if not points:
         return None
-    task = tasks.find(config["task"])
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figure = _figure(config, points)
+        out = io.BytesIO()
+        figure.savefig(out, format="png")
+    path = run_dir / "curve.png"
+    write_whole(path, out.getvalue())
+    return path
+
+
+def _figure(config: RunSettings, points: dict[int, dict[int, float]]) -> Figure:
+    from matplotlib.figure import Figure
+
+    task = tasks.find(config.task)
     figure = Figure(figsize=(7, 4.4), dpi=130, layout="constrained")
     axes = figure.add_subplot()
     for seed, curve in sorted(points.items()):
@@ -51,10 +68,9 @@ def draw_curve(run_dir: Path) -> Path | None:
         axes.annotate(label, (place, value), fontsize=7, color="0.3", ha=side, va="bottom")
     axes.set_xlabel("env steps")
     axes.set_ylabel("team return, sampled actions")
-    ratio = config["updates_per_step"] / config["n_envs"]
-    axes.set_title(f"{config['algorithm']} on {config['task']}, {ratio:g} gradient steps per env step", fontsize=10)
+    ratio = config.updates_per_step / config.n_envs
+    title = f"{config.algorithm} on {config.task}, {ratio:g} gradient steps per env step"
+    axes.set_title(drawable(title), fontsize=10)
     axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 0.08))
     axes.grid(alpha=0.2)
-    path = run_dir / "curve.png"
-    figure.savefig(path)
-    return path
+    return figure

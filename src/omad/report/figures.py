@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import math
 import textwrap
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 
 from omad import tasks
 from omad.report.results import Across, Panel, Results, Series
-from omad.report.words import bounded, interval, number
+from omad.report.words import bounded, drawable, interval, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +35,7 @@ _GREY = "0.35"
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "omad",
+    "text.parse_math": False,
     "font.size": 9.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -64,9 +66,10 @@ def draw_all(results: Results) -> dict[str, list[Drawn]]:
 
     matplotlib.use("Agg", force=False)
     drawn: dict[str, list[Drawn]] = {"findings": [], "across": []}
+    bases = set[str]()
     with matplotlib.rc_context(_STYLE):
         for one in results.tasks:
-            base = "".join(c if c.isalnum() or c in "-." else "-" for c in one.task.name)
+            base = _file_name(one.task.name, bases)
             drawn[one.task.name] = [
                 _drawn(
                     f"curves_{base}" + (f"_{i + 1}" if len(one.panels) > 1 else ""),
@@ -92,11 +95,20 @@ def draw_all(results: Results) -> dict[str, list[Drawn]]:
     return drawn
 
 
+def _file_name(task: str, taken: set[str]) -> str:
+    """A task's name as part of a file's, unlike those that are taken already."""
+    base = "".join(c if c.isascii() and (c.isalnum() or c in "-.") else "-" for c in task)[:100]
+    name = next(name for i in itertools.count(1) if (name := base if i == 1 else f"{base}--{i}") not in taken)
+    taken.add(name)
+    return name
+
+
 def _drawn(name: str, caption: str, alt: str, draw: Callable[[bool], Figure]) -> Drawn:
     wide, narrow = draw(False), draw(True)
-    svg = _bytes(wide, "svg")
-    wide.set_layout_engine("none")  # its places are kept
-    return Drawn(name, caption, alt, svg, _bytes(narrow, "svg"), _bytes(wide, "png"))
+    for figure in (wide, narrow):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # places are kept, and not sought again by each of the drawings below
+    return Drawn(name, caption, alt, _bytes(wide, "svg"), _bytes(narrow, "svg"), _bytes(wide, "png"))
 
 
 def _bytes(figure: Figure, kind: str) -> bytes:
@@ -113,6 +125,12 @@ def _blank(narrow: bool, height: float = 1.0) -> tuple[Figure, Axes]:
     width, tall = _SIZES["narrow" if narrow else "wide"]
     figure = Figure(figsize=(width, tall * height), layout="constrained")
     return figure, figure.add_subplot()
+
+
+def _label(text: str) -> str:
+    """For a legend, which leaves out what begins with an underscore."""
+    text = drawable(text)
+    return f" {text}" if text.startswith("_") else text
 
 
 def _styles(series: Sequence[Series]) -> list[dict[str, Any]]:
@@ -182,11 +200,13 @@ def _learning_curves(panel: Panel, task: tasks.Task, actions: str, narrow: bool)
             for run in one.curves.values:
                 axes.plot(band.steps, run, color=style["color"], lw=0.7, alpha=0.35)
         runs = f"{len(one.used)} run" + "s" * (len(one.used) != 1)
-        axes.plot(band.steps, band.value, markevery=_every(band.steps.size), label=f"{one.label} ({runs})", **style)
+        axes.plot(
+            band.steps, band.value, markevery=_every(band.steps.size), label=_label(f"{one.label} ({runs})"), **style
+        )
     _steps_axis(axes)
     axes.set_ylabel(f"team return, {actions.replace('_', '-')} actions")
     title = task.name if panel.title == "all settings" else f"{task.name}, {panel.title}"
-    axes.set_title("\n".join(textwrap.wrap(title, 44 if narrow else 90)), fontsize=10)
+    axes.set_title("\n".join(textwrap.wrap(drawable(title), 44 if narrow else 90)), fontsize=10)
     keys = _references(axes, task, narrow)
     _legend(figure, axes, narrow, keys)
     return figure
@@ -320,7 +340,9 @@ def _ratios(results: Results, narrow: bool) -> Figure:
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     axes.axvline(1.0, color=_GREY, lw=1.0, ls="--")
-    axes.set_yticks(range(len(rows)), ["\n".join(textwrap.wrap(label, 22 if narrow else 44)) for label, _, _ in rows])
+    axes.set_yticks(
+        range(len(rows)), ["\n".join(textwrap.wrap(drawable(label), 22 if narrow else 44)) for label, _, _ in rows]
+    )
     axes.tick_params(axis="y", labelsize=8.5 if not narrow else 8)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     shown = [x for x in (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 50, 100) if low <= x <= high]
@@ -347,7 +369,9 @@ def _of_across(one: Across, tail: str) -> list[Drawn]:
         for name, band in one.bands.items():
             at = _place(name, algorithms)
             axes.fill_between(band.steps, band.low, band.high, color=_COLOURS[at], alpha=0.16, lw=0)
-            axes.plot(band.steps, band.value, markevery=_every(band.steps.size), label=name.upper(), **_style(at, at))
+            axes.plot(
+                band.steps, band.value, markevery=_every(band.steps.size), label=_label(name.upper()), **_style(at, at)
+            )
         axes.axhline(0.0, color=_GREY, lw=1.0, ls=":")
         axes.axhline(1.0, color=_GREY, lw=1.0, ls="--")
         for value, words in ((1.0, "published OMAD"), (0.0, "random actions")):
@@ -365,7 +389,9 @@ def _of_across(one: Across, tail: str) -> list[Drawn]:
             at = _place(name, algorithms)
             axes.fill_between(profile.taus, profile.low, profile.high, color=_COLOURS[at], alpha=0.16, lw=0)
             style = _style(at, at)
-            axes.plot(profile.taus, profile.share, markevery=_every(profile.taus.size), label=name.upper(), **style)
+            axes.plot(
+                profile.taus, profile.share, markevery=_every(profile.taus.size), label=_label(name.upper()), **style
+            )
         axes.set_xlabel("normalised return τ")
         axes.set_ylabel("share of runs with return > τ")
         _legend(figure, axes, narrow)

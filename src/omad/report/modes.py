@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from omad.report.words import drawable
+
 __all__ = ["Kept", "count", "draw", "nearest"]
 
 RADIUS = 0.3
@@ -78,6 +80,13 @@ def draw(policies: Mapping[str, NDArray[Any]], modes: NDArray[Any], title: str) 
         modes: `(mode, 2)`.
         title: Above it all.
     """
+    import matplotlib
+
+    with matplotlib.rc_context({"text.parse_math": False}):
+        return _drawn(policies, modes, drawable(title))
+
+
+def _drawn(policies: Mapping[str, NDArray[Any]], modes: NDArray[Any], title: str) -> bytes:
     from matplotlib.figure import Figure
 
     agents = next(iter(policies.values())).shape[1]
@@ -95,7 +104,7 @@ def draw(policies: Mapping[str, NDArray[Any]], modes: NDArray[Any], title: str) 
             one.scatter(modes[:, 0], modes[:, 1], s=160, facecolors="none", edgecolors="#222222", linewidths=0.8)
             one.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), aspect="equal", xticks=(-1, 0, 1), yticks=(-1, 0, 1))
             one.tick_params(labelsize=8)
-        row[0].set_ylabel(label, fontsize=9)
+        row[0].set_ylabel(drawable(label), fontsize=9)
     for i, one in enumerate(axes[0]):
         one.set_title(f"agent {i}", fontsize=9)
     file = io.BytesIO()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from omad.report import tables
 from omad.report.figures import Drawn
-from omad.report.read import Section
+from omad.report.records import Section
 from omad.report.results import Across, Results, TaskResults
 from omad.report.tables import Table
+from omad.report.words import escape, markdown, paragraph
 
 __all__ = ["to_html", "to_markdown"]
 
@@ -57,7 +58,7 @@ pre{background:var(--panel);padding:.6rem .8rem;overflow-x:auto;border-radius:4p
 
 
 def _paragraphs(text: str) -> str:
-    return "\n".join(f"<p>{escape(part.strip())}</p>" for part in text.split("\n\n") if part.strip())
+    return "\n".join(f"<p>{escape(part.strip())}</p>" for part in re.split(r"\r?\n\s*\n", text) if part.strip())
 
 
 def _address(svg: bytes) -> str:
@@ -238,16 +239,16 @@ def to_html(results: Results, drawn: dict[str, list[Drawn]], notes: Sequence[str
 
 def to_markdown(results: Results) -> str:
     """All tables."""
-    parts = [f"# {results.gathered.name}"]
+    parts = [f"# {markdown(results.gathered.name)}"]
     for i, one in enumerate(results.tasks):
-        parts += [f"## {one.task.name}", one.task.protocol]
+        parts += [f"## {markdown(one.task.name)}", paragraph(one.task.protocol)]
         for own in _task_tables(one, i).values():
             parts += [tables.markdown(table) for table in own]
-        parts.append(f"The return to reach is {one.threshold.rule}." if one.threshold else _NO_THRESHOLD)
+        parts.append(paragraph(f"The return to reach is {one.threshold.rule}.") if one.threshold else _NO_THRESHOLD)
     if results.across:
         parts.append("## All tasks together")
         for i, one in enumerate(results.across):
-            parts += [tables.markdown(tables.across_table(one, f"across-{i + 1}")), *one.notes]
+            parts += [tables.markdown(tables.across_table(one, f"across-{i + 1}")), *map(paragraph, one.notes)]
     for title, own in _end_tables(results).values():
         parts += [f"## {title}", *map(tables.markdown, own)]
     return "\n\n".join(parts) + "\n"

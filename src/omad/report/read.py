@@ -1,94 +1,61 @@
 """Gather what a report is made of: run folders, studies, or the summary that an earlier report wrote.
 
 A study is a folder with a `study.json`, `{"name": ..., "runs": [{"folder", "setting", "task", "algorithm", "seed"}]}`,
-which tells all runs that were meant to be; those that are missing, unfinished or failed are gathered too.
+which tells all runs that were meant to be; those that are missing, unfinished or failed are gathered too. Every file
+may be somebody else's: it is read by `omad.schema` into the records of `omad.report.records`.
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
+import contextlib
 import dataclasses
 import functools
 import gzip
 import json
-import math
 import os
+import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.parsers import expat
 
+import msgspec
 import numpy as np
 
 from omad.errors import Refused
+from omad.report.records import (
+    FORMAT,
+    KIND,
+    Evaluation,
+    EvaluationLine,
+    MetricsLine,
+    Run,
+    RunManifest,
+    RunSettings,
+    Section,
+    SectionFile,
+    StudyFile,
+    StudyRun,
+    Summary,
+    SummaryKind,
+    contradiction,
+    misplaced,
+    settings_of,
+)
+from omad.schema import Lines, convert, decode, read_bytes, read_json, read_lines
 
-__all__ = ["KIND", "Gathered", "Run", "Section", "gather", "refuse_mixed", "summary_of", "to_json"]
+__all__ = ["Gathered", "gather", "refuse_mixed", "summary_of", "to_json"]
 
-KIND = "omad report"
-"""Marks a summary as one of ours."""
-FORMAT = 1
-"""Version of the summary's layout."""
-_GZIP = b"\x1f\x8b"
-"""How a packed file begins."""
 NEUTRAL = frozenset(
     {"seeds", "first_seed", "eval_every", "log_every", "save_every", "env_workers", "env_timeout", "eval_seed",
      "eval_episodes", "task", "algorithm", "preset", "algo"}
 )  # fmt: skip
 """Fields of a configuration that do not tell one setting from another."""
-_MANIFEST = ("omad", "commit", "protocol", "resume", "started", "python", "packages", "device", "machine")
 _PAUSE = 6.0
 """A time between two lines of metrics this many times the usual is a pause, not training."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One run, whatever became of it."""
-
-    folder: str
-    """Where it lies, from the name of the given folder on."""
-    task: str
-    algorithm: str
-    setting: str
-    seeds: tuple[int, ...]
-    state: str
-    """`finished`, `running`, `stopped`, `failed` (diverged), `broken`, `not started`, `missing` or `unreadable`."""
-    note: str = ""
-    """Why it failed or cannot be read."""
-    command: str = ""
-    """What reproduces it; empty if that cannot be told."""
-    config: dict[str, Any] = dataclasses.field(default_factory=dict)
-    manifest: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """The parts of it that a reader needs."""
-    env_steps: int = 0
-    """Of each seed, as far as was logged."""
-    gradient_steps: int = 0
-    train_s: float | None = None
-    """From the first line of metrics to the last, pauses left out; evaluations are in it."""
-    timed_steps: int = 0
-    """Env steps of each seed in that time."""
-    episodes: tuple[dict[str, Any], ...] = ()
-    """All evaluations: `seed`, `step`, `actions`, `eval_seed`, `returns`."""
-
-    @property
-    def total_steps(self) -> int:
-        """Env steps of each seed that were planned, in whole vector steps; 0 if not known."""
-        if not self.config:
-            return 0
-        n_envs = self.config["n_envs"]
-        return math.ceil(self.config["total_steps"] / n_envs) * n_envs
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A section of a study's own, shown after the results."""
-
-    title: str
-    text: str
-    """Paragraphs are parted by blank lines."""
-    alt: str
-    """What the figure shows, in words."""
-    figure: str = ""
-    """As a `data:` address; empty for none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,14 +72,6 @@ class Gathered:
 # ------------------------------------------------------------------------------------------------ one run
 
 
-def _json(path: Path) -> Any:
-    try:
-        data = path.read_bytes()
-        return json.loads(gzip.decompress(data) if data.startswith(_GZIP) else data)
-    except (OSError, ValueError, EOFError, zlib.error) as error:
-        raise Refused(f"{path} cannot be read ({error}); restore it from a copy.") from None
-
-
 def _seconds(times: Sequence[float]) -> float | None:
     """Training time from the clock times of log lines."""
     passed = np.diff(np.array(times, np.float64))
@@ -123,59 +82,133 @@ def _seconds(times: Sequence[float]) -> float | None:
     return round(float(np.where(passed > _PAUSE * usual, usual, passed).sum()), 1)
 
 
-def _read_run(path: Path, label: str, listed: Mapping[str, Any], command_of: Callable[[Any], str]) -> Run:
-    """One run folder; what cannot be read becomes a run in that state."""
-    from omad.runs import RunFolder
+_NOT_FINITE = re.compile(rb"-?\b(?:NaN|Infinity)\b")
+"""How Python writes what JSON has no word for."""
 
-    setting = str(listed.get("setting", ""))
-    seeds = (int(listed["seed"]),) if "seed" in listed else ()
-    named = Run(label, str(listed.get("task", "")), str(listed.get("algorithm", "")), setting, seeds, "missing")
+
+def _lines(path: Path, kind: type[Any]) -> Lines:
+    """The lines of a file; numbers that are not finite are nothing. A run has each of its files from its beginning."""
+    if path.is_symlink() or not path.exists():
+        return Lines([], [f"{path} is {'a link' if path.is_symlink() else 'not there'}"])
+    found = read_lines(path, kind)
+    if not found.damaged:
+        return found
+    for number, row in enumerate(read_bytes(path).split(b"\n"), 1):
+        if _NOT_FINITE.search(row):
+            start = f"{path}, line {number}:"
+            try:
+                found.values.append(decode(_NOT_FINITE.sub(b"null", row), kind, start))
+            except Refused:
+                continue
+            found.damaged[:] = [words for words in found.damaged if not words.startswith(start)]
+    found.values.sort(key=lambda line: line.step)
+    return found
+
+
+def _evaluations(path: Path, settings: RunSettings) -> tuple[list[Evaluation], int, list[str]]:
+    """All that can be used, how many had returns that were not finite, and a sentence for every damaged one."""
+    lines, damaged = _lines(path, EvaluationLine)
+    found: dict[tuple[int, int, str], Evaluation] = {}
+    lossy = 0
+    for line in lines:
+        key = line.seed, line.step, line.actions
+        if words := misplaced(line, settings) or ("it is there twice" if key in found else ""):
+            damaged.append(f"{path}, the evaluation of seed {line.seed} at step {line.step}: {words}")
+            continue
+        returns = [one for one in line.returns if one is not None]
+        if len(returns) < len(line.returns):
+            lossy += 1
+        else:
+            found[key] = Evaluation(line.seed, line.step, line.actions, line.eval_seed, returns)
+    return list(found.values()), lossy, damaged
+
+
+def _metrics(path: Path, settings: RunSettings) -> tuple[list[MetricsLine], list[str]]:
+    """Those of the first seed, and a sentence for every damaged line."""
+    lines, damaged = _lines(path, MetricsLine)
+    kept = []
+    for line in lines:
+        if line.seed not in settings.all_seeds or line.step > settings.last_step:
+            damaged.append(
+                f"{path}, the line of seed {line.seed} at step {line.step}: the run has no such seed or step"
+            )
+        elif line.seed == settings.first_seed:
+            kept.append(line)
+    return kept, damaged
+
+
+def _lost(name: str, damaged: Sequence[str]) -> list[str]:
+    """What is said of the damaged lines of a file."""
+    if not damaged:
+        return []
+    return [f"{name}: {len(damaged)} damaged and left out ({damaged[0]}{'; ...' if len(damaged) > 1 else ''})"]
+
+
+def _blank(label: str, state: Any, listed: StudyRun | None, note: str = "") -> Run:
+    """A run of which no more is known than its study says."""
+    task, algorithm, setting = (listed.task, listed.algorithm, listed.setting) if listed else ("", "", "")
+    seeds = (listed.seed,) if listed else ()
+    return Run(label, task, algorithm, setting, seeds, state, note, "", {}, {}, 0, 0, None, 0, ())
+
+
+def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Callable[[Any], str]) -> Run:
+    """One run folder; what cannot be read becomes a run in that state."""
+    from omad.run.folder import RunFolder
+
     if not path.is_dir():
-        return named
+        return _blank(label, "missing", listed)
+
+    def hidden(words: str) -> str:
+        return words.replace(str(path), label)
+
     try:
         folder = RunFolder.open(path)
-        lines = list(folder.lines("episodes.jsonl"))
-        metrics = [line for line in folder.lines("metrics.jsonl") if line["seed"] == folder.config.first_seed]
-        episodes = tuple(
-            {key: line[key] for key in ("seed", "step", "actions", "eval_seed", "returns")}
-            for line in lines
-            if np.isfinite(line["returns"]).all()
-        )
-    except (Refused, KeyError, TypeError) as error:
-        words = str(error) if isinstance(error, Refused) else f"a line lacks {error}"
-        return dataclasses.replace(named, state="unreadable", note=words.replace(str(path), label))
-    config = folder.config
-    run = Run(
-        folder=label,
-        task=config.task,
-        algorithm=config.algorithm,
-        setting=setting,
-        seeds=config.all_seeds,
-        state="",
-        command=command_of(config),
-        config=dataclasses.asdict(config),
-        manifest={key: folder.manifest[key] for key in _MANIFEST if key in folder.manifest},
-        env_steps=max([line["step"] for line in (*metrics, *lines)], default=0),
-        gradient_steps=metrics[-1].get("gradient_steps", 0) if metrics else 0,
-        train_s=_seconds([line["time/unix_s"] for line in metrics]),
-        timed_steps=metrics[-1]["step"] - metrics[0]["step"] if metrics else 0,
-        episodes=episodes,
-    )
-    state, note = _state(folder, run, lossy=len(episodes) < len(lines))
-    return dataclasses.replace(run, state=state, note=note.replace(str(path), label))
-
-
-def _state(folder: Any, run: Run, lossy: bool) -> tuple[str, str]:
-    ended = folder.ended
+        config = dataclasses.asdict(folder.config)
+        manifest = {key: folder.manifest[key] for key in RunManifest.__struct_fields__ if key in folder.manifest}
+        msgspec.json.encode((config, manifest))  # half of a surrogate pair, say, could not be written
+        ended, complete, saved = folder.ended, folder.complete, bool(folder.checkpoints())
+    except Refused as error:
+        return _blank(label, "unreadable", listed, hidden(str(error)))
+    except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+        return _blank(label, "unreadable", listed, hidden(f"{type(error).__name__}: {error}"))
+    try:
+        settings = settings_of(config)
+        convert(manifest, RunManifest, path / "manifest.json")
+        episodes, lossy, damaged = _evaluations(path / "episodes.jsonl", settings)
+        metrics, broken = _metrics(path / "metrics.jsonl", settings)
+    except Refused as error:
+        return _blank(label, "unreadable", listed, hidden(str(error)))
+    env_steps = max((line.step for line in (*metrics, *episodes)), default=0)
+    last = max((line.step for line in episodes), default=0)
+    state, note = "stopped" if env_steps or saved else "not started", ""
     if lossy:
-        return "failed", "returns of an evaluation were not finite"
-    if folder.complete or max((line["step"] for line in run.episodes), default=0) >= run.total_steps:
-        return "finished", ""
-    if folder.busy(folder.path):
-        return "running", ""
-    if ended:
-        return ("failed" if ended.how == "diverged" else "broken"), ended.words
-    return ("stopped" if run.env_steps or folder.checkpoints() else "not started"), ""
+        state, note = "failed", "returns of an evaluation were not finite"
+    elif complete or last >= settings.last_step:
+        state = "finished"
+    elif folder.busy(folder.path):
+        state = "running"
+    elif ended:
+        state, note = ("failed" if ended.how == "diverged" else "broken"), ended.words
+    if state == "finished" and last < settings.last_step:
+        note = f"it reached its end, but its evaluations beyond env step {last:,} are gone"
+    said = [*filter(None, [note]), *_lost("episodes.jsonl", damaged), *_lost("metrics.jsonl", broken)]
+    return Run(
+        folder=label,
+        task=settings.task,
+        algorithm=settings.algorithm,
+        setting=listed.setting if listed else "",
+        seeds=tuple(settings.all_seeds),
+        state=state,
+        note=hidden("; ".join(said)),
+        command=command_of(folder.config),
+        config=config,
+        manifest=manifest,
+        env_steps=env_steps,
+        gradient_steps=metrics[-1].gradient_steps if metrics else 0,
+        train_s=_seconds([line.unix_s for line in metrics]),
+        timed_steps=metrics[-1].step - metrics[0].step if metrics else 0,
+        episodes=tuple(episodes),
+    )
 
 
 # ------------------------------------------------------------------------------------------------ many
@@ -239,29 +272,53 @@ def _further(one: Run, other: Run) -> Run:
 
 
 def _from_folder(root: Path, command_of: Callable[[Any], str]) -> Gathered:
-    name, absolute = root.resolve().name, root.resolve()
-    listed: dict[Path, Mapping[str, Any]] = {}
+    name, absolute = _writable(root.resolve().name), root.resolve()
+    listed: dict[Path, StudyRun] = {}
     names, sections = list[str](), list[Section]()
     for folder in _found(absolute, "study.json"):
-        study = _json(folder / "study.json")
-        try:
-            names.append(str(study["name"]))
-            listed |= {(folder / str(entry["folder"])).resolve(): entry for entry in study["runs"]}
-        except (KeyError, TypeError) as error:
-            raise Refused(f"{folder / 'study.json'} is not a study: it lacks {error}.") from None
-        sections += [_section(file) for file in sorted((folder / "sections").glob("*.json"))]
+        study = read_json(folder / "study.json", StudyFile)
+        names.append(study.name)
+        for entry in study.runs:
+            path = _inside(folder, entry.folder, f"{folder / 'study.json'} lists the run")
+            if path in listed:
+                raise Refused(f"{folder / 'study.json'} lists the folder {entry.folder!r} twice; each run has its own.")
+            listed[path] = entry
+        for file in sorted((folder / "sections").glob("*.json")):
+            _inside(folder, f"sections/{file.name}", f"{folder} has the section")
+            sections.append(_section(file, folder))
     folders = dict.fromkeys([*listed, *_found(absolute, "config.json")])
 
     def label(path: Path) -> str:
         below = path.relative_to(absolute) if path.is_relative_to(absolute) else Path(path.name)
-        return name if below == Path() else f"{name}/{below}"
+        return name if below == Path() else f"{name}/{_writable(str(below))}"
 
     def hidden(run: Run) -> Run:
         """Without where on this machine the folders lie."""
-        return dataclasses.replace(run, note=run.note.replace(f"{absolute.parent}/", ""))
+        return msgspec.structs.replace(run, note=run.note.replace(f"{absolute.parent}/", ""))
 
-    runs = (hidden(_read_run(path, label(path), listed.get(path, {}), command_of)) for path in folders)
+    runs = (hidden(_read_run(path, label(path), listed.get(path), command_of)) for path in folders)
     return Gathered(", ".join(names), tuple(runs), tuple(sections))
+
+
+def _writable(name: str) -> str:
+    """A name of a file, whose bytes may be no text, as text."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _inside(folder: Path, name: str, what: str) -> Path:
+    """What lies below a folder under a relative name; links lead nowhere else.
+
+    Raises:
+        Refused: It would be outside, or the folder itself.
+    """
+    parts = Path(name).parts
+    short = name.isprintable() and len(name) < 1000 and all(len(part.encode()) < 256 for part in parts)
+    if short and ".." not in parts and not name.startswith(("/", "~")):
+        with contextlib.suppress(OSError, RuntimeError):  # links in a circle
+            found, root = (folder / name).resolve(), folder.resolve()
+            if found != root and found.is_relative_to(root):
+                return found
+    raise Refused(f"{what} {name!r}; it must lie below {folder}, without '..' and without links that lead out of it.")
 
 
 def _labelled(runs: Sequence[Run]) -> Iterable[Run]:
@@ -279,7 +336,7 @@ def _labelled(runs: Sequence[Run]) -> Iterable[Run]:
         if "total_steps" in differ and "buffer_size" in differ:
             differ.remove("buffer_size")
         words = [run.config["preset"], *(f"{key}={own[key]}" for key in differ)]
-        yield dataclasses.replace(run, setting=", ".join(words))
+        yield msgspec.structs.replace(run, setting=", ".join(words))
 
 
 def _fields(run: Run) -> dict[str, Any]:
@@ -288,74 +345,138 @@ def _fields(run: Run) -> dict[str, Any]:
 
 
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
+_LARGEST = 1 << 25
+"""Bytes of a section's figure."""
 
 
-def _section(path: Path) -> Section:
+def _section(path: Path, study: Path) -> Section:
     """A section of a study: `title`, `text`, and perhaps `figure` (a PNG or SVG file beside it) with `alt`."""
-    found = _json(path)
-    needed = {"title", "text", "alt"} if isinstance(found, dict) and found.get("figure") else {"title", "text"}
-    if not isinstance(found, dict) or not needed <= found.keys():
+    found = read_json(path, SectionFile)
+    if not found.figure:
+        return Section(found.title, found.text, found.alt, "")
+    if not found.alt.strip():
         raise Refused(f"{path} is not a section: it needs title and text, and alt if there is a figure.")
-    figure = ""
-    if found.get("figure"):
-        file = path.parent / str(found["figure"])
-        if file.suffix not in _TYPES or not file.is_file():
-            raise Refused(f"{path} names the figure {found['figure']!r}; it must be a PNG or SVG file beside it.")
-        figure = f"data:{_TYPES[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"
-    return Section(str(found["title"]), str(found["text"]), str(found.get("alt", "")), figure)
+    beside = found.figure if found.figure.startswith("/") else f"{path.parent.name}/{found.figure}"
+    file = _inside(study, beside, f"{path} names the figure")
+    kind, wrong = _TYPES.get(file.suffix), "it is not there"
+    if kind and file.is_file():
+        data = read_bytes(file, _LARGEST)
+        wrong = _not_a_picture(data, kind)
+        if not wrong:
+            figure = f"data:{kind};base64,{base64.b64encode(data).decode()}"
+            return Section(found.title, found.text, found.alt, figure)
+    raise Refused(f"{path} names the figure {found.figure!r}; it must be a PNG or SVG file in {study}, but {wrong}.")
+
+
+def _not_a_picture(data: bytes, kind: str) -> str:
+    """Why bytes are no picture of a kind; empty if they are one."""
+    if kind == "image/png":
+        return "" if _whole_png(data) else "its content is no whole PNG"
+    roots: list[str] = []
+    reader = expat.ParserCreate(encoding="utf-8", namespace_separator=" ")
+    reader.StartElementHandler = lambda name, _: roots.append(name) if not roots else None
+    try:
+        if b"<!ENTITY" in data:
+            return "it declares entities"
+        reader.Parse(data, True)
+    except (expat.ExpatError, ValueError) as error:
+        return f"its content is no SVG ({error})"
+    return "" if roots == ["http://www.w3.org/2000/svg svg"] else f"its content is no SVG but <{roots[0]}>"
+
+
+def _whole_png(data: bytes) -> bool:
+    """Whether all chunks, from the header to the end, are there with their checksums."""
+    at, kinds = 8, list[bytes]()
+    while data.startswith(b"\x89PNG\r\n\x1a\n") and at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(data[at : at + 4])
+        if int.from_bytes(data[end : end + 4]) != zlib.crc32(data[at + 4 : end]):
+            return False
+        kinds.append(data[at + 4 : at + 8])
+        at = end + 4
+    return at == len(data) and kinds[:1] == [b"IHDR"] and kinds[-1:] == [b"IEND"] and b"IDAT" in kinds
+
+
+def _wrong_figure(section: Section) -> str:
+    """Why the figure of a summary's section cannot be shown; empty if it can."""
+    if not section.figure:
+        return ""
+    start, _, text = section.figure.partition(";base64,")
+    kind = start.removeprefix("data:")
+    if not section.alt.strip():
+        return "alt is empty, though there is a figure"
+    if kind not in _TYPES.values() or not section.figure.startswith(f"data:{kind};base64,"):
+        return f"figure begins with {section.figure[:40]!r}; it must be the data: address of a PNG or SVG"
+    try:
+        words = _not_a_picture(base64.b64decode(text, validate=True), kind)
+    except (binascii.Error, ValueError) as error:
+        words = f"is not in base64 ({error})"
+    return f"figure cannot be shown: {words}" if words else ""
 
 
 # ------------------------------------------------------------------------------------------------ the summary
 
 
-def to_json(gathered: Gathered, actions: str, thresholds: Mapping[str, float]) -> str:
-    """The summary, one run a line; `gather` reads it back."""
+def to_json(gathered: Gathered, actions: str, thresholds: Mapping[str, float]) -> Iterator[bytes]:
+    """The summary piece by piece, one run a line; `gather` reads it back."""
     parts = {
         "kind": KIND,
         "format": FORMAT,
         "name": gathered.name,
         "options": {"actions": actions, "thresholds": dict(thresholds)},
-        "sections": [dataclasses.asdict(section) for section in gathered.sections],
+        "sections": gathered.sections,
     }
-    head = json.dumps(parts, separators=(",", ":"))
-    rows = ",\n".join(json.dumps(dataclasses.asdict(run), separators=(",", ":")) for run in gathered.runs)
-    return f'{head[:-1]},"runs":[\n{rows}\n]}}\n'
+    encoder = msgspec.json.Encoder(enc_hook=list)  # of arrays
+    yield encoder.encode(parts)[:-1] + b',"runs":['
+    for i, run in enumerate(gathered.runs):
+        yield (b",\n" if i else b"\n") + encoder.encode(run)
+    yield b"\n]}\n"
 
 
 def _from_summary(path: Path) -> Gathered:
-    found = _json(path)
-    if not isinstance(found, dict) or found.get("kind") != KIND:
+    data = read_bytes(path)
+    kind = decode(data, SummaryKind, path) if data.lstrip()[:1] == b"{" else SummaryKind()
+    if kind.kind != KIND:
         raise Refused(f"{path} is not a summary; give the summary.json that omad report wrote, or run folders.")
-    if found.get("format") != FORMAT:
-        raise Refused(
-            f"{path} has format {found.get('format')!r}; this version reads {FORMAT}. Use the one that wrote it."
-        )
-    try:
-        runs = tuple(
-            Run(**row | {"seeds": tuple(row["seeds"]), "episodes": tuple(row["episodes"])} | _known(row["config"]))
-            for row in found["runs"]
-        )
-        sections = tuple(Section(**row) for row in found["sections"])
-        return Gathered(found["name"], runs, sections, found["options"])
-    except (KeyError, TypeError) as error:
-        raise Refused(f"{path} is not a whole summary ({error}); restore it from a copy.") from None
+    if kind.format != FORMAT:
+        raise Refused(f"{path} has format {kind.format!r}; this version reads {FORMAT}. Use the one that wrote it.")
+    found = decode(data, Summary, path)
+    for i, section in enumerate(found.sections):
+        if words := _wrong_figure(section):
+            raise Refused(f"{path}, sections[{i}]: {words}; restore it from a copy.")
+    runs = tuple(_summarised(bytes(row), f"{path}, runs[{i}]") for i, row in enumerate(found.runs))
+    folders = [run.folder for run in runs]
+    for twice in {folder for folder in folders if folders.count(folder) > 1}:
+        raise Refused(f"{path} has two runs called {twice!r}; restore it from a copy.")
+    return Gathered(found.name, runs, tuple(found.sections), msgspec.to_builtins(found.options))
 
 
-def _known(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _summarised(data: bytes, source: str) -> Run:
+    """One run of a summary."""
+    run = decode(data, Run, source)
+    if run.config:
+        run = msgspec.structs.replace(run, config=_known(run.config))
+    if words := contradiction(run):
+        raise Refused(f"{source} cannot be used: {words}; restore it from a copy.")
+    return run
+
+
+def _known(config: dict[str, Any]) -> dict[str, Any]:
     """With the fields that came since, at their defaults, as a run folder of that time is read."""
-    from omad.runs import with_defaults
+    from omad.run.folder import with_defaults
 
     try:
-        return {"config": with_defaults(config)} if config else {}
-    except Refused:  # of an algorithm that is not installed here, say: it can still be shown
-        return {}
+        return with_defaults(config)
+    except (Refused, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return config  # of an algorithm that is not installed here, say: it can still be shown
 
 
 def summary_of(folder: Path) -> Path | None:
     """The summary in a folder that holds a report of ours, which may have been packed with gzip since."""
-    for name, opened in (("summary.json", Path.open), ("summary.json.gz", gzip.open)):
+    for name in ("summary.json", "summary.json.gz"):
+        if not (folder / name).is_file():  # a pipe would make the open wait
+            continue
         try:
-            with opened(folder / name, "rb") as file:
+            with gzip.open(folder / name, "rb") if name.endswith(".gz") else (folder / name).open("rb") as file:
                 if file.read(40).startswith(f'{{"kind":"{KIND}"'.encode()):
                     return folder / name
         except (OSError, EOFError, zlib.error):
@@ -400,11 +521,11 @@ def refuse_mixed(runs: Sequence[Run], actions: str = "sampled") -> None:
 
 def _protocol(run: Run, actions: str) -> dict[str, Any]:
     """What a return hangs on besides the policy."""
-    lines = [line for line in run.episodes if line["actions"] == actions]
+    lines = [line for line in run.episodes if line.actions == actions]
     return {
         "protocol": run.manifest.get("protocol"),
-        "evaluation seed": ", ".join(map(str, sorted({line["eval_seed"] for line in lines}))),
-        "evaluation episodes": ", ".join(map(str, sorted({len(line["returns"]) for line in lines}))),
+        "evaluation seed": ", ".join(map(str, sorted({line.eval_seed for line in lines}))),
+        "evaluation episodes": ", ".join(map(str, sorted({len(line.returns) for line in lines}))),
         f"evaluation of {actions} actions": "there" if lines else "not there",
     }
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from omad import tasks
 from omad.errors import Refused
 from omad.report import stats
-from omad.report.read import Gathered, Run, refuse_mixed
+from omad.report.read import Gathered, refuse_mixed
+from omad.report.records import Run
 from omad.report.stats import Band, Bounded, Crossings, Curves, Estimate, Evaluations, Profile, Scores
 from omad.report.words import number
 
@@ -207,7 +208,7 @@ def _ratio(a: Crossings, b: Crossings) -> Bounded:
 
 
 def _evaluations(run: Run, actions: str) -> dict[int, Evaluations]:
-    if not any(line["actions"] == actions for line in run.episodes):
+    if not any(line.actions == actions for line in run.episodes):
         return {}
     try:
         return stats.read_evaluations(run.episodes, actions)
@@ -393,7 +394,7 @@ def compute(gathered: Gathered, thresholds: Mapping[str, float] | None = None, a
         Refused: Runs cannot stand together, none was evaluated yet, or a threshold is of an unknown task.
     """
     runs, given = gathered.runs, dict(thresholds or {})
-    evaluated = [run for run in runs if any(line["actions"] == actions for line in run.episodes)]
+    evaluated = [run for run in runs if any(line.actions == actions for line in run.episodes)]
     if not evaluated:
         raise Refused(
             f"None of the {len(runs)} runs has an evaluation of {actions} actions yet; train until the first one."
@@ -553,8 +554,12 @@ def _band(
     return stats.band(normal, statistic)
 
 
+def _as_is(returns: stats.Vector) -> stats.Vector:
+    return returns
+
+
 def exported(results: Results) -> tuple[dict[str, object], list[str]]:
-    """The marl-eval dictionary, and what had to be left out of it or changed for it, in words."""
+    """The marl-eval dictionary with arrays of returns, and what had to be left out or changed for it, in words."""
 
     def record(one: Series, environment: str) -> stats.Record:
         return stats.Record(environment, one.task, f"{one.algorithm}, {one.setting}", tuple(_carried_on(one.used)))
@@ -566,7 +571,7 @@ def exported(results: Results) -> tuple[dict[str, object], list[str]]:
     for family, members in families.items():
         drawn = [one for each in members for one in each.series if one.curves is not None]
         try:
-            out |= stats.marl_eval([record(one, family) for one in drawn])
+            out |= stats.marl_eval([record(one, family) for one in drawn], held=_as_is)
             continue
         except Refused:
             notes.append(
@@ -581,7 +586,7 @@ def exported(results: Results) -> tuple[dict[str, object], list[str]]:
             if gone:
                 notes.append(f"{each.task.name}: left out {'; '.join(gone)}, with another number of runs than {usual}.")
             try:
-                out |= stats.marl_eval([record(one, each.task.name) for one in kept])
+                out |= stats.marl_eval([record(one, each.task.name) for one in kept], held=_as_is)
             except Refused as error:
                 notes.append(f"{each.task.name} is left out: {error}")
     return out, notes

@@ -10,6 +10,8 @@ are not independent. Shape words: `resample step run`, runs last.
 
 from __future__ import annotations
 
+import array
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -119,8 +121,8 @@ class Evaluations:
 
     steps: tuple[int, ...]
     """Env steps of the evaluations, increasing."""
-    returns: tuple[tuple[Real, ...], ...]
-    """Returns of every episode of each."""
+    returns: tuple[Vector, ...]
+    """Returns of every episode of each; held as arrays of doubles."""
 
     def __post_init__(self) -> None:
         if not self.steps:
@@ -129,20 +131,23 @@ class Evaluations:
             raise Refused(f"a run has {len(self.steps)} steps, but {len(self.returns)} lists of returns.")
         if self.steps[0] < 0 or any(b <= a for a, b in zip(self.steps, self.steps[1:], strict=False)):
             raise Refused(f"steps of a run must be 0 or more and increase, unlike {self.steps}.")
+        held = []
         for step, episodes in zip(self.steps, self.returns, strict=True):
-            _finite(episodes, f"returns at step {step}")
+            returns = _finite(episodes, f"returns at step {step}")
+            held.append(episodes if isinstance(episodes, array.array) else array.array("d", returns.tolist()))
+        object.__setattr__(self, "returns", tuple(held))
 
-    @property
+    @functools.cached_property
     def means(self) -> Floats:
         """Mean return of each evaluation."""
         return np.array([np.mean(episodes) for episodes in self.returns], np.float64)
 
 
-def read_evaluations(lines: Iterable[Mapping[str, Any]], actions: str = "sampled") -> dict[int, Evaluations]:
+def read_evaluations(lines: Iterable[Any], actions: str = "sampled") -> dict[int, Evaluations]:
     """The evaluations of each seed, from the lines of `episodes.jsonl`.
 
     Args:
-        lines: Each with `seed`, `step`, `actions` and `returns`, in any order.
+        lines: Records with `seed`, `step`, `actions` and `returns`, in any order.
         actions: Which kind to take, `sampled` or `noise_free`; the two are never mixed.
 
     Returns:
@@ -151,14 +156,14 @@ def read_evaluations(lines: Iterable[Mapping[str, Any]], actions: str = "sampled
     Raises:
         Refused: There is no such line, a seed has two of one step, or a return is not finite.
     """
-    found: dict[int, dict[int, tuple[Real, ...]]] = {}
+    found: dict[int, dict[int, Vector]] = {}
     for line in lines:
-        if line["actions"] == actions:
-            seed, step = int(line["seed"]), int(line["step"])
+        if line.actions == actions:
+            seed, step = line.seed, line.step
             if step in found.setdefault(seed, {}):
                 raise Refused(f"seed {seed} has two evaluations of {actions} actions at step {step}; give one run.")
-            returns = _finite(line["returns"], f"returns of seed {seed} at step {step}")
-            found[seed][step] = tuple(returns.tolist())
+            _finite(line.returns, f"returns of seed {seed} at step {step}")
+            found[seed][step] = line.returns
     if not found:
         raise Refused(f"there is no evaluation of {actions} actions.")
     return {
@@ -760,8 +765,15 @@ class Record:
     """For each run, returns of the best policy evaluated afresh. Empty: those of the last evaluation stand in."""
 
 
-def marl_eval(records: Sequence[Record], metric: str = "return") -> dict[str, Any]:
+def marl_eval(
+    records: Sequence[Record], metric: str = "return", held: Callable[[Vector], Any] = list
+) -> dict[str, Any]:
     """The nested dictionary that marl-eval reads; write it with `json.dump`.
+
+    Args:
+        records: What to export.
+        metric: What the returns are called.
+        held: How those of an evaluation are held; lists are what `json.dump` can write, but large.
 
     Environment, task and metric become lower case, since marl-eval looks them up so. Runs are numbered `run_0`, ...,
     because there they must have the same names everywhere. `absolute_metrics` comes last, where it is looked for.
@@ -805,21 +817,21 @@ def marl_eval(records: Sequence[Record], metric: str = "return") -> dict[str, An
                     "needs one number above 0 throughout."
                 )
         out[environment] = {
-            task: {name: _exported(inside[task, name], shared[task], metric.lower()) for name in algorithms}
+            task: {name: _exported(inside[task, name], shared[task], metric.lower(), held) for name in algorithms}
             for task in tasks
         }
     return out
 
 
-def _exported(record: Record, steps: Sequence[int], metric: str) -> dict[str, Any]:
+def _exported(record: Record, steps: Sequence[int], metric: str, held: Callable[[Vector], Any]) -> dict[str, Any]:
     """Runs of one record, at these steps."""
     out: dict[str, Any] = {}
     for number, run in enumerate(record.runs):
         at = dict(zip(run.steps, run.returns, strict=True))
         out[f"run_{number}"] = {
-            f"step_{i}": {"step_count": step, metric: list(at[step])} for i, step in enumerate(steps)
+            f"step_{i}": {"step_count": step, metric: held(at[step])} for i, step in enumerate(steps)
         }
         absolute = record.absolute[number] if record.absolute else at[steps[-1]]
-        returns = _finite(absolute, f"absolute returns of run {number}")
-        out[f"run_{number}"]["absolute_metrics"] = {metric: returns.tolist()}
+        _finite(absolute, f"absolute returns of run {number}")
+        out[f"run_{number}"]["absolute_metrics"] = {metric: held(absolute)}
     return out

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 
-from omad.report import stats
-from omad.report.read import Run
+from omad.report import stats, words
+from omad.report.records import Run
 from omad.report.results import Across, Results, Row, Series, TaskResults, estimated
-from omad.report.words import bounded, duration, interval, number
+from omad.report.words import bounded, duration, escape, interval, number
 
 __all__ = ["Table", "across_table", "findings", "hardware_table", "html", "improvement_table", "markdown",
            "reference_table", "returns_table", "runs_table", "steps_table", "time_table"]  # fmt: skip
@@ -36,15 +35,15 @@ def html(table: Table) -> str:
     """In a region that scrolls sideways and can be focused for that."""
 
     def cell(i: int, text: str) -> str:
-        words = f"<code>{escape(text)}</code>" if i in table.code and text else escape(text)
+        inner = f"<code>{escape(text)}</code>" if i in table.code and text else escape(text)
         if i == 0:
-            return f'<th scope="row"{" class=long" if len(text) > 30 else ""}>{words}</th>'
+            return f'<th scope="row"{" class=long" if len(text) > 30 else ""}>{inner}</th>'
         wide = " long" if len(text) > 40 else ""
         kind = ' class="code"' if i in table.code else f' class="text{wide}"' if i in table.text else ""
-        return f"<td{kind}>{words}</td>"
+        return f"<td{kind}>{inner}</td>"
 
-    words = {0, *table.text, *table.code}
-    kinds = [' class="text"' if i in words else "" for i in range(len(table.head))]
+    left = {0, *table.text, *table.code}
+    kinds = [' class="text"' if i in left else "" for i in range(len(table.head))]
     head = "".join(f'<th scope="col"{kind}>{escape(word)}</th>' for kind, word in zip(kinds, table.head, strict=True))
     body = "\n".join(f"<tr>{''.join(cell(i, text) for i, text in enumerate(row))}</tr>" for row in table.rows)
     return (
@@ -58,12 +57,15 @@ def markdown(table: Table) -> str:
     """With the caption above."""
 
     def safe(i: int, text: str) -> str:
-        text = text.replace("|", "\\|")
-        return f"`{text}`" if i in table.code and text else text
+        return words.code(text) if i in table.code and text else words.markdown(text)
 
     marks = ["---" if i in (0, *table.text, *table.code) else "---:" for i in range(len(table.head))]
-    rows = [table.head, marks, *([safe(i, text) for i, text in enumerate(row)] for row in table.rows)]
-    return table.caption + "\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    rows = [
+        [words.markdown(word) for word in table.head],
+        marks,
+        *([safe(i, text) for i, text in enumerate(row)] for row in table.rows),
+    ]
+    return words.paragraph(table.caption) + "\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 # ------------------------------------------------------------------------------------------------ of a task
@@ -302,8 +304,8 @@ def time_table(results: Results, name: str) -> Table:
 def _last_return(run: Run, actions: str) -> str:
     ends: dict[int, tuple[int, float]] = {}
     for line in run.episodes:
-        if line["actions"] == actions and line["step"] >= ends.get(line["seed"], (-1, 0.0))[0]:
-            ends[line["seed"]] = line["step"], float(np.mean(line["returns"]))
+        if line.actions == actions and line.step >= ends.get(line.seed, (-1, 0.0))[0]:
+            ends[line.seed] = line.step, float(np.mean(line.returns))
     return "; ".join(number(value) for _, (_, value) in sorted(ends.items())) or "–"
 
 

@@ -1,0 +1,99 @@
+"""`omad distil RUN --out DIR`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from omad.commands.export import checkpoint_step
+from omad.commands.screen import cached_compilation, console, print_json
+from omad.errors import Refused
+
+__all__ = ["distil_run", "main"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Train policies of few denoising steps to act as a run's do from the same noise, and export them."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run folder, as printed by omad train."""
+    out: Path
+    """New folder of the distilled team, as omad export writes it."""
+    steps: int = 1
+    """Evaluations of the network for one action."""
+    seed: int | None = None
+    """Training seed of the teacher; by default the first."""
+    which: str = "last"
+    """Checkpoint of the teacher: last, or its env steps."""
+    updates: int = 20_000
+    """Gradient steps of each agent."""
+    episodes: int = 500
+    """Fresh episodes of the teacher to take observations from."""
+    formats: str = "numpy,onnx"
+    """numpy, onnx or both, separated by a comma."""
+    distil_seed: int = 0
+    """Seed of episodes, first weights, batches and noise."""
+    trust: bool = False
+    """Import the code of a user's env that the run folder names; only for folders that you trust."""
+    json: bool = False
+    """Print JSON."""
+    compilation_cache: bool = True
+    """Keep compiled programs in the user's cache folder for the next start."""
+
+
+def distil_run(options: Options) -> dict[str, Any]:
+    """Train and export the students; differences from the teachers.
+
+    Raises:
+        Refused: Something given cannot work, or the run's policies take one step already.
+    """
+    if options.updates < 1 or options.episodes < 1 or not 0 <= options.distil_seed < 2**31:
+        raise Refused(
+            f"--updates is {options.updates}, --episodes {options.episodes} and --distil-seed {options.distil_seed}; "
+            "the first two must be at least 1, the last 0 to 2^31 - 1."
+        )
+    step = checkpoint_step(options.which)
+    from omad import api
+    from omad.export import bundle, team
+    from omad.export.distil import Settings, distil, observations
+    from omad.export.fold import fold
+    from omad.loop.train import refuse_foreign
+
+    bundle.check_new(options.out, formats := bundle.parsed(options.formats))
+    teacher = api.load_policy(options.run, options.seed, step).team
+    refuse_foreign(teacher.facts.task, options.run, options.trust)
+    folded = fold(teacher.policy, teacher.config, teacher.spec, teacher.obs_norm)
+    settings = Settings(steps=options.steps, updates=options.updates)
+    obs = observations(folded, teacher.facts.task, options.episodes, options.distil_seed)
+    students, errors = distil(folded, obs, settings, options.distil_seed)
+    bundle.write(
+        options.out, students, team.folded_vectors(students, bundle.VECTORS), team.boxes(teacher.spec),
+        team.history_of(teacher.facts.task), teacher.facts, formats, teacher.spec.agents,
+    )  # fmt: skip
+    return {
+        "out": str(options.out),
+        "steps": options.steps,
+        "teacher_steps": folded[0].steps,
+        "observations": len(obs),
+        "rms_difference": errors,
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Distil and print."""
+    options = tyro.cli(Options, prog="omad distil", args=list(arguments))
+    cached_compilation(options.compilation_cache)
+    found = distil_run(options)
+    if options.json:
+        print_json(found)
+        return 0
+    out = console()
+    for i, error in enumerate(found["rms_difference"]):
+        out.print(f"agent {i}: actions within {error:.3f} (root mean square) of the teacher's from the same noise")
+    out.print(str(options.out))
+    return 0

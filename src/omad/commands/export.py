@@ -1,0 +1,78 @@
+"""`omad export RUN --out DIR`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from omad.commands.screen import cached_compilation, console, print_json
+from omad.errors import Refused
+
+__all__ = ["checkpoint_step", "main"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Write the policies of a run as one folder an agent: a NumPy runner and an ONNX graph, neither needs JAX."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run folder, as printed by omad train."""
+    out: Path
+    """New folder of the team; with --check it may be there, and is then compared only."""
+    seed: int | None = None
+    """Training seed; by default the first."""
+    which: str = "last"
+    """Checkpoint: last, or its env steps."""
+    formats: str = "numpy,onnx"
+    """numpy, onnx or both, separated by a comma."""
+    denoising_steps: int | None = None
+    """Denoising steps of an action, at most those of training; fewer are quicker and less exact."""
+    check: bool = False
+    """Compare what was written with the run in JAX on fresh observations; exit code 1 beyond 1e-5."""
+    json: bool = False
+    """Print JSON."""
+    compilation_cache: bool = True
+    """Keep compiled programs in the user's cache folder for the next start."""
+
+
+LIMIT = 1e-5
+"""Largest difference of an action in [-1, 1] that counts as equal."""
+
+
+def checkpoint_step(which: str) -> int | None:
+    """Env steps of the checkpoint that is meant, None for the newest.
+
+    Raises:
+        Refused: It is neither `last` nor a number.
+    """
+    if which == "last":
+        return None
+    if not which.isdecimal():
+        raise Refused(f"--which is {which!r}; allowed: last, or the env steps of a checkpoint.")
+    return int(which)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Export, compare, print."""
+    options = tyro.cli(Options, prog="omad export", args=list(arguments))
+    step = checkpoint_step(options.which)
+    cached_compilation(options.compilation_cache)
+    from omad import api
+    from omad.export import bundle, team
+
+    policy = api.load_policy(options.run, options.seed, step)
+    if not (options.check and options.out.exists()):
+        policy.export(options.out, bundle.parsed(options.formats), options.denoising_steps)
+    found = team.compare(options.out, policy.team) if options.check else {}
+    if options.json:
+        print_json({"out": str(options.out)} | found)
+    else:
+        out = console()
+        for runtime, worst in found.get("difference", {}).items():
+            out.print(f"{runtime}: within {worst:.1e} of JAX on {found['observations']} observations of each agent")
+        out.print(str(options.out))
+    return int(any(worst > LIMIT for worst in found.get("difference", {}).values()))

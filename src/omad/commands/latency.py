@@ -1,0 +1,175 @@
+"""`omad latency RUN|DIR`."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from omad.commands.screen import cached_compilation, console, print_json
+from omad.errors import Refused
+
+__all__ = ["main", "measure"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Milliseconds per action of one agent by runtime and denoising steps, and the return beside it."""
+
+    team: Annotated[Path, tyro.conf.Positional]
+    """A run folder, or a team written by omad export or omad distil."""
+    seed: int | None = None
+    """Training seed of a run; by default the first."""
+    steps: str = ""
+    """Denoising steps to try on a run, separated by commas; by default all of them, half of them, and so on to 1."""
+    actions: int = 2000
+    """Actions to time for each number."""
+    episodes: int = 500
+    """Episodes of each return; 0 for none."""
+    out: Path | None = None
+    """A PNG of the return over the latency."""
+    trust: bool = False
+    """Import the code of a user's env that the folder names; only for folders that you trust."""
+    json: bool = False
+    """Print JSON."""
+    compilation_cache: bool = True
+    """Keep compiled programs in the user's cache folder for the next start."""
+
+
+def _timed(act: Callable[[], Any], count: int) -> dict[str, float]:
+    """Median and 99 % of the milliseconds that a call takes."""
+    import numpy as np
+
+    for _ in range(min(count, 50)):
+        act()
+    spent = np.empty(count)
+    for i in range(count):
+        begin = time.perf_counter()
+        act()
+        spent[i] = time.perf_counter() - begin
+    return {"median_ms": 1e3 * float(np.median(spent)), "p99_ms": 1e3 * float(np.quantile(spent, 0.99))}
+
+
+def _bundle(folder: Path, options: Options) -> list[dict[str, Any]]:
+    """A row a runtime for the first agent of an exported team."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from omad.export import bundle, play
+    from omad.export.fold import sample
+    from omad.export.runner import Policy
+    from omad.export.team import onnx_session
+    from omad.loop.train import refuse_foreign
+
+    team = bundle.load(folder)
+    folded = bundle.policies(folder, team)
+    one, rng = folded[0], np.random.default_rng(0)
+    row: dict[str, Any] = {"kind": team.kind, "steps": team.steps, "return": None, "return_se": None}
+    if options.episodes:
+        refuse_foreign(team.facts.task, folder, options.trust)
+        found = play.evaluate(folded, team.facts.task, options.episodes, 2_000_000, explore=True)
+        returns = np.asarray(found.returns[0], float)
+        row |= {"return": float(returns.mean()), "return_se": float(returns.std() / len(returns) ** 0.5)}
+    policy = Policy(folder / team.agents[0], seed=0)
+    raw = rng.standard_normal(policy.obs_dim).astype(np.float32)
+    rows = [row | {"runtime": "NumPy runner"} | _timed(lambda: policy.act(raw), options.actions)]
+    stacked = rng.standard_normal((1, one.obs_dim)).astype(np.float32)
+    shape = (1, one.noise_rows, one.act_dim)
+    path = folder / team.agents[0] / "policy.onnx"
+    if path.exists():
+        session = onnx_session(path)
+        run = lambda: session.run(None, {"obs": stacked, "noise": rng.standard_normal(shape, np.float32)})  # noqa: E731
+        rows.append(row | {"runtime": "ONNX Runtime, 1 thread"} | _timed(run, options.actions))
+    tensors = {name: jnp.asarray(array) for name, array in one.tensors.items()}
+    fast = jax.jit(lambda obs, noise: sample(one, tensors, obs, noise))
+    call = lambda: np.asarray(fast(stacked, rng.standard_normal(shape, np.float32)))  # noqa: E731
+    rows.append(row | {"runtime": "JAX, jitted"} | _timed(call, options.actions))
+    return rows
+
+
+def measure(options: Options) -> list[dict[str, Any]]:
+    """A row for each runtime and number of steps.
+
+    Raises:
+        Refused: Something given cannot work.
+    """
+    if options.actions < 1 or options.episodes < 0:
+        raise Refused(
+            f"--actions is {options.actions} and --episodes {options.episodes}; at least 1 and 0 are allowed."
+        )
+    if (options.team / "team.json").exists():
+        return _bundle(options.team, options)
+    import importlib.util
+
+    import jax
+    import numpy as np
+
+    from omad import api
+    from omad.export import bundle
+
+    policy = api.load_policy(options.team, options.seed)
+    trained = getattr(policy.team.config, "denoising_steps", 1)
+    halves = [max(1, trained >> i) for i in range(trained.bit_length())]
+    try:
+        steps = [int(word) for word in options.steps.split(",")] if options.steps else halves
+    except ValueError:
+        raise Refused(f"--steps is {options.steps!r}; give whole numbers, separated by commas.") from None
+    formats = [name for name in bundle.FORMATS if name != "onnx" or importlib.util.find_spec("onnxruntime")]
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="omad-latency-") as folder:
+        for k in dict.fromkeys(steps):
+            path = policy.export(Path(folder) / str(k), formats, k if trained > 1 else None)
+            rows += _bundle(path, options)
+    keys = iter(jax.random.split(jax.random.key(options.seed or 0), options.actions + 50))
+    obs = np.zeros((policy.spec.n_agents, policy.spec.obs_dim), np.float32)
+    spent = _timed(lambda: np.asarray(policy.act(obs, next(keys))), options.actions)
+    same = {name: rows[0][name] for name in ("kind", "return", "return_se")}
+    return [*rows, same | {"steps": trained, "runtime": "load_policy(run).act, all agents"} | spent]
+
+
+def _draw(rows: list[dict[str, Any]], path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for runtime in dict.fromkeys(row["runtime"] for row in rows):
+        mine = [row for row in rows if row["runtime"] == runtime and row["return"] is not None]
+        axes.errorbar(
+            [row["median_ms"] for row in mine], [row["return"] for row in mine], [row["return_se"] for row in mine],
+            marker="o", capsize=2, label=runtime,
+        )  # fmt: skip
+        for row in mine:
+            axes.annotate(
+                str(row["steps"]), (row["median_ms"], row["return"]), xytext=(4, 4), textcoords="offset points"
+            )
+    axes.set(xscale="log", xlabel="milliseconds per action (median); numbers: denoising steps", ylabel="team return")
+    axes.legend()
+    figure.savefig(path, dpi=130)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure and print."""
+    options = tyro.cli(Options, prog="omad latency", args=list(arguments))
+    cached_compilation(options.compilation_cache)
+    if options.out is not None and not options.episodes:
+        raise Refused("--out draws returns, but --episodes is 0; give at least 1.")
+    rows = measure(options)
+    if options.out is not None:
+        _draw(rows, options.out)
+    if options.json:
+        print_json(rows)
+        return 0
+    from rich.table import Table
+
+    table = Table("runtime", "steps", "median ms", "99 % ms", "team return")
+    for row in rows:
+        result = "–" if row["return"] is None else f"{row['return']:.2f} ± {row['return_se']:.2f}"
+        table.add_row(row["runtime"], str(row["steps"]), f"{row['median_ms']:.3f}", f"{row['p99_ms']:.3f}", result)
+    console().print(table)
+    return 0

@@ -1,0 +1,234 @@
+"""What a run is: its configuration, resolved from defaults, preset and what was given."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, cast
+
+import tyro
+
+from omad import tasks
+from omad.algos import available, config_class
+from omad.algos.fields import MOST, check, shown, typed
+from omad.errors import Refused
+from omad.keys import LONGEST_HOLD
+from omad.presets import PRESETS, Preset, settings_of
+from omad.reward_norm import RewardNorm
+from omad.standardise import ObsNorm
+
+__all__ = ["RunConfig", "from_dict", "resolve", "sourced", "to_dict"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the numbers of a run. Periods and lengths are in env steps."""
+
+    task: str = "mpe/spread-3"
+    """Task, protocol and options included; `omad tasks` lists them."""
+    algorithm: str = "omad"
+    """Name of the algorithm; on the command line it may also stand first, without the flag."""
+    preset: Preset = "cpu"
+    """The settings these values started from: tuned for a CPU; as published; what all algorithms have in common, the
+    same envs, gradient steps, batch and widths; or small enough to end in seconds."""
+    seeds: int = 1
+    """Training seeds, all in one process."""
+    first_seed: int = 0
+    """First of the seeds; the others count up from it."""
+    total_steps: int = 200_000
+    """Env steps of each seed, over its parallel envs together."""
+    n_envs: int = 4
+    """Parallel envs of each seed."""
+    updates_per_step: int = 2
+    """Gradient steps after each step of all parallel envs."""
+    batch_size: int = 256
+    """Transitions of a gradient step."""
+    buffer_size: int = 200_000
+    """Transitions that the replay buffer keeps."""
+    warmup_steps: int = 2_500
+    """Env steps of uniform random actions before learning."""
+    obs_norm: ObsNorm = "none"
+    """Standardise observations and states: not at all, by running moments, or each vector by its own (HARL)."""
+    reward_norm: RewardNorm = "none"
+    """Divide the rewards that are learned from: not at all, or by the size of discounted returns so far (Lee et al.
+    2025, SimbaV2). Values, `v_max` and the temperature are then in these units; reported returns are not."""
+    reward_bound: float = 5.0
+    """Bound on values in units of normalised rewards, and `v_max` unless that is given (SimbaV2)."""
+    noise_hold: float = 1.0
+    """Mean number of vector steps for which the noise of acting is held in training, at most 16; 1 draws anew at
+    each (Kim et al. 2026, FlashSAC)."""
+    symmetry: bool = False
+    """Learn from a random turned or mirrored image of every sampled transition; for tasks that state their symmetries
+    (the particle tasks). Not part of the published method [M]."""
+    eval_every: int = 10_000
+    """Env steps between evaluations; there is always one at the end."""
+    eval_episodes: int = 500
+    """Episodes of an evaluation, from fixed initial states."""
+    eval_seed: int = 1_000_000
+    """Seed of the initial states and of the action noise of evaluations."""
+    log_every: int = 2_000
+    """Env steps between lines of metrics."""
+    save_every: int = 20_000
+    """Env steps between checkpoints; there is always one at the end."""
+    env_workers: int = 0
+    """Processes that step a hosted task's envs; 0 for one a core. Does not change a result."""
+    env_timeout: float = 60.0
+    """Seconds after which a hosted env that does not answer is taken to hang. Does not change a result."""
+    algo: tyro.conf.Suppress[tyro.conf.Fixed[Any]] = None
+    """Hyperparameters of the algorithm."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, before anything is compiled.
+
+        Raises:
+            Refused: Names the field, what was given and what is allowed.
+        """
+        check(
+            self,
+            counts=("seeds", "total_steps", "n_envs", "updates_per_step", "batch_size", "buffer_size", "warmup_steps",
+                    "eval_every", "eval_episodes", "log_every", "save_every"),
+            positive=("env_timeout", "reward_bound"),
+            not_negative=("env_workers",),
+            most={"seeds": 10_000, "env_workers": 10_000, "env_timeout": 1_000_000.0},
+        )  # fmt: skip
+        horizon = tasks.find(self.task).horizon
+        for name in ("first_seed", "eval_seed"):
+            if not 0 <= getattr(self, name) < 2**31 - self.seeds:
+                raise Refused(f"{name} is {getattr(self, name)}; it must lie between 0 and {MOST - self.seeds}.")
+        if not 1 <= self.noise_hold <= LONGEST_HOLD:
+            raise Refused(f"noise_hold is {self.noise_hold}; it must lie between 1 and {LONGEST_HOLD}.")
+        if self.symmetry and not tasks.find(self.task).symmetric:
+            raise Refused(
+                f"symmetry is on, but {self.task} states no symmetries; allowed: tasks of mpe/. Give --no-symmetry."
+            )
+        if self.total_steps <= self.warmup_steps:
+            raise Refused(
+                f"total_steps is {self.total_steps} but warmup_steps is {self.warmup_steps}; nothing would be learned. "
+                "Raise --total-steps above --warmup-steps."
+            )
+        if self.batch_size > self.buffer_size:
+            raise Refused(
+                f"batch_size is {self.batch_size} but buffer_size is {self.buffer_size}; "
+                "a batch must fit into the buffer. Lower --batch-size or raise --buffer-size."
+            )
+        if self.total_rows * self.n_envs > MOST or self.total_rows * self.updates_per_step > MOST:
+            raise Refused(
+                f"total_steps is {self.total_steps} with n_envs {self.n_envs} and updates_per_step "
+                f"{self.updates_per_step}; a run counts at most {MOST} env steps and as many gradient steps. Lower one "
+                "of them."
+            )
+        if self.eval_episodes * max(horizon, 1) > MOST:
+            raise Refused(
+                f"eval_episodes is {self.eval_episodes}; an evaluation counts at most {MOST} env steps, so "
+                f"{MOST // max(horizon, 1)} episodes of {self.task}."
+            )
+        if self.warmup_rows < getattr(self.algo, "n_step", 1):
+            raise Refused(
+                f"warmup_steps is {self.warmup_steps} with {self.n_envs} envs; it must cover the "
+                f"{self.algo.n_step} steps of an n-step return in every env."
+            )
+
+    @property
+    def warmup_rows(self) -> int:
+        """Vector steps of warm-up."""
+        return math.ceil(self.warmup_steps / self.n_envs)
+
+    @property
+    def total_rows(self) -> int:
+        """Vector steps of the run."""
+        return math.ceil(self.total_steps / self.n_envs)
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds themselves."""
+        return tuple(range(self.first_seed, self.first_seed + self.seeds))
+
+    @property
+    def updates_per_env_step(self) -> float:
+        """Gradient steps per env step, to be stated with every result."""
+        return self.updates_per_step / self.n_envs
+
+
+def sourced(task: str, algorithm: str, preset: str) -> dict[str, tuple[Any, str]]:
+    """Field -> (value, source), for what a preset sets."""
+    fields = {f.name for cls in (RunConfig, config_class(algorithm)) for f in dataclasses.fields(cls)}
+    return settings_of(tasks.find(task), algorithm, preset, fields)
+
+
+def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "cpu", **fields: Any) -> RunConfig:
+    """The configuration of a run: defaults, then the preset's values, then the given fields.
+
+    Args:
+        task: Name of the task.
+        algorithm: Name of the algorithm.
+        preset: `cpu`, `paper`, `matched` or `tiny`.
+        **fields: Any field of `RunConfig` or of the algorithm's configuration.
+
+    Raises:
+        Refused: Something is unknown or cannot work; the message names the nearest valid names.
+    """
+    name = tasks.find(_word("task", task)).name
+    if _word("preset", preset) not in PRESETS:
+        raise Refused(f"There is no preset {preset!r}; allowed: {', '.join(PRESETS)}.")
+    cls = config_class(_word("algorithm", algorithm))
+    values = {field: value for field, (value, _) in sourced(name, algorithm, preset).items()}
+    run_fields = {f.name for f in dataclasses.fields(RunConfig)} - {"algo", "task", "algorithm", "preset"}
+    algo_fields = {f.name for f in dataclasses.fields(cls)}
+    for field in fields:
+        if field not in run_fields | algo_fields:
+            near = ", ".join(tasks.nearest(field, run_fields | algo_fields))
+            raise Refused(f"There is no field {field!r} in a run of {algorithm}; nearest: {near}.")
+    values |= typed(RunConfig, {k: v for k, v in fields.items() if k in run_fields})
+    values |= typed(cls, {k: v for k, v in fields.items() if k in algo_fields})
+    if values.get("reward_norm") == "return" and "v_max" in algo_fields - set(fields):
+        values["v_max"] = values.get("reward_bound", RunConfig.reward_bound)
+    algo = cls(**{k: v for k, v in values.items() if k in algo_fields})
+    run = {k: v for k, v in values.items() if k in run_fields}
+    # A buffer larger than the run would only cost memory.
+    if "buffer_size" not in fields and "total_steps" in run:
+        run["buffer_size"] = min(run.get("buffer_size", RunConfig.buffer_size), max(run["total_steps"], 1))
+    return RunConfig(task=name, algorithm=algorithm, preset=cast(Preset, preset), algo=algo, **run)
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """Plain values, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def _word(name: str, value: Any) -> str:
+    return typed(RunConfig, {name: value})[name]
+
+
+def from_dict(values: Any) -> RunConfig:
+    """The configuration that `to_dict` wrote, now or in an earlier version.
+
+    A field that is missing has its default: a new field's default is always what was done before there was the field.
+
+    Args:
+        values: Whatever JSON gave.
+
+    Raises:
+        Refused: It is no configuration, a field is unknown, or a value cannot work.
+    """
+    if not isinstance(values, dict):
+        raise Refused(f"The configuration is {shown(values)}; it must be an object with the fields of a run.")
+    values = dict(values)
+    algorithm, algo = _word("algorithm", values.get("algorithm", "")), values.pop("algo", {})
+    if algorithm not in available():
+        raise Refused(
+            f"The configuration names the algorithm {shown(algorithm)}; allowed: {', '.join(available())}. "
+            "If it is not of this package, install the package that has it, or register it first."
+        )
+    if not isinstance(algo, dict):
+        raise Refused(f"algo is {shown(algo)}; it must be an object with the hyperparameters of {algorithm}.")
+    built: list[Any] = []
+    for cls, given in ((config_class(algorithm), algo), (RunConfig, values)):
+        known = {f.name for f in dataclasses.fields(cls)} - {"algo"}
+        if wrong := sorted(shown(name) for name in given if name not in known):
+            raise Refused(
+                f"The configuration has the fields {', '.join(wrong[:5])}{' and more' * (len(wrong) > 5)}, which this "
+                "version does not know; read the run with the version that wrote it (manifest.json names it)."
+            )
+        given = typed(cls, given)
+        built.append(cls(**given) if not built else cls(**given, algo=built[0]))
+    return built[1]

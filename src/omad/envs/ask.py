@@ -1,0 +1,111 @@
+"""Ask a user's env something in a process of its own, so that its code never runs in the learner's.
+
+The process may print (to standard error), change its working directory, parse a command line, end, or hang: here only
+an answer in JSON arrives, or one sentence. Started by `ask`, never by hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omad import processes, schema
+from omad.errors import Refused
+
+__all__ = ["ask", "call"]
+
+_MOST = 1 << 26
+
+
+def ask(task: str, factory: str, arguments: Mapping[str, Any], timeout_s: float = 120.0) -> dict[str, Any]:
+    """What a user's env is like, as `omad.envs.pettingzoo.describe` tells.
+
+    Raises:
+        Refused: It cannot be made, or not be used.
+    """
+    return call(task, "omad.envs.pettingzoo:describe", {"factory": factory, "arguments": dict(arguments)}, timeout_s)
+
+
+def call(
+    task: str,
+    function: str,
+    arguments: Mapping[str, Any],
+    timeout_s: float,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Call one of omad's functions, `module:function`, in a process in which a user's code may run.
+
+    Args:
+        task: For messages.
+        function: Takes keyword arguments of plain values and gives a dict of plain values.
+        arguments: These.
+        timeout_s: How long it may take.
+        environment: Variables set for it.
+
+    Raises:
+        Refused: The function refused, the process ended, or it took too long.
+    """
+    paths = os.pathsep.join(str(Path(path).absolute()) for path in [*sys.path, Path.cwd()])
+    marked = {processes.WORKER: "1", "PYTHONPATH": paths, "PYTHONSAFEPATH": "1", "JAX_PLATFORMS": "cpu"}
+    with tempfile.TemporaryDirectory(prefix="omad-ask-") as folder:
+        answer = Path(folder) / "answer.json"
+        words = [sys.executable, "-m", "omad.envs.ask", str(answer)]
+        order = json.dumps({"function": function, "arguments": dict(arguments)}).encode()
+        with processes.blocked():
+            child = subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=_standard_error(), start_new_session=True,
+                env={**os.environ, **marked, **(environment or {})},
+            )  # fmt: skip
+        try:
+            child.communicate(order, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise Refused(
+                f"{task}: making the env and its first reset took longer than {timeout_s:g} s; it hangs, or needs "
+                "more time than a worker is given."
+            ) from None
+        finally:
+            processes.end_family(child.pid)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(5.0)
+        try:
+            told = schema.read_json(answer, dict[str, Any], _MOST)
+        except FileNotFoundError:
+            code = child.returncode
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            raise Refused(f"{task}: the process that made the env {how} before it could answer.") from None
+    if "refused" in told:
+        raise Refused(str(told["refused"]))
+    return told
+
+
+def _standard_error() -> Any:
+    try:
+        return sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        return subprocess.DEVNULL
+
+
+def main() -> None:
+    """Answer the order that stands on standard input into the file that is named."""
+    answer = Path(sys.argv[1])
+    order = json.loads(sys.stdin.buffer.read())
+    sys.argv = sys.argv[:1]
+    module, _, name = order["function"].partition(":")
+    try:
+        told = getattr(importlib.import_module(module), name)(**order["arguments"])
+    except Refused as error:
+        told = {"refused": str(error)}
+    answer.with_suffix(".partial").write_text(json.dumps(told), encoding="utf-8")
+    answer.with_suffix(".partial").replace(answer)
+
+
+if __name__ == "__main__":
+    main()

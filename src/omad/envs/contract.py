@@ -1,0 +1,174 @@
+"""What a user's env must give, checked in one place: by workers, `check-env`, evaluation and pictures alike.
+
+Every function takes what an env gave and returns it in the form that the rest of omad reads, or says in one sentence
+what was given and what must be given.
+
+Source: PettingZoo's parallel API.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from omad.errors import Refused
+
+__all__ = ["Broken", "guarded", "number", "picture", "place_of", "reset_gave", "row_of", "step_gave"]
+
+T = TypeVar("T")
+
+_RESET = "reset() must give two dicts by agent: observations and infos"
+_STEP = "step() must give five dicts by agent: observations, rewards, terminations, truncations and infos"
+
+
+class Broken(Exception):
+    """What an env gave or did cannot be used; the message is one sentence without a full stop."""
+
+
+def place_of(error: BaseException) -> str:
+    """The file and line of a user's code in which something was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}, line {error.lineno}"
+    ours = str(Path(__file__).resolve().parents[1])
+    frame = next((f for f in reversed(frames) if not f.filename.startswith((ours, "<frozen"))), None) or frames[-1]
+    return f"{Path(frame.filename).name}, line {frame.lineno}"
+
+
+def guarded(what: str, call: Callable[..., T], *given: Any, **named: Any) -> T:
+    """Call into a user's code; whatever it raises, an attempt to end the process among it, becomes one sentence.
+
+    Raises:
+        Broken: Says which call failed, with what, and where.
+    """
+    try:
+        return call(*given, **named)
+    except (KeyboardInterrupt, MemoryError, Broken, Refused):
+        raise
+    except SystemExit as error:
+        raise Broken(f"{what} tried to end the process with sys.exit({error.code!r}) ({place_of(error)})") from error
+    except BaseException as error:
+        said = f": {error}" if str(error) else ""
+        raise Broken(f"{what} failed with {type(error).__name__}{said} ({place_of(error)})") from error
+
+
+def _kind(value: Any) -> str:
+    """A value by its kind and size, in a few words."""
+    if isinstance(value, Mapping | list | tuple):
+        return f"a {type(value).__name__} of {len(value)}"
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    return f"{value!r}" if isinstance(value, bool | int | float | None) else f"a {type(value).__name__}"
+
+
+def reset_gave(given: Any, agents: Iterable[Any]) -> Mapping[Any, Any]:
+    """Observations by agent, of all agents.
+
+    Raises:
+        Broken: It is not what `reset()` must give.
+    """
+    if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], Mapping)):
+        raise Broken(f"reset() gave {_kind(given)}; {_RESET}")
+    _known(given[0], agents, "reset()", "observations")
+    return given[0]
+
+
+def step_gave(
+    given: Any, agents: Iterable[Any], acted: Iterable[Any]
+) -> tuple[Mapping[Any, Any], float, dict[Any, bool], dict[Any, bool], Mapping[Any, Any]]:
+    """Observations, the summed reward, terminations and truncations by agent, infos.
+
+    Args:
+        given: What `step()` gave.
+        agents: All agents.
+        acted: Those that had not ended; each must have a reward and both flags.
+
+    Raises:
+        Broken: It is not what `step()` must give.
+    """
+    if not (isinstance(given, tuple) and len(given) == 5 and all(isinstance(part, Mapping) for part in given)):
+        words = ", ".join(_kind(part) for part in given) if isinstance(given, tuple) else _kind(given)
+        raise Broken(f"step() gave {words}; {_STEP}")
+    acted = list(acted)
+    seen, rewards, terminations, truncations, infos = given
+    for name, part in zip(("observations", "rewards", "terminations", "truncations"), given[:4], strict=True):
+        _known(part, agents, "step()", name)
+    for name, part in (("rewards", rewards), ("terminations", terminations), ("truncations", truncations)):
+        if missing := [agent for agent in acted if agent not in part]:
+            raise Broken(f"step() gave no {name} for {', '.join(map(str, missing))}, who acted")
+    total = float(sum(number(value, f"step() gave agent {agent} the reward") for agent, value in rewards.items()))
+    flags = [{a: _flag(v, f"step() gave agent {a} a {name}") for a, v in part.items()}
+             for name, part in (("termination", terminations), ("truncation", truncations))]  # fmt: skip
+    return seen, total, flags[0], flags[1], infos
+
+
+def _known(part: Mapping[Any, Any], agents: Iterable[Any], what: str, name: str) -> None:
+    """That all keys are agents."""
+    known = list(agents)
+    if strange := [key for key in part if key not in known]:
+        raise Broken(
+            f"{what} gave {name} for {strange[0]!r}, which is no agent; the agents are {', '.join(map(str, known))}"
+        )
+
+
+def number(value: Any, what: str) -> float:
+    """One finite real number, as a number or an array of one.
+
+    Raises:
+        Broken: It is not.
+    """
+    found = np.asarray(value)
+    if found.size != 1 or found.dtype.kind not in "buif":
+        raise Broken(f"{what} {_kind(value)}; it must be one number")
+    single = float(found.reshape(()))
+    if not abs(single) < 3.4e38:  # not a number compares as false
+        raise Broken(f"{what} {single:g}, which is not finite in single precision")
+    return single
+
+
+def _flag(value: Any, what: str) -> bool:
+    found = np.asarray(value)
+    if found.size != 1 or found.dtype.kind not in "bui" or int(found.reshape(())) not in (0, 1):
+        raise Broken(f"{what} of {_kind(value)}; it must be True or False")
+    return bool(found.reshape(()))
+
+
+def row_of(value: Any, size: int, what: str, agent: Any) -> np.ndarray:
+    """An observation as a flat row of its declared size.
+
+    Raises:
+        Broken: It has another size, or is not made of real numbers.
+    """
+    try:
+        found = np.asarray(value)
+    except ValueError as error:
+        raise Broken(f"{what} shows agent {agent} something that is no array: {error}") from error
+    if found.dtype.kind not in "buif":
+        raise Broken(f"{what} shows agent {agent} {_kind(value)} of {found.dtype}; its space has real numbers")
+    if found.size != size:
+        numbers = "1 number" if found.size == 1 else f"{found.size} numbers"
+        raise Broken(f"{what} shows agent {agent} {numbers}; its space has {size}")
+    return found.ravel().astype(float)
+
+
+def picture(value: Any) -> np.ndarray:
+    """A picture `(height, width, 3)` of bytes.
+
+    Raises:
+        Broken: It is not.
+    """
+    found = np.asarray(value) if value is not None else np.zeros(0)
+    shape = tuple(found.shape)
+    if len(shape) != 3 or shape[-1] not in (3, 4) or not min(shape) or math.prod(shape) > 1 << 28:
+        said = "nothing" if value is None else _kind(found)
+        raise Broken(
+            f"render() gave {said}, no picture (height, width, 3); the env must support render_mode='rgb_array'"
+        )
+    if found.dtype.kind == "f":
+        raise Broken(f"render() gave numbers of kind {found.dtype}; a picture is made of bytes from 0 to 255")
+    return np.clip(found[..., :3], 0, 255).astype(np.uint8)

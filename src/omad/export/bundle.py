@@ -1,0 +1,303 @@
+"""The folder that an exported team is: written whole or not at all, checked when it is read.
+
+team.json                  task, protocol, agents in order, code version, returns it had, checksums of all files
+README.md                  how to run it
+agent_I/policy.json        kind, sizes, action box, normaliser, settings, checksums
+agent_I/policy.safetensors the numbers, and 16 test vectors
+agent_I/policy.onnx        the same as a graph
+agent_I/runner.py          runs it with NumPy alone
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from safetensors.numpy import save
+
+import omad
+from omad import schema
+from omad.errors import Refused
+from omad.export import graph
+from omad.export.fold import Folded, Kind
+from omad.export.runner import FORMAT, read_tensors
+from omad.standardise import ObsNorm
+
+__all__ = ["FORMATS", "TOLERANCE", "VECTORS", "Facts", "Team", "Vectors", "load", "write"]
+
+FORMATS = ("numpy", "onnx")
+VECTORS = 16
+"""Test vectors of an agent; the last four are noise-free."""
+TOLERANCE = 2e-5
+"""How far a test vector may be off where it is run, in [-1, 1]: other machines sum in another order."""
+
+Size = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What is known of a team besides its numbers."""
+
+    task: str
+    protocol: str
+    algorithm: str
+    seed: int
+    env_steps: int
+    evaluation: dict[str, float]
+    """Mean returns of the run's last evaluation up to then, by kind of action."""
+    run: str
+    commit: str | None = None
+
+
+class Team(msgspec.Struct, frozen=True):
+    """`team.json`."""
+
+    format: int
+    omad: str
+    facts: Facts
+    agents: list[str]
+    """Folders, in the env's order of agents."""
+    names: list[str]
+    """What the env calls them."""
+    kind: str
+    steps: Size
+    trained_steps: Size
+    obs_dims: list[Size]
+    """Raw observations."""
+    act_dims: list[Size]
+    history: Size
+    action_low: list[list[float]]
+    action_high: list[list[float]]
+    files: dict[str, str]
+    """SHA-256 by path."""
+
+
+class Vectors(msgspec.Struct, frozen=True):
+    """Observations (frames stacked), noise, and the actions in [-1, 1] that training code gives."""
+
+    obs: np.ndarray
+    noise: np.ndarray
+    action: np.ndarray
+
+
+def _sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def write(
+    out: Path,
+    folded: Sequence[Folded],
+    vectors: Sequence[Vectors],
+    boxes: Sequence[tuple[np.ndarray, np.ndarray]],
+    history: int,
+    facts: Facts,
+    formats: Sequence[str] = FORMATS,
+    names: Sequence[str] = (),
+) -> Path:
+    """Write a team.
+
+    Args:
+        out: A new folder.
+        folded: Policies, in the env's order of agents.
+        vectors: Test vectors of each.
+        boxes: Lower and upper ends of each agent's actions.
+        history: Frames that an observation stacks.
+        facts: Of the team.
+        formats: `numpy`, `onnx` or both.
+        names: What the env calls its agents.
+
+    Raises:
+        Refused: A format is unknown or its package is missing, or the folder exists or cannot be made.
+    """
+    check_new(out, formats)
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        digests: dict[str, str] = {}
+        for i, (one, seen, (low, high)) in enumerate(zip(folded, vectors, boxes, strict=True)):
+            for name, data in _agent(i, one, seen, low, high, history, facts, formats, names).items():
+                path = partial / f"agent_{i}" / name
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(data)
+                digests[f"agent_{i}/{name}"] = _sha(data)
+        readme = _README.format(task=facts.task, kind=folded[0].kind, n=len(folded)).encode()
+        (partial / "README.md").write_bytes(readme)
+        digests["README.md"] = _sha(readme)
+        settings = folded[0].settings
+        act_dims = [one.act_dim for one in folded]
+        team = Team(
+            format=FORMAT,
+            omad=omad.__version__,
+            facts=facts,
+            agents=[f"agent_{i}" for i in range(len(folded))],
+            names=list(names) or [f"agent_{i}" for i in range(len(folded))],
+            kind=folded[0].kind,
+            steps=folded[0].steps,
+            trained_steps=settings.get("trained_steps", 1),
+            obs_dims=[raw_size(one, history) for one in folded],
+            act_dims=act_dims,
+            history=history,
+            action_low=[low.astype(float).tolist() for low, _ in boxes],
+            action_high=[high.astype(float).tolist() for _, high in boxes],
+            files=digests,
+        )
+        (partial / "team.json").write_bytes(msgspec.json.format(msgspec.json.encode(team), indent=1) + b"\n")
+        partial.rename(out)
+    except OSError as error:
+        raise Refused(f"{out} cannot be written ({error.strerror or error}); give another --out.") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return out
+
+
+def parsed(words: str) -> list[str]:
+    """The formats in a text such as `numpy,onnx`."""
+    return [name.strip() for name in words.split(",") if name.strip()]
+
+
+def check_new(out: Path, formats: Sequence[str]) -> None:
+    """Refuse what cannot be written, before there is any work.
+
+    Raises:
+        Refused: A format is unknown or its package is missing, or the folder exists.
+    """
+    if not formats or not set(formats) <= set(FORMATS):
+        raise Refused(f"The formats {', '.join(formats) or 'none'} were given; allowed: {', '.join(FORMATS)}.")
+    if "onnx" in formats:
+        graph.require("onnx")
+    if out.exists() or out.is_symlink():
+        raise Refused(f"{out} exists already; give another --out, or remove it.")
+
+
+def raw_size(one: Folded, history: int) -> int:
+    """Entries of an observation before frames are stacked."""
+    return (one.obs_dim - (history - 1) * one.act_dim) // history
+
+
+def _agent(
+    i: int, one: Folded, seen: Vectors, low: np.ndarray, high: np.ndarray, history: int, facts: Facts,
+    formats: Sequence[str], names: Sequence[str],
+) -> dict[str, bytes]:  # fmt: skip
+    """Content of one agent's folder by name."""
+    found: dict[str, bytes] = {}
+    tests = {"test.obs": seen.obs, "test.noise": seen.noise, "test.action": seen.action}
+    tensors = save({name: np.ascontiguousarray(array, np.float32) for name, array in (one.tensors | tests).items()})
+    if "onnx" in formats:
+        found["policy.onnx"] = graph.build(one, low, high, f"{facts.algorithm} on {facts.task}, agent {i}")
+    about = {
+        "format": FORMAT,
+        "agent": f"agent_{i}",
+        "name": names[i] if names else f"agent_{i}",
+        "task": facts.task,
+        "algorithm": facts.algorithm,
+        "kind": one.kind,
+        "obs_dim": raw_size(one, history),
+        "act_dim": one.act_dim,
+        "history": history,
+        "inputs": {
+            "observation": "raw, as the env gives it; for history above 1, policy.onnx takes the stacked frames: the "
+            "present observation, then for each earlier step, the newest first, its observation and action in [-1, 1]",
+            "noise": "standard normal, noise_rows x act_dim; zeros for noise-free actions",
+        },
+        "noise_rows": one.noise_rows,
+        "normaliser": one.normaliser,
+        "action_low": low.astype(float).tolist(),
+        "action_high": high.astype(float).tolist(),
+        "settings": one.settings,
+        "dtype": "float32",
+        "tolerance": TOLERANCE,
+        "onnx": {"opset": graph.OPSET} if "onnx" in formats else None,
+        "tensors_sha256": _sha(tensors),
+    }
+    about["checksum"] = _sha(json.dumps(about, sort_keys=True).encode())
+    found["policy.json"] = json.dumps(about, indent=1).encode() + b"\n"
+    if "numpy" in formats:
+        found["policy.safetensors"] = tensors
+        found["runner.py"] = Path(__file__).with_name("runner.py").read_bytes()
+    return found
+
+
+def load(folder: str | Path) -> Team:
+    """Read and check a bundle.
+
+    Raises:
+        Refused: It is not a bundle, of another version, damaged, or incomplete.
+    """
+    folder = Path(folder)
+    try:
+        data = schema.read_bytes(folder / "team.json")
+    except (FileNotFoundError, NotADirectoryError):
+        raise Refused(f"{folder} is not an exported team: it has no team.json. Give a folder of omad export.") from None
+    found = schema.decode(data, Version, folder / "team.json").format
+    if found != FORMAT:
+        raise Refused(f"{folder} is a bundle of format {found}; this version reads {FORMAT}. Export the run again.")
+    team = schema.decode(data, Team, folder / "team.json")
+    sizes = {len(row) for row in (team.obs_dims, team.act_dims, team.action_low, team.action_high, team.agents)}
+    if len(sizes) != 1 or team.agents != [f"agent_{i}" for i in range(len(team.agents))]:
+        raise Refused(f"{folder / 'team.json'} names {len(team.agents)} agents but sizes of others; export it again.")
+    for name, digest in team.files.items():
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise Refused(f"{folder / 'team.json'} names the file {name}, which is outside of it; export it again.")
+        try:
+            same = _sha(schema.read_bytes(folder / name)) == digest
+        except FileNotFoundError:
+            raise Refused(f"{folder / name} is missing; restore it from a copy or export the run again.") from None
+        if not same:
+            raise Refused(
+                f"{folder / name} does not match its checksum; restore it from a copy or export the run again."
+            )
+    return team
+
+
+class Agent(msgspec.Struct):
+    """What is read again of `policy.json`."""
+
+    kind: Kind
+    settings: dict[str, Any]
+    noise_rows: Size
+    normaliser: ObsNorm
+
+
+def policies(folder: Path, team: Team) -> list[Folded]:
+    """The policies of a bundle that has been loaded.
+
+    Raises:
+        Refused: It was exported without numpy.
+    """
+    found = []
+    for name in team.agents:
+        if f"{name}/policy.safetensors" not in team.files:
+            raise Refused(f"{folder / name} has no policy.safetensors; export the run with --formats numpy.")
+        about = schema.read_json(folder / name / "policy.json", Agent)
+        tensors = read_tensors(schema.read_bytes(folder / name / "policy.safetensors"))
+        tensors = {key: array for key, array in tensors.items() if not key.startswith("test.")}
+        found.append(Folded(about.kind, about.settings, tensors, about.noise_rows, about.normaliser))
+    return found
+
+
+class Version(msgspec.Struct):
+    """What every version's `team.json` holds."""
+
+    format: Any
+
+
+_README = """# A team of {n} agents for {task}
+
+Each folder `agent_I` is one agent, complete in itself ({kind}); copy it to that agent's computer.
+
+    python agent_0/runner.py                    # needs NumPy only: checks the files and measures itself
+
+    from runner import Policy                   # in Python, from inside agent_0/
+    policy = Policy()
+    policy.reset()                              # at the start of every episode
+    action = policy.act(observation)            # raw observation in, action in the env's own box out
+
+`policy.onnx` takes `obs` (batch, obs), frames stacked, and `noise` (batch, rows, act), standard normal or zeros.
+The whole team, an agent a process: `omad run-bundle . --task "{task}" --episodes 100`.
+"""

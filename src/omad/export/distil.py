@@ -1,0 +1,207 @@
+"""Few-step policies that do what a team of denoising policies does, from the same noise.
+
+A student is one network. It starts where the teacher's chain starts and reads all of the teacher's noise, a group of
+rows a step, so that it can give the very action that the teacher gives, whichever of several good ones the noise picks.
+
+Related: Luhman and Luhman 2021 (knowledge distillation of DDIM, from the starting noise alone).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Key
+
+from omad import envs
+from omad.envs.pool import Pool, joined
+from omad.errors import Refused
+from omad.export.fold import Folded, sample
+from omad.export.play import as_algorithm, tensors_of
+from omad.keys import Stream, run_key, stream
+from omad.types import JaxEnv
+
+__all__ = ["Settings", "distil", "observations"]
+
+_WORLDS = 16
+
+
+class Settings(NamedTuple):
+    """How a student is trained."""
+
+    steps: int = 1
+    """Evaluations of the student's network for one action."""
+    updates: int = 20_000
+    """Gradient steps of each agent."""
+    batch: int = 256
+    """Observations and noises of a gradient step; an eighth of the noises are zeros."""
+    learning_rate: float = 3e-3
+    """Of Adam at first; it falls to zero by a cosine."""
+    reuse: int = 4
+    """Times that an action of the teacher is learned from."""
+    widen: int = 2
+    """Width of the student's layers over that of the teacher's."""
+
+
+_CHUNK = 200
+"""Gradient steps of one compiled call."""
+
+
+def observations(folded: Sequence[Folded], task: str, episodes: int, seed: int) -> np.ndarray:
+    """What agents see in episodes of the teacher, half of them with noise-free actions, `(moment, agent, obs)`.
+
+    Args:
+        folded: The teachers.
+        task: To play.
+        episodes: How many.
+        seed: Of initial states and noise.
+    """
+    env = envs.make(task)
+    algorithm, root = as_algorithm(folded, env.spec), run_key(jnp.int32(seed))
+    tensors = [{name: array[0] for name, array in one.items()} for one in tensors_of(folded)]
+    keys = jax.random.split(stream(root, Stream.EVAL_RESET, 0), episodes)
+    draws, own = stream(root, Stream.EVAL_ACT, 0), stream(root, Stream.EVAL_ENV, 0)
+    sampled = jax.jit(lambda obs, t: algorithm.act(tensors, obs, jax.random.fold_in(draws, t), True))
+    still = jax.jit(lambda obs, t: algorithm.act(tensors, obs, jax.random.fold_in(draws, t), False))
+
+    def act(obs: Any, t: int) -> np.ndarray:
+        half = len(obs) // 2
+        obs = jnp.asarray(obs)
+        return np.concatenate([sampled(obs[half:], t), still(obs[:half], t)]) if half else np.asarray(sampled(obs, t))
+
+    found: list[np.ndarray] = []
+    if isinstance(env, JaxEnv):
+        state, seen = jax.vmap(env.reset)(keys)
+        step, alive = jax.jit(jax.vmap(env.step)), np.ones(episodes, bool)
+        for t in range(env.spec.horizon):
+            obs = np.asarray(seen.obs)
+            found.append(obs[alive])
+            state, outcome = step(
+                state, jnp.asarray(act(obs, t)), jax.random.split(jax.random.fold_in(own, t), episodes)
+            )
+            alive &= ~np.asarray(outcome.terminated | outcome.truncated)
+            seen = outcome.next
+            if not alive.any():
+                break
+        return np.concatenate(found)
+    size, seeds = min(episodes, _WORLDS), joined(jax.random.key_data(keys))
+    with contextlib.closing(Pool.of(task, env.spec, size)) as pool:
+        for first in range(0, episodes, size):
+            now = np.resize(seeds[first : first + size], size)
+            obs, _ = pool.reset(now)
+            for t in range(env.spec.horizon):
+                found.append(np.array(obs))
+                pool.send(act(obs, first * env.spec.horizon + t), now + np.uint64(t), now, t)
+                obs = pool.receive(t).obs  # where an episode is over, that of the next one
+    return np.concatenate(found)
+
+
+def distil(
+    folded: Sequence[Folded], obs: np.ndarray, settings: Settings, seed: int
+) -> tuple[list[Folded], list[float]]:
+    """Students of every agent, and the root mean square difference of their actions from the teachers' at the end.
+
+    Args:
+        folded: The teachers.
+        obs: What agents saw, `(moment, agent, obs)`.
+        settings: Of the training.
+        seed: Of first weights, batches and noise.
+
+    Raises:
+        Refused: The teachers do not denoise, or have fewer steps than the students should have.
+    """
+    if folded[0].kind not in ("chain", "ddpm"):
+        raise Refused(f"A team of {folded[0].kind} policies takes one step already; there is nothing to distil.")
+    if not 1 <= settings.steps <= folded[0].steps:
+        raise Refused(f"--steps is {settings.steps}; the teacher takes {folded[0].steps}; give 1 to that.")
+    students, errors = [], []
+    for i, key in enumerate(jax.random.split(jax.random.key(seed), len(folded))):
+        student, error = _student(folded[i], obs[:, i, : folded[i].obs_dim], settings, key)
+        students.append(student)
+        errors.append(error)
+    return students, errors
+
+
+def _fresh(teacher: Folded, how: Settings, key: Key[Array, ""]) -> Folded:
+    """A student before training."""
+    steps, act, width = how.steps, teacher.act_dim, how.widen * teacher.tensors["time"].shape[1]
+    chain_rows = teacher.noise_rows - 1 - (teacher.kind == "ddpm")
+    group = math.ceil(chain_rows / steps)
+    depth = len(teacher.settings["activations"])
+    settings = {
+        "activations": ["gelu"] * depth,
+        "steps": steps,
+        "trained_steps": teacher.settings["trained_steps"],
+        "group": group,
+        "rows": chain_rows,
+        "prior_scale": teacher.settings["prior_scale"],
+        "squash": teacher.settings["squash"],
+        "explore_std": teacher.settings.get("explore_std", 0.0),
+    }
+    shapes = {
+        "x.weight": ((group + 1) * act, width),
+        "obs.weight": (teacher.obs_dim, width),
+        "time": (steps, width),
+        **{f"hidden.{i}.weight": (width, width) for i in range(depth - 1)},
+        **{f"hidden.{i}.bias": (width,) for i in range(depth - 1)},
+        "last.weight": (width, act),
+        "last.bias": (act,),
+    }
+    tensors: dict[str, np.ndarray] = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    inputs = {"x.weight": (group + 1) * act + teacher.obs_dim, "obs.weight": (group + 1) * act + teacher.obs_dim}
+    for one, (name, shape) in zip(jax.random.split(key, len(shapes)), shapes.items(), strict=True):
+        if name.endswith("weight"):
+            tensors[name] = np.asarray(
+                jax.random.normal(one, shape) / math.sqrt(inputs.get(name) or shape[0]), np.float32
+            )
+    tensors |= {name: array for name, array in teacher.tensors.items() if name.startswith("norm.")}
+    return Folded("distilled", settings, tensors, 1 + steps * group + (teacher.kind == "ddpm"), teacher.normaliser)
+
+
+def _student(teacher: Folded, obs: np.ndarray, settings: Settings, key: Key[Array, ""]) -> tuple[Folded, float]:
+    fresh_key, train_key = jax.random.split(key)
+    student = _fresh(teacher, settings, fresh_key)
+    seen = jnp.asarray(obs)
+    fixed = {name: jnp.asarray(array) for name, array in student.tensors.items() if name.startswith("norm.")}
+    params = {name: jnp.asarray(array) for name, array in student.tensors.items() if name not in fixed}
+    numbers = {name: jnp.asarray(array) for name, array in teacher.tensors.items()}
+    optimiser = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, settings.updates))
+    rows, extra = student.settings["rows"], teacher.kind == "ddpm"
+    fresh = _CHUNK * settings.batch // settings.reuse
+
+    def loss(params: Any, obs: Array, noise: Array, target: Array) -> Float[Array, ""]:
+        return jnp.mean(jnp.square(sample(student, params | fixed, obs, noise) - target))
+
+    @jax.jit
+    def chunk(carry: tuple[Any, Any], key: Key[Array, ""]) -> tuple[tuple[Any, Any], Float[Array, ""]]:
+        """Ask the teacher, then learn from its answers in several orders."""
+        place_key, noise_key, zero_key, order_key = jax.random.split(key, 4)
+        asked = seen[jax.random.randint(place_key, (fresh,), 0, len(seen))]
+        noise = jax.random.normal(noise_key, (fresh, student.noise_rows, teacher.act_dim))
+        noise = jnp.where(jax.random.bernoulli(zero_key, 0.125, (fresh, 1, 1)), 0.0, noise)
+        if teacher.kind == "ddpm":
+            noise = noise.at[:, -1].set(0.0)  # what is added to actions when exploring is added by the runner
+        told = jnp.concatenate([noise[:, : 1 + rows], noise[:, -1:]], axis=1) if extra else noise[:, : 1 + rows]
+        target = sample(teacher, numbers, asked, told)
+        orders = jax.vmap(lambda k: jax.random.permutation(k, fresh))(jax.random.split(order_key, settings.reuse))
+
+        def step(carry: tuple[Any, Any], place: Array) -> tuple[tuple[Any, Any], Array]:
+            params, state = carry
+            value, grads = jax.value_and_grad(loss)(params, asked[place], noise[place], target[place])
+            updates, state = optimiser.update(grads, state)
+            return (optax.apply_updates(params, updates), state), value
+
+        carry, values = jax.lax.scan(step, carry, orders.reshape(-1, settings.batch))
+        return carry, values.mean()
+
+    carry, value = (params, optimiser.init(params)), jnp.inf
+    for one in jax.random.split(train_key, math.ceil(settings.updates / _CHUNK)):
+        carry, value = chunk(carry, one)
+    tensors = {name: np.asarray(array) for name, array in (carry[0] | fixed).items()}
+    return student._replace(tensors=tensors), math.sqrt(float(value))

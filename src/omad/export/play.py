@@ -1,0 +1,277 @@
+"""Episodes of a bundle: every agent in a process of its own that sees only its own observation, or all in JAX."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from omad import envs, processes
+from omad.envs.pool import Pool, joined
+from omad.errors import EnvFailed, Refused
+from omad.evaluate import Episodes, make_evaluate, make_host_evaluate
+from omad.export.bundle import Team
+from omad.export.fold import Folded, draw_noise, sample
+from omad.keys import Stream, run_key, stream
+from omad.types import Algorithm, EnvSpec, JaxEnv
+
+__all__ = ["Agents", "as_algorithm", "evaluate", "play", "spec_of", "tensors_of"]
+
+_AT_ONCE = 500
+"""Episodes that are stepped together in JAX."""
+_WORLDS = 16
+"""The same for envs that run on the host."""
+
+
+class Agents:
+    """One process an agent, each running the `runner.py` of its own folder; a context manager.
+
+    Args:
+        folder: The bundle.
+        team: What it holds.
+        seed: Of the action noise; each agent has its own.
+        explore: Sampled actions, or noise-free ones.
+        timeout_s: After which an agent that does not answer is late.
+    """
+
+    def __init__(self, folder: Path, team: Team, seed: int, explore: bool, timeout_s: float = 10.0) -> None:
+        self.team, self.timeout_s = team, timeout_s
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._step = 0
+        environment = {"PATH": os.environ.get("PATH", ""), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        try:
+            for i, name in enumerate(team.agents):
+                path = folder.resolve() / name
+                if not (path / "runner.py").exists():
+                    raise Refused(f"{path} has no runner.py; export the run with --formats numpy.")
+                # Isolated: neither the working directory nor PYTHONPATH nor the user's packages are looked at.
+                words = [sys.executable, "-I", str(path / "runner.py"), "--pipe", "--seed", str(seed + i)]
+                with processes.blocked():
+                    process = subprocess.Popen(
+                        words if explore else [*words, "--noise-free"],
+                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True,
+                    )  # fmt: skip
+                self.processes.append(process)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Agents:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def reset(self) -> None:
+        """Tell every agent that an episode begins."""
+        for i in range(len(self.processes)):
+            self._send(i, b"R")
+
+    def act(self, obs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Actions of every agent in its own box, `(episode, act_i)`, for its own observations `(episode, obs_i)`.
+
+        Raises:
+            EnvFailed: An agent has died, or is late.
+        """
+        self._step += 1
+        for i, rows in enumerate(obs):
+            self._send(i, b"A" + struct.pack("<I", len(rows)) + np.ascontiguousarray(rows, "<f4").tobytes())
+        return [
+            np.frombuffer(self._receive(i, 4 * len(rows) * size), "<f4").reshape(-1, size)
+            for i, (rows, size) in enumerate(zip(obs, self.team.act_dims, strict=True))
+        ]
+
+    def _send(self, agent: int, data: bytes) -> None:
+        pipe: Any = self.processes[agent].stdin
+        try:
+            pipe.write(data)
+            pipe.flush()
+        except OSError:
+            raise self._gone(agent) from None
+
+    def _receive(self, agent: int, size: int) -> bytes:
+        pipe: Any = self.processes[agent].stdout
+        data, end = bytearray(), time.monotonic() + self.timeout_s
+        while len(data) < size:
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([pipe], [], [], left)[0]:
+                name = self.team.agents[agent]
+                raise EnvFailed(f"{name} did not answer within {self.timeout_s:g} s at step {self._step}; it hangs.")
+            piece = os.read(pipe.fileno(), size - len(data))
+            if not piece:
+                raise self._gone(agent)
+            data += piece
+        return bytes(data)
+
+    def _gone(self, agent: int) -> EnvFailed:
+        process = self.processes[agent]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(2.0)
+        code = process.poll()
+        how = f"killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+        return EnvFailed(f"{self.team.agents[agent]} died at step {self._step} ({how}).")
+
+    def close(self) -> None:
+        """End all processes; those that do not listen are killed."""
+        for process in self.processes:
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError, AttributeError):
+                    pipe.close()  # pyright: ignore[reportOptionalMemberAccess]
+        end = time.monotonic() + 1.0
+        for process in self.processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.01, end - time.monotonic()))
+            processes.end_family(process.pid)
+            process.wait()
+        self.processes.clear()
+
+
+def spec_of(team: Team, task: str) -> EnvSpec:
+    """Sizes of the task that a team is to play.
+
+    Raises:
+        Refused: It has other sizes than the team.
+    """
+    spec = envs.make(task).spec
+    act = tuple(team.act_dims)
+    obs = tuple(team.history * o + (team.history - 1) * a for o, a in zip(team.obs_dims, team.act_dims, strict=True))
+    if (spec.obs_dims, spec.act_dims) != (obs, act):
+        raise Refused(
+            f"{spec.name} has {spec.n_agents} agents with observations {spec.obs_dims} and actions {spec.act_dims}, "
+            f"but the team has {len(act)}, of {obs} and {act}; give a task of these sizes."
+        )
+    return spec
+
+
+def play(agents: Agents, task: str, episodes: int, seed: int) -> np.ndarray:
+    """Team returns of episodes that start where those of an evaluation with the same seed do."""
+    env, team, root = envs.make(task), agents.team, run_key(jnp.int32(seed))
+    spec: EnvSpec = env.spec
+    starts = jax.random.split(stream(root, Stream.EVAL_RESET, 0), episodes)
+    low, high = ([np.asarray(row, np.float32) for row in box] for box in (team.action_low, team.action_high))
+
+    def decide(obs: np.ndarray) -> np.ndarray:
+        """From padded rows to each agent's own, and from its box back to the learner's [-1, 1]."""
+        given = agents.act([obs[:, i, :size] for i, size in enumerate(team.obs_dims)])
+        joint = np.zeros((len(obs), spec.n_agents, spec.act_dim), np.float32)
+        for i, (action, below, above) in enumerate(zip(given, low, high, strict=True)):
+            joint[:, i, : action.shape[1]] = (2 * action - below - above) / (above - below)
+        return joint
+
+    one_round = _round_in_jax(env, root, decide) if isinstance(env, JaxEnv) else _round_on_host(spec, decide)
+    size = min(episodes, _AT_ONCE if isinstance(env, JaxEnv) else _WORLDS)
+    found = []
+    with contextlib.ExitStack() as stack:
+        pool = None if isinstance(env, JaxEnv) else stack.enter_context(contextlib.closing(Pool.of(task, spec, size)))
+        for number, first in enumerate(range(0, episodes, size)):
+            agents.reset()
+            keys = starts[np.minimum(np.arange(first, first + size), episodes - 1)]
+            found.append(one_round(keys, number, pool))
+    return np.concatenate(found)[:episodes]
+
+
+def _round_in_jax(env: JaxEnv, root: Any, decide: Callable[[np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:
+    reset, step = jax.jit(jax.vmap(env.reset)), jax.jit(jax.vmap(env.step))
+    draws = stream(root, Stream.EVAL_ENV, 0)
+
+    def one_round(keys: Any, number: int, pool: None) -> np.ndarray:
+        del pool
+        state, seen = reset(keys)
+        returns, alive = np.zeros(len(keys)), np.ones(len(keys), bool)
+        for t in range(env.spec.horizon):
+            action = decide(np.asarray(seen.obs))
+            own = jax.random.split(jax.random.fold_in(draws, number * env.spec.horizon + t), len(keys))
+            state, outcome = step(state, jnp.asarray(action, float), own)
+            returns += alive * np.asarray(outcome.reward, float)
+            alive &= ~np.asarray(outcome.terminated | outcome.truncated)
+            seen = outcome.next
+            if not alive.any():
+                break
+        return returns
+
+    return one_round
+
+
+def _round_on_host(spec: EnvSpec, decide: Callable[[np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:
+    def one_round(keys: Any, number: int, pool: Pool) -> np.ndarray:
+        seeds = joined(jax.random.key_data(keys))
+        obs, _ = pool.reset(seeds)
+        returns, alive = np.zeros(len(seeds)), np.ones(len(seeds), bool)
+        for t in range(spec.horizon):
+            pool.send(decide(obs), seeds + np.uint64(number * spec.horizon + t), seeds, t)
+            arrival = pool.receive(t)
+            returns += alive * arrival.reward
+            alive &= ~(arrival.terminated | arrival.truncated)
+            obs = arrival.obs
+            if not alive.any():
+                break
+        return returns
+
+    return one_round
+
+
+# ---------------------------------------------------------------- in JAX
+
+
+def tensors_of(folded: Sequence[Folded]) -> list[dict[str, Any]]:
+    """The numbers of all agents, with a leading seed axis of one."""
+    return [{name: jnp.asarray(array)[None] for name, array in one.tensors.items()} for one in folded]
+
+
+def as_algorithm(folded: Sequence[Folded], spec: EnvSpec) -> Algorithm:
+    """An algorithm that can do nothing but act, by policies of these kinds; its policy is a list of tensors."""
+
+    def act(
+        tensors: Any, obs: Float[Array, "*b agent obs"], key: Key[Array, ""], explore: bool
+    ) -> Float[Array, "*b agent act"]:
+        flat = obs.reshape(-1, *obs.shape[-2:])
+        noise = draw_noise(folded[0], spec.n_agents, spec.act_dim, flat.shape[0], key)
+        noise = noise if explore else jnp.zeros_like(noise)
+        rows = []
+        for i, (one, numbers) in enumerate(zip(folded, tensors, strict=True)):
+            size = one.act_dim
+            action = sample(one, numbers, flat[:, i, : one.obs_dim], noise[i, ..., :size])
+            rows.append(jnp.pad(action, ((0, 0), (0, spec.act_dim - size))))
+        return jnp.stack(rows, axis=1).reshape(*obs.shape[:-1], spec.act_dim)
+
+    def nothing(*_: Any) -> Any:
+        raise NotImplementedError("these policies can only act")
+
+    fields: dict[str, Any] = dict.fromkeys(Algorithm._fields, nothing)
+    return Algorithm(**fields | {"metrics": (), "gamma": 1.0, "n_step": 1, "act": act})
+
+
+def evaluate(
+    folded: Sequence[Folded], task: str, episodes: int, seed: int, explore: bool, tensors: Any = None
+) -> Episodes:
+    """Episodes `(seed, episode)` of all policies in this process, as `omad eval` plays them.
+
+    Args:
+        folded: Kinds of policies, and the numbers of one seed.
+        task: To play.
+        episodes: How many.
+        seed: Of initial states and noise.
+        explore: Sampled actions, or noise-free ones.
+        tensors: Numbers of several seeds instead, with a leading seed axis.
+    """
+    env = envs.make(task)
+    algorithm = as_algorithm(folded, env.spec)
+    tensors = tensors_of(folded) if tensors is None else tensors
+    when = jnp.int32(seed), jnp.int32(0)
+    if isinstance(env, JaxEnv):
+        return jax.device_get(make_evaluate(algorithm, env, episodes, explore)(tensors, *when))
+    with contextlib.closing(Pool.of(task, env.spec, min(episodes, _WORLDS))) as pool:
+        run = make_host_evaluate(algorithm, env.spec, lambda: pool, episodes, explore)
+        return run(tensors, *when)

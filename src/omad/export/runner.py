@@ -1,0 +1,199 @@
+"""Runs one agent's policy from its folder. Needs Python and NumPy, nothing else.
+
+    policy = Policy("agent_0")           # checks the files and 16 test vectors
+    policy.reset()                       # at the start of every episode
+    action = policy.act(observation)     # raw observation in, action in the env's own box out
+
+`python runner.py` checks the folder and measures itself. `python runner.py --pipe` answers requests on standard input:
+`R` begins an episode; `A`, a little-endian uint32 n and n observations as float32 give n actions as float32.
+"""
+
+import hashlib
+import json
+import struct
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+FORMAT = 1
+F = np.float32
+A, B = np.asarray(0.044715 * 0.7978845608028654, F), np.asarray(0.7978845608028654, F)  # quicker than scalars
+
+
+class BadPolicy(ValueError):
+    """The folder, or what was given to it, cannot be used; the message says what and why."""
+
+
+def read_tensors(data):
+    """Read a safetensors file: 8 bytes of header length, a JSON header, then the numbers."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    tensors = {}
+    for name, entry in json.loads(data[8:start]).items():
+        if name != "__metadata__":
+            first, last = entry["data_offsets"]
+            tensors[name] = np.frombuffer(data[start + first : start + last], "<f4").reshape(entry["shape"]).astype(F)
+    return tensors
+
+
+def gelu2(x):
+    """Twice the GELU (tanh approximation); the next layer's weights are halved instead."""
+    y = x * x
+    y *= A
+    y += B
+    y *= x
+    np.tanh(y, y)
+    y *= x
+    y += x
+    return y
+
+
+def mish(x):
+    """Misra's activation, x tanh(log(1 + e^x))."""
+    e = np.exp(np.minimum(x, 20.0))
+    n = e * (e + 2.0)
+    return x * (n / (n + 2.0))
+
+
+def clip(x, bound):
+    """Within [-bound, bound]; quicker than np.clip."""
+    return np.minimum(np.maximum(x, -bound), bound)
+
+
+ACTIVATIONS = {"gelu": gelu2, "mish": mish, "relu": lambda x: np.maximum(x, 0.0), "tanh": np.tanh}
+
+
+class Policy:
+    """One agent's policy. Observations may have a leading batch axis; each row then has a history of its own."""
+
+    def __init__(self, folder=None, seed=None):
+        folder = Path(folder) if folder is not None else Path(__file__).resolve().parent
+        self.rng, self.past = np.random.default_rng(seed), None
+        try:
+            about = json.loads((folder / "policy.json").read_bytes())
+            data = (folder / "policy.safetensors").read_bytes()
+        except (OSError, ValueError) as error:
+            raise BadPolicy(f"{folder} cannot be read ({error}); export it again.") from None
+        if not isinstance(about, dict) or about.get("format") != FORMAT:
+            raise BadPolicy(f"{folder / 'policy.json'} is not of format {FORMAT}; use the runner.py that came with it.")
+        rest = json.dumps({key: value for key, value in about.items() if key != "checksum"}, sort_keys=True)
+        pairs = ("policy.json", rest.encode(), "checksum"), ("policy.safetensors", data, "tensors_sha256")
+        for name, content, due in pairs:
+            if hashlib.sha256(content).hexdigest() != about.get(due):
+                raise BadPolicy(f"{folder / name} does not match its checksum; restore it from a copy or export again.")
+        self.name, self.kind, self.rows = (about[key] for key in ("agent", "kind", "noise_rows"))
+        self.obs_dim, self.act_dim, self.history = about["obs_dim"], about["act_dim"], about["history"]
+        self.low, high = (np.asarray(about[key], F) for key in ("action_low", "action_high"))
+        self.half = F(0.5) * (high - self.low)
+        self.normaliser, self.set, self.t = about["normaliser"], about["settings"], read_tensors(data)
+        names = self.set["activations"]
+        layers = [*(f"hidden.{i}" for i in range(len(names) - 1)), "last"]
+        self.layers = [  # activation, weight, bias
+            (ACTIVATIONS[name], self.t[f"{layer}.weight"] * F(0.5 if name == "gelu" else 1), self.t[f"{layer}.bias"])
+            for name, layer in zip(names, layers)  # noqa: B905
+        ]
+        if self.kind == "chain":
+            self.keep = F(1) - self.t["step"] / F(self.set["prior_scale"] ** 2)
+            self.jump = np.sqrt(F(2) * self.t["step"])
+        worst = np.abs(self.policy(self.t["test.obs"], self.t["test.noise"]) - self.t["test.action"]).max()
+        if not worst <= about["tolerance"]:
+            raise BadPolicy(f"{self.name}: a test vector is off by {worst:.2g} on this computer; export it again.")
+
+    def reset(self):
+        """Begin an episode: forget what was seen."""
+        self.past = None
+
+    def act(self, obs, noise=None, explore=True):
+        """Raw observation `(obs,)` or `(batch, obs)` -> action in the env's box; noise is drawn here if not given."""
+        obs = np.asarray(obs, F)
+        if obs.ndim not in (1, 2) or obs.shape[-1] != self.obs_dim:
+            raise BadPolicy(f"{self.name}: an observation of shape {obs.shape} was given; ({self.obs_dim},) is needed.")
+        if not np.isfinite(obs).all():
+            where = np.argwhere(~np.isfinite(obs))[0][-1]
+            raise BadPolicy(f"{self.name}: entry {where} of the observation is not finite; check the sensor.")
+        shape = (*obs.shape[:-1], self.rows, self.act_dim)
+        if noise is None:
+            noise = self.rng.standard_normal(shape, F) if explore else np.zeros(shape, F)
+        noise = np.asarray(noise, F)
+        if noise.shape != shape:
+            raise BadPolicy(f"{self.name}: noise of shape {noise.shape} was given; {shape} is needed.")
+        if self.history == 1:
+            action = self.policy(obs, noise)
+        else:
+            if self.past is None or self.past[0].shape[:-1] != obs.shape[:-1]:
+                still = np.zeros((*obs.shape[:-1], self.act_dim), F)
+                self.past = [np.concatenate([obs, still], -1)] * (self.history - 1)
+            action = self.policy(np.concatenate([obs, *self.past], -1), noise)
+            self.past = [np.concatenate([obs, action], -1), *self.past[:-1]]
+        return self.low + (action + F(1)) * self.half
+
+    def normalised(self, obs):
+        """Observation as the network sees it."""
+        if self.normaliser == "running":
+            return clip((obs - self.t["norm.mean"]) / self.t["norm.std"], 10)
+        if self.normaliser == "harl":
+            obs = obs - obs.mean(-1, keepdims=True)
+            return obs / np.maximum(np.sqrt((obs * obs).mean(-1, keepdims=True)), F(1e-6))
+        return obs
+
+    def net(self, x):
+        """All that follows the first layer."""
+        for activation, weight, bias in self.layers:
+            x = np.dot(activation(x), weight)
+            x += bias
+        return x
+
+    def policy(self, obs, noise):
+        """Observation, frames stacked, and noise `(..., rows, act)` -> action in [-1, 1]."""
+        t, s, eps = self.t, self.set, [noise[..., k, :] for k in range(self.rows)]
+        seen = self.normalised(obs) @ t["obs.weight"]
+        if self.kind == "gaussian":
+            out = self.net(seen + t["time"][0])
+            log_std = np.clip(out[..., self.act_dim :], F(s["log_std_low"]), F(s["log_std_high"]))
+            return np.tanh(out[..., : self.act_dim] + np.exp(log_std) * eps[0])
+        if self.kind == "deterministic":
+            return clip(np.tanh(self.net(seen + t["time"][0])) + F(s["explore_std"]) * eps[0], 1)
+        shares = [seen + row for row in t["time"]]  # of the observation and of time in the first layer
+        x = F(s["prior_scale"]) * eps[0]
+        if self.kind == "chain":  # Euler-Maruyama steps of a controlled Ornstein-Uhlenbeck process
+            within, low, high = t["x.weight"], *np.asarray([-s["control_clip"], s["control_clip"]], F)
+            for share, keep, step, jump, e in zip(shares, self.keep, t["step"], self.jump, eps[1:]):  # noqa: B905
+                u = np.minimum(np.maximum(self.net(np.dot(x, within) + share), low), high)
+                x = keep * x + step * u + jump * e
+        elif self.kind == "ddpm":  # from noise to what the network takes the action to be
+            for k in reversed(range(len(shares))):
+                from_x, from_noise, mean_x0, mean_x, std = t["coefficients"][k]
+                x0 = clip(from_x * x - from_noise * self.net(x @ t["x.weight"] + shares[k]), 1)
+                x = mean_x0 * x0 + mean_x * x + std * eps[k]
+        else:  # distilled: few steps of a network that reads all of the teacher's noise
+            for k, share in enumerate(shares):
+                read = np.concatenate([x, *eps[1 + k * s["group"] : 1 + (k + 1) * s["group"]]], -1)
+                x = x + self.net(read @ t["x.weight"] + share)
+        return np.tanh(x) if s["squash"] == "tanh" else clip(clip(x, 1) + F(s["explore_std"]) * eps[-1], 1)
+
+
+def main(words):
+    """Serve a pipe, or check and measure."""
+    try:
+        policy = Policy(seed=int(words[words.index("--seed") + 1]) if "--seed" in words else None)
+        read, out = sys.stdin.buffer.read, sys.stdout.buffer
+        while "--pipe" in words and (kind := read(1)):
+            if kind == b"R":
+                policy.reset()
+                continue
+            (n,) = struct.unpack("<I", read(4))
+            obs = np.frombuffer(read(4 * n * policy.obs_dim), "<f4").reshape(n, policy.obs_dim)
+            out.write(policy.act(obs, explore="--noise-free" not in words).astype("<f4").tobytes())
+            out.flush()
+    except BadPolicy as error:
+        sys.exit(str(error))
+    if "--pipe" not in words:
+        begin = time.perf_counter()
+        for _ in range(1000):
+            policy.act(np.zeros(policy.obs_dim, F))
+        print(f"{policy.name}: test vectors agree; {time.perf_counter() - begin:.3f} ms per action")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,177 @@
+"""From a trained team to its folder, and the comparison of a folder with the team that it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from omad import tasks
+from omad.errors import Refused
+from omad.export import bundle, graph
+from omad.export.bundle import FORMATS, Facts, Team, Vectors
+from omad.export.fold import Folded, draw_noise, fold, sample
+from omad.export.runner import BadPolicy, Policy
+from omad.standardise import ObsNorm
+from omad.types import EnvSpec
+
+__all__ = ["Trained", "boxes", "compare", "export", "folded_vectors", "history_of", "vectors"]
+
+_SEED = 16
+"""Of the test vectors' observations and noise."""
+
+
+class Trained(NamedTuple):
+    """A trained team, as it acts in JAX."""
+
+    act: Callable[..., Any]
+    """As `Algorithm.act`."""
+    policy: Any
+    """Of one seed."""
+    spec: EnvSpec
+    config: Any
+    """Hyperparameters of the algorithm."""
+    obs_norm: ObsNorm
+    facts: Facts
+
+
+def history_of(task: str) -> int:
+    """Frames that an observation of a task stacks."""
+    return int(tasks.find(task).arguments.get("history", 1))
+
+
+def boxes(spec: EnvSpec) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Lower and upper ends of every agent's actions in the units of the env; [-1, 1] where it names none."""
+    low = spec.act_low or [[-1.0] * size for size in spec.act_dims]
+    high = spec.act_high or [[1.0] * size for size in spec.act_dims]
+    return [
+        (np.asarray(below, np.float32), np.asarray(above, np.float32)) for below, above in zip(low, high, strict=True)
+    ]
+
+
+def _observations(one: Folded, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Of about the size that the policy is used to."""
+    obs = rng.standard_normal((count, one.obs_dim))
+    if one.normaliser == "running":
+        obs = obs * one.tensors["norm.std"] + one.tensors["norm.mean"]
+    return obs.astype(np.float32)
+
+
+def _padded(rows: Sequence[np.ndarray], width: int) -> Float[Array, "batch agent obs"]:
+    return jnp.stack([jnp.pad(jnp.asarray(row), ((0, 0), (0, width - row.shape[1]))) for row in rows], axis=1)
+
+
+def vectors(team: Trained, folded: Sequence[Folded], count: int, seed: int = _SEED) -> list[Vectors]:
+    """Random observations and noise of every agent, and the actions in [-1, 1] that the algorithm itself takes.
+
+    The last quarter is noise-free.
+    """
+    spec, quiet = team.spec, count // 4
+    rng = np.random.default_rng(seed)
+    obs = [_observations(one, count, rng) for one in folded]
+    rows = _padded(obs, spec.obs_dim)
+    key = jax.random.key(seed)
+    act = jax.jit(team.act, static_argnums=3)
+    sampled = act(team.policy, rows, jax.random.clone(key), True)
+    still = act(team.policy, rows, jax.random.clone(key), False)
+    noise = np.array(draw_noise(folded[0], spec.n_agents, spec.act_dim, count, key))
+    noise[:, count - quiet :] = 0
+    action = np.where(np.arange(count)[:, None, None] < count - quiet, sampled, still)
+    return [Vectors(obs[i], noise[i, :, :, : one.act_dim], action[:, i, : one.act_dim]) for i, one in enumerate(folded)]
+
+
+def folded_vectors(folded: Sequence[Folded], count: int, seed: int = _SEED) -> list[Vectors]:
+    """The same for policies that are not the algorithm's own: of fewer steps, or distilled."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for one in folded:
+        obs = _observations(one, count, rng)
+        noise = rng.standard_normal((count, one.noise_rows, one.act_dim)).astype(np.float32)
+        noise[count - count // 4 :] = 0
+        tensors = {name: jnp.asarray(array) for name, array in one.tensors.items()}
+        found.append(Vectors(obs, noise, np.asarray(sample(one, tensors, jnp.asarray(obs), jnp.asarray(noise)))))
+    return found
+
+
+def _both(team: Trained, steps: int | None, count: int, seed: int = _SEED) -> tuple[list[Folded], list[Vectors]]:
+    folded = fold(team.policy, team.config, team.spec, team.obs_norm, steps)
+    if folded[0].settings.get("trained_steps", 1) != folded[0].settings.get("steps", 1):
+        return folded, folded_vectors(folded, count, seed)
+    return folded, vectors(team, folded, count, seed)
+
+
+def export(
+    team: Trained, out: str | Path, formats: Sequence[str] = FORMATS, denoising_steps: int | None = None
+) -> Path:
+    """Write a trained team.
+
+    Args:
+        team: The team.
+        out: A new folder.
+        formats: `numpy`, `onnx` or both.
+        denoising_steps: Steps of an action; by default those that it was trained with.
+
+    Raises:
+        Refused: See `bundle.write` and `fold`.
+    """
+    folded, tests = _both(team, denoising_steps, bundle.VECTORS)
+    task, spec = team.facts.task, team.spec
+    return bundle.write(Path(out), folded, tests, boxes(spec), history_of(task), team.facts, formats, spec.agents)
+
+
+def compare(folder: str | Path, team: Trained, count: int = 256, seed: int = 1) -> dict[str, Any]:
+    """A bundle beside the team in JAX: the largest difference of actions in [-1, 1], by runtime, on fresh observations.
+
+    Raises:
+        Refused: The bundle cannot be read, or is not of this team.
+    """
+    folder = Path(folder)
+    about = bundle.load(folder)
+    mine, theirs = ((f.task, f.seed, f.env_steps) for f in (team.facts, about.facts))
+    if mine != theirs:
+        raise Refused(
+            f"{folder} holds seed {about.facts.seed} of {about.facts.task} after {about.facts.env_steps} env steps, "
+            f"not seed {team.facts.seed} of {team.facts.task} after {team.facts.env_steps}; give the run it came from."
+        )
+    if about.kind == "distilled":
+        raise Refused(f"{folder} holds a distilled team, which is not meant to act exactly as its teacher does.")
+    _, tests = _both(team, about.steps if about.steps != about.trained_steps else None, count, seed)
+    return {"observations": count, "difference": differences(folder, about, tests)}
+
+
+def differences(folder: Path, about: Team, tests: Sequence[Vectors]) -> dict[str, float]:
+    """Largest difference of actions in [-1, 1] by runtime, over all agents."""
+    worst: dict[str, float] = {}
+    for i, (name, test) in enumerate(zip(about.agents, tests, strict=True)):
+        low, high = (np.asarray(box[i], np.float32) for box in (about.action_low, about.action_high))
+
+        def note(runtime: str, action: np.ndarray, test: Vectors = test) -> None:
+            worst[runtime] = max(worst.get(runtime, 0.0), float(np.abs(action - test.action).max()))
+
+        if (folder / name / "policy.safetensors").exists():
+            try:
+                note("numpy", Policy(folder / name).policy(test.obs, test.noise))
+            except BadPolicy as error:
+                raise Refused(str(error)) from None
+        if (folder / name / "policy.onnx").exists():
+            session = onnx_session(folder / name / "policy.onnx")
+            (action,) = session.run(None, {"obs": test.obs, "noise": test.noise})
+            note("onnx", (2 * action - low - high) / (high - low))
+    return worst
+
+
+def onnx_session(path: Path) -> Any:
+    """An ONNX Runtime session of one thread.
+
+    Raises:
+        Refused: The package is missing.
+    """
+    ort = graph.require("onnxruntime")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

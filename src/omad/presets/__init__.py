@@ -1,0 +1,86 @@
+"""The settings of each preset, every value with its source.
+
+A preset is a function of the task that says what it sets, in order: first what it sets for every algorithm, then what
+it sets for this one. Source tags: [A] abstract of arXiv 2602.18291; [S] summaries of the full paper; [D] DIME's code;
+[H] HARL's code and tuned configurations; [R] the code of DPMD and SDAC; [I] inferred; [M] measured with this project
+(RESULTS.md); [?] assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+from omad.presets import common, denoising, harl, omad
+from omad.presets.settings import Settings
+from omad.tasks import Task
+
+__all__ = ["PRESETS", "Preset", "settings_of"]
+
+Preset = Literal["cpu", "paper", "matched", "tiny"]
+
+Sets = Callable[[Settings], None]
+
+PRESETS: Mapping[str, tuple[Sets, Mapping[str, Sets]]] = MappingProxyType(
+    {
+        "cpu": (
+            common.matched,
+            {
+                "omad": omad.cpu,
+                "hasac": harl.hasac,
+                "hatd3": harl.hatd3,
+                "madpmd": denoising.matched,
+                "masdac": denoising.masdac_cpu,
+            },
+        ),
+        "paper": (
+            common.paper,
+            {
+                "omad": omad.paper,
+                "hasac": harl.hasac_paper,
+                "hatd3": harl.hatd3_paper,
+                "madpmd": denoising.paper,
+                "masdac": denoising.paper,
+            },
+        ),
+        "matched": (
+            common.matched,
+            {
+                "omad": omad.matched,
+                "hasac": harl.hasac,
+                "hatd3": harl.hatd3,
+                "madpmd": denoising.matched,
+                "masdac": denoising.matched,
+            },
+        ),
+        "tiny": (
+            common.tiny,
+            {
+                "omad": omad.tiny,
+                "hasac": harl.hasac_tiny,
+                "hatd3": harl.hatd3_tiny,
+                "madpmd": denoising.tiny,
+                "masdac": denoising.masdac_tiny,
+            },
+        ),
+    }
+)
+"""Preset -> what it sets for all algorithms, and after that for each of this package's."""
+
+
+def settings_of(task: Task, algorithm: str, preset: str, fields: Iterable[str]) -> dict[str, tuple[Any, str]]:
+    """Field -> (value, source), for what a preset sets.
+
+    Args:
+        task: The task.
+        algorithm: Name of the algorithm; one of another package has what is set for all.
+        preset: One of `PRESETS`.
+        fields: Names of all fields of the run and of the algorithm.
+    """
+    settings = Settings(task, fields)
+    for_all, for_each = PRESETS[preset]
+    for_all(settings)
+    if algorithm in for_each:
+        for_each[algorithm](settings)
+    return settings.values

@@ -1,0 +1,71 @@
+"""What presets set for every algorithm, those from outside this package included."""
+
+from __future__ import annotations
+
+from omad.presets.settings import Settings
+
+__all__ = ["baseline", "matched", "paper", "small", "ten_episodes", "tiny"]
+
+
+def paper(settings: Settings) -> None:
+    """As published for OMAD, and its code's lengths where they are not."""
+    settings("[S] 3e6 steps on most tasks", total_steps=3_000_000)
+    settings("[D]", n_envs=1, updates_per_step=2)
+    settings("[S][D]", batch_size=256, buffer_size=1_000_000)
+    settings("[D]", warmup_steps=5_000)
+    settings("[?] interval unknown", eval_every=25_000)
+    settings("[M] ten episodes, as in the paper, scatter by 3 on spread-3", eval_episodes=500)
+    settings("[?]", log_every=5_000, save_every=50_000)
+
+
+def matched(settings: Settings) -> None:
+    """Envs, gradient steps and batch that all algorithms have in common."""
+    settings("[M]", n_envs=8)
+    settings("[M] 0.25 gradient steps per env step", updates_per_step=2)
+    settings("[M] half the cost of 256, no worse per gradient step", batch_size=128)
+
+
+def tiny(settings: Settings) -> None:
+    """Seconds on any machine: everything happens, nothing is learned."""
+    settings("[?] a few seconds", total_steps=400, n_envs=4, updates_per_step=1, batch_size=16, buffer_size=400)
+    settings("[?] a few seconds", warmup_steps=200, eval_every=200, eval_episodes=4, log_every=100, save_every=200)
+
+
+def small(settings: Settings) -> None:
+    """The networks that all algorithms have in common."""
+    settings("[?] as omad's", actor_width=128, actor_layers=2, critic_width=256, critic_layers=2)
+
+
+def _robots(settings: Settings) -> None:
+    """Runs on robots."""
+    if settings.on("mamujoco-"):
+        settings("[M]", n_envs=4)
+        settings("[S] ten episodes", eval_episodes=10)
+        settings("[?]", eval_every=10_000, total_steps=150_000)
+
+
+def _particles(settings: Settings) -> None:
+    """Discount and lengths on the particle tasks."""
+    if settings.on("mpe"):
+        settings("[M] for omad: -26.6 on spread-3 at 200k env steps, near -30 with 0.99; one seed", gamma=0.95)
+    if settings.on("mpe/spread-4"):
+        settings("[I]", total_steps=300_000)
+
+
+def _games(settings: Settings) -> None:
+    """Length of runs on games."""
+    if settings.on("games"):
+        settings("[M] a game is learned by then", total_steps=40_000)
+
+
+def baseline(settings: Settings) -> None:
+    """What a baseline has in common with OMAD on a family of tasks."""
+    _games(settings)
+    _particles(settings)
+    _robots(settings)
+
+
+def ten_episodes(settings: Settings) -> None:
+    """Evaluations on robots as published."""
+    if settings.on("mamujoco-"):
+        settings("[S] ten episodes", eval_episodes=10)

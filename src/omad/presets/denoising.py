@@ -1,0 +1,41 @@
+"""MADPMD and MASDAC: as DPMD and SDAC are run, and what suits them in short runs."""
+
+from __future__ import annotations
+
+from omad.presets import common
+from omad.presets.settings import Settings
+
+__all__ = ["masdac_cpu", "masdac_tiny", "matched", "paper", "tiny"]
+
+
+def paper(settings: Settings) -> None:
+    """As DPMD and SDAC are run; their other settings are the defaults."""
+    settings("[R]", n_envs=5, updates_per_step=1, batch_size=256, warmup_steps=30_000)
+    common.ten_episodes(settings)
+
+
+def matched(settings: Settings) -> None:
+    """What all algorithms have in common, and what suits these two with that."""
+    common.small(settings)
+    settings("[?] as omad's", actor_lr=1e-3, critic_lr=1e-3)
+    settings("[?] a run has fewer policy updates than the published decay waits for", actor_decay_steps=0)
+    settings("[?] alpha arrives after a quarter of 50k gradient steps, not never", alpha_every=50)
+    common.baseline(settings)
+
+
+def masdac_cpu(settings: Settings) -> None:
+    """As `matched`, with fewer reconstructions."""
+    matched(settings)
+    settings("[M] 29 ms of CPU a gradient step, 81 with 64", reconstructions=16)
+
+
+def tiny(settings: Settings) -> None:
+    """Small in everything."""
+    settings("[?] a few seconds", actor_width=16, actor_layers=1, critic_width=16, critic_layers=1)
+    settings("[?] a few seconds", denoising_steps=4, time_width=8, alpha_every=10)
+
+
+def masdac_tiny(settings: Settings) -> None:
+    """Small in everything."""
+    tiny(settings)
+    settings("[?] a few seconds", reconstructions=4)

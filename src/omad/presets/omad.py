@@ -1,0 +1,128 @@
+"""OMAD's settings."""
+
+from __future__ import annotations
+
+from omad.presets import common
+from omad.presets.settings import Settings, robot
+
+__all__ = ["cpu", "matched", "paper", "tiny"]
+
+_V_MAX = {
+    "ant": (1600.0, "[D]"),
+    "walker2d": (1600.0, "[D]"),
+    "halfcheetah": (2000.0, "[I] 14.4 a step at the published return, times 100, and bonuses"),
+    "swimmer": (100.0, "[?] 0.16 a step times 100, and bonuses"),
+    "hopper": (1600.0, "[?] as walker2d"),
+    "humanoid": (1600.0, "[?]"),
+    "humanoidstandup": (20_000.0, "[?] about 150 a step"),
+    "reacher": (100.0, "[?]"),
+    "pusher": (200.0, "[?]"),
+    "manysegmentswimmer": (100.0, "[?]"),
+    "manysegmentant": (1600.0, "[?]"),
+}
+"""Half-width of the support by robot, for a discount of 0.99."""
+
+
+def _support(settings: Settings) -> None:
+    """Half-width of the support where the discount is the same in all presets."""
+    if settings.on("probe"):
+        settings("[I]", v_max=20.0)
+    elif settings.on("games"):
+        settings("[I] one reward of at most 1, nothing after it", v_max=2.0)
+    elif name := robot(settings.task):
+        v_max, source = _V_MAX[name.partition("-")[0]]
+        settings(source, v_max=v_max)
+
+
+def paper(settings: Settings) -> None:
+    """As published; else as DIME."""
+    common.ten_episodes(settings)
+    _support(settings)
+    if settings.on("mpe/spread-4"):
+        settings("[I]", v_max=500.0)
+    elif settings.on("mpe/deception"):
+        settings("[I] 300 leaves mass on the edge atoms", v_max=600.0)
+    elif settings.on("mpe"):
+        settings("[I]", v_max=300.0)
+
+
+def matched(settings: Settings) -> None:
+    """What all algorithms have in common, and what suits OMAD with that."""
+    settings("[M]", actor_width=128, actor_layers=2, time_frequencies=64, time_width=64, critic_width=256, atoms=101)
+    settings("[M] three times quicker than 3e-4", actor_lr=1e-3)
+    settings("[M]", critic_lr=1e-3)
+    settings("[M] keeps alpha's pace against the learning rates; 1e-2 commits too early", alpha_lr=3e-3)
+    settings("[M] a tenth of a run; batch statistics blur the critic: -23.7, not -26.6", renorm_warmup=5_000)
+    common.baseline(settings)
+    _support(settings)
+    if settings.on("mpe"):
+        settings("[M] a fifth of what 0.99 wants, as 1 / (1 - gamma) is", v_max=100.0)
+        settings("[M] alpha falls with the values' size", alpha_init=0.3)
+    if settings.on("mpe/spread-4", "mpe/deception"):
+        settings("[I]", v_max=150.0)
+    if settings.on("mamujoco-"):
+        settings("[M] HalfCheetah 2x3 at 150k: 6,580 over three seeds, 4,231 with 3e-3: RESULTS.md", alpha_lr=1e-3)
+
+
+def cpu(settings: Settings) -> None:
+    """As `matched`, but for what a CPU run suits better otherwise."""
+    matched(settings)
+    if settings.on("mpe/spread-4"):
+        _spread_4(settings)
+    elif settings.on("mpe"):
+        settings("[M] 0.5 gradient steps per env step: see share_policy", updates_per_step=4)
+        settings("[M] the same pace per env step as 3e-3 with half as many gradient steps", alpha_lr=1.5e-3)
+        settings("[M] roles by geometry, not by number: RESULTS.md, docs/learning-notes.md", share_policy=True)
+    if settings.on("mpe/spread") and not settings.on("mpe/spread-4"):
+        settings("[M] spread-3 at 200k env steps, three seeds: -19.9, not -22.4; RESULTS.md", symmetry=True)
+    if settings.on("mpe/deception"):
+        settings("[M] matched, three seeds at 100k: 37.4 to 38.6, not 32.9 to 36.9; learns at once", n_step=3)
+        if settings.option("history"):
+            _deception_with_memory(settings)
+        elif settings.option("adversary") == "static" and settings.option("state") == "full":
+            _still_adversary_seen_whole(settings)
+
+
+def _spread_4(settings: Settings) -> None:
+    settings("[M] as matched", updates_per_step=2)
+    settings(
+        "[M] no habits of left and right: -48 at 100k env steps, near -79 without; RESULTS.md",
+        symmetry=True,
+    )
+    settings(
+        "[M] quicker: -50 at 80k env steps, a shared one -62; for a GPU see RESULTS.md",
+        share_policy=False,
+    )
+
+
+def _deception_with_memory(settings: Settings) -> None:
+    """Who remembers knows velocities, so that a short horizon is no mistake and one step is enough."""
+    settings("[M] 44.0 at 160k env steps, 41.8 without: docs/learning-notes.md", symmetry=True)
+    settings("[M] 45.4 at 100k env steps; 44.9 with 0.95, 44.1 with 0.97", gamma=0.9)
+    settings("[M]", v_max=80.0)
+    settings("[M] 45.1 at 160k env steps; 44.3 with 3", n_step=1)
+    settings("[M] as matched", updates_per_step=2)
+    settings("[M] keeps alpha's pace against the learning rates; 1e-2 commits too early", alpha_lr=3e-3)
+    settings("[M] 45.1 at 160k env steps, 45.3 shared", share_policy=False)
+
+
+def _still_adversary_seen_whole(settings: Settings) -> None:
+    """A critic without the noise of a random adversary is worth following closely, on what the newest policies saw."""
+    settings("[I] as with a memory", symmetry=True)
+    settings("[I] half of 512 in time", batch_size=256)
+    settings("[M] speeds that go with a place are those of today's policies", buffer_size=20_000)
+    settings("[M] no mass on the edge atoms", v_max=120.0)
+    settings("[I] these critics see velocities", n_step=1)
+    settings("[M] 40.7 at 100k env steps, 40.1 with 3, whose policies stay noisy; RESULTS.md", actor_every=1)
+    settings("[M] 43.8; 43.5 with half as many gradient steps", updates_per_step=2)
+    settings("[M] the pace of 3e-3 with actor_every 3", alpha_lr=1e-3)
+    settings("[I] unlike gains keep two agents from swinging in step", share_policy=False)
+    settings("[I]", renorm_warmup=1_500)
+    settings("[I] the gradient steps of 200k env steps", lr_decay_steps=50_000)
+
+
+def tiny(settings: Settings) -> None:
+    """Small in everything."""
+    _support(settings)
+    settings("[?] a few seconds", actor_width=16, actor_layers=1, critic_width=16, critic_layers=1, atoms=11)
+    settings("[?] a few seconds", denoising_steps=2, time_frequencies=8, time_width=8, renorm_warmup=50)

@@ -1,0 +1,1 @@
+"""The run folder, and the arrays of its checkpoints."""

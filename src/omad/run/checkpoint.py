@@ -1,0 +1,152 @@
+"""The arrays of a checkpoint, as safetensors: leaves by their path in the tree, and nothing that could be executed.
+
+They are written leaf by leaf, so that a large buffer is never held twice, and digested as they are written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+from jaxtyping import PyTree
+
+from omad import files
+from omad.errors import Refused
+from omad.run.folder import Part
+from omad.schema import open_plain
+
+__all__ = ["load", "n_bytes", "save"]
+
+_CODES = {
+    "bool": "BOOL", "uint8": "U8", "int8": "I8", "uint16": "U16", "int16": "I16", "uint32": "U32", "int32": "I32",
+    "uint64": "U64", "int64": "I64", "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",
+}  # fmt: skip
+"""Names of dtypes in the format."""
+_AT_ONCE = 1 << 22
+
+
+def _leaves(tree: PyTree) -> dict[str, Any]:
+    """Leaves by their path, which is all that is kept of a tree's structure."""
+    found = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in found}
+
+
+def _kept(tree: PyTree) -> dict[str, Any]:
+    """Leaves that have entries, the widest dtypes first, so that all lie aligned."""
+    full = [(name, leaf) for name, leaf in _leaves(tree).items() if leaf.size]
+    return dict(sorted(full, key=lambda item: -item[1].dtype.itemsize))
+
+
+def _header(leaves: dict[str, Any]) -> bytes:
+    entries, end = {}, 0
+    for name, leaf in leaves.items():
+        begin, end = end, end + leaf.size * leaf.dtype.itemsize
+        entries[name] = {"dtype": _CODES[leaf.dtype.name], "shape": leaf.shape, "data_offsets": (begin, end)}
+    text = msgspec.json.encode(entries)
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def n_bytes(tree: PyTree) -> int:
+    """Size of the file that `save` would write."""
+    leaves = _kept(tree)
+    return len(_header(leaves)) + sum(leaf.size * leaf.dtype.itemsize for leaf in leaves.values())
+
+
+def save(path: Path, tree: PyTree, root: Path) -> Part:
+    """Write a tree of arrays into a new file, and sync it.
+
+    Args:
+        path: The file.
+        tree: Arrays, of NumPy or JAX.
+        root: The run folder; below it, no link is followed.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    digest, size, leaves = hashlib.sha256(), 0, _kept(tree)
+
+    def parts() -> Iterator[bytes | memoryview]:
+        yield _header(leaves)
+        for leaf in leaves.values():
+            yield np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data
+
+    def digested() -> Iterator[bytes | memoryview]:
+        nonlocal size
+        for part in parts():
+            digest.update(part)
+            size += len(part)
+            yield part
+
+    files.create(path, digested(), root)
+    return Part(size, digest.hexdigest())
+
+
+def load(path: Path, part: Part, like: PyTree, loose: Collection[str] = ()) -> PyTree:
+    """Read what `save` wrote.
+
+    Args:
+        path: The file.
+        part: What `save` said.
+        like: Arrays or shapes of the same structure. Leaves without entries are made anew.
+        loose: Leaves whose last axis may have any length.
+
+    Raises:
+        Refused: The file is damaged, or the contents do not fit.
+    """
+    import safetensors
+
+    _verify(path, part)
+    named = _leaves(like)
+    leaves = []
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            stored = set(file.keys())
+            for name, due in named.items():
+                if name not in stored and not due.size:
+                    leaves.append(jnp.zeros(due.shape, due.dtype))
+                    continue
+                if name not in stored and name in loose:
+                    leaves.append(jnp.zeros((*due.shape[:-1], 0), due.dtype))
+                    continue
+                if name not in stored:
+                    raise Refused(f"the checkpoint {path} does not fit this configuration: it has no {name}")
+                found = file.get_slice(name)
+                shape, code = tuple(found.get_shape()), found.get_dtype()
+                fits = shape[:-1] == due.shape[:-1] if name in loose else shape == due.shape
+                if not fits or code != _CODES[due.dtype.name]:
+                    raise Refused(
+                        f"the checkpoint {path} does not fit this configuration: it holds {name} as {code} of shape "
+                        f"{shape}, not {_CODES[due.dtype.name]} of {due.shape}"
+                    )
+                # Copied, so that they are not bound to a device: programs of bound arrays are others than those the
+                # run began with, and would be compiled anew.
+                leaves.append(jnp.array(file.get_tensor(name)))
+    except (safetensors.SafetensorError, OSError) as error:
+        raise Refused(f"the checkpoint {path} cannot be read: {error}") from None
+    if extra := sorted(stored - named.keys()):
+        raise Refused(f"the checkpoint {path} does not fit this configuration: it holds {', '.join(extra[:3])} too")
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _verify(path: Path, part: Part) -> None:
+    """That a file is the one that was written."""
+    digest = hashlib.sha256()
+    try:
+        with open_plain(path) as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            while size == part.size and (block := file.read(_AT_ONCE)):
+                digest.update(block)
+    except FileNotFoundError:
+        raise Refused(f"the checkpoint {path} is damaged: there is no such file") from None
+    except OSError as error:
+        raise Refused(f"the checkpoint {path} is damaged: it cannot be read ({error.strerror})") from None
+    if digest.hexdigest() != part.sha256:
+        raise Refused(f"the checkpoint {path} is damaged: it does not match its checksum")

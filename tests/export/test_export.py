@@ -1,0 +1,301 @@
+"""Exported teams act as the algorithms do in JAX, from their folders alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.append(str(Path(__file__).parent))
+
+from teams import ALGORITHMS, team
+
+import omad
+from omad.cli import main
+from omad.errors import EnvFailed, Refused
+from omad.export import bundle, play
+from omad.export.distil import Settings, distil, observations
+from omad.export.fold import fold
+from omad.export.runner import BadPolicy, Policy
+from omad.export.team import boxes, compare, differences, export, folded_vectors
+
+UNEQUAL = "probe/push"
+QUICK = [
+    *((algorithm, UNEQUAL, "none") for algorithm in ALGORITHMS),
+    ("omad", "mpe/deception-2?history=3", "running"),
+    ("madpmd", "mamujoco-obsk0/halfcheetah-6x1", "harl"),
+]
+TASKS = ("mpe/spread-3", UNEQUAL, "mpe/deception-2?history=3", "mamujoco-obsk0/halfcheetah-6x1")
+REST = [
+    pytest.param(algorithm, task, obs_norm, marks=pytest.mark.slow)
+    for algorithm in ALGORITHMS
+    for task in TASKS
+    for obs_norm in ("none", "running", "harl")
+    if (algorithm, task, obs_norm) not in QUICK
+]
+
+
+@pytest.mark.parametrize(("algorithm", "task", "obs_norm"), [*QUICK, *REST])
+def test_numpy_and_onnx_act_as_jax_does(algorithm: str, task: str, obs_norm: str, tmp_path: Path) -> None:
+    """From the same noise, sampled and noise-free, within 1e-5; at loading, the runner checks its test vectors."""
+    pytest.importorskip("onnxruntime")
+    trained = team(algorithm, task, obs_norm)
+    out = export(trained, tmp_path / "team")
+    found = compare(out, trained, bundle.VECTORS)["difference"]
+    assert set(found) == {"numpy", "onnx"} and max(found.values()) <= 1e-5, found
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A team of two agents of unequal sizes."""
+    return export(team("omad", UNEQUAL), tmp_path_factory.mktemp("export") / "team", ["numpy"])
+
+
+def test_the_folder_is_complete_and_small(out: Path) -> None:
+    """Names, sizes and checksums; a cpu-sized agent takes less than 1 MB."""
+    about = bundle.load(out)
+    assert (about.obs_dims, about.act_dims, about.history, about.steps) == ([1, 2], [1, 2], 1, 4)
+    assert {path.name for path in (out / "agent_0").iterdir()} == {"policy.json", "policy.safetensors", "runner.py"}
+    wide = {"actor_width": 128, "denoising_steps": 8, "time_frequencies": 64, "time_width": 64}
+    trained = team("omad", "mpe/spread-3", **wide)
+    (one, *_) = fold(trained.policy, trained.config, trained.spec, "none")
+    low, high = boxes(trained.spec)[0]
+    assert (low.min(), high.max()) == (0, 1)
+    tensors = sum(array.nbytes for array in one.tensors.values())
+    assert 2 * tensors + (1 << 16) < 1_000_000  # as safetensors and inside the graph
+
+
+ALONE = """
+import importlib.util, sys
+sys.path.append(sys.argv[1])
+for name in ("jax", "equinox", "omad", "safetensors", "onnx", "msgspec"):
+    assert importlib.util.find_spec(name) is None, name
+sys.path.append(sys.argv[2])
+import numpy as np, runner
+policy = runner.Policy(seed=0)
+action = policy.act(np.zeros(policy.obs_dim))
+assert action.shape == (policy.act_dim,) and np.isfinite(action).all()
+ours = {m.split(".")[0] for m in sys.modules} & {"jax", "equinox", "omad", "safetensors", "onnx"}
+assert not ours, ours
+"""
+
+
+def test_the_runner_needs_numpy_alone(out: Path, tmp_path: Path) -> None:
+    """Without site packages, but for a link to NumPy."""
+    package = Path(np.__file__).parent
+    for path in (package, package.with_name("numpy.libs")):
+        if path.exists():
+            (tmp_path / path.name).symlink_to(path)
+    words = [sys.executable, "-S", "-I", "-c", ALONE, str(tmp_path), str(out / "agent_1")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len((out / "agent_1" / "runner.py").read_text().splitlines()) < 200
+
+
+def test_the_runner_keeps_the_history_of_every_row(tmp_path: Path) -> None:
+    """A batch of two acts as each row does alone, and as the network does on frames stacked by hand."""
+    path = export(team("hatd3", "mpe/deception-2?history=3"), tmp_path / "team", ["numpy"]) / "agent_0"
+    policy, rng = Policy(path), np.random.default_rng(0)
+    obs = rng.standard_normal((3, 2, policy.obs_dim)).astype(np.float32)
+    both = [policy.act(o, explore=False) for o in obs]
+    policy.reset()
+    alone = [policy.act(o[0], explore=False) for o in obs]
+    np.testing.assert_allclose([b[0] for b in both], alone, atol=1e-6)
+    before = [2 * a - 1 for a in alone]  # from the box [0, 1]
+    stacked = np.concatenate([obs[2, 0], obs[1, 0], before[1], obs[0, 0], before[0]])
+    by_hand = policy.policy(stacked, np.zeros((1, policy.act_dim), np.float32))
+    np.testing.assert_allclose(by_hand, 2 * alone[2] - 1, atol=1e-5)
+
+
+def test_bad_observations_are_refused(out: Path) -> None:
+    policy = Policy(out / "agent_1")
+    with pytest.raises(BadPolicy, match=r"shape \(3,\) was given; \(2,\) is needed"):
+        policy.act(np.zeros(3))
+    with pytest.raises(BadPolicy, match="entry 1 of the observation is not finite"):
+        policy.act([0, np.nan])
+    with pytest.raises(BadPolicy, match="noise of shape"):
+        policy.act([0, 0], noise=np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("name", ["policy.json", "policy.safetensors", "runner.py"])
+def test_damaged_files_are_refused(out: Path, tmp_path: Path, name: str) -> None:
+    """By the runner and by the commands; a missing one is named."""
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    path = copy / "agent_0" / name
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"e", b"f", 1) if name != "policy.safetensors" else data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(Refused, match="does not match its checksum"):
+        bundle.load(copy)
+    if name != "runner.py":
+        with pytest.raises(BadPolicy, match=r"checksum|format"):
+            Policy(copy / "agent_0")
+    path.unlink()
+    with pytest.raises(Refused, match="is missing"):
+        bundle.load(copy)
+
+
+def test_other_versions_and_wrong_agent_counts_are_refused(out: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    about = json.loads((copy / "team.json").read_text())
+    for change, words in (
+        ({"format": 99}, "is a bundle of format 99; this version reads 1"),
+        ({"agents": ["agent_0"]}, "names 1 agents"),
+        ({"files": {"../../x": ""}}, "outside"),
+        ({"steps": 0}, "steps"),
+    ):
+        (copy / "team.json").write_text(json.dumps(about | change))
+        with pytest.raises(Refused, match=words):
+            bundle.load(copy)
+    with pytest.raises(Refused, match="not an exported team"):
+        bundle.load(tmp_path)
+
+
+def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the folder exists, a format or a package is missing, there are too many steps, or writing fails."""
+    trained = team("omad", UNEQUAL)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(Refused, match="exists already"):
+        export(trained, tmp_path / "there", ["numpy"])
+    with pytest.raises(Refused, match="allowed: numpy, onnx"):
+        export(trained, tmp_path / "new", ["torch"])
+    with pytest.raises(Refused, match="give 1 to 4"):
+        export(trained, tmp_path / "new", ["numpy"], denoising_steps=5)
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(Refused, match=r"pip install 'omad\[onnx\]'"):
+            export(trained, tmp_path / "new", ["numpy", "onnx"])
+    with monkeypatch.context() as patch:
+
+        def fail(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(Path, "write_bytes", fail)
+        with pytest.raises(Refused, match="No space left"):
+            export(trained, tmp_path / "new", ["numpy"])
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.parametrize("algorithm", ["omad", "madpmd"])
+def test_fewer_denoising_steps(algorithm: str, tmp_path: Path) -> None:
+    """All of them are the schedule itself; fewer run in every runtime alike."""
+    trained = team(algorithm, UNEQUAL)
+    all_steps = fold(trained.policy, trained.config, trained.spec, "none")[0]
+    given = fold(trained.policy, trained.config, trained.spec, "none", trained.config.denoising_steps)[0]
+    for name, array in all_steps.tensors.items():
+        np.testing.assert_array_equal(array, given.tensors[name])
+    path = export(trained, tmp_path / "team", denoising_steps=2)
+    assert bundle.load(path).steps == 2 and bundle.load(path).trained_steps > 2
+    found = compare(path, trained, bundle.VECTORS)["difference"]
+    assert max(found.values()) <= 1e-5, found
+
+
+# ---------------------------------------------------------------- one process an agent
+
+
+def test_agents_in_processes_do_as_well(out: Path) -> None:
+    """Noise-free, the same episodes give the same returns as in JAX."""
+    with play.Agents(out, bundle.load(out), seed=0, explore=False) as agents:
+        apart = play.play(agents, UNEQUAL, 8, 5)
+    together = play.evaluate(bundle.policies(out, bundle.load(out)), UNEQUAL, 8, 5, explore=False).returns[0]
+    np.testing.assert_allclose(apart, together, atol=1e-4)
+    with pytest.raises(Refused, match="give a task of these sizes"):
+        play.spec_of(bundle.load(out), "mpe/spread-3")
+
+
+def test_an_agent_that_dies_or_is_late_is_named(out: Path) -> None:
+    """And no process is left."""
+    obs = [np.zeros((1, 1), np.float32), np.zeros((1, 2), np.float32)]
+    with play.Agents(out, bundle.load(out), 0, True, timeout_s=60.0) as agents:
+        assert [a.shape for a in agents.act(obs)] == [(1, 1), (1, 2)]
+        agents.processes[1].kill()
+        agents.processes[1].wait()
+        with pytest.raises(EnvFailed, match=r"agent_1 died at step 2 \(killed by signal 9\)"):
+            agents.act(obs)
+    with play.Agents(out, bundle.load(out), 0, True, timeout_s=60.0) as agents:
+        agents.act(obs)
+        agents.processes[0].send_signal(signal.SIGSTOP)
+        agents.timeout_s = 0.05
+        with pytest.raises(EnvFailed, match=r"agent_0 did not answer within 0\.05 s at step 2"):
+            agents.act(obs)
+        pids = [process.pid for process in agents.processes]
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+# ---------------------------------------------------------------- distillation, commands
+
+SIZES = {
+    "total_steps": 60, "warmup_steps": 20, "n_envs": 2, "updates_per_step": 1, "batch_size": 4, "buffer_size": 60,
+    "log_every": 20, "eval_every": 60, "eval_episodes": 2, "save_every": 60, "v_max": 8.0, "atoms": 5,
+    "denoising_steps": 2, "actor_width": 4, "actor_layers": 1, "time_frequencies": 2, "time_width": 2,
+    "critic_width": 4, "critic_layers": 1,
+}  # fmt: skip
+
+
+def test_a_student_gives_the_teachers_action_from_the_same_noise(tmp_path: Path) -> None:
+    """Closer after training than before it; with groups that do not divide the noise; exported like any team."""
+    trained = team("omad", UNEQUAL)
+    teachers = fold(trained.policy, trained.config, trained.spec, "none")
+    obs = observations(teachers, UNEQUAL, 4, 0)
+    assert obs.shape[1:] == (2, 2) and np.isfinite(obs).all()
+    before = distil(teachers, obs, Settings(steps=3, updates=1, batch=16, learning_rate=0.0), 0)[1]
+    students, after = distil(teachers, obs, Settings(steps=3, updates=400, batch=64), 0)
+    assert all(late < 0.6 * early for early, late in zip(before, after, strict=True)), (before, after)
+    path = bundle.write(
+        tmp_path / "team", students, folded_vectors(students, 16), boxes(trained.spec), 1, trained.facts
+    )
+    assert bundle.load(path).kind == "distilled" and bundle.load(path).steps == 3
+    found = differences(path, bundle.load(path), folded_vectors(students, 16, seed=3))
+    assert max(found.values()) <= 1e-5, found
+    with pytest.raises(Refused, match="a distilled team"):
+        compare(path, trained)
+    with pytest.raises(Refused, match="give 1 to"):
+        distil(teachers, obs, Settings(steps=5), 0)
+    one_step = team("hatd3", UNEQUAL)
+    with pytest.raises(Refused, match="nothing to distil"):
+        distil(fold(one_step.policy, one_step.config, one_step.spec, "none"), obs, Settings(), 0)
+
+
+def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From a run to a bundle, its episodes and its latency; what does not exist is refused with exit code 2."""
+    run = omad.train(UNEQUAL, run_dir=tmp_path / "run", **SIZES)
+    out = tmp_path / "team"
+    assert main(["export", str(run), "--out", str(out), "--check", "--json"]) == 0
+    assert max(json.loads(capsys.readouterr().out)["difference"].values()) <= 1e-5
+    assert bundle.load(out).facts.evaluation.keys() == {"sampled", "noise_free"}
+    assert main(["run-bundle", str(out), "--episodes", "4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["processes"]["returns"]) == len(found["jax"]["returns"]) == 4
+    words = ["latency", str(run), "--actions", "5", "--episodes", "4", "--steps", "2,1", "--json"]
+    assert main([*words, "--out", str(tmp_path / "a.png")]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["steps"] for row in rows} == {1, 2} and all(row["median_ms"] <= row["p99_ms"] for row in rows)
+    assert (tmp_path / "a.png").stat().st_size > 1000
+    assert main(["eval", str(run), "--episodes", "4", "--denoising-steps", "2", "--json"]) == 0
+    fewer = json.loads(capsys.readouterr().out)["results"]
+    assert main(["eval", str(run), "--episodes", "4", "--json"]) == 0
+    for one, other in zip(fewer, json.loads(capsys.readouterr().out)["results"], strict=True):
+        np.testing.assert_allclose(one["returns"], other["returns"], atol=1e-3)
+    for arguments, words in (
+        (["export", str(run), "--out", "x", "--seed", "7"], "no seed 7"),
+        (["export", str(run), "--out", "x", "--which", "17"], "no checkpoint of env step 17; it has 60"),
+        (["export", str(run), "--out", "x", "--which", "best"], "allowed: last, or the env steps"),
+        (["export", str(run), "--out", str(out)], "exists already"),
+        (["run-bundle", str(run)], "not an exported team"),
+        (["run-bundle", str(out), "--task", "mpe/spread-3"], "give a task of these sizes"),
+        (["distil", str(run), "--out", str(out)], "exists already"),
+        (["eval", str(run), "--denoising-steps", "3"], "give 1 to 2"),
+    ):
+        assert main(arguments) == 2
+        assert words in capsys.readouterr().err

@@ -1,0 +1,377 @@
+"""Runs that are told to stop, by signals to their whole process group and by pipes that break."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+import pytest
+
+from omad import api, processes
+from omad.config import resolve
+from omad.errors import EnvFailed, NonFinite, Refused
+from omad.launch import last_line
+from omad.loop.train import Session, build, continue_run
+from omad.run.folder import RunFolder, members
+
+HERE = Path(__file__).parent
+SMALL: dict[str, Any] = {
+    "warmup_steps": 40, "n_envs": 2, "updates_per_step": 2, "batch_size": 8, "buffer_size": 128, "eval_episodes": 3,
+    "v_max": 8.0, "atoms": 11, "denoising_steps": 2, "actor_width": 8, "actor_layers": 1, "time_frequencies": 4,
+    "time_width": 4, "critic_width": 8, "critic_layers": 1, "env_workers": 2, "log_every": 200, "save_every": 250,
+    "eval_every": 1_000,
+}  # fmt: skip
+SHORT: dict[str, Any] = SMALL | {"total_steps": 400}
+MARK = "OMAD_TEST_MARK"
+HOSTED = "pettingzoo:aim_env:Aim?helper=true"
+
+
+# ---------------------------------------------------------------- real processes
+
+
+class Started:
+    """A command in a process group of its own, marked so that nothing it starts can hide."""
+
+    def __init__(self, words: list[str], log: Path, stdout: Any = None) -> None:
+        self.mark, self.log = uuid.uuid4().hex, log
+        path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+        with log.open("w") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "omad", *words],
+                stdout=stdout or file, stderr=file, env=os.environ | {MARK: self.mark, "PYTHONPATH": path},
+                start_new_session=True,
+            )  # fmt: skip
+
+    def signal(self, number: int) -> None:
+        """To the whole group, as schedulers and terminals do."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def end(self) -> tuple[int, str]:
+        """Exit code and what was printed, once everything has gone."""
+        code = self.process.wait(timeout=120)
+        end = time.monotonic() + 10
+        while (left := list(self.living())) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert left == [], [process.cmdline() for process in left]
+        return code, self.log.read_text()
+
+    def living(self) -> Iterator[psutil.Process]:
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                    yield process
+
+
+def train_words(path: Path, task: str, **fields: Any) -> list[str]:
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in (SMALL | fields).items()]
+    return ["train", "--task", task, f"--run-dir={path}", *flags]
+
+
+def progress(path: Path) -> dict[str, int]:
+    """What may be waited for: bytes of lines, and entries of the folder of checkpoints."""
+    sizes = {name: sum(p.stat().st_size for p in path.rglob(f"{name}.jsonl")) for name in ("metrics", "episodes")}
+    return sizes | {"checkpoints": hash(tuple(sorted(p.name for p in path.rglob("checkpoints/*"))))}
+
+
+def wait_for(started: Started, path: Path, kind: str, rng: np.random.Generator) -> None:
+    """Until a random moment of a phase of the run."""
+    if kind == "start":
+        time.sleep(float(rng.uniform(0.3, 5.0)))
+        return
+    before = progress(path)[kind]
+    while progress(path)[kind] == before and started.process.poll() is None:
+        time.sleep(0.002)
+    if rng.random() < 0.5:
+        time.sleep(float(rng.uniform(0.0, 0.5)))
+
+
+def last_carry(path: Path) -> list[np.ndarray]:
+    """What the newest checkpoint of a run holds."""
+    run = RunFolder.open(path)
+    parts = build(run.config)
+    session = Session(run, parts, lambda _: None)
+    try:
+        assert session.restore() == []
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(session.carry)]
+    finally:
+        parts.close()
+        run.close()
+
+
+def lines(path: Path) -> tuple[bytes, list[dict[str, Any]]]:
+    """What the clock does not say."""
+    rows = [json.loads(row) for row in (path / "metrics.jsonl").read_text().splitlines()]
+    timeless = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
+    return (path / "episodes.jsonl").read_bytes(), timeless
+
+
+def struck(tmp_path: Path, task: str, moments: int, **fields: Any) -> None:
+    """Stop a run at random moments and resume it each time: right codes, nothing left, the same end."""
+    path, still = tmp_path / "struck", tmp_path / "still"
+    code, said = Started(train_words(still, task, **fields), tmp_path / "still.txt").end()
+    assert code == 0, said
+    rng = np.random.default_rng(0)
+    kinds = itertools.cycle(["start", "metrics", "checkpoints", "episodes", "metrics"])
+    numbers = itertools.cycle([signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+    done = 0
+    for turn in range(moments):
+        words = ["resume", str(path), "--trust"] if path.exists() else train_words(path, task, **fields)
+        started = Started(words, tmp_path / f"{turn}.txt")
+        kind, number = next(kinds), next(numbers)
+        wait_for(started, path, kind, rng)
+        started.signal(number)
+        code, said = started.end()
+        about = f"turn {turn}, {kind}, {number.name}: exit code {code}\n{said}"
+        if code == 0:  # it came too late
+            break
+        done += 1
+        if code == -number:  # Python had not yet begun with our code
+            assert "memory" not in said, about
+        else:
+            assert code == 128 + number, about
+            assert "Traceback" not in said, about
+        assert not list(path.rglob("ended.json")), about
+    else:
+        code, said = Started(["resume", str(path), "--trust"], tmp_path / "last.txt").end()
+        assert code == 0, said
+    assert done >= 0.8 * moments
+    for one, other in zip(members(path), members(still), strict=True):
+        assert lines(one) == lines(other)
+        for a, b in zip(last_carry(one), last_carry(other), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(autouse=True)
+def _aim(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(HERE))
+
+
+def test_group_signals_at_four_moments(tmp_path: Path) -> None:
+    struck(tmp_path, "probe/push", 4, total_steps=4_000)
+
+
+def test_group_signals_at_four_moments_of_a_hosted_run(tmp_path: Path) -> None:
+    """Each worker has started a process in yet another session, which must end too."""
+    struck(tmp_path, HOSTED, 4, total_steps=2_500)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("task", "fields"),
+    [
+        ("probe/push", {"total_steps": 20_000}),
+        (HOSTED, {"total_steps": 8_000}),
+        ("probe/push", {"total_steps": 20_000, "seeds": 2, "parallel_seeds": 2}),
+    ],
+    ids=["compiled", "hosted", "seeds"],
+)
+def test_group_signals_at_twenty_moments(tmp_path: Path, task: str, fields: dict[str, Any]) -> None:
+    struck(tmp_path, task, 20, **fields)
+
+
+def test_a_reader_that_goes_away(tmp_path: Path) -> None:
+    """As `omad train | head -1`: saved, exit code 141, and nothing but that."""
+    path = tmp_path / "run"
+    started = Started(train_words(path, "probe/push", total_steps=400_000), tmp_path / "log.txt", subprocess.PIPE)
+    assert started.process.stdout is not None
+    assert started.process.stdout.readline().startswith(b"omad on probe/push")
+    while not (path / "config.json").exists() and started.process.poll() is None:
+        time.sleep(0.02)
+    started.process.stdout.close()
+    code, said = started.end()
+    assert (code, said) == (141, "")
+    assert RunFolder.open(path).checkpoints()
+    assert RunFolder.open(path).ended is None
+
+
+def test_seeds_side_by_side(tmp_path: Path) -> None:
+    """One signal to the group of the launching process: every run saves and ends."""
+    path = tmp_path / "both"
+    words = train_words(path, "probe/push", total_steps=400_000, seeds=2, parallel_seeds=2)
+    started = Started(words, tmp_path / "log.txt")
+    folders = [path / "seed-0", path / "seed-1"]
+    while not all(last_line(folder / "metrics.jsonl") for folder in folders) and started.process.poll() is None:
+        time.sleep(0.1)
+    started.signal(signal.SIGTERM)
+    code, said = started.end()
+    assert code == 143, said
+    for folder in folders:
+        assert RunFolder.open(folder).checkpoints()
+        assert not RunFolder.busy(folder)
+        assert not (folder / "ended.json").exists()
+
+
+# ---------------------------------------------------------------- in this process
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """A script's own handlers are there again afterwards."""
+    before = {number: signal.getsignal(number) for number in processes.STOPPING}
+    yield
+    assert {number: signal.getsignal(number) for number in processes.STOPPING} == before
+
+
+@pytest.mark.parametrize(
+    ("number", "raised", "code"),
+    [(signal.SIGINT, KeyboardInterrupt, None), (signal.SIGTERM, SystemExit, 143), (signal.SIGPIPE, SystemExit, 141)],
+)
+def test_a_script_does_not_go_on_after_a_signal(
+    tmp_path: Path, handlers: None, number: int, raised: type[BaseException], code: int | None
+) -> None:
+    """A watcher that prints to nobody counts as SIGPIPE."""
+
+    def watch(p: api.Progress) -> None:
+        if p.env_steps and p.event == "run":
+            if number == signal.SIGPIPE:
+                raise BrokenPipeError
+            signal.raise_signal(number)
+
+    with pytest.raises(raised) as error:
+        api.train("probe/push", run_dir=tmp_path / "run", watch=watch, **SHORT)
+    assert getattr(error.value, "code", None) == code
+    assert 0 < RunFolder.open(tmp_path / "run").checkpoints()[0].env_steps < 400
+
+
+def test_a_signal_before_training_leaves_a_folder_that_goes_on(tmp_path: Path, handlers: None) -> None:
+    run = api.create(resolve("probe/push", **SHORT), tmp_path / "run")
+    with processes.StopSignals() as signals:
+        signal.raise_signal(signal.SIGTERM)
+        result, _ = continue_run(run, lambda _: None, fresh=True)
+    assert (result.signal, result.env_steps, signals.number) == (signal.SIGTERM, 0, signal.SIGTERM)
+    assert not RunFolder.open(tmp_path / "run").checkpoints()
+    assert api.resume(tmp_path / "run") == tmp_path / "run"
+    assert RunFolder.open(tmp_path / "run").complete
+
+
+def test_an_env_that_fails_while_a_run_is_stopped_is_not_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handlers: None
+) -> None:
+    """What an env needs may have been told to stop as well."""
+
+    def go(_: Session) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        raise EnvFailed("its simulator has gone")
+
+    monkeypatch.setattr(Session, "go", go)
+    run = api.create(resolve("probe/push", **SHORT), tmp_path / "run")
+    with pytest.raises(SystemExit) as error:
+        continue_run(run, lambda _: None, fresh=True)
+    assert error.value.code == 143
+    assert RunFolder.open(tmp_path / "run").ended is None
+
+
+def test_signals_are_noted_once_and_a_second_interrupt_interrupts(
+    monkeypatch: pytest.MonkeyPatch, handlers: None
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(processes.time, "monotonic", lambda: clock[0])
+    with processes.StopSignals() as signals:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        clock[0] += 0.5  # the same Ctrl-C, passed on by a wrapper
+        signal.raise_signal(signal.SIGINT)
+        assert signals.number == signal.SIGTERM
+        clock[0] += 2
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with pytest.raises(SystemExit) as error, processes.StopSignals(raising=True):
+        signal.raise_signal(signal.SIGHUP)
+    assert error.value.code == 129
+
+
+def test_signals_are_held_while_something_must_not_be_halved(handlers: None) -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        with processes.held():
+            signal.raise_signal(signal.SIGINT)
+            done.append("whole")
+        done.append("never")
+    assert done == ["whole"]
+
+
+def test_ignored_signals_stay_ignored(handlers: None) -> None:
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with processes.StopSignals() as signals:
+            signal.raise_signal(signal.SIGHUP)
+        assert signals.number is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_patience_counts_slices_however_long_they_took() -> None:
+    patience, slices = processes.Patience(1.2), []
+    while patience.slice_s:
+        slices.append(patience.slice_s)
+        patience.spend()
+    assert slices == pytest.approx([0.5, 0.5, 0.2])
+
+
+# ---------------------------------------------------------------- scripts without a main guard
+
+
+def test_training_while_an_env_is_imported_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module of an env is the script itself: it must not train once more for every process that reads it."""
+    (tmp_path / "no_guard_script.py").write_text(
+        "import omad\nfrom aim_env import Aim as Env\nomad.train('pettingzoo:no_guard_script:Env', total_steps=400)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Refused, match=r"if __name__ == \"__main__\":"):
+        api.train("pettingzoo:no_guard_script:Env", run_dir=tmp_path / "run", **SHORT)
+    monkeypatch.setenv(processes.WORKER, "1")
+    config = resolve("probe/push")
+    calls = (api.train, lambda: api.resume(tmp_path), lambda: api.start(config), lambda: api.create_each(config))
+    for call in calls:
+        with pytest.raises(Refused, match="put what trains under"):
+            call()
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------- who has diverged
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "advice"),
+    [
+        ("pettingzoo:aim_env:Aim", {"actor_lr": 1e38, "actor_every": 40}, "Lower the learning rates"),
+        ("pettingzoo:aim_env:Aim?scale=1e20", {"obs_norm": "running"}, "use smaller units in the env"),
+    ],
+    ids=["learning rate", "normalised"],
+)
+def test_a_learner_that_diverges_is_named_and_not_its_env(
+    tmp_path: Path, task: str, fields: dict[str, Any], advice: str
+) -> None:
+    given: dict[str, Any] = SMALL | {"total_steps": 3_000, "env_workers": 1, "log_every": 1_000} | fields
+    config = resolve(task, **given)
+    with pytest.raises(NonFinite, match=advice) as error:
+        api.start(config, tmp_path / "run")
+    assert "seed 0" in str(error.value)
+    ended = RunFolder.open(tmp_path / "run").ended
+    assert ended is not None and (ended.how, ended.words) == ("diverged", str(error.value))
+
+
+def test_advice_where_observations_are_huge() -> None:
+    seen = SimpleNamespace(observation=SimpleNamespace(obs=jnp.full((1, 2), -1e20)))
+    run: Any = SimpleNamespace(carry=seen, config=SimpleNamespace(obs_norm="none"))
+    assert Session._advice(run).endswith("reach 1e+20: give --obs-norm running, or use smaller units in the env.")

@@ -1,0 +1,295 @@
+"""Run folders that were filled by somebody else, half made, or are worked on by two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omad import api, files
+from omad.config import resolve
+from omad.errors import Refused
+from omad.run.folder import EPISODES, METRICS, Ended, RunFolder, members
+from omad.run.machine import differences, facts
+
+CONFIG = resolve("probe/push")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    RunFolder.create(tmp_path / "run", CONFIG, {"omad": "test"}).close()
+    return tmp_path / "run"
+
+
+# ------------------------------------------------------------ links
+
+
+@pytest.mark.parametrize("name", ["lock", METRICS, EPISODES])
+@pytest.mark.parametrize("how", ["symbolic", "hard", "pipe", "folder"])
+def test_what_is_no_plain_file_is_neither_claimed_nor_cut(path: Path, name: str, how: str) -> None:
+    victim = path.parent / "victim.txt"
+    victim.write_text("precious\n")
+    (path / name).unlink()
+    if how == "symbolic":
+        (path / name).symlink_to(victim)
+    elif how == "hard":
+        os.link(victim, path / name)
+    elif how == "pipe":
+        os.mkfifo(path / name)
+    else:
+        (path / name).mkdir()
+    run = RunFolder.open(path)
+    with pytest.raises(Refused, match="not a plain file"):
+        run.rewind(None)
+    run.close()
+    assert victim.read_text() == "precious\n"
+    assert RunFolder.busy(path) is False
+
+
+@pytest.mark.parametrize("name", ["ended.json", "ended.json.partial", "manifest.json", "curve.png"])
+def test_files_that_are_written_whole_replace_a_link(path: Path, name: str) -> None:
+    victim = path.parent / "victim.txt"
+    victim.write_text("precious\n")
+    manifest = (path / "manifest.json").read_text()
+    (path / name).unlink(missing_ok=True)
+    (path / name).symlink_to(victim)
+    if name == "curve.png":
+        files.write_bytes(path / name, b"a picture", path)
+    elif name == "manifest.json":
+        files.write_text(path / name, manifest, path)
+    else:
+        RunFolder.open(path).note_end(Ended("finished"))
+        assert RunFolder.open(path).ended == Ended("finished")
+    assert victim.read_text() == "precious\n"
+    assert not (path / name).is_symlink()
+
+
+def test_folders_that_are_links_are_not_entered(path: Path) -> None:
+    outside = path.parent / "outside"
+    (outside / "7").mkdir(parents=True)
+    (outside / "7.json.partial").write_text("precious")
+    (path / "checkpoints").rmdir()
+    (path / "checkpoints").symlink_to(outside)
+    run = RunFolder.open(path)
+    run.rewind(None)
+    with pytest.raises(Refused, match="not a plain file"):
+        run.save(1, 1, {}, {})
+    run.close()
+    assert sorted(entry.name for entry in outside.iterdir()) == ["7", "7.json.partial"]
+    (path / "tb").symlink_to(outside)
+    with pytest.raises(Refused, match="not a plain"):
+        files.make_folder(path / "tb", path)
+    files.remove(path / "tb", path)
+    assert (outside / "7").is_dir() and not (path / "tb").exists()
+
+
+def test_removing_a_folder_leaves_what_its_links_point_to(path: Path) -> None:
+    outside = path.parent / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("precious")
+    (path / "checkpoints" / "5").mkdir()
+    (path / "checkpoints" / "5" / "link").symlink_to(outside)
+    files.remove(path / "checkpoints", path)
+    assert (outside / "file").read_text() == "precious"
+    with pytest.raises(Refused, match="not a plain"):
+        files.write_text(path / ".." / "up.txt", "x", path)
+
+
+def test_the_run_folder_itself_may_be_reached_through_a_link(path: Path) -> None:
+    link = path.parent / "link"
+    link.symlink_to(path)
+    run = RunFolder.open(link)
+    run.rewind(None)
+    run.save(1, 1, {}, {})
+    run.close()
+    assert [point.row for point in RunFolder.open(link).checkpoints()] == [1]
+
+
+# ------------------------------------------------------------ what is read
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format": 1}, "format 1; this version reads 2"),
+        ({"format": True}, "format True"),
+        ({"packages": {"jax": 3}}, "packages"),
+        ({"device": "cpu"}, "device"),
+        ({"cores": "two"}, "cores"),
+    ],
+)
+def test_a_manifest_of_another_kind_is_refused(path: Path, change: dict[str, Any], words: str) -> None:
+    file = path / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(Refused, match=words):
+        RunFolder.open(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", "[" * 100_000, "", '"\ud800"'.encode("utf-8", "surrogatepass").decode("latin1")]
+)
+def test_json_of_another_kind_is_refused(path: Path, text: str) -> None:
+    for name in ("manifest.json", "config.json"):
+        good = (path / name).read_text()
+        (path / name).write_text(text)
+        with pytest.raises(Refused, match=name):
+            RunFolder.open(path)
+        (path / name).write_text(good)
+    (path / "ended.json").write_text(text)
+    with pytest.raises(Refused, match=r"ended\.json"):
+        _ = RunFolder.open(path).ended
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"obs_dims": "2"}, {"obs_dims": [2, True]}, {"act_dims": [1]}, {"state_dim": -1}, {"horizon": 0},
+        {"horizon": 10**30}, {"obs_dims": [], "act_dims": []}, {"name": 4}, {"horizon": None},
+    ],
+)  # fmt: skip
+def test_sizes_that_cannot_be_are_refused(path: Path, change: dict[str, Any]) -> None:
+    run = RunFolder.open(path)
+    good = {"name": "x", "obs_dims": [2, 2], "act_dims": [1, 1], "state_dim": 0, "horizon": 5}
+    run.manifest["spec"] = good
+    assert run.spec.obs_dims == (2, 2)
+    run.manifest["spec"] = good | change
+    with pytest.raises(Refused, match="spec"):
+        _ = run.spec
+    del run.manifest["spec"]
+    with pytest.raises(Refused, match="spec"):
+        _ = run.spec
+
+
+def test_damaged_lines_are_named_and_the_others_kept(path: Path) -> None:
+    good = {"step": 3, "seed": 0, "actions": "sampled", "eval_seed": 1, "returns": [1.0, 2.0], "info": {}}
+    rows = [good, {**good, "returns": "none"}, {**good, "step": "3"}, {"step": 3}, good]
+    (path / EPISODES).write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows) + b'\xff{\n{"step": 4')
+    found = RunFolder.open(path).records(EPISODES)
+    assert [line["returns"] for line in found.values] == [[1.0, 2.0]] * 2
+    assert [words.partition("line ")[2].partition(":")[0] for words in found.damaged] == ["2", "3", "4", "6"]
+    assert [line["mean"] for line in RunFolder.open(path).evaluations()] == [1.5, 1.5]
+
+
+def test_numbers_that_are_not_finite_are_null_in_the_file(path: Path) -> None:
+    run = RunFolder.open(path)
+    run.rewind(None)
+    run.write(METRICS, {"step": 1, "seed": 0, "loss": float("nan")})
+    run.write(METRICS, {"step": 2, "seed": 0, "loss": 0.25})
+    run.close()
+    assert (
+        path / METRICS
+    ).read_text() == '{"step": 1, "seed": 0, "loss": null}\n{"step": 2, "seed": 0, "loss": 0.25}\n'
+    one, other = RunFolder.open(path).lines(METRICS)
+    assert one["loss"] != one["loss"] and other == {"step": 2, "seed": 0, "loss": 0.25}
+
+
+# ------------------------------------------------------------ two processes, and half-made folders
+
+
+def test_nothing_is_cut_before_everything_is_good(path: Path) -> None:
+    run = RunFolder.open(path)
+    run.rewind(None)
+    for step in (1, 2):
+        run.write(METRICS, {"step": step, "seed": 0})
+        run.write(EPISODES, {"step": step, "seed": 0, "actions": "sampled", "eval_seed": 1, "returns": [1.0]})
+        run.save(step, step, {}, {})
+    run.note_end(Ended("broken", "words"))
+    run.close()
+    os.truncate(path / EPISODES, 3)
+    kept = (path / METRICS).read_bytes()
+    again = RunFolder.open(path)
+    with pytest.raises(Refused, match="lines are missing"):
+        again.rewind(again.checkpoints()[1])
+    again.close()
+    assert (path / METRICS).read_bytes() == kept
+    assert RunFolder.open(path).ended == Ended("broken", "words")
+    assert [point.row for point in RunFolder.open(path).checkpoints()] == [2, 1]
+
+
+def test_another_process_holds_the_folder(path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from omad import files; p = Path(sys.argv[1]);"
+        "assert files.lock(p / 'lock', p) is not None; print('held', flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", code, str(path)]
+    holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdin is not None
+    try:
+        assert holder.stdout.readline() == "held\n"
+        assert RunFolder.busy(path)
+        with pytest.raises(Refused, match="another process"):
+            RunFolder.open(path).rewind(None)
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert not RunFolder.busy(path)
+    run = RunFolder.open(path)
+    run.rewind(None)
+    run.close()
+
+
+@pytest.mark.parametrize("names", [["lock"], ["lock", "checkpoints/"], ["lock", "checkpoints/", "config.json"]])
+def test_a_half_made_folder_is_completed(tmp_path: Path, names: list[str]) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    for name in names:
+        (path / name).mkdir() if name.endswith("/") else (path / name).write_text("")
+    with pytest.raises(Refused, match="half made" if names else "not a run folder"):
+        RunFolder.open(path)
+    RunFolder.create(path, CONFIG, {"omad": "test"}).close()
+    assert RunFolder.open(path).config == CONFIG
+    with pytest.raises(Refused, match="exists already"):
+        RunFolder.create(path, CONFIG, {"omad": "test"})
+
+
+def test_a_folder_with_anything_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(Refused, match="exists already"):
+        RunFolder.create(tmp_path, CONFIG, {"omad": "test"})
+    assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_group_is_made_whole_or_not_at_all(tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    group, made = resolve("probe/push", seeds=3), []
+    monkeypatch.setattr(api, "_manifest", lambda _: {"omad": "test"})
+    real = RunFolder.create
+
+    def create(*arguments: Any) -> RunFolder:
+        if len(made) == after:
+            raise Killed
+        made.append(1)
+        return real(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "create", create)
+        with pytest.raises(Killed):
+            api.create_each(group, tmp_path / "all")
+    assert not (tmp_path / "all").exists()
+    folders = api.create_each(group, tmp_path / "all")
+    assert members(tmp_path / "all") == folders == [tmp_path / "all" / f"seed-{seed}" for seed in range(3)]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["all"]
+    assert sorted(entry.name for entry in (tmp_path / "all").iterdir()) == ["seed-0", "seed-1", "seed-2"]
+
+
+def test_runs_of_one_second_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(api, "_default_dir", lambda _: Path("runs/name"))
+    assert [api._claim(CONFIG).name for _ in range(3)] == ["name", "name-2", "name-3"]
+
+
+def test_what_may_change_rounding_is_told() -> None:
+    now = facts()
+    assert differences(now) == [] == differences({})
+    then = json.loads(json.dumps(now))
+    then["cores"], then["flags"]["jax_enable_x64"] = 64, "other"
+    assert [words.partition(" was ")[0] for words in differences(then)] == ["cores", "flags jax_enable_x64"]

@@ -1,0 +1,235 @@
+"""What may stand in config.json, and what numbers the command line takes: anything else gets one sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+import pytest
+
+from omad.algos import REGISTRY, config_class
+from omad.algos.fields import MOST, documented
+from omad.cli import main
+from omad.commands.train import Options, parse
+from omad.config import RunConfig, from_dict, resolve, to_dict
+from omad.errors import Refused
+
+GOOD = to_dict(resolve("probe/push"))
+DEEP: Any = []
+for _ in range(5000):
+    DEEP = [DEEP]
+
+NO_COUNT: tuple[Any, ...] = (True, 1.5, 10**30, 10**5000, "3", None, [], {}, 0, -1, 2**31, float("nan"))
+NO_NUMBER: tuple[Any, ...] = (True, "0.5", None, [0.5], {"a": 1}, float("nan"), float("inf"), 10**400, 1e39, 1e-50)
+NO_WORD: tuple[Any, ...] = (3, True, None, ["omad"], {"a": 1}, "no such", "", DEEP)
+WRONG: list[tuple[str, Any]] = [
+    *((name, value) for name in ("seeds", "n_envs", "batch_size", "eval_episodes") for value in NO_COUNT),
+    *((name, value) for name in ("first_seed", "eval_seed") for value in (-1, 2**31, True, 0.0, "0", None)),
+    *(("env_timeout", value) for value in (*NO_NUMBER, 0, -1.0, 1e38)),
+    *((name, value) for name in ("task", "algorithm", "preset", "obs_norm") for value in NO_WORD),
+    *(("symmetry", value) for value in (0, 1, "true", None, [])),
+    *(("env_workers", value) for value in (-1, 1.0, 10**9, None)),
+    *(("algo", value) for value in (None, 3, "omad", [], [["v_max", 1]])),
+    *((name, value) for name in ("algo.actor_width", "algo.n_step", "algo.atoms") for value in NO_COUNT),
+    *((name, value) for name in ("algo.v_max", "algo.actor_lr", "algo.gamma") for value in (*NO_NUMBER, 0.0, -1.0)),
+    *(("algo.adam_b1", value) for value in (1.0, 1 - 1e-12, -0.1, 2)),
+    *(("algo.critic_kind", value) for value in NO_WORD),
+    *(("algo.learn_step_size", value) for value in (0, "yes", None)),
+    ("algo.renorm_warmup", 10**18), ("algo.renorm_warmup", -1), ("algo.v_max", 1e31), ("algo.v_max", 1e-37),
+    ("algo.actor_layers", 10**6), ("algo.critic_width", 10**9), ("algo.denoising_steps", 10**9),
+    ("updates_per_step", 10**8), ("total_steps", 2**31 - 1), ("buffer_size", 10**20), ("seeds", 10**6),
+    ("colour", 1), ("algo.colour", 1), ("", 1), ("\x1b[31m", 1), ("algo.x" * 1000, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG, ids=[f"{name[:30]}-{i}" for i, (name, _) in enumerate(WRONG)])
+def test_a_wrong_field_is_named_with_what_was_found(name: str, value: Any):
+    """One sentence on one line, however large or deep the value is."""
+    field, below = name.removeprefix("algo."), name.startswith("algo.")
+    values = GOOD | ({"algo": GOOD["algo"] | {field: value}} if below else {name: value})
+    with pytest.raises(Refused) as refused:
+        from_dict(values)
+    said = str(refused.value)
+    assert len(said) < 1000 and said.isprintable()
+    known = field in {*GOOD, *GOOD["algo"]}
+    assert "task" in said if name == "task" else field in said or name == "algorithm" or not known
+
+
+@pytest.mark.parametrize(
+    "values", [None, 3, "text", [], [GOOD], True, {}, {"algorithm": "omad", "algo": None}, DEEP], ids=range(9)
+)
+def test_what_is_no_configuration_is_refused(values: Any):
+    with pytest.raises(Refused):
+        from_dict(values)
+
+
+def test_a_configuration_survives_being_written_and_read():
+    """Whole numbers stand for numbers, and NumPy's are taken; what is kept are plain Python numbers."""
+    config = resolve("probe/push", v_max=20, seeds=np.int64(2), gamma=np.float32(0.5), symmetry=np.bool_(False))
+    assert [type(v) for v in (config.algo.v_max, config.seeds, config.algo.gamma, config.symmetry)] == [
+        float, int, float, bool,
+    ]  # fmt: skip
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+    assert resolve("probe/push", actor_lr=1e38).algo.actor_lr == 1e38
+
+
+@pytest.mark.parametrize("algorithm", REGISTRY)
+def test_every_field_of_every_algorithm_is_checked(algorithm: str):
+    """None takes a list, text is no number, true no count, and nothing overflows."""
+    cls = config_class(algorithm)
+    for name, kind in get_type_hints(cls).items():
+        wrong: list[Any] = [[], None, {}]
+        wrong += {int: [True, 1.5, 10**18, "3"], float: [True, "3", float("nan"), 1e39], bool: [1, "true"]}.get(
+            kind, [3, "no such"]
+        )
+        for value in wrong:
+            with pytest.raises(Refused, match=name):
+                resolve("mpe/spread-3", algorithm, **{name: value})
+
+
+NUMBERS = [
+    ("train --updates-per-step 10000000000", "updates_per_step"),
+    ("train --renorm-warmup 1000000000000000000", "renorm_warmup"),
+    ("train --v-max 1e-50", "v_max"),
+    ("train --v-max nan", "v_max"),
+    ("train --actor-lr inf", "actor_lr"),
+    ("train --eval-episodes 1000000000", "eval_episodes"),
+    ("train --total-steps 99999999999", "total_steps"),
+    ("train --updates-per-step 1000000", "updates_per_step"),
+    ("train --parallel-seeds 0", "--parallel-seeds"),
+    ("train --parallel-seeds 999999999", "--parallel-seeds"),
+    ("bench --seconds -1", "--seconds"),
+    ("bench --seconds 0", "--seconds"),
+    ("bench --seconds nan", "--seconds"),
+    ("bench --seconds 1e30", "--seconds"),
+    ("eval /nowhere --episodes 0", "--episodes"),
+    ("eval /nowhere --episodes 99999999999", "--episodes"),
+    ("eval /nowhere --seed -1", "--seed"),
+    ("eval /nowhere --seed 2147483648", "--seed"),
+    ("render /nowhere --episodes 0", "--episodes"),
+    ("render /nowhere --max-steps 0", "--max-steps"),
+    ("render /nowhere --max-steps 99999999999", "--max-steps"),
+    ("render /nowhere --training-seed -1", "--training-seed"),
+    ("render /nowhere --seed 99999999999", "--seed"),
+    ("coverage /nowhere --bins 1000000", "--bins"),
+    ("coverage /nowhere --bins 1", "--bins"),
+    ("coverage /nowhere --first 1", "--first"),
+    ("coverage /nowhere --first 99999999999", "--first"),
+    ("modes /nowhere --draws 0", "--draws"),
+    ("modes /nowhere --draws 1000000000", "--draws"),
+    ("modes /nowhere --seed -1", "--seed"),
+    ("check-env probe/push --steps 0", "--steps"),
+    ("check-env probe/push --steps 1000000000", "--steps"),
+    ("check-env probe/push --seed -1", "--seed"),
+    ("check-env probe/push --seed 2147483647", "--seed"),
+    ("resume /nowhere --parallel-seeds -1", "--parallel-seeds"),
+    ("resume /nowhere --parallel-seeds 99999999999", "--parallel-seeds"),
+    ("sweep /nowhere --workers -1", "--workers"),
+    ("sweep /nowhere --cpus-per-run 0", "--cpus-per-run"),
+    ("sweep /nowhere --cpus-per-run nan", "--cpus-per-run"),
+    ("sweep /nowhere --gpus-per-run -1", "--gpus-per-run"),
+    ("sweep /nowhere --time-limit 99999999999999999999h", "--time-limit"),
+    ("sweep /nowhere --time-limit 0s", "--time-limit"),
+    ("demo --minutes -1", "--minutes"),
+    ("demo --minutes nan", "--minutes"),
+    ("demo --total-steps 0", "--total-steps"),
+]
+
+
+@pytest.mark.parametrize(("words", "named"), NUMBERS)
+def test_numbers_of_every_command_are_checked_in_words(words: str, named: str, capsys: pytest.CaptureFixture[str]):
+    assert main(words.split()) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("omad: ") and said.count("\n") == 1 and named in said
+
+
+def test_what_cannot_fit_is_refused_before_anything_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for given in ("--eval-episodes 80000000 --task probe/push", "--batch-size 2000000 --buffer-size 2000000"):
+        folder = tmp_path / "run"
+        assert main(["train", *given.split(), "--critic-width", "1000000", "--run-dir", str(folder)]) == 2
+        assert "MiB are free" in capsys.readouterr().err and not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "due"),
+    [
+        ("--task probe/push --preset paper --task mpe/spread-4 --preset cpu", ("mpe/spread-4", "cpu", "omad")),
+        ("hasac --task=probe/push --algorithm hatd3 --preset=matched", ("probe/push", "matched", "hatd3")),
+        ("--algorithm hatd3 --algorithm=masdac", ("mpe/spread-3", "cpu", "masdac")),
+        ("hasac --seeds 3 --task probe/push --seeds 1", ("probe/push", "cpu", "hasac")),
+    ],
+)
+def test_of_an_option_given_twice_the_last_counts(words: str, due: tuple[str, str, str]):
+    task, preset, algorithm = due
+    config, _ = parse(words.split(), "omad train", Options())
+    assert config == resolve(task, algorithm, preset)
+
+
+def test_what_was_typed_counts_as_given():
+    """Also where it equals the default; underscores, = and --no- are the same as ever."""
+    config, options = parse(
+        ["--total-steps", "100000", "--buffer-size", "200000", "--no-symmetry", "--symmetry", "--run-dir", "a=b"],
+        "omad train",
+        Options(),
+    )
+    assert (config.buffer_size, config.symmetry, options.run_dir) == (200_000, True, Path("a=b"))
+    assert parse(["--total_steps=100000"], "omad train", Options())[0].buffer_size == 100_000
+    assert parse(["--total_steps=100000", "--buffer_size=200000"], "omad train", Options())[0].buffer_size == 200_000
+    assert not parse(["--symmetry", "--no-symmetry"], "omad train", Options())[0].symmetry
+    with pytest.raises(SystemExit):
+        parse(["--seeds", "2", "--task"], "omad train", Options())
+
+
+def test_help_shows_the_source_of_the_value_shown(capsys: pytest.CaptureFixture[str]):
+    """What the preset sets has the preset's source, and only that; the rest has the default's."""
+    with pytest.raises(SystemExit):
+        main(["train", "--task", "mpe/spread-3", "--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+    def of(flag: str) -> str:
+        return text[text.index(f" {flag} ") :].split("(default: ")[0]
+
+    assert "three times quicker than 3e-4" in of("--actor-lr FLOAT") and "[D]" not in of("--actor-lr FLOAT")
+    assert "preset" not in of("--prior-scale FLOAT") and "[D]" in of("--prior-scale FLOAT")
+
+
+def test_every_field_is_documented():
+    for cls in (RunConfig, *map(config_class, REGISTRY)):
+        assert {f.name for f in dataclasses.fields(cls)} <= set(documented(cls))
+    assert np.iinfo(np.int32).max == MOST
+
+
+TEXT = """
+from omad.commands.screen import console, row, table
+for name in ("runs/lr[small]", "a[/b]", "t:warning:x", "bell\\x07 line\\n end\\u2028", "\\xe9" + "x" * 300, "\\udcff"):
+    made = table(name, name, caption=name)
+    row(made, name[:40])
+    console().print(made)
+    console().print(name)
+"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_are_printed_as_they_are(encoding: str):
+    """In every locale: no markup, no emoji, control characters written out, lines whole."""
+    env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": encoding, "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", TEXT], capture_output=True, timeout=60, check=True, env=env)
+    lines = done.stdout.decode(encoding).splitlines()
+    assert {"runs/lr[small]", "a[/b]", "t:warning:x", "bell\\x07 line\\n end\\u2028", "\\udcff"} <= set(lines)
+    assert any(line.endswith("x" * 300) for line in lines)
+
+
+def test_a_file_error_advises_resume_only_where_a_run_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from omad import cli
+
+    error = FileExistsError(17, "File exists", str(tmp_path / "FILE"))
+    assert "omad resume" not in cli._file_error(error, "render")
+    for command in ("render", "train"):
+        assert "FILE" in cli._file_error(error, command) and "Errno" not in cli._file_error(error, command)
+    assert "omad resume" in cli._file_error(error, "train")
