@@ -140,12 +140,10 @@ class Hosted:
             choice: over(lambda *given, choice=choice: act(*given, choice), (True, True, True, False), ())
             for choice in (True, False)
         }
-        keeps = over(lambda *given: keep(*given, None), (True, True, True, False), (0, 1))
-        learns = over(lambda *given: learn(*given, None), (True, True, True, True, False, False), (0, 1))
         return (
             lambda learner, obs, seeds, step, choice: acts[choice](learner, obs, seeds, step),
-            lambda core, ring, transition, step, _: keeps(core, ring, transition, step),
-            lambda core, ring, transition, seeds, step, real, _: learns(core, ring, transition, seeds, step, real),
+            over(keep, (True, True, True, False, False), (0, 1)),
+            over(learn, (True, True, True, True, False, False, False), (0, 1)),
         )
 
     # ------------------------------------------------------------ worlds

@@ -162,8 +162,6 @@ def forecast(config: RunConfig, built: Built) -> dict[str, float]:
         "work": 64.0 + 4.0 * config.seeds * _activations(config.algo, built.spec.n_agents, config.batch_size) / 2**20,
         "evaluation": evaluation_mib(config, built),
     }
-    if config.seeds > 1 and jax.default_backend() == "cpu":
-        mib["work"] += mib["buffer"]  # seeds run apart, and are copied when they are put together again
     return mib | {"total": sum(mib.values())}
 
 
