@@ -281,7 +281,7 @@ class Hosted:
             pool.send(action, joined(env_bits), joined(reset_bits), row)
             for i in parts:
                 if learn:
-                    transition = pending[i] if pending else self._nothing(places[i] is None and n)
+                    transition = pending[i] if pending else self._nothing(n)
                     real = np.bool_(bool(pending))
                     cores[i], ring = learn_from(cores[i], ring, transition, of[i], step, real, places[i])
                 elif pending:
@@ -337,9 +337,10 @@ class Hosted:
             raise
 
     def _nothing(self, n_seeds: int) -> Step:
-        """A transition that there was not; of all seeds, if there are any."""
-        one = jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), self._empty)  # leaves are (row, env, ...)
-        return jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_seeds, *leaf.shape)), one) if n_seeds else one
+        """A transition that there was not, of one seed or of all; where real ones lie, or `learn` is compiled twice."""
+        lead, where = ((n_seeds,), seed_sharding(n_seeds)) if self.batch_seeds else ((), None)
+        # Leaves are (row, env, ...).
+        return jax.device_put(jax.tree.map(lambda x: np.zeros(lead + x.shape[1:], x.dtype), self._empty), where)
 
     def _attach(self, carry: Carry, seeds: Int[Array, " seed"], row: int) -> Carry:
         """Bring the worlds to where a carry stands."""
