@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
@@ -69,13 +68,13 @@ def test_the_ring_is_never_copied(updates: int, batch: bool) -> None:
 
     hosted = Hosted(algorithm, HostEnv(env.spec, never), sizes, never, batch)
     _, keep, learn = hosted._programs(len(SEEDS))
-    carry = jax.eval_shape(hosted._init, SEEDS)
-    core = eqx.tree_at(lambda c: (c.observation, c.env_state), fused.without_ring(carry), (None, None))
-    transition: Any = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape[2:]), leaf.dtype), carry.ring)
-    seed, place = SEEDS, None
+    leaves, ring = jax.eval_shape(lambda seeds: hosted._trees.bare(hosted._init(seeds)), SEEDS)
+    table = jax.ShapeDtypeStruct((2, 3, hosted._layout.width), jnp.float32)
+    action = jax.ShapeDtypeStruct((2, 3, *hosted._action), jnp.float32)
+    seed, given, place = SEEDS, (table, action, table), None
     if not batch:
-        core, transition, seed = at_first((core, transition, SEEDS))
+        leaves, given, seed = at_first((leaves, given, SEEDS))
         place = NUMBER
     real = jax.ShapeDtypeStruct((), bool)
-    assert not copied(keep.lower(core, carry.ring, transition, NUMBER, place).compile())
-    assert not copied(learn.lower(core, carry.ring, transition, seed, NUMBER, real, place).compile())
+    assert not copied(keep.lower(leaves, ring, given, NUMBER, place).compile())
+    assert not copied(learn.lower(leaves, ring, given, seed, NUMBER, real, place).compile())
