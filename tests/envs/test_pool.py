@@ -281,7 +281,7 @@ AT_STEP = [
     ("ragged", r"env 3 failed at vector step 11: .*"),
     ("text", r"env 3 failed at vector step 11: .*"),
     ("kill", r"one of envs 2 to 3 died at vector step 11 \(killed by signal 9\)"),
-    ("exit", r"one of envs 2 to 3 died at vector step 11 \(ended with exit code 3\)"),
+    ("exit", r"env 3 failed at vector step 11: it tried to end the process with sys.exit\(3\)"),
     ("hang", r"one of envs 2 to 3 did not answer within 1 s at vector step 11"),
 ]
 """What the world with seed 13 does when it takes its second step, and what is said; two workers share four worlds."""
@@ -338,7 +338,11 @@ def test_a_fault_in_saving_or_loading(where: str) -> None:
 
 @pytest.mark.parametrize("kind", ["raise", "kill", "exit"])
 def test_a_world_that_cannot_be_started(kind: str) -> None:
-    words = {"raise": r"failed.*ValueError: the motor is on fire", "kill": "died.*signal 9", "exit": "died.*code 3"}
+    words = {
+        "raise": r"failed.*ValueError: the motor is on fire",
+        "kill": "died.*signal 9",
+        "exit": r"failed.*sys.exit\(3\)",
+    }
     with pytest.raises(EnvFailed, match=f"odd/counter: env [01] {words[kind]}"):
         pool_of(2, 2, "odd_worlds:unborn", kind=kind)
 

@@ -166,6 +166,7 @@ def test_group_signals_at_four_moments(tmp_path: Path) -> None:
     struck(tmp_path, "probe/push", 4, total_steps=4_000)
 
 
+@pytest.mark.slow
 def test_group_signals_at_four_moments_of_a_hosted_run(tmp_path: Path) -> None:
     """Each worker has started a process in yet another session, which must end too."""
     struck(tmp_path, HOSTED, 4, total_steps=2_500)

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from omad.errors import Refused
 __all__ = ["ask", "call"]
 
 _MOST = 1 << 26
+_POLL_S = 0.02
 
 
 def ask(task: str, factory: str, arguments: Mapping[str, Any], timeout_s: float = 120.0) -> dict[str, Any]:
@@ -58,23 +60,33 @@ def call(
     with tempfile.TemporaryDirectory(prefix="omad-ask-") as folder:
         answer = Path(folder) / "answer.json"
         words = [sys.executable, "-m", "omad.envs.ask", str(answer)]
-        order = json.dumps({"function": function, "arguments": dict(arguments)}).encode()
+        order = json.dumps({"function": function, "arguments": dict(arguments)}).encode() + b"\n"
         with processes.blocked():
             child = subprocess.Popen(
                 words, stdin=subprocess.PIPE, stdout=_standard_error(), start_new_session=True,
                 env={**os.environ, **marked, **(environment or {})},
             )  # fmt: skip
+        assert child.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.write(order)
+            child.stdin.flush()
         try:
-            child.communicate(order, timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            raise Refused(
-                f"{task}: making the env and its first reset took longer than {timeout_s:g} s; it hangs, or needs "
-                "more time than a worker is given."
-            ) from None
+            for _ in range(max(1, round(timeout_s / _POLL_S))):  # a stopped process counts no time
+                if answer.exists() or child.poll() is not None:
+                    break
+                time.sleep(_POLL_S)
+            else:
+                raise Refused(
+                    f"{task}: making the env and its first reset took longer than {timeout_s:g} s; it hangs, or needs "
+                    "more time than a worker is given."
+                )
         finally:
-            processes.end_family(child.pid)
+            # It still lives where it has answered, so that all that the env has started can be found.
+            processes.end_family(child.pid, processes.descendants(child.pid))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(5.0)
+            with contextlib.suppress(OSError):
+                child.stdin.close()
         try:
             told = schema.read_json(answer, dict[str, Any], _MOST)
         except FileNotFoundError:
@@ -96,7 +108,7 @@ def _standard_error() -> Any:
 def main() -> None:
     """Answer the order that stands on standard input into the file that is named."""
     answer = Path(sys.argv[1])
-    order = json.loads(sys.stdin.buffer.read())
+    order = json.loads(sys.stdin.buffer.readline())
     sys.argv = sys.argv[:1]
     module, _, name = order["function"].partition(":")
     try:
@@ -105,6 +117,7 @@ def main() -> None:
         told = {"refused": str(error)}
     answer.with_suffix(".partial").write_text(json.dumps(told), encoding="utf-8")
     answer.with_suffix(".partial").replace(answer)
+    sys.stdin.buffer.read()  # until the process that asked ends this one, or is gone
 
 
 if __name__ == "__main__":
