@@ -150,8 +150,11 @@ def test_seeds_in_one_batch_are_seeds_in_turn(tmp_path: Any):
         loop = Hosted(algorithm, host, SIZES, lambda worlds: Pool.of(task, host.spec, worlds, 1), batch_seeds=batch)
         try:
             carry = loop.warm(loop.init(SEEDS), SEEDS, 0, 4)
-            for start in (4, 7):  # the second chunk begins with the first one's carry
-                carry = loop.chunk(carry, SEEDS, start, 3)
+            carry = loop.chunk(carry, SEEDS, 4, 3)
+            saved = jax.tree.map(np.array, carry)
+            carry = loop.chunk(carry, SEEDS, 7, 3)  # begins with the first one's carry
+            assert_equal(loop.chunk(jax.tree.map(jnp.asarray, saved), SEEDS, 7, 3), carry)
+            assert [program._cache_size() for program in loop._programs(2)[1:]] == [1, 1]
             found.append(jax.tree.map(np.asarray, eqx.tree_at(lambda c: c.env_state, carry, None)))
         finally:
             loop.close()

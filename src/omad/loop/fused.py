@@ -144,7 +144,9 @@ def over_devices(function: Any, n_seeds: int, by_seed: tuple[bool, ...], donate:
     sharding = seed_sharding(n_seeds)
     specs = tuple(sharding.spec if leads else PartitionSpec() for leads in by_seed)
     shared = jax.shard_map(function, mesh=sharding.mesh, in_specs=specs, out_specs=sharding.spec, check_vma=False)
-    return jax.jit(shared, donate_argnums=donate)
+    # Where arguments lie is said here, or the same program would be compiled again for those fresh from the host.
+    lie = tuple(NamedSharding(sharding.mesh, spec) for spec in specs)
+    return jax.jit(shared, donate_argnums=donate, in_shardings=lie, out_shardings=sharding)
 
 
 def seed_sharding(n_seeds: int) -> NamedSharding:

@@ -15,7 +15,7 @@ needs. An env that cannot be saved starts a new episode instead, and the one it 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -42,12 +42,91 @@ from omad.loop.fused import (
     without_ring,
 )
 from omad.tree import all_finite, at_seed, stacked
-from omad.types import Algorithm, Learner, Observation, Step
+from omad.types import Algorithm, EnvSpec, Learner, Observation, Step
 
 __all__ = ["Hosted"]
 
 _DRAWN = 32
 """Vector steps whose bits of randomness are computed at a time."""
+
+
+class Layout:
+    """How all that a vector step gives lies in one row of numbers a world, so that it is one transfer to the device.
+
+    Successor and its state, reward, terminated, truncated, what is seen next and its state.
+    """
+
+    def __init__(self, spec: EnvSpec) -> None:
+        self.agents, self.obs = spec.n_agents, spec.n_agents * spec.obs_dim
+        self.shown = self.obs + spec.state_dim
+        self.width = 2 * self.shown + 3
+
+    def pack(self, arrival: Arrival) -> np.ndarray:
+        """`(world, number)`."""
+        n = len(arrival.reward)
+        numbers = (part[:, None] for part in (arrival.reward, arrival.terminated, arrival.truncated))
+        successor, shown = ((obs.reshape(n, -1), state) for obs, state in (arrival[:2], arrival[-2:]))
+        return np.concatenate([*successor, *numbers, *shown], axis=1, dtype=np.float32)
+
+    def pack_shown(self, observation: Observation) -> np.ndarray:
+        """`(seed, env, number)` in which there is only what is seen next."""
+        obs, state = np.asarray(observation.obs), np.asarray(observation.state)
+        table = np.zeros((*state.shape[:2], self.width), np.float32)
+        table[..., -self.shown :] = np.concatenate([obs.reshape(*state.shape[:2], -1), state], axis=2)
+        return table
+
+    def _apart(self, part: Any) -> tuple[Any, Any]:
+        obs, state = part[..., : self.obs], part[..., self.obs :]
+        return obs.reshape(*obs.shape[:-1], self.agents, self.obs // self.agents), state
+
+    def shown_next(self, table: Any) -> tuple[Any, Any]:
+        """What is seen next, and its state."""
+        return self._apart(table[..., -self.shown :])
+
+    def transition(self, before: Array, action: Array, table: Array) -> Step:
+        """From the table of the step before, what was done, and the table that this gave."""
+        reward, terminated, truncated = (table[..., self.shown + i] for i in range(3))
+        over = terminated > 0, truncated > 0
+        return Step(*self.shown_next(before), action, reward, *over, *self._apart(table[..., : self.shown]))
+
+
+class Trees(NamedTuple):
+    """How carries are taken apart.
+
+    Leaves go in and out of programs bare, for Python walks through trees for a good part of a cheap vector step.
+    """
+
+    core: Any
+    """Of what a seed's programs change, but for the ring."""
+    ring: Any
+    learner: Any
+    shapes: list[Any]
+    """Of the learner's leaves, with which those of the core begin."""
+    acting: list[int]
+    """The leaves of the learner that its policy is made of."""
+
+    @staticmethod
+    def of(algorithm: Algorithm, carry: Carry) -> Trees:
+        """For a carry of one seed, given as shapes."""
+        shapes, learner = jax.tree.flatten(carry.learner)
+        traced = jax.make_jaxpr(algorithm.policy)(carry.learner).jaxpr
+        read = {id(v) for v in traced.outvars} | {id(v) for eqn in traced.eqns for v in eqn.invars}
+        acting = [k for k, v in enumerate(traced.invars) if id(v) in read]
+        return Trees(jax.tree.structure(_core_of(carry)), jax.tree.structure(carry.ring), learner, shapes, acting)
+
+    def whole(self, leaves: list[Array], ring: list[Array]) -> Carry:
+        """A carry without what is on the host."""
+        return with_ring(jax.tree.unflatten(self.core, leaves), jax.tree.unflatten(self.ring, ring))
+
+    def bare(self, carry: Carry) -> tuple[list[Array], list[Array]]:
+        """And back."""
+        return jax.tree.leaves(_core_of(carry)), jax.tree.leaves(carry.ring)
+
+    def for_acting(self, leaves: list[Array]) -> Learner:
+        """A learner of which only what the policy reads is given; the rest is no part of the compiled program."""
+        given = dict(zip(self.acting, leaves, strict=True))
+        every = [given[k] if k in given else jnp.zeros(s.shape, s.dtype) for k, s in enumerate(self.shapes)]
+        return jax.tree.unflatten(self.learner, every)
 
 
 class Hosted:
@@ -66,6 +145,7 @@ class Hosted:
     ) -> None:
         self.spec, self.config, self._start = env.spec, config, start
         self.batch_seeds = jax.default_backend() != "cpu" if batch_seeds is None else batch_seeds
+        self._action = env.spec.n_agents, env.spec.act_dim
         self._pool: Pool | None = None
         self._live: Any = None
         """The `env_state` at which the running worlds stand; any other has to be loaded first."""
@@ -73,9 +153,13 @@ class Hosted:
         """Why a resume begins new episodes; empty where it goes on exactly."""
         self._bytes_each: int | None = None
         """Length of a world's save, once there was one."""
-        self._init = jax.jit(jax.vmap(lambda seed: _core(algorithm, env, config, seed)))
+        self._one = functools.partial(_core, algorithm, env, config)
+        self._init = jax.jit(jax.vmap(self._one))
+        self._algorithm = algorithm
+        self._layout = layout = Layout(env.spec)
 
-        def act(learner: Learner, obs: Array, seed: Int[Array, ""], step: Int[Array, ""], learn: bool) -> Array:
+        def act(leaves: list[Array], table: Array, seed: Int[Array, ""], step: Int[Array, ""], learn: bool) -> Array:
+            learner, (obs, _) = self._trees.for_acting(leaves), layout.shown_next(table)
             return choose(algorithm, env.spec, learner, obs, run_key(seed), step, learn, config.noise_hold)
 
         def bits(seeds: Int[Array, " seed"], first: Int[Array, ""]) -> tuple[Array, Array]:
@@ -90,29 +174,32 @@ class Hosted:
             return jax.vmap(jax.vmap(of, in_axes=(0, None)), in_axes=(None, 0))(seeds, first + jnp.arange(_DRAWN))
 
         def keep(
-            core: Carry, ring: Step, transition: Step, step: Int[Array, ""], place: Int[Array, ""] | None
-        ) -> tuple[Carry, Step]:
-            done = absorb(with_ring(core, ring), transition, step, place=place)
-            return without_ring(done), done.ring
+            leaves: list[Array],
+            ring: list[Array],
+            given: tuple[Array, Array, Array],
+            step: Int[Array, ""],
+            place: Int[Array, ""] | None,
+        ) -> tuple[list[Array], list[Array]]:
+            """Keep the transition of row `step`."""
+            carry = self._trees.whole(leaves, ring)
+            return self._trees.bare(absorb(carry, layout.transition(*given), step, place=place))
 
         def learn(
-            core: Carry,
-            ring: Step,
-            transition: Step,
+            leaves: list[Array],
+            ring: list[Array],
+            given: tuple[Array, Array, Array],
             seed: Int[Array, ""],
             step: Int[Array, ""],
             real: Bool[Array, ""],
             place: Int[Array, ""] | None,
-        ) -> tuple[Carry, Step]:
+        ) -> tuple[list[Array], list[Array]]:
             """Keep row `step - 1` (if it is `real`: the first of a chunk is kept already), then learn."""
-            carry = absorb(with_ring(core, ring), transition, step - 1, real, place)
-            done = learn_row(algorithm, config, carry, run_key(seed), step, place)[0]
-            return without_ring(done), done.ring
+            carry = absorb(self._trees.whole(leaves, ring), layout.transition(*given), step - 1, real, place)
+            return self._trees.bare(learn_row(algorithm, config, carry, run_key(seed), step, place)[0])
 
         def healthy(carry: Carry) -> Bool[Array, " seed"]:
             return jax.vmap(lambda learner, sums: all_finite((learner, sums)))(carry.learner, carry.sums)
 
-        self._empty = jax.eval_shape(lambda: buffer.make(env.spec, 1, config.n_envs))
         self._bits = jax.jit(bits)
         self.healthy = jax.jit(healthy)
         self._programs: Any = functools.cache(self._batched if self.batch_seeds else self._in_turn)
@@ -120,6 +207,10 @@ class Hosted:
         # One program: leaf after leaf would be hundreds of dispatches a chunk.
         self._split = jax.jit(lambda tree, n: [at_seed(tree, i) for i in range(n)], static_argnums=1)
         self._join = jax.jit(stacked)
+
+    @functools.cached_property
+    def _trees(self) -> Trees:
+        return Trees.of(self._algorithm, jax.eval_shape(self._one, jax.ShapeDtypeStruct((), jnp.int32)))
 
     def _in_turn(self, n_seeds: int) -> tuple[Any, Any, Any]:
         """Programs of one seed at a time, which are the fused loop's on a CPU; rings keep their seed axis."""
@@ -140,12 +231,10 @@ class Hosted:
             choice: over(lambda *given, choice=choice: act(*given, choice), (True, True, True, False), ())
             for choice in (True, False)
         }
-        keeps = over(lambda *given: keep(*given, None), (True, True, True, False), (0, 1))
-        learns = over(lambda *given: learn(*given, None), (True, True, True, True, False, False), (0, 1))
         return (
-            lambda learner, obs, seeds, step, choice: acts[choice](learner, obs, seeds, step),
-            lambda core, ring, transition, step, _: keeps(core, ring, transition, step),
-            lambda core, ring, transition, seeds, step, real, _: learns(core, ring, transition, seeds, step, real),
+            lambda leaves, table, seeds, step, choice: acts[choice](leaves, table, seeds, step),
+            over(keep, (True, True, True, False, False), (0, 1)),
+            over(learn, (True, True, True, True, False, False, False), (0, 1)),
         )
 
     # ------------------------------------------------------------ worlds
@@ -255,65 +344,53 @@ class Hosted:
         if carry.env_state is not self._live:
             carry = self._attach(carry, seeds, start)
         act, keep, learn_from = self._programs(n)
+        leaves, ring = self._trees.bare(carry)
         # The rings keep their seed axis, for cutting them out and putting them together would copy them. All else is
         # one part a seed, or one part for all of them.
-        ring, observation, core = (
-            carry.ring,
-            carry.observation,
-            eqx.tree_at(_on_host, without_ring(carry), (None, None)),
-        )
         if self.batch_seeds:
-            core, ring, observation, seeds = jax.device_put((core, ring, observation, seeds), seed_sharding(n))
-            seen, cores, of, places = [observation], [core], [seeds], [None]
+            leaves, ring = jax.device_put((leaves, ring), seed_sharding(n))
+            cores, places = [leaves], [None]
         else:
-            seen, cores, of = self._split(observation, n), self._split(core, n), list(seeds)
-            places = [np.int32(i) for i in range(n)]
+            cores, places = self._split(leaves, n), [np.int32(i) for i in range(n)]
         parts = range(len(cores))
         self._live = None  # until the worlds have been read again
-        pending: list[Step] = []
+        shown = self._layout.pack_shown(carry.observation)
+        of, tables = self._put(np.asarray(seeds)), self._put(shown)
+        # What came before, what was done, what came of it: not a transition that is to be kept, before the first step.
+        given = list(
+            zip(tables, self._put(np.zeros((*shown.shape[:2], *self._action), np.float32)), tables, strict=True)
+        )
+        real = np.bool_(False)
         bits: list[tuple[np.ndarray, np.ndarray]] = []
         for row in range(start, start + count):
             step = np.int32(row)
-            acted = [act(cores[i].learner, seen[i].obs, of[i], step, learn) for i in parts]
+            acted = [act([cores[i][k] for k in self._trees.acting], tables[i], of[i], step, learn) for i in parts]
             if not bits:
                 bits = list(zip(*map(np.asarray, self._bits(seeds, step)), strict=True))
             env_bits, reset_bits = bits.pop(0)
-            action = np.concatenate([np.asarray(part).reshape(-1, *part.shape[-2:]) for part in acted])
+            action = np.concatenate([np.asarray(part).reshape(-1, *self._action) for part in acted])
             self._check_actions(action, seeds, row)
             pool.send(action, joined(env_bits), joined(reset_bits), row)
             for i in parts:
                 if learn:
-                    transition = pending[i] if pending else self._nothing(places[i] is None and n)
-                    real = np.bool_(bool(pending))
-                    cores[i], ring = learn_from(cores[i], ring, transition, of[i], step, real, places[i])
-                elif pending:
-                    cores[i], ring = keep(cores[i], ring, pending[i], np.int32(row - 1), places[i])
-            arrival = self._receive(pool, cores, seeds, row)
-            fresh = [self._shown(arrival, i, n) for i in parts]
-            pending = [
-                Step(seen[i].obs, seen[i].state, acted[i], *outcome) for i, (_, outcome) in enumerate(fresh)
-            ]  # fmt: skip
-            seen = [shown for shown, _ in fresh]
-        for i in parts if pending else ():
-            cores[i], ring = keep(cores[i], ring, pending[i], np.int32(start + count - 1), places[i])
+                    cores[i], ring = learn_from(cores[i], ring, given[i], of[i], step, real, places[i])
+                elif real:
+                    cores[i], ring = keep(cores[i], ring, given[i], np.int32(row - 1), places[i])
+            shown = self._layout.pack(self._receive(pool, cores, seeds, row)).reshape(shown.shape)
+            before, tables, real = tables, self._put(shown), np.bool_(True)
+            given = list(zip(before, acted, tables, strict=True))
+        for i in parts if real else ():
+            cores[i], ring = keep(cores[i], ring, given[i], np.int32(start + count - 1), places[i])
         self._live = self._snapshot(n, start + count)
-        core, observation = (cores[0], seen[0]) if self.batch_seeds else (self._join(cores), self._join(seen))
-        whole = eqx.tree_at(_on_host, core, (observation, self._live), is_leaf=lambda leaf: leaf is None)
-        return with_ring(whole, ring)
+        ended = self._trees.whole(cores[0] if self.batch_seeds else self._join(cores), ring)
+        observation = Observation(*map(jnp.asarray, self._layout.shown_next(shown)))
+        return eqx.tree_at(_on_host, ended, (observation, self._live), is_leaf=lambda leaf: leaf is None)
 
-    def _shown(self, arrival: Arrival, part: int, n_seeds: int) -> tuple[Observation, tuple[Array, ...]]:
-        """What is to be acted on next, and the rest of the transitions, of one seed or of all, on the device."""
-        n_envs = self.config.n_envs
-
-        def own(rows: np.ndarray) -> np.ndarray:
-            if self.batch_seeds:
-                return rows.reshape(n_seeds, n_envs, *rows.shape[1:])
-            return rows[part * n_envs : (part + 1) * n_envs]
-
-        names = ("obs", "state", "reward", "terminated", "truncated", "next_obs", "next_state")
-        where = seed_sharding(n_seeds) if self.batch_seeds else None
-        obs, state, *outcome = jax.device_put([own(getattr(arrival, name)) for name in names], where)
-        return Observation(obs, state), tuple(outcome)
+    def _put(self, rows: np.ndarray) -> list[Array]:
+        """From the host to the device, what leads with a seed axis: one array for all seeds, or one a seed."""
+        if self.batch_seeds:
+            return [jax.device_put(rows, seed_sharding(len(rows)))]
+        return jax.device_put(list(rows))
 
     def _check_actions(self, action: np.ndarray, seeds: Int[Array, " seed"], row: int) -> None:
         """Look at actions before an env does: who first sees a bad number is not who made it.
@@ -326,22 +403,18 @@ class Hosted:
             place = int(np.argmin(good.reshape(len(seeds), -1).all(1)))
             raise NonFinite(f"seed {int(seeds[place])} gave an action that is not finite", f"at vector step {row}")
 
-    def _receive(self, pool: Pool, cores: list[Carry], seeds: Int[Array, " seed"], row: int) -> Arrival:
+    def _receive(self, pool: Pool, cores: list[list[Array]], seeds: Int[Array, " seed"], row: int) -> Arrival:
         """Wait for the worlds; where one fails that a diverged learner acted in, it is the learner that is named."""
         try:
             return pool.receive(row)
         except EnvFailed as error:
-            for i, core in enumerate(cores):
+            for i, leaves in enumerate(cores):
                 bad = [int(seeds[i])] if len(cores) == len(seeds) else [int(seed) for seed in seeds]
+                core = jax.tree.unflatten(self._trees.core, leaves)
                 if not all_finite((core.learner, core.sums)):
                     said = f"seed {', '.join(map(str, bad))} met a non-finite number"
                     raise NonFinite(said, f"told by an env: {error}") from error
             raise
-
-    def _nothing(self, n_seeds: int) -> Step:
-        """A transition that there was not; of all seeds, if there are any."""
-        one = jax.tree.map(lambda leaf: np.zeros(leaf.shape[1:], leaf.dtype), self._empty)  # leaves are (row, env, ...)
-        return jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n_seeds, *leaf.shape)), one) if n_seeds else one
 
     def _attach(self, carry: Carry, seeds: Int[Array, " seed"], row: int) -> Carry:
         """Bring the worlds to where a carry stands."""
@@ -359,6 +432,11 @@ class Hosted:
             carry,
             (self._reset(seeds, row), truncated, jnp.zeros_like(carry.episode_return)),
         )
+
+
+def _core_of(carry: Carry) -> Carry:
+    """What a seed's programs change, but for the ring."""
+    return eqx.tree_at(_on_host, without_ring(carry), (None, None), is_leaf=lambda leaf: leaf is None)
 
 
 def _on_host(carry: Carry) -> tuple[Any, Any]:

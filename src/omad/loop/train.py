@@ -88,8 +88,13 @@ class Built(NamedTuple):
     """Sentences about the env that a user should read before training."""
 
 
-def build(config: RunConfig) -> Built:
-    """Everything a run needs; nothing is compiled, allocated or started yet."""
+def build(config: RunConfig, batch_seeds: bool | None = None) -> Built:
+    """Everything a run needs; nothing is compiled, allocated or started yet.
+
+    Args:
+        config: The run.
+        batch_seeds: Whether seeds are one batch, or run one after the other; by default the former on accelerators.
+    """
     env = envs.make(config.task)
     algorithm = make_algorithm(config.algo, env.spec, config.obs_norm, config.updates_per_env_step)
     if config.symmetry:
@@ -105,14 +110,14 @@ def build(config: RunConfig) -> Built:
         noise_hold=config.noise_hold,
     )
     if isinstance(env, JaxEnv):
-        loop = fused.make(algorithm, env, sizes)
+        loop = fused.make(algorithm, env, sizes, batch_seeds)
         evaluate = [make_evaluate(algorithm, env, config.eval_episodes, explore) for explore in (True, False)]
         return Built(env.spec, algorithm, loop, *evaluate, close=lambda: None)
 
     def start(worlds: int) -> Pool:
         return Pool.of(config.task, env.spec, worlds, config.env_workers, config.env_timeout)
 
-    hosted = Hosted(algorithm, env, sizes, start)
+    hosted = Hosted(algorithm, env, sizes, start, batch_seeds)
     bench = EvaluationWorlds(start, config.eval_episodes)
     evaluate = [
         make_host_evaluate(algorithm, env.spec, bench, config.eval_episodes, explore) for explore in (True, False)
@@ -162,8 +167,6 @@ def forecast(config: RunConfig, built: Built) -> dict[str, float]:
         "work": 64.0 + 4.0 * config.seeds * _activations(config.algo, built.spec.n_agents, config.batch_size) / 2**20,
         "evaluation": evaluation_mib(config, built),
     }
-    if config.seeds > 1 and jax.default_backend() == "cpu":
-        mib["work"] += mib["buffer"]  # seeds run apart, and are copied when they are put together again
     return mib | {"total": sum(mib.values())}
 
 

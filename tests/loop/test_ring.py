@@ -1,0 +1,80 @@
+"""No compiled loop copies the replay ring: at a million transitions that would be most of a vector step."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from omad import envs
+from omad.envs.world import HostEnv
+from omad.loop import fused
+from omad.loop.fused import LoopConfig
+from omad.loop.hosted import Hosted
+from omad.types import Algorithm, Mean
+
+ROWS = 4099  # occurs in no other shape
+SEEDS = jnp.arange(2, dtype=jnp.int32)
+NUMBER = jax.ShapeDtypeStruct((), jnp.int32)
+
+
+def reader(act_mask: Any) -> Algorithm:
+    """Learns one number from all that a batch holds."""
+
+    def act(policy: Any, obs: Any, key: Any, explore: bool) -> Any:
+        del explore
+        return jnp.tanh(policy + jax.random.normal(key, (*obs.shape[:-1], act_mask.shape[-1]))) * act_mask
+
+    def update(learner: Any, batch: Any, key: Any, count: Any) -> Any:
+        learner = learner + sum(leaf.mean() for leaf in jax.tree.leaves(batch)) + jax.random.normal(key)
+        return learner, {"toy/count": Mean.of(count)}
+
+    return Algorithm(
+        init=jax.random.normal, policy=lambda learner: learner, act=act, update=update, metrics=("toy/count",),
+        flops=float, gamma=0.9, n_step=2,
+    )  # fmt: skip
+
+
+def never(*_: Any) -> Any:
+    """No world is started here."""
+    raise AssertionError
+
+
+def at_first(tree: Any) -> Any:
+    """Shapes of one seed's part."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree)
+
+
+def copied(compiled: Any) -> list[str]:
+    """Instructions that copy an array of the ring's length; an empty one, of a state that there is not, is none."""
+    lines = compiled.as_text().splitlines()
+    assert any(str(ROWS) in line for line in lines)
+    found = [line for line in lines if re.search(rf"= \(?\w+\[[\d,]*\b{ROWS}\b.* copy(-start)?\(", line)]
+    return [line for line in found if ",0]" not in line]
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["in-turn", "batch"])
+@pytest.mark.parametrize("updates", [1, 2])
+def test_the_ring_is_never_copied(updates: int, batch: bool) -> None:
+    """Fused and hosted, for one gradient step a vector step and for more, seeds in turn and in one batch."""
+    env, sizes = envs.make("mpe/spread-2"), LoopConfig(3, updates, 8, ROWS, 4)
+    algorithm = reader(env.spec.act_mask)
+    loop = fused.make(algorithm, env, sizes, batch)
+    carry = jax.eval_shape(loop.init, SEEDS)
+    assert not copied(loop.chunk.lower(carry, SEEDS, NUMBER, NUMBER).compile())
+
+    hosted = Hosted(algorithm, HostEnv(env.spec, never), sizes, never, batch)
+    _, keep, learn = hosted._programs(len(SEEDS))
+    leaves, ring = jax.eval_shape(lambda seeds: hosted._trees.bare(hosted._init(seeds)), SEEDS)
+    table = jax.ShapeDtypeStruct((2, 3, hosted._layout.width), jnp.float32)
+    action = jax.ShapeDtypeStruct((2, 3, *hosted._action), jnp.float32)
+    seed, given, place = SEEDS, (table, action, table), None
+    if not batch:
+        leaves, given, seed = at_first((leaves, given, SEEDS))
+        place = NUMBER
+    real = jax.ShapeDtypeStruct((), bool)
+    assert not copied(keep.lower(leaves, ring, given, NUMBER, place).compile())
+    assert not copied(learn.lower(leaves, ring, given, seed, NUMBER, real, place).compile())
