@@ -131,7 +131,7 @@ def struck(tmp_path: Path, task: str, moments: int, **fields: Any) -> None:
     numbers = itertools.cycle([signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
     done = 0
     for turn in range(moments):
-        words = ["resume", str(path)] if path.exists() else train_words(path, task, **fields)
+        words = ["resume", str(path), "--trust"] if path.exists() else train_words(path, task, **fields)
         started = Started(words, tmp_path / f"{turn}.txt")
         kind, number = next(kinds), next(numbers)
         wait_for(started, path, kind, rng)
@@ -148,7 +148,7 @@ def struck(tmp_path: Path, task: str, moments: int, **fields: Any) -> None:
             assert "Traceback" not in said, about
         assert not list(path.rglob("ended.json")), about
     else:
-        code, said = Started(["resume", str(path)], tmp_path / "last.txt").end()
+        code, said = Started(["resume", str(path), "--trust"], tmp_path / "last.txt").end()
         assert code == 0, said
     assert done >= 0.8 * moments
     for one, other in zip(members(path), members(still), strict=True):
