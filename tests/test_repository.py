@@ -27,8 +27,12 @@ LAYERS = (
     ("algos", "envs"),
     ("presets",),
     ("config",),
-    ("evaluate", "run", "bundle", "report"),
+    ("console", "evaluate", "run", "bundle", "report"),
+    ("callbacks", "loggers", "trust"),
     ("loop", "launch", "launch_ray", "study", "export"),
+    ("manifest", "policy"),
+    ("experiment",),
+    ("trained",),
     ("api",),
     ("cli", "commands", "__main__"),
 )
