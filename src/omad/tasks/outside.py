@@ -128,7 +128,7 @@ def _entered(name: str, base: str, entry: Entry) -> Task:
     return dataclasses.replace(row, asked=True, hosted=True)
 
 
-def _row(name: str, factory: str, protocol: str, **arguments: Any) -> Task:
+def _row(name: str, maker: str, protocol: str, /, **arguments: Any) -> Task:
     return Task(
         name=name,
         protocol=protocol,
@@ -136,6 +136,6 @@ def _row(name: str, factory: str, protocol: str, **arguments: Any) -> Task:
         act_dims=(),
         state_dim=0,
         horizon=0,
-        factory=factory,
+        factory=maker,
         arguments=MappingProxyType({"task": name, **arguments}),
     )
