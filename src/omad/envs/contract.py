@@ -19,9 +19,23 @@ import numpy as np
 from omad.errors import Refused
 from omad.spec import EnvSpec
 
-__all__ = ["Broken", "guarded", "number", "picture", "place_of", "problem", "reset_gave", "row_of", "step_gave"]
+__all__ = [
+    "LENGTHS",
+    "Broken",
+    "guarded",
+    "number",
+    "picture",
+    "place_of",
+    "problem",
+    "reset_gave",
+    "row_of",
+    "step_gave",
+]
 
 T = TypeVar("T")
+
+LENGTHS = ("horizon", "max_cycles", "max_steps", "episode_length", "max_episode_steps")
+"""Names under which envs keep the length of an episode."""
 
 _RESET = "reset() must give two dicts by agent: observations and infos"
 _STEP = "step() must give five dicts by agent: observations, rewards, terminations, truncations and infos"
@@ -84,7 +98,7 @@ def problem(spec: Any) -> str:
 
 
 def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
 
 
 def _kind(value: Any) -> str:

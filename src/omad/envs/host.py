@@ -69,7 +69,7 @@ def describe(factory: str, arguments: dict[str, Any]) -> dict[str, Any]:
         world = guarded("starting a world", _started, env, factory, False)
         seen = guarded("its reset()", world.reset, 0)
         for name, due in (("obs", (spec.n_agents, spec.obs_dim)), ("state", (spec.state_dim,))):
-            if (shape := np.shape(getattr(seen, name, None))) != due:
+            if (shape := np.shape(getattr(seen, name, ()))) != due:
                 raise Broken(f"reset() gave {name} of shape {shape}; its spec declares {due}")
         exact = env.exact and guarded("save()", world.save) is not None
         guarded("close()", world.close)
@@ -79,8 +79,9 @@ def describe(factory: str, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def make(
-    task: str, factory: str, arguments: dict[str, Any], told: Mapping[str, Any] | None = None, timeout_s: float = 120.0
-) -> HostEnv:
+    task: str, factory: str, arguments: dict[str, Any], told: Mapping[str, Any] | None = None,
+    only_world: bool = False, timeout_s: float = 120.0,
+) -> HostEnv:  # fmt: skip
     """The env of a user.
 
     Args:
@@ -88,6 +89,7 @@ def make(
         factory: `module:qualname`.
         arguments: Of the factory.
         told: What is known of it, so that it is not asked again.
+        only_world: Whether the factory is not that of a `HostEnv`, but the `world` of one, which `told` is known of.
         timeout_s: For the process that is asked.
 
     Raises:
@@ -103,4 +105,8 @@ def make(
             raise Refused(f"{task} is not what it was when it was asked: {'; '.join(changed)}.")
         return env
 
-    return HostEnv(spec, lambda render: _started(here(), factory, render), found.exact, tuple(found.notes))
+    def world(render: bool) -> World:
+        env = HostEnv(spec, imported(factory)) if only_world else here()
+        return _started(env, factory, render)
+
+    return HostEnv(spec, world, found.exact, tuple(found.notes))

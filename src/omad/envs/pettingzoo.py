@@ -32,8 +32,6 @@ __all__ = ["PettingZooWorld", "create", "describe", "described", "is_class", "is
 OURS = ("team_reward", "horizon")
 """Arguments that are read here; the factory gets them only if it takes arguments of these names."""
 DEFAULT_HORIZON = 1000
-_LENGTHS = ("horizon", "max_cycles", "max_steps", "episode_length", "max_episode_steps")
-"""Names under which envs keep the length of an episode."""
 _TOO_LARGE = 20_000
 _METHODS = ("observation_space", "action_space", "reset", "step", "unwrapped", "close")
 
@@ -150,7 +148,10 @@ def _state_of(env: Any) -> np.ndarray:
 def _horizon(env: Any, arguments: Mapping[str, Any]) -> tuple[int, bool]:
     """As asked, as the env says, or a guess; and whether it is one."""
     inner = env.unwrapped
-    for value in (*(arguments.get(name) for name in _LENGTHS), *(getattr(inner, name, None) for name in _LENGTHS)):
+    for value in (
+        *(arguments.get(name) for name in contract.LENGTHS),
+        *(getattr(inner, name, None) for name in contract.LENGTHS),
+    ):
         try:
             if isinstance(value, bool) or value is None or np.ndim(value) or float(value) != int(value):
                 continue

@@ -28,7 +28,7 @@ SCHEMES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "pettingzoo": ("omad.envs.pettingzoo:make", "Undiscounted return of a user's own PettingZoo env."),
         "host": ("omad.envs.host:make", "Undiscounted return of a user's own env on the host."),
         "jax": ("omad.envs.outside:make", "Undiscounted return of a user's own JAX env."),
-        "jaxmarl": ("omad.envs.jaxmarl:make", "Undiscounted return of the team in an env of JaxMARL."),
+        "jaxmarl": ("omad.envs.outside:make_jaxmarl", "Undiscounted return of the team in an env of JaxMARL."),
     }
 )
 """Scheme -> what makes the env, and the protocol."""
@@ -45,6 +45,10 @@ class Entry:
     """`module:factory`, empty where no other process can import it."""
     given: Any = None
     """The factory, or what it gave; None where the path says it all."""
+    source: Any = None
+    """The object from which that was made."""
+    told: Mapping[str, Any] | None = None
+    """Of an object on the host: what it is like."""
     scheme: str = ""
     """`pettingzoo` or `host` once it is known that the path gives one."""
 
@@ -122,9 +126,11 @@ def _entered(name: str, base: str, entry: Entry) -> Task:
         else f"Undiscounted return of the env that is registered as {base}."
     )
     if not entry.scheme:
-        return _row(name, "omad.envs.outside:make_entry", protocol, arguments=arguments_of(name))
+        row = _row(name, "omad.envs.outside:make_entry", protocol, arguments=arguments_of(name))
+        return dataclasses.replace(row, symmetric=getattr(entry.given, "symmetry", None) is not None)
     factory, _ = SCHEMES[entry.scheme]
-    row = _row(name, factory, protocol, factory=entry.path, arguments=arguments_of(name))
+    known = {} if entry.told is None else {"told": entry.told, "only_world": True}
+    row = _row(name, factory, protocol, factory=entry.path, arguments=arguments_of(name), **known)
     return dataclasses.replace(row, asked=True, hosted=True)
 
 
