@@ -6,39 +6,55 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from omad import callbacks, loggers
+    from omad import algos, callbacks, envs, loggers
+    from omad.algos import register as register_algorithm
     from omad.api import load_policy, load_run, resume, train
-    from omad.callbacks import Callback, EarlyStopping
+    from omad.callbacks import BestPolicy, Callback, EarlyStopping
     from omad.config import RunConfig
+    from omad.envs import register as register_env
+    from omad.envs.world import HostEnv
     from omad.experiment import Experiment
     from omad.loggers import Logger
     from omad.trained import Run
+    from omad.types import EnvSpec, JaxEnv, Observation, Outcome
 
 __version__ = "0.1.0"
-_HOMES = {
-    "Callback": "callbacks",
-    "EarlyStopping": "callbacks",
-    "Experiment": "experiment",
-    "Logger": "loggers",
-    "Run": "trained",
-    "RunConfig": "config",
-    "load_policy": "api",
-    "load_run": "api",
-    "resume": "api",
-    "train": "api",
+_LAZY = {
+    "BestPolicy": "omad.callbacks:BestPolicy",
+    "Callback": "omad.callbacks:Callback",
+    "EarlyStopping": "omad.callbacks:EarlyStopping",
+    "EnvSpec": "omad.types:EnvSpec",
+    "Experiment": "omad.experiment:Experiment",
+    "HostEnv": "omad.envs.world:HostEnv",
+    "JaxEnv": "omad.types:JaxEnv",
+    "Logger": "omad.loggers:Logger",
+    "Observation": "omad.types:Observation",
+    "Outcome": "omad.types:Outcome",
+    "Run": "omad.trained:Run",
+    "RunConfig": "omad.config:RunConfig",
+    "algos": "omad.algos",
+    "callbacks": "omad.callbacks",
+    "envs": "omad.envs",
+    "load_policy": "omad.api:load_policy",
+    "load_run": "omad.api:load_run",
+    "loggers": "omad.loggers",
+    "register_algorithm": "omad.algos:register",
+    "register_env": "omad.envs:register",
+    "resume": "omad.api:resume",
+    "train": "omad.api:train",
 }
-"""Public name -> the module that it is imported from on first use, so that `import omad` stays light."""
-_MODULES = ("callbacks", "loggers")
+"""Public name -> the module, or what of it, is meant; imported on first use, so that `import omad` stays light."""
 __all__ = [
-    "Callback", "EarlyStopping", "Experiment", "Logger", "Run", "RunConfig", "__version__", "callbacks", "load_policy",
-    "load_run", "loggers", "resume", "train",
+    "BestPolicy", "Callback", "EarlyStopping", "EnvSpec", "Experiment", "HostEnv", "JaxEnv", "Logger", "Observation",
+    "Outcome", "Run", "RunConfig", "__version__", "algos", "callbacks", "envs", "load_policy", "load_run", "loggers",
+    "register_algorithm", "register_env", "resume", "train",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"omad.{_HOMES[name]}"), name)
-    if name in _MODULES:
-        return importlib.import_module(f"omad.{name}")
-    raise AttributeError(f"module 'omad' has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'omad' has no attribute {name!r}")
+    module, _, part = _LAZY[name].partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, part) if part else found
