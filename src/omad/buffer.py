@@ -17,7 +17,7 @@ from jaxtyping import Array, Int, Key
 
 from omad.types import Batch, EnvSpec, Step
 
-__all__ = ["add", "make", "n_bytes", "rows_for", "sample", "where"]
+__all__ = ["add", "batch_shapes", "make", "n_bytes", "rows_for", "sample", "where"]
 
 
 def rows_for(capacity: int, n_envs: int) -> int:
@@ -48,6 +48,11 @@ def n_bytes(spec: EnvSpec, rows: int, n_envs: int) -> int:
     """Bytes of a ring, from shapes alone."""
     shapes = jax.tree.leaves(jax.eval_shape(lambda: make(spec, rows, n_envs)))
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes)
+
+
+def batch_shapes(spec: EnvSpec, batch_size: int) -> Batch:
+    """What `sample` gives, as shapes."""
+    return jax.eval_shape(lambda: sample(make(spec, 1, 1), jnp.int32(1), jax.random.key(0), batch_size, 1.0))
 
 
 def where(ring: Step, count: Int[Array, ""], place: Int[Array, ""] | None = None) -> tuple[Int[Array, ""], ...]:

@@ -33,9 +33,8 @@ def reader(act_mask: Any) -> Algorithm:
         return learner, {"toy/count": Mean.of(count)}
 
     return Algorithm(
-        init=jax.random.normal, policy=lambda learner: learner, act=act, update=update, metrics=("toy/count",),
-        flops=float, gamma=0.9, n_step=2,
-    )  # fmt: skip
+        init=jax.random.normal, policy=lambda learner: learner, act=act, update=update, gamma=0.9, n_step=2
+    )
 
 
 def never(*_: Any) -> Any:

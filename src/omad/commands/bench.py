@@ -62,6 +62,7 @@ def measure(config: Any, seconds: float) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
+    from omad.commands import operations
     from omad.loop.train import build
 
     built = build(dataclasses.replace(config, buffer_size=max(config.batch_size, min(config.buffer_size, 20_000))))
@@ -86,7 +87,7 @@ def measure(config: Any, seconds: float) -> dict[str, Any]:
         if elapsed < 0.5:
             rows += cadence
     gradient_steps = best * config.updates_per_step * config.seeds
-    flops = built.algorithm.flops(config.batch_size)
+    flops = operations.of_update(built.algorithm, built.spec, config.batch_size, cadence)
     device = jax.devices()[0]
     return {
         "task": config.task,
@@ -120,7 +121,7 @@ def main(arguments: Sequence[str]) -> int:
     for label, value in (
         ("seeds in one process", f"{found['seeds']}"),
         (
-            "operations per gradient step, from shapes",
+            "operations per gradient step",
             f"{found['flops_per_gradient_step'] / 1e9:.3f} G",
         ),
         ("gradient steps per s, all seeds", f"{found['gradient_steps_per_s']:.2f}"),

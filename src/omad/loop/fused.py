@@ -42,6 +42,7 @@ __all__ = [
     "no_returns",
     "over_devices",
     "seed_sharding",
+    "traced_once",
     "with_ring",
     "without_ring",
 ]
@@ -195,9 +196,17 @@ def with_ring(carry: Carry, ring: Step) -> Carry:
     return eqx.tree_at(lambda c: c.ring, carry, ring, is_leaf=lambda leaf: leaf is None)
 
 
-def no_metrics(algorithm: Algorithm, config: LoopConfig) -> Metrics:
-    """Nothing measured yet."""
-    names = (*algorithm.metrics, RETURN, *((SCALE,) if config.reward_norm == "return" else ()))
+def traced_once(algorithm: Algorithm) -> Algorithm:
+    """The algorithm, whose update is traced once for `no_metrics` and the loop; the compiled program is the same."""
+    return algorithm._replace(update=jax.jit(algorithm.update, inline=True))
+
+
+def no_metrics(algorithm: Algorithm, spec: EnvSpec, config: LoopConfig) -> Metrics:
+    """Nothing measured yet, of what an update says that it measures and of what the loop does."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    learner, count = jax.eval_shape(algorithm.init, key), jax.ShapeDtypeStruct((), jnp.int32)
+    measured = jax.eval_shape(algorithm.update, learner, buffer.batch_shapes(spec, config.batch_size), key, count)[1]
+    names = (*measured, RETURN, *((SCALE,) if config.reward_norm == "return" else ()))
     return {name: Mean(jnp.zeros(()), jnp.zeros(())) for name in names}
 
 
@@ -315,7 +324,7 @@ def make(algorithm: Algorithm, env: JaxEnv, config: LoopConfig, batch_seeds: boo
         config: Sizes of the loop.
         batch_seeds: Whether seeds are one batch, or run one after the other; by default the former on accelerators.
     """
-    spec = env.spec
+    spec, algorithm = env.spec, traced_once(algorithm)
     if batch_seeds is None:
         batch_seeds = jax.default_backend() != "cpu"
 
@@ -331,7 +340,7 @@ def make(algorithm: Algorithm, env: JaxEnv, config: LoopConfig, batch_seeds: boo
             env_state=env_state,
             observation=observation,
             episode_return=jnp.zeros(config.n_envs),
-            sums=no_metrics(algorithm, config),
+            sums=no_metrics(algorithm, spec, config),
             returns=no_returns(algorithm, config),
         )
 

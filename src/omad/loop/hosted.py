@@ -38,6 +38,7 @@ from omad.loop.fused import (
     no_returns,
     over_devices,
     seed_sharding,
+    traced_once,
     with_ring,
     without_ring,
 )
@@ -144,6 +145,7 @@ class Hosted:
         self, algorithm: Algorithm, env: HostEnv, config: LoopConfig, start: Any, batch_seeds: bool | None = None
     ) -> None:
         self.spec, self.config, self._start = env.spec, config, start
+        algorithm = traced_once(algorithm)
         self.batch_seeds = jax.default_backend() != "cpu" if batch_seeds is None else batch_seeds
         self._action = env.spec.n_agents, env.spec.act_dim
         self._pool: Pool | None = None
@@ -455,6 +457,6 @@ def _core(algorithm: Algorithm, env: HostEnv, config: LoopConfig, seed: Int[Arra
             jnp.zeros((config.n_envs, env.spec.state_dim)),
         ),
         episode_return=jnp.zeros(config.n_envs),
-        sums=no_metrics(algorithm, config),
+        sums=no_metrics(algorithm, env.spec, config),
         returns=no_returns(algorithm, config),
     )
