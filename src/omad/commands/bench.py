@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from omad.algos.fields import check
-from omad.commands.screen import cached_compilation, console, print_json, row, table
+from omad.commands.screen import console, print_json, row, table
 from omad.commands.train import parse
+from omad.compilation import use_compilation_cache
 
 __all__ = ["main", "measure"]
 
@@ -111,7 +112,7 @@ def main(arguments: Sequence[str]) -> int:
     """Measure and print."""
     config, options = parse(arguments, "omad bench [ALGO]", Options())
     check(options, positive=("seconds",), most={"seconds": 3600.0}, flags=True)
-    cached_compilation(options.compilation_cache)
+    use_compilation_cache(options.compilation_cache)
     found = measure(config, options.seconds)
     if options.json:
         print_json(found)

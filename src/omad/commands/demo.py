@@ -13,8 +13,9 @@ from omad.algos.fields import check
 from omad.commands import render
 from omad.commands.evaluate import evaluate_run
 from omad.commands.render import films, write_gif
-from omad.commands.screen import Watcher, cached_compilation, console, standing_table
+from omad.commands.screen import Watcher, console, standing_table
 from omad.commands.train import finish
+from omad.compilation import use_compilation_cache
 
 __all__ = ["main"]
 
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     """Train, evaluate, draw."""
     options = tyro.cli(Options, prog="omad demo", args=list(arguments))
     check(options, counts=("total_steps",), positive=("minutes",), most={"minutes": 100_000.0}, flags=True)
-    cached_compilation(options.compilation_cache)
+    use_compilation_cache(options.compilation_cache)
     from omad import api, tasks
     from omad.config import resolve
 

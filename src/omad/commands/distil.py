@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import tyro
 
 from omad.commands.export import checkpoint_step
-from omad.commands.screen import cached_compilation, console, print_json
+from omad.commands.screen import console, print_json
+from omad.compilation import use_compilation_cache
 from omad.errors import Refused
 
 __all__ = ["distil_run", "main"]
@@ -87,7 +88,7 @@ def distil_run(options: Options) -> dict[str, Any]:
 def main(arguments: Sequence[str]) -> int:
     """Distil and print."""
     options = tyro.cli(Options, prog="omad distil", args=list(arguments))
-    cached_compilation(options.compilation_cache)
+    use_compilation_cache(options.compilation_cache)
     found = distil_run(options)
     if options.json:
         print_json(found)

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from omad.commands.screen import cached_compilation, console, print_json
+from omad.commands.screen import console, print_json
+from omad.compilation import use_compilation_cache
 from omad.errors import Refused
 
 __all__ = ["checkpoint_step", "main"]
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     """Export, compare, print."""
     options = tyro.cli(Options, prog="omad export", args=list(arguments))
     step = checkpoint_step(options.which)
-    cached_compilation(options.compilation_cache)
+    use_compilation_cache(options.compilation_cache)
     from omad import api
     from omad.export import bundle, team
 

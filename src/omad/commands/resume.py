@@ -12,9 +12,10 @@ from typing import Annotated
 import tyro
 
 from omad.algos.fields import check
-from omad.commands.screen import Watcher, cached_compilation, console
+from omad.commands.screen import Watcher, console
 from omad.commands.together import Stop, work_on
 from omad.commands.train import finish
+from omad.compilation import use_compilation_cache
 from omad.errors import Refused
 
 __all__ = ["main"]
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     """Continue a run."""
     options = tyro.cli(Options, prog="omad resume", args=list(arguments))
     check(options, not_negative=("parallel_seeds",), most={"parallel_seeds": 10_000}, flags=True)
-    cached_compilation(options.compilation_cache)
+    use_compilation_cache(options.compilation_cache)
     from omad.files import PARTIAL
     from omad.launch import side_by_side
     from omad.loop.train import continue_run, refuse_foreign

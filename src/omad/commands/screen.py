@@ -1,4 +1,4 @@
-"""What commands print: live progress on a terminal, plain lines elsewhere, and the compilation cache."""
+"""What commands print: live progress on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import contextlib
 import io
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from omad.loop.train import Progress as TrainProgress
 
 __all__ = [
-    "Watcher", "anchor_rows", "cached_compilation", "console", "print_json", "row", "standing_table", "table",
+    "Watcher", "anchor_rows", "console", "print_json", "row", "standing_table", "table",
     "visible",
 ]  # fmt: skip
 
@@ -93,23 +91,6 @@ def row(into: Table, *cells: str, style: str | None = None) -> None:
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     sys.stdout.write(json.dumps(value, indent=1) + "\n")
-
-
-def cached_compilation(use: bool = True) -> None:
-    """Keep compiled programs in the user's cache folder, so that the second start of a command is quick.
-
-    The folder is `$XDG_CACHE_HOME/omad` or `~/.cache/omad`; `--no-compilation-cache` and JAX's own environment
-    variables take precedence.
-    """
-    import jax
-
-    if not use:
-        jax.config.update("jax_enable_compilation_cache", False)
-        return
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(root / "omad" / "jax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def _clock(seconds: float) -> str:

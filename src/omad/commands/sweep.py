@@ -13,8 +13,9 @@ from typing import Annotated, Literal
 import tyro
 
 from omad.algos.fields import check
-from omad.commands.screen import cached_compilation, console, print_json
+from omad.commands.screen import console, print_json
 from omad.commands.together import Stop, work_on
+from omad.compilation import use_compilation_cache
 from omad.errors import Refused
 
 __all__ = ["main", "seconds"]
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
         from omad.launch_ray import connect
 
         connect()
-    cached_compilation(options.compilation_cache)
+    use_compilation_cache(options.compilation_cache)
     from omad import api, files
     from omad.launch import side_by_side
     from omad.study import place
