@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from omad.api import load_policy, resume, train
     from omad.envs import register as register_env
     from omad.envs.world import HostEnv
-    from omad.types import EnvSpec, JaxEnv, Observation, Outcome
+    from omad.spec import EnvSpec
+    from omad.types import JaxEnv, Observation, Outcome
 
 _LAZY = {
-    "EnvSpec": "omad.types:EnvSpec",
+    "EnvSpec": "omad.spec:EnvSpec",
     "HostEnv": "omad.envs.world:HostEnv",
     "JaxEnv": "omad.types:JaxEnv",
     "Observation": "omad.types:Observation",

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from omad import buffer, envs, files
+from omad import buffer, envs, files, tasks
 from omad.algos import make as make_algorithm
 from omad.config import RunConfig
 from omad.envs.pool import Pool
@@ -495,11 +495,10 @@ def refuse_foreign(task: str, path: Path, trust: bool) -> None:
     Raises:
         Refused: It names one, and the user has not said so.
     """
-    if task.startswith("pettingzoo:") and not trust:
-        named = task.partition("?")[0].removeprefix("pettingzoo:")
+    if (code := tasks.code_of(task)) and not trust:
         raise Refused(
-            f"{path} names an env of its own: the module {named.partition(':')[0]} would be imported and "
-            f"{named.partition(':')[2]} called. If you trust it, give --trust (trust=True in Python), or name the task "
+            f"{path} names an env of its own: the module {code.partition(':')[0]} would be imported and "
+            f"{code.partition(':')[2]} called. If you trust it, give --trust (trust=True in Python), or name the task "
             "yourself where --task is offered."
         )
 
