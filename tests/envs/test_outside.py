@@ -287,7 +287,7 @@ def test_an_object_that_cannot_be_used_is_refused(env: Any, words: str) -> None:
         ("jax:os:system", "os is not a module of an env"),
         ("jax:omad.envs.mpe:spread", "omad is not a module of an env"),
         ("jax:own_envs:jnp", "cannot be called"),
-        ("jax:own_envs:Path", "is a type from pathlib"),
+        ("jax:own_envs:SimpleNamespace", "is a type from types"),
         ("host:os:system", "os is not a module of an env"),
         (f"host:{HOST}number", "gave a int, not an omad.HostEnv"),
         (f"host:{HOST}unlit", "spec is a NoneType, not an omad.EnvSpec"),
