@@ -19,7 +19,7 @@ MODULES = {
 }
 
 LAYERS = (
-    ("errors", "tasks", "spec", "processes"),
+    ("errors", "tasks", "spec", "processes", "compilation"),
     ("types", "keys", "tree", "schema", "files"),
     ("reward_norm", "standardise", "symmetry"),
     ("ops", "buffer", "diffusion"),
@@ -27,8 +27,12 @@ LAYERS = (
     ("algos", "envs"),
     ("presets",),
     ("config",),
-    ("evaluate", "run", "bundle", "report"),
+    ("console", "evaluate", "run", "bundle", "report"),
+    ("callbacks", "loggers", "trust"),
     ("loop", "launch", "launch_ray", "study", "export"),
+    ("manifest", "policy"),
+    ("experiment",),
+    ("trained",),
     ("api",),
     ("cli", "commands", "__main__"),
 )

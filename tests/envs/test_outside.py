@@ -20,8 +20,8 @@ from omad.envs import outside as envs_outside
 from omad.envs import registry, told
 from omad.envs.pool import Pool
 from omad.errors import Refused
-from omad.loop.train import refuse_foreign
 from omad.tasks import outside
+from omad.trust import refuse_foreign
 from omad.types import JaxEnv, Outcome
 
 pytest.importorskip("pettingzoo")

@@ -16,7 +16,8 @@ import tyro
 from PIL import Image
 
 from omad.algos.fields import check
-from omad.commands.screen import cached_compilation, console
+from omad.compilation import use_compilation_cache
+from omad.console import console
 from omad.errors import Refused
 
 __all__ = ["Film", "films", "main", "write_gif", "write_mp4", "write_sheet"]
@@ -156,8 +157,8 @@ def films(options: Options, tick: Callable[[], object] = lambda: None) -> Iterat
     from omad import envs, tasks
     from omad.api import load_policy
     from omad.envs.draw import draws
-    from omad.loop.train import refuse_changed, refuse_foreign
     from omad.run.folder import RunFolder
+    from omad.trust import refuse_changed, refuse_foreign
     from omad.types import JaxEnv
 
     if options.episodes < 1 or not 0 <= options.seed < 2**31 - options.episodes or (options.max_steps or 1) < 1:
@@ -232,7 +233,7 @@ def main(arguments: Sequence[str]) -> int:
     """Draw, write, and print each episode's return."""
     options = tyro.cli(Options, prog="omad render", args=list(arguments))
     check(options, counts=("episodes", "max_steps"), not_negative=("seed", "training_seed"), flags=True)
-    cached_compilation(options.compilation_cache)
+    use_compilation_cache(options.compilation_cache)
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     out = console()
