@@ -21,7 +21,7 @@ MODULES = {
 LAYERS = (
     ("errors", "tasks", "spec", "processes", "compilation"),
     ("types", "keys", "tree", "schema", "files"),
-    ("reward_norm", "standardise", "symmetry"),
+    ("demonstrations", "reward_norm", "standardise", "symmetry"),
     ("ops", "buffer", "diffusion"),
     ("nets", "policies"),
     ("algos", "envs"),

@@ -22,6 +22,7 @@ COMMANDS = {
     "distil": ("omad.commands.distil", "train policies of few denoising steps to act as a run's do, and export them"),
     "latency": ("omad.commands.latency", "milliseconds per action by runtime and denoising steps, beside the return"),
     "run-bundle": ("omad.commands.run_bundle", "play with an exported team, one process an agent"),
+    "record": ("omad.commands.record", "write episodes of a run's policies, or of random actions, as demonstrations"),
     "report": ("omad.commands.report", "one page of what runs have shown: curves, tables, env steps to a return"),
     "coverage": ("omad.commands.coverage", "how much of the state space runs have visited, on one grid for all"),
     "modes": ("omad.commands.modes", "how many of a game's equally good actions policies keep, and draw them"),
