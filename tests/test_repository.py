@@ -29,6 +29,7 @@ LAYERS = (
     ("config",),
     ("evaluate", "run", "bundle", "report"),
     ("loop", "launch", "launch_ray", "study", "export"),
+    ("policy",),
     ("api",),
     ("cli", "commands", "__main__"),
 )

@@ -11,15 +11,13 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Key
 
 import omad
 from omad import envs, files, tasks
@@ -28,7 +26,6 @@ from omad.config import RunConfig, resolve
 from omad.errors import Refused
 from omad.export.bundle import Facts
 from omad.export.team import Trained
-from omad.export.team import export as export_team
 from omad.loop.train import (
     AT_A_BOUNDARY,
     EXACT,
@@ -40,13 +37,13 @@ from omad.loop.train import (
     evaluation_mib,
     forecast,
 )
+from omad.policy import TrainedPolicy
 from omad.processes import held, interruption, refuse_inside_env
 from omad.run import machine
 from omad.run.folder import RunFolder, members
 from omad.tree import at_agent
 
 __all__ = [
-    "TrainedPolicy",
     "check_evaluation",
     "check_memory",
     "create",
@@ -294,72 +291,6 @@ def _to_its_end(result: Result) -> Path:
     if result.signal is not None:
         raise interruption(result.signal)
     return result.run_dir
-
-
-class TrainedPolicy:
-    """The policies of one training seed: all that agents need to act.
-
-    Args:
-        team: The policies, and what is known of them.
-    """
-
-    def __init__(self, team: Trained) -> None:
-        self.team, self.spec, self.policy = team, team.spec, team.policy
-        act = team.act
-        self._act = jax.jit(act, static_argnums=3)
-
-    def act(self, obs: Any, key: Key[Array, ""] | None = None) -> Any:
-        """Actions in [-1, 1].
-
-        Args:
-            obs: One stacked array `(..., agent, obs)`, or one array an agent `(..., obs_i)` of its own size.
-            key: Randomness of the sampled actions, consumed; without one, actions are noise-free.
-
-        Returns:
-            `(..., agent, act)`, or a list of `(..., act_i)`, as `obs` came.
-
-        Raises:
-            Refused: A shape does not fit.
-        """
-        spec, given = self.spec, obs
-        if isinstance(obs, Sequence):
-            sizes = tuple(np.shape(o)[-1] if np.ndim(o) else None for o in obs)
-            if sizes != spec.obs_dims:
-                raise Refused(f"Observations of sizes {sizes} were given; {spec.name} needs {spec.obs_dims}.")
-            padded = [
-                jnp.pad(jnp.asarray(o, float), [(0, 0)] * (np.ndim(o) - 1) + [(0, spec.obs_dim - np.shape(o)[-1])])
-                for o in obs
-            ]
-            obs = jnp.stack(padded, axis=-2)
-        obs = jnp.asarray(obs, float)
-        if obs.shape[-2:] != (spec.n_agents, spec.obs_dim):
-            raise Refused(
-                f"Observations of shape {obs.shape} were given; "
-                f"{spec.name} needs (..., {spec.n_agents}, {spec.obs_dim})."
-            )
-        # Noise-free chains draw nothing, so any key will do.
-        action = self._act(self.policy, obs, jax.random.key(np.uint32(0)) if key is None else key, key is not None)
-        if isinstance(given, Sequence):
-            return [action[..., i, :size] for i, size in enumerate(spec.act_dims)]
-        return action
-
-    def export(
-        self, out: str | Path, formats: Sequence[str] = ("numpy", "onnx"), denoising_steps: int | None = None
-    ) -> Path:
-        """Write one folder an agent, which acts without JAX; see docs/export.md.
-
-        Args:
-            out: A new folder.
-            formats: `numpy` (a runner in one file), `onnx`, or both.
-            denoising_steps: Steps of an action; by default those that it was trained with.
-
-        Returns:
-            The folder.
-
-        Raises:
-            Refused: The folder exists, a package is missing, or the policies cannot be exported like that.
-        """
-        return export_team(self.team, out, formats, denoising_steps)
 
 
 def of_seed(run: str | Path, seed: int | None) -> Path:
