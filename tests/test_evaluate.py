@@ -62,7 +62,7 @@ def never(*_: Any) -> Any:
 
 
 ALGORITHM = Algorithm(
-    init=never, policy=never, act=act, update=never, metrics=(), flops=never, gamma=0.9, n_step=1,
+    init=never, policy=never, act=act, update=never, gamma=0.9, n_step=1,
 )  # fmt: skip
 
 

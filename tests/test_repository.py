@@ -19,7 +19,7 @@ MODULES = {
 }
 
 LAYERS = (
-    ("errors", "tasks", "spec", "processes"),
+    ("errors", "tasks", "spec", "processes", "compilation"),
     ("types", "keys", "tree", "schema", "files"),
     ("reward_norm", "standardise", "symmetry"),
     ("ops", "buffer", "diffusion"),

@@ -17,7 +17,7 @@ from jaxtyping import Array, Int, Key
 
 from omad.types import Batch, EnvSpec, Step
 
-__all__ = ["add", "make", "n_bytes", "rows_for", "sample", "where"]
+__all__ = ["add", "batch_shapes", "make", "n_bytes", "rows_for", "sample", "sample_complete", "where"]
 
 
 def rows_for(capacity: int, n_envs: int) -> int:
@@ -48,6 +48,11 @@ def n_bytes(spec: EnvSpec, rows: int, n_envs: int) -> int:
     """Bytes of a ring, from shapes alone."""
     shapes = jax.tree.leaves(jax.eval_shape(lambda: make(spec, rows, n_envs)))
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in shapes)
+
+
+def batch_shapes(spec: EnvSpec, batch_size: int) -> Batch:
+    """What `sample` gives, as shapes."""
+    return jax.eval_shape(lambda: sample(make(spec, 1, 1), jnp.int32(1), jax.random.key(0), batch_size, 1.0))
 
 
 def where(ring: Step, count: Int[Array, ""], place: Int[Array, ""] | None = None) -> tuple[Int[Array, ""], ...]:
@@ -85,13 +90,31 @@ def sample(
         A batch whose `discount` is gamma^m for the m rewards summed, or 0 if the last one terminated.
     """
     rows, n_envs = ring.reward.shape[-2:]
-    seed = () if place is None else (place,)
     row_key, env_key = jax.random.split(key)
     filled = jnp.minimum(count, rows)
     first = (count - filled) % rows
     start = first + jax.random.randint(row_key, (batch_size,), 0, filled - n_step + 1)
     env = jax.random.randint(env_key, (batch_size,), 0, n_envs)
+    return _transitions(ring, start, env, gamma, n_step, place)
 
+
+def sample_complete(episodes: Step, key: Key[Array, ""], batch_size: int, gamma: float, n_step: int = 1) -> Batch:
+    """The same from complete episodes, one after another, as the only column of a ring that is never written to."""
+    start = jax.random.randint(key, (batch_size,), 0, episodes.reward.shape[0])
+    return _transitions(episodes, start, jnp.zeros_like(start), gamma, n_step)
+
+
+def _transitions(
+    ring: Step,
+    start: Int[Array, " batch"],
+    env: Int[Array, " batch"],
+    gamma: float,
+    n_step: int,
+    place: Int[Array, ""] | None = None,
+) -> Batch:
+    """What begins in rows `start` (counted on, beyond the last row) and columns `env`."""
+    rows = ring.reward.shape[-2]
+    seed = () if place is None else (place,)
     ret = ring.reward[*seed, start % rows, env]
     last, weight = start, jnp.full_like(ret, gamma)
     for _ in range(1, n_step):

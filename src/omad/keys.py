@@ -24,6 +24,7 @@ class Stream(enum.IntEnum):
     EVAL_ACT = 7
     EVAL_ENV = 8
     HOLD = 9
+    DEMONSTRATION = 10
 
 
 def run_key(seed: int | Int[Array, ""]) -> Key[Array, ""]:

@@ -146,11 +146,10 @@ class Algorithm(NamedTuple):
     act: Callable[[Policy, Float[Array, "*b agent obs"], Key[Array, ""], bool], Float[Array, "*b agent act"]]
     """(policy, observations, key, explore) -> actions in [-1, 1]; `explore` is static."""
     update: Callable[[Learner, Batch, Key[Array, ""], Int[Array, ""]], tuple[Learner, Metrics]]
-    """One critic step; the rest by its own cadence, read from the gradient-step count (1 for the first)."""
-    metrics: tuple[str, ...]
-    """Exactly the keys that `update` returns."""
-    flops: Callable[[int], float]
-    """Floating-point operations of one gradient step, averaged over the cadence, for a batch size."""
+    """One critic step; the rest by its own cadence, read from the gradient-step count (1 for the first).
+
+    Every call gives metrics of the same names; what is not measured in a step has weight 0.
+    """
     gamma: float
     """Discount factor, for the sampler."""
     n_step: int

@@ -18,6 +18,7 @@ import pytest
 from learners import ALL_AT_ONCE, CONFIGS, Setup, batch_for, ordinary, small_setup
 
 from omad import algos
+from omad.loop.fused import RETURN, LoopConfig, no_metrics
 from omad.tree import all_finite
 from omad.types import Mean, is_mean
 
@@ -86,17 +87,19 @@ def test_one_optimiser_step_an_update(setup: Setup) -> None:
     for count in range(1, 8):
         key, update_key = jax.random.split(key)
         learner, metrics = setup.update(learner, setup.batch, update_key, jnp.asarray(count))
-        assert set(metrics) == set(setup.algorithm.metrics)
+        assert set(metrics) == set(setup.plain[1])
         for field, numbers in counts(learner).items():
             assert numbers and all(n == count // every[field] for n in numbers), (field, count)
         assert bool(all_finite((learner, metrics)))
 
 
-def test_metrics_are_exactly_those_declared(setup: Setup) -> None:
-    """Names once each, scalars, weight 0 or 1, finite."""
-    assert len(set(setup.algorithm.metrics)) == len(setup.algorithm.metrics)
+def test_metrics_are_the_same_at_every_update(setup: Setup) -> None:
+    """Those that the loops read from shapes: scalars, weight 0 or 1, finite."""
+    config = LoopConfig(n_envs=2, updates_per_step=1, batch_size=len(setup.batch.ret), buffer_rows=8, warmup_rows=4)
+    kept = no_metrics(setup.algorithm, setup.spec, config)
+    assert all(float(mean.weight) == float(mean.total) == 0.0 for mean in kept.values())
     for _, metrics in (setup.plain, setup.acting):
-        assert set(metrics) == set(setup.algorithm.metrics)
+        assert {*metrics, RETURN} == set(kept)
         assert all(is_mean(m) for m in metrics.values())
         for name, mean in metrics.items():
             assert isinstance(mean, Mean) and mean.total.shape == mean.weight.shape == (), name
@@ -190,7 +193,6 @@ def test_policy_holds_nothing_but_what_acts(setup: Setup) -> None:
         assert leaf.shape[0] == setup.spec.n_agents
 
 
-def test_gamma_n_step_and_arithmetic_are_declared(setup: Setup) -> None:
-    """What the sampler and the bench need; arithmetic grows with the batch."""
+def test_gamma_and_n_step_are_declared(setup: Setup) -> None:
+    """What the sampler needs."""
     assert (setup.algorithm.gamma, setup.algorithm.n_step) == (setup.config.gamma, setup.config.n_step)
-    assert 0 < setup.algorithm.flops(64) < setup.algorithm.flops(128) <= 2 * setup.algorithm.flops(64)

@@ -311,14 +311,3 @@ def test_critics_cannot_read_a_state_that_is_not_there() -> None:
     """Before anything is compiled."""
     with pytest.raises(ValueError, match="critic_input"):
         make(HasacConfig(critic_input="state"), EnvSpec("t", (1,), (1,), 0, 1))
-
-
-def test_operations_are_counted_from_shapes() -> None:
-    """One agent, one observation, one action, width 2, one layer, batch 1, by hand.
-
-    Actor: 1*2 + 2 heads of 2*1 = 6 products. Critic: 2*2 + 2*1 = 6. The next actions: 6. Twins: targets 6, there and
-    back 6 + 6 + 2 (no dx in the first layer) each. A policy update: 6, then 4*6 - 2 and twice 6 + 6.
-    """
-    config = HasacConfig(actor_width=2, actor_layers=1, critic_width=2, critic_layers=1)
-    algorithm = make(config, EnvSpec("t", (1,), (1,), 0, 1))
-    assert algorithm.flops(1) == 2 * (6 + 2 * (6 + 14) + 6 + 22 + 24)

@@ -227,14 +227,3 @@ def test_critics_cannot_read_a_state_that_is_not_there() -> None:
     """Before anything is compiled."""
     with pytest.raises(ValueError, match="critic_input"):
         make(Hatd3Config(critic_input="state"), EnvSpec("t", (1,), (1,), 0, 1))
-
-
-def test_operations_are_counted_from_shapes() -> None:
-    """One agent, one observation, one action, width 2, one layer, batch 1, by hand.
-
-    Actor: 1*2 + 2*1 = 4 products. Critic: 2*2 + 2*1 = 6. The next actions: 4. Twins: targets 6, there and back
-    6 + 6 + 2 (no dx in the first layer) each. Every 2nd step: 4, then 4*4 - 2 and one critic's 6 + 6.
-    """
-    algorithm = make(Hatd3Config(actor_width=2, actor_layers=1, critic_width=2, critic_layers=1),
-                     EnvSpec("t", (1,), (1,), 0, 1))  # fmt: skip
-    assert algorithm.flops(1) == 2 * (4 + 2 * (6 + 14) + (4 + 14 + 12) / 2)

@@ -35,8 +35,6 @@ def make(config: ToyConfig, spec: EnvSpec) -> Algorithm:
         policy=lambda learner: learner,
         act=act,
         update=update,
-        metrics=("policy/step",),
-        flops=lambda batch: 2.0 * batch * mask.size,
         gamma=config.gamma,
         n_step=1,
     )

@@ -78,10 +78,7 @@ def counting(delay: int = 3) -> Algorithm:
         steps = jax.lax.cond(count % delay == 0, delayed, lambda steps: steps, learner["steps"])
         return {"w": w, "copy": learner["copy"], "steps": steps}, {"toy/count": Mean.of(count)}
 
-    return Algorithm(
-        init=init, policy=lambda learner: learner["w"], act=act, update=update, metrics=("toy/count",),
-        flops=float, gamma=0.9, n_step=1,
-    )  # fmt: skip
+    return Algorithm(init=init, policy=lambda learner: learner["w"], act=act, update=update, gamma=0.9, n_step=1)
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["batch", "in-turn"])

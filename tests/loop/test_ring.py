@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from omad import envs
+from omad import buffer, envs
 from omad.envs.world import HostEnv
 from omad.loop import fused
 from omad.loop.fused import LoopConfig
 from omad.loop.hosted import Hosted
 from omad.types import Algorithm, Mean
 
-ROWS = 4099  # occurs in no other shape
+ROWS, DEMONSTRATIONS = 4099, 5003  # occur in no other shape
 SEEDS = jnp.arange(2, dtype=jnp.int32)
 NUMBER = jax.ShapeDtypeStruct((), jnp.int32)
 
@@ -33,9 +33,8 @@ def reader(act_mask: Any) -> Algorithm:
         return learner, {"toy/count": Mean.of(count)}
 
     return Algorithm(
-        init=jax.random.normal, policy=lambda learner: learner, act=act, update=update, metrics=("toy/count",),
-        flops=float, gamma=0.9, n_step=2,
-    )  # fmt: skip
+        init=jax.random.normal, policy=lambda learner: learner, act=act, update=update, gamma=0.9, n_step=2
+    )
 
 
 def never(*_: Any) -> Any:
@@ -52,21 +51,27 @@ def copied(compiled: Any) -> list[str]:
     """Instructions that copy an array of the ring's length; an empty one, of a state that there is not, is none."""
     lines = compiled.as_text().splitlines()
     assert any(str(ROWS) in line for line in lines)
-    found = [line for line in lines if re.search(rf"= \(?\w+\[[\d,]*\b{ROWS}\b.* copy(-start)?\(", line)]
+    found = [
+        line for line in lines if re.search(rf"= \(?\w+\[[\d,]*\b({ROWS}|{DEMONSTRATIONS})\b.* copy(-start)?\(", line)
+    ]
     return [line for line in found if ",0]" not in line]
 
 
 @pytest.mark.parametrize("batch", [False, True], ids=["in-turn", "batch"])
-@pytest.mark.parametrize("updates", [1, 2])
-def test_the_ring_is_never_copied(updates: int, batch: bool) -> None:
-    """Fused and hosted, for one gradient step a vector step and for more, seeds in turn and in one batch."""
-    env, sizes = envs.make("mpe/spread-2"), LoopConfig(3, updates, 8, ROWS, 4)
+@pytest.mark.parametrize(("updates", "demonstrated"), [(1, 0), (2, 0), (2, 3)])
+def test_the_ring_is_never_copied(updates: int, demonstrated: int, batch: bool) -> None:
+    """Fused and hosted, for one gradient step a vector step and for more, seeds in turn and in one batch.
+
+    Nor are demonstrations, of which there may be as many.
+    """
+    env, sizes = envs.make("mpe/spread-2"), LoopConfig(3, updates, 8, ROWS, 4, demonstrated=demonstrated)
     algorithm = reader(env.spec.act_mask)
-    loop = fused.make(algorithm, env, sizes, batch)
+    shown = buffer.make(env.spec, DEMONSTRATIONS, 1) if demonstrated else None
+    loop = fused.make(algorithm, env, sizes, batch, shown)
     carry = jax.eval_shape(loop.init, SEEDS)
     assert not copied(loop.chunk.lower(carry, SEEDS, NUMBER, NUMBER).compile())
 
-    hosted = Hosted(algorithm, HostEnv(env.spec, never), sizes, never, batch)
+    hosted = Hosted(algorithm, HostEnv(env.spec, never), sizes, never, batch, shown)
     _, keep, learn = hosted._programs(len(SEEDS))
     leaves, ring = jax.eval_shape(lambda seeds: hosted._trees.bare(hosted._init(seeds)), SEEDS)
     table = jax.ShapeDtypeStruct((2, 3, hosted._layout.width), jnp.float32)
@@ -77,4 +82,4 @@ def test_the_ring_is_never_copied(updates: int, batch: bool) -> None:
         place = NUMBER
     real = jax.ShapeDtypeStruct((), bool)
     assert not copied(keep.lower(leaves, ring, given, NUMBER, place).compile())
-    assert not copied(learn.lower(leaves, ring, given, seed, NUMBER, real, place).compile())
+    assert not copied(learn.lower(leaves, ring, given, seed, NUMBER, real, shown, place).compile())

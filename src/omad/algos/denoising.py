@@ -20,12 +20,9 @@ from omad.algos.cadence import policy_update_if
 from omad.algos.fields import ALPHA_PACES, check
 from omad.algos.joint import (
     CRITIC_INPUTS,
-    CRITIC_METRICS,
     JointInput,
     fit,
-    fit_flops,
     joint_input,
-    products,
     twin_values,
 )
 from omad.diffusion import ddpm
@@ -37,7 +34,6 @@ from omad.tree import descend, global_norm, polyak, start
 from omad.types import Batch, EnvSpec, Mean, Metrics
 
 __all__ = [
-    "METRICS",
     "DdpmPolicy",
     "DenoisingConfig",
     "DenoisingState",
@@ -146,19 +142,6 @@ class DenoisingConfig:
             )
 
 
-METRICS = (
-    *CRITIC_METRICS,
-    "policy/loss",
-    "policy/q",
-    "policy/effective_share",
-    "policy/saturation",
-    "policy/grad_norm",
-    "policy/update_share",
-    "alpha/value",
-)
-"""Keys of both algorithms."""
-
-
 class DdpmPolicy(eqx.Module):
     """What one agent needs to act: its noise network and the size of its exploration noise."""
 
@@ -215,14 +198,6 @@ class Parts(NamedTuple):
     """(learner, gradients, actions) -> one step of all actors; then all Polyak copies follow."""
     on_cadence: Callable[..., tuple[DenoisingState, Metrics]]
     """(count, update, learner) -> policies updated if it is their turn, then the temperature if it is its own."""
-    flops_draw: Callable[[int], float]
-    """Operations of `draw` for a batch."""
-    flops_fit: Callable[[int], float]
-    """Operations of `step_critics` for a batch."""
-    flops_value: Callable[[int], float]
-    """Operations of `min_q` for a batch."""
-    flops_regress: Callable[[int], float]
-    """Operations of the gradient of one regression of all actors on a batch."""
 
 
 def chain(
@@ -421,25 +396,6 @@ def make_parts(config: DenoisingConfig, spec: EnvSpec, critic_tx: optax.Gradient
             learner = jax.lax.cond(count % config.alpha_every == 0, tune, lambda same: same, learner)
         return learner, metrics
 
-    # ---------------------------------------------------------------- arithmetic: matrix products only, 2 m k n each
-
-    width = config.actor_width
-    row = 2 * spec.act_dim * width + (config.actor_layers - 1) * width**2
-    embed = 2 * 2 * config.time_width**2 + config.time_width * width
-
-    def flops_value(batch: int) -> float:
-        return 2.0 * 2 * batch * products(critic_sizes)
-
-    def flops_draw(batch: int) -> float:
-        choice = flops_value(batch * config.target_samples) if config.target_samples > 1 else 0.0
-        one = 2.0 * n_agents * (batch * (steps * row + spec.obs_dim * width) + steps * embed)
-        return config.target_samples * one + choice
-
-    def flops_regress(batch: int) -> float:
-        # A product costs as much again for each of the two gradients; inputs need none.
-        inputs = (spec.act_dim + spec.obs_dim) * width
-        return 2.0 * n_agents * (batch * (3 * (row + spec.obs_dim * width) - inputs) + 3 * steps * embed)
-
     return Parts(
         schedule=schedule,
         init=init,
@@ -452,8 +408,4 @@ def make_parts(config: DenoisingConfig, spec: EnvSpec, critic_tx: optax.Gradient
         step_critics=step_critics,
         step_policies=step_policies,
         on_cadence=on_cadence,
-        flops_draw=flops_draw,
-        flops_fit=lambda batch: fit_flops(batch, critic_sizes),
-        flops_value=flops_value,
-        flops_regress=flops_regress,
     )

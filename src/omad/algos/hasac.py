@@ -52,7 +52,7 @@ from omad.policies import GaussianPolicy, Squashed, squashed
 from omad.tree import descend, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
-__all__ = ["METRICS", "HasacConfig", "HasacState", "Temperatures", "make"]
+__all__ = ["HasacConfig", "HasacState", "Temperatures", "make"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,20 +130,6 @@ class HasacConfig:
         )
         if self.alpha_init == 0 and self.alpha_mode == "auto":
             raise Refused(f"alpha_init is {self.alpha_init}; it must be positive (0 is allowed with alpha_mode fixed)")
-
-
-METRICS = (
-    *shared.CRITIC_METRICS,
-    "policy/loss",
-    "policy/q",
-    "policy/entropy",
-    "policy/std",
-    "policy/saturation",
-    "policy/grad_norm",
-    "policy/update_share",
-    "alpha/value",
-    "alpha/critic",
-)
 
 
 class Temperatures(eqx.Module):
@@ -289,25 +275,11 @@ def make(config: HasacConfig, spec: EnvSpec) -> Algorithm:
         )
         return learner, fitted.metrics | metrics
 
-    # ---------------------------------------------------------------- arithmetic
-
-    def flops(batch: int) -> float:
-        """Matrix products only, 2 m k n each, backward passes counted from the products they need."""
-        width = config.actor_width
-        trunk = [spec.obs_dim, *[width] * config.actor_layers]
-        actor = shared.products(trunk) + 2 * width * spec.act_dim
-        sampled = 2.0 * batch * n_agents * actor
-        # A turn: the actor there and back (no dx in its first layer) and once more, both critics there and dx back.
-        turn = 2.0 * batch * (4 * actor - trunk[0] * trunk[1] + 4 * shared.products(critic_sizes))
-        return sampled + shared.fit_flops(batch, critic_sizes) + (sampled + n_agents * turn) / config.actor_every
-
     return Algorithm(
         init=init,
         policy=lambda learner: learner.actors,
         act=act,
         update=update,
-        metrics=METRICS,
-        flops=flops,
         gamma=config.gamma,
         n_step=config.n_step,
     )

@@ -40,12 +40,9 @@ from omad.algos.cadence import falling, policy_update_if
 from omad.algos.fields import check
 from omad.algos.joint import (
     CRITIC_INPUTS,
-    CRITIC_METRICS,
     fit,
-    fit_flops,
     init_twins,
     joint_input,
-    products,
     twin_values,
 )
 from omad.algos.sequential import sweep
@@ -55,7 +52,7 @@ from omad.policies import TanhPolicy
 from omad.tree import polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
-__all__ = ["METRICS", "Hatd3Config", "Hatd3State", "make"]
+__all__ = ["Hatd3Config", "Hatd3State", "make"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,15 +116,6 @@ class Hatd3Config:
         )
 
 
-METRICS = (
-    *CRITIC_METRICS,
-    "policy/loss",
-    "policy/saturation",
-    "policy/grad_norm",
-    "policy/update_share",
-)
-
-
 class Hatd3State(eqx.Module):
     """Everything that is learned or carried along; leading axes are agents (actors) and twins (critics)."""
 
@@ -144,7 +132,6 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
     """HATD3 for a task of the given sizes."""
     n_agents, mask = spec.n_agents, jnp.asarray(spec.act_mask, float)
     critic_in = joint_input(spec, config.critic_input)
-    actor_sizes = [spec.obs_dim, *[config.actor_width] * config.actor_layers, spec.act_dim]
     critic_sizes = [critic_in.size, *[config.critic_width] * config.critic_layers, 1]
     penalty = td.squared if config.critic_loss == "mse" else functools.partial(td.huber, delta=config.huber_delta)
     actor_tx = optax.adam(falling(config.actor_lr, config.lr_decay_steps, config.actor_every))
@@ -227,23 +214,11 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
         )
         return learner, fitted.metrics | metrics
 
-    # ---------------------------------------------------------------- arithmetic
-
-    def flops(batch: int) -> float:
-        """Matrix products only, 2 m k n each, backward passes counted from the products they need."""
-        actor, critic = products(actor_sizes), products(critic_sizes)
-        sample = 2.0 * batch * n_agents * actor
-        # A turn: the actor there and back (no dx in its first layer) and once more, one critic there and its dx back.
-        turn = 2.0 * batch * (4 * actor - actor_sizes[0] * actor_sizes[1] + 2 * critic)
-        return sample + fit_flops(batch, critic_sizes) + (sample + n_agents * turn) / config.actor_every
-
     return Algorithm(
         init=init,
         policy=lambda learner: learner.actors,
         act=act,
         update=update,
-        metrics=METRICS,
-        flops=flops,
         gamma=config.gamma,
         n_step=config.n_step,
     )

@@ -1,8 +1,7 @@
-"""The joint critic that algorithms share: what it reads, twins of scalar values, their gradient step and its cost."""
+"""The joint critic that algorithms share: what it reads, twins of scalar values, and their gradient step."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -18,21 +17,16 @@ from omad.types import EnvSpec, Mean, Metrics
 
 __all__ = [
     "CRITIC_INPUTS",
-    "CRITIC_METRICS",
     "Fitted",
     "JointInput",
     "fit",
-    "fit_flops",
     "init_twins",
     "joint_input",
-    "products",
     "twin_values",
 ]
 
 CRITIC_INPUTS = ("auto", "state", "obs")
 """What `critic_input` may be."""
-CRITIC_METRICS = ("critic/loss", "critic/q", "critic/target", "critic/grad_norm")
-"""What `fit` measures."""
 
 
 class JointInput(NamedTuple):
@@ -100,18 +94,10 @@ def fit(
 
     (value, values), grads = jax.value_and_grad(loss, has_aux=True)(critics)
     critics, opt = descend(optimiser, grads, opt, critics)
-    measured = (value, values.mean(), goal.mean(), global_norm(grads))
-    return Fitted(critics, opt, {name: Mean.of(m) for name, m in zip(CRITIC_METRICS, measured, strict=True)})
-
-
-def products(sizes: Sequence[int]) -> int:
-    """Multiply-adds of one row through linear layers of these sizes."""
-    return sum(n_in * n_out for n_in, n_out in itertools.pairwise(sizes))
-
-
-def fit_flops(batch: int, sizes: Sequence[int]) -> float:
-    """Floating-point operations of `fit` and of the twins' values that its goal needs.
-
-    A product y = x W costs as much again for each of dW and dx; dx is not needed in the first layer.
-    """
-    return 2.0 * 2 * batch * (4 * products(sizes) - sizes[0] * sizes[1])
+    measured = {
+        "critic/loss": value,
+        "critic/q": values.mean(),
+        "critic/target": goal.mean(),
+        "critic/grad_norm": global_norm(grads),
+    }
+    return Fitted(critics, opt, {name: Mean.of(number) for name, number in measured.items()})

@@ -42,7 +42,6 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from omad.algos.cadence import falling
-from omad.algos.denoising import METRICS as SHARED
 from omad.algos.denoising import DenoisingConfig, DenoisingState, Moments, make_parts
 from omad.algos.fields import check
 from omad.diffusion import ddpm
@@ -50,7 +49,7 @@ from omad.nets import NoiseNet
 from omad.ops import weights
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
-__all__ = ["METRICS", "MadpmdConfig", "make"]
+__all__ = ["MadpmdConfig", "make"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +73,6 @@ class MadpmdConfig(DenoisingConfig):
         """
         super().__post_init__()
         check(self, positive=("score_limit",), shares=("moments_rate",))
-
-
-METRICS = (*SHARED, "policy/q_std")
 
 
 def twice(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -155,18 +151,11 @@ def make(config: MadpmdConfig, spec: EnvSpec) -> Algorithm:
         learner = eqx.tree_at(lambda s: s.moments, learner, follow(learner.moments, q))
         return learner, metrics | policy_metrics
 
-    def flops(batch: int) -> float:
-        """Matrix products only, backward passes counted from the products they need."""
-        critics = parts.flops_fit(batch) + parts.flops_value(batch)
-        return parts.flops_draw(batch) + critics + parts.flops_regress(batch) / config.actor_every
-
     return Algorithm(
         init=lambda key: parts.init(key, True),
         policy=parts.policy,
         act=parts.act,
         update=update,
-        metrics=METRICS,
-        flops=flops,
         gamma=config.gamma,
         n_step=config.n_step,
     )

@@ -43,16 +43,15 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from omad.algos.cadence import falling
-from omad.algos.denoising import METRICS, DenoisingConfig, DenoisingState, make_parts
+from omad.algos.denoising import DenoisingConfig, DenoisingState, make_parts
 from omad.algos.fields import check
-from omad.algos.joint import products
 from omad.diffusion import ddpm
 from omad.errors import Refused
 from omad.nets import Mlp, NoiseNet
 from omad.ops import weights
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
-__all__ = ["METRICS", "MasdacConfig", "make"]
+__all__ = ["MasdacConfig", "make"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,21 +138,11 @@ def make(config: MasdacConfig, spec: EnvSpec) -> Algorithm:
         learner, policy_metrics = parts.on_cadence(count, lambda one: update_policies(one, batch, policy_key), learner)
         return learner, metrics | policy_metrics
 
-    def flops(batch: int) -> float:
-        """Matrix products only, backward passes counted from the products they need."""
-        rows, width = batch * spec.n_agents * config.reconstructions, config.critic_width
-        own = 2.0 * 2 * rows * products([act_dim, *[width] * config.critic_layers, 1])
-        # Joint rows twice: what the reconstructions share, and the value that is reported.
-        policies = parts.flops_draw(batch) + own + 2 * parts.flops_value(batch) + parts.flops_regress(batch)
-        return parts.flops_draw(batch) + parts.flops_fit(batch) + policies / config.actor_every
-
     return Algorithm(
         init=lambda key: parts.init(key, False),
         policy=parts.policy,
         act=parts.act,
         update=update,
-        metrics=METRICS,
-        flops=flops,
         gamma=config.gamma,
         n_step=config.n_step,
     )

@@ -51,7 +51,7 @@ from omad.policies import DiffusionPolicy, chain, draw_noise, inverse_softplus
 from omad.tree import at_agent, descend, global_norm, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
-__all__ = ["METRICS", "OmadConfig", "OmadState", "Temperature", "make"]
+__all__ = ["OmadConfig", "OmadState", "Temperature", "make"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,29 +194,6 @@ class OmadConfig:
             raise Refused(
                 "policy_update is 'sequential', but with share_policy there is one policy to update; use one."
             )
-
-
-OF_ATOMS = ("critic/atom_entropy", "critic/edge_mass", "critic/target_edge_mass")
-"""What only value distributions have."""
-METRICS = (
-    "critic/loss",
-    "critic/q",
-    "critic/atom_entropy",
-    "critic/edge_mass",
-    "critic/target_edge_mass",
-    "critic/grad_norm",
-    "policy/loss",
-    "policy/q",
-    "policy/running_cost",
-    "policy/terminal_cost",
-    "policy/entropy_bound",
-    "policy/step_scale",
-    "policy/friction",
-    "policy/saturation",
-    "policy/grad_norm",
-    "policy/update_share",
-    "alpha/value",
-)
 
 
 AnyCritic = Critic | XqcCritic
@@ -543,39 +520,11 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         )
         return learner, metrics | told
 
-    # ---------------------------------------------------------------- arithmetic
-
-    def flops(batch: int) -> float:
-        """Matrix products only, 2 m k n each, backward passes counted from the products they need.
-
-        A product y = x W costs as much again for each of dW and dx that is needed.
-        """
-        act_dim, obs_dim, width = spec.act_dim, spec.obs_dim, config.actor_width
-        along = act_dim * width + (config.actor_layers - 1) * width**2 + width * act_dim
-        embed = (2 * config.time_frequencies + config.time_width + width) * config.time_width
-        sample = 2.0 * n_agents * (batch * (steps * along + obs_dim * width) + steps * embed)
-        # Gradients along the chain need dW and dx; the observation's share needs dW only.
-        differentiate = 2 * sample - 2.0 * n_agents * batch * obs_dim * width
-        square = config.critic_layers - 1 + 2 * config.critic_blocks
-        trunk = critic_size * config.critic_width + square * config.critic_width**2
-        head = config.critic_width * values.outputs
-        pairs = 2.0 * 2 * batch * (n_agents if alone else 1)
-        one_pass = pairs * (trunk + head)
-        critic = 3 * one_pass + (one_pass if config.target_network else pairs * (3 * trunk + head))
-        # The actor's path through the critics needs dx, never dW. In turn, every agent acts before, in and after its
-        # own, and asks the critics anew.
-        actor = sample + differentiate + 2 * one_pass
-        if in_turn:
-            actor = 3 * sample + differentiate + 2 * n_agents * one_pass
-        return sample + critic + actor / config.actor_every
-
     return Algorithm(
         init=init,
         policy=policy,
         act=act,
         update=update,
-        metrics=tuple(name for name in METRICS if name not in OF_ATOMS or config.critic_kind == "distributional"),
-        flops=flops,
         gamma=config.gamma,
         n_step=config.n_step,
     )

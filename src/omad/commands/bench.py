@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from omad.algos.fields import check
-from omad.commands.screen import cached_compilation
 from omad.commands.train import parse
+from omad.compilation import use_compilation_cache
 from omad.console import console, print_json, row, table
 
 __all__ = ["main", "measure"]
@@ -63,6 +63,7 @@ def measure(config: Any, seconds: float) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
+    from omad.commands import operations
     from omad.experiment import Experiment
 
     smaller = dataclasses.replace(config, buffer_size=max(config.batch_size, min(config.buffer_size, 20_000)))
@@ -88,7 +89,7 @@ def measure(config: Any, seconds: float) -> dict[str, Any]:
         if elapsed < 0.5:
             rows += cadence
     gradient_steps = best * config.updates_per_step * config.seeds
-    flops = built.algorithm.flops(config.batch_size)
+    flops = operations.of_update(built.algorithm, built.spec, config.batch_size, cadence)
     device = jax.devices()[0]
     return {
         "task": config.task,
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str]) -> int:
     """Measure and print."""
     config, options = parse(arguments, "omad bench [ALGO]", Options())
     check(options, positive=("seconds",), most={"seconds": 3600.0}, flags=True)
-    cached_compilation(options.compilation_cache)
+    use_compilation_cache(options.compilation_cache)
     found = measure(config, options.seconds)
     if options.json:
         print_json(found)
@@ -122,7 +123,7 @@ def main(arguments: Sequence[str]) -> int:
     for label, value in (
         ("seeds in one process", f"{found['seeds']}"),
         (
-            "operations per gradient step, from shapes",
+            "operations per gradient step",
             f"{found['flops_per_gradient_step'] / 1e9:.3f} G",
         ),
         ("gradient steps per s, all seeds", f"{found['gradient_steps_per_s']:.2f}"),

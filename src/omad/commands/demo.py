@@ -12,8 +12,9 @@ from omad.algos.fields import check
 from omad.commands import render
 from omad.commands.evaluate import result_rows
 from omad.commands.render import films, write_gif
-from omad.commands.screen import cached_compilation, standing_table
+from omad.commands.screen import standing_table
 from omad.commands.train import finish
+from omad.compilation import use_compilation_cache
 from omad.console import console
 
 __all__ = ["main"]
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     """Train, evaluate, draw."""
     options = tyro.cli(Options, prog="omad demo", args=list(arguments))
     check(options, counts=("total_steps",), positive=("minutes",), most={"minutes": 100_000.0}, flags=True)
-    cached_compilation(options.compilation_cache)
+    use_compilation_cache(options.compilation_cache)
     from omad import tasks
     from omad.callbacks import TimeLimit
     from omad.commands.curve import LearningCurve

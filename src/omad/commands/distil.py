@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from omad.commands.screen import cached_compilation
+from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
 from omad.errors import Refused
 
@@ -87,7 +87,7 @@ def distil_run(options: Options) -> dict[str, Any]:
 def main(arguments: Sequence[str]) -> int:
     """Distil and print."""
     options = tyro.cli(Options, prog="omad distil", args=list(arguments))
-    cached_compilation(options.compilation_cache)
+    use_compilation_cache(options.compilation_cache)
     found = distil_run(options)
     if options.json:
         print_json(found)

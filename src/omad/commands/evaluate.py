@@ -11,7 +11,8 @@ import numpy as np
 import tyro
 
 from omad.algos.fields import check
-from omad.commands.screen import cached_compilation, standing_table
+from omad.commands.screen import standing_table
+from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
     """Evaluate and print."""
     options = tyro.cli(Options, prog="omad eval", args=list(arguments))
     check(options, counts=("episodes",), not_negative=("seed",), flags=True)
-    cached_compilation(options.compilation_cache)
+    use_compilation_cache(options.compilation_cache)
     from omad import tasks
     from omad.trained import Run, which_of
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from omad.commands.screen import cached_compilation
+from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
 
 __all__ = ["main"]
@@ -46,7 +46,7 @@ LIMIT = 1e-5
 def main(arguments: Sequence[str]) -> int:
     """Export, compare, print."""
     options = tyro.cli(Options, prog="omad export", args=list(arguments))
-    cached_compilation(options.compilation_cache)
+    use_compilation_cache(options.compilation_cache)
     from omad.api import load_policy
     from omad.export import bundle, team
     from omad.trained import which_of

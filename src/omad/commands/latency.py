@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from omad.commands.screen import cached_compilation
+from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
 from omad.errors import Refused
 
@@ -157,7 +157,7 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Measure and print."""
     options = tyro.cli(Options, prog="omad latency", args=list(arguments))
-    cached_compilation(options.compilation_cache)
+    use_compilation_cache(options.compilation_cache)
     if options.out is not None and not options.episodes:
         raise Refused("--out draws returns, but --episodes is 0; give at least 1.")
     rows = measure(options)

@@ -16,7 +16,7 @@ import tyro
 from PIL import Image, ImageDraw, ImageFont
 
 from omad.algos.fields import check
-from omad.commands.screen import cached_compilation
+from omad.compilation import use_compilation_cache
 from omad.console import console
 from omad.errors import Refused
 
@@ -237,7 +237,7 @@ def main(arguments: Sequence[str]) -> int:
     """Draw, write, and print each episode's return."""
     options = tyro.cli(Options, prog="omad render", args=list(arguments))
     check(options, counts=("episodes", "max_steps"), not_negative=("seed", "training_seed"), flags=True)
-    cached_compilation(options.compilation_cache)
+    use_compilation_cache(options.compilation_cache)
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     out = console()

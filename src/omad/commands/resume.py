@@ -12,9 +12,9 @@ from typing import Annotated
 import tyro
 
 from omad.algos.fields import check
-from omad.commands.screen import cached_compilation
 from omad.commands.together import Stop, work_on
 from omad.commands.train import finish
+from omad.compilation import use_compilation_cache
 from omad.console import console
 from omad.errors import Refused
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.total_steps is not None:
         check(options, counts=("total_steps",))
     check(options, not_negative=("parallel_seeds",), most={"parallel_seeds": 10_000}, flags=True)
-    cached_compilation(options.compilation_cache)
+    use_compilation_cache(options.compilation_cache)
     from omad.api import open_to_resume
     from omad.commands.curve import LearningCurve
     from omad.experiment import Experiment

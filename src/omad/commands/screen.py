@@ -1,33 +1,13 @@
-"""Where a result stands among reference returns, and the compilation cache."""
+"""Where a result stands among reference returns."""
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
 
 from rich.table import Table
 
 from omad import tasks
 from omad.console import row, table
 
-__all__ = ["anchor_rows", "cached_compilation", "standing_table"]
-
-
-def cached_compilation(use: bool = True) -> None:
-    """Keep compiled programs in the user's cache folder, so that the second start of a command is quick.
-
-    The folder is `$XDG_CACHE_HOME/omad` or `~/.cache/omad`; `--no-compilation-cache` and JAX's own environment
-    variables take precedence.
-    """
-    import jax
-
-    if not use:
-        jax.config.update("jax_enable_compilation_cache", False)
-        return
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(root / "omad" / "jax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+__all__ = ["anchor_rows", "standing_table"]
 
 
 def anchor_rows(task: tasks.Task) -> list[tuple[str, float, str]]:

@@ -14,8 +14,8 @@ import tyro
 
 from omad.algos.fields import check
 from omad.commands.curve import LearningCurve
-from omad.commands.screen import cached_compilation
 from omad.commands.together import Stop, work_on
+from omad.compilation import use_compilation_cache
 from omad.config import RunConfig
 from omad.console import console, print_json
 from omad.errors import Refused
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str]) -> int:
         from omad.launch_ray import connect
 
         connect()
-    cached_compilation(options.compilation_cache)
+    use_compilation_cache(options.compilation_cache)
     from omad import files
     from omad.experiment import Experiment
     from omad.launch import side_by_side

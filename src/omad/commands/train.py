@@ -13,8 +13,8 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from omad.algos.fields import check, documented
-from omad.commands.screen import cached_compilation
 from omad.commands.together import Stop, work_on
+from omad.compilation import use_compilation_cache
 from omad.config import RunConfig, resolve, sourced
 from omad.console import console
 
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str]) -> int:
     """Train from nothing."""
     config, options = parse(arguments, "omad train [ALGO]", Options())
     check(options, counts=("parallel_seeds",), most={"parallel_seeds": 10_000}, flags=True)
-    cached_compilation(options.compilation_cache)
+    use_compilation_cache(options.compilation_cache)
     from omad.commands.curve import LearningCurve
     from omad.experiment import Experiment
     from omad.launch import side_by_side

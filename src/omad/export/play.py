@@ -250,7 +250,7 @@ def as_algorithm(folded: Sequence[Folded], spec: EnvSpec) -> Algorithm:
         raise NotImplementedError("these policies can only act")
 
     fields: dict[str, Any] = dict.fromkeys(Algorithm._fields, nothing)
-    return Algorithm(**fields | {"metrics": (), "gamma": 1.0, "n_step": 1, "act": act})
+    return Algorithm(**fields | {"gamma": 1.0, "n_step": 1, "act": act})
 
 
 def evaluate(

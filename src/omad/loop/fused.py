@@ -26,7 +26,7 @@ from omad import buffer
 from omad.keys import Stream, held, run_key, stream
 from omad.reward_norm import SCALE, ReturnStats, RewardNorm
 from omad.tree import all_finite, at_seed, put_seed
-from omad.types import Algorithm, EnvSpec, EnvState, JaxEnv, Learner, Mean, Metrics, Observation, Step
+from omad.types import Algorithm, Batch, EnvSpec, EnvState, JaxEnv, Learner, Mean, Metrics, Observation, Step
 
 __all__ = [
     "RETURN",
@@ -36,12 +36,15 @@ __all__ = [
     "LoopConfig",
     "absorb",
     "choose",
+    "draw_batch",
     "learn_row",
     "make",
     "no_metrics",
     "no_returns",
+    "on_all",
     "over_devices",
     "seed_sharding",
+    "traced_once",
     "with_ring",
     "without_ring",
 ]
@@ -67,6 +70,8 @@ class LoopConfig:
     """Bound on values in those units."""
     noise_hold: float = 1.0
     """Mean number of vector steps for which a policy's noise is held."""
+    demonstrated: int = 0
+    """Transitions of a batch that are drawn from demonstrations."""
 
 
 class Carry(eqx.Module):
@@ -104,26 +109,31 @@ class InTurn:
 
     Inside a compiled loop over seeds XLA rounds differently, and the hosted loop would not be met any more. All that
     a seed changes is cut out of the carry and put back, but for the rings, which are written in place.
+
+    Args:
+        one: (carry, seed, start, count, demonstrations, place) -> carry.
+        demonstrations: Handed to every call.
     """
 
-    def __init__(self, one: Callable[[Any, Array, Array, Array, Array], Any]) -> None:
-        def program(carry: Any, seeds: Array, place: Array, start: Array, count: Array) -> Any:
+    def __init__(self, one: Callable[..., Any], demonstrations: Step | None) -> None:
+        def program(carry: Any, seeds: Array, place: Array, start: Array, count: Array, demonstrations: Any) -> Any:
             whole = without_ring(carry)
             own = with_ring(at_seed(whole, place), carry.ring)
-            done = one(own, seeds[place], start, count, place)
+            done = one(own, seeds[place], start, count, demonstrations, place)
             return with_ring(put_seed(whole, place, without_ring(done)), done.ring)
 
         self._program: Any = jax.jit(program, donate_argnums=0)
+        self._demonstrations = demonstrations
 
     def __call__(self, carry: T, seeds: Int[Array, " seed"], start: Array, count: Array) -> T:
         """The carry after `count` steps; the given one is donated."""
         for place in range(len(seeds)):
-            carry = self._program(carry, seeds, np.int32(place), start, count)
+            carry = self._program(carry, seeds, np.int32(place), start, count, self._demonstrations)
         return carry
 
     def lower(self, carry: Any, seeds: Any, start: Any, count: Any) -> Any:
         """The program for arguments of these shapes, to be looked at."""
-        return self._program.lower(carry, seeds, np.int32(0), start, count)
+        return self._program.lower(carry, seeds, np.int32(0), start, count, self._demonstrations)
 
     def _cache_size(self) -> int:
         return self._program._cache_size()
@@ -156,30 +166,37 @@ def seed_sharding(n_seeds: int) -> NamedSharding:
     return NamedSharding(Mesh(np.asarray(devices[:use]), ("seed",)), PartitionSpec("seed"))
 
 
-class Together:
-    """The `vmap` of a loop over seeds, shared out over the local devices."""
+def on_all(shared: T, n_seeds: int) -> T:
+    """What has no seed axis, on every device that seeds are shared out over."""
+    return jax.device_put(shared, NamedSharding(seed_sharding(n_seeds).mesh, PartitionSpec()))
 
-    def __init__(self, one: Callable[[Any, Array, Array, Array], Any]) -> None:
-        self._batched = jax.vmap(one, in_axes=(0, 0, None, None))
+
+class Together:
+    """The `vmap` of a loop over seeds, shared out over the local devices; arguments as those of `InTurn`."""
+
+    def __init__(self, one: Callable[..., Any], demonstrations: Step | None) -> None:
+        self._batched = jax.vmap(one, in_axes=(0, 0, None, None, None))
         self._programs: dict[int, Any] = {}
+        self._demonstrations = demonstrations
 
     def _program(self, n: int) -> Any:
         if n not in self._programs:
-            self._programs[n] = over_devices(self._batched, n, (True, True, False, False), (0,))
+            self._programs[n] = over_devices(self._batched, n, (True, True, False, False, False), (0,))
+            self._demonstrations = on_all(self._demonstrations, n)
         return self._programs[n]
 
     def __call__(self, carry: T, seeds: Int[Array, " seed"], start: Array, count: Array) -> T:
         """The carry after `count` steps; the given one is donated."""
         sharding = seed_sharding(len(seeds))
-        return self._program(len(seeds))(*jax.device_put((carry, seeds), sharding), start, count)
+        return self._program(len(seeds))(*jax.device_put((carry, seeds), sharding), start, count, self._demonstrations)
 
     def trace(self, carry: Any, seeds: Any, start: Any, count: Any) -> Any:
         """The program for arguments of these shapes, to be looked at."""
-        return self._program(len(seeds)).trace(carry, seeds, start, count)
+        return self._program(len(seeds)).trace(carry, seeds, start, count, self._demonstrations)
 
     def lower(self, carry: Any, seeds: Any, start: Any, count: Any) -> Any:
         """The same, further on."""
-        return self._program(len(seeds)).lower(carry, seeds, start, count)
+        return self._program(len(seeds)).lower(carry, seeds, start, count, self._demonstrations)
 
     def _cache_size(self) -> int:
         return sum(program._cache_size() for program in self._programs.values())
@@ -195,9 +212,17 @@ def with_ring(carry: Carry, ring: Step) -> Carry:
     return eqx.tree_at(lambda c: c.ring, carry, ring, is_leaf=lambda leaf: leaf is None)
 
 
-def no_metrics(algorithm: Algorithm, config: LoopConfig) -> Metrics:
-    """Nothing measured yet."""
-    names = (*algorithm.metrics, RETURN, *((SCALE,) if config.reward_norm == "return" else ()))
+def traced_once(algorithm: Algorithm) -> Algorithm:
+    """The algorithm, whose update is traced once for `no_metrics` and the loop; the compiled program is the same."""
+    return algorithm._replace(update=jax.jit(algorithm.update, inline=True))
+
+
+def no_metrics(algorithm: Algorithm, spec: EnvSpec, config: LoopConfig) -> Metrics:
+    """Nothing measured yet, of what an update says that it measures and of what the loop does."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    learner, count = jax.eval_shape(algorithm.init, key), jax.ShapeDtypeStruct((), jnp.int32)
+    measured = jax.eval_shape(algorithm.update, learner, buffer.batch_shapes(spec, config.batch_size), key, count)[1]
+    names = (*measured, RETURN, *((SCALE,) if config.reward_norm == "return" else ()))
     return {name: Mean(jnp.zeros(()), jnp.zeros(())) for name in names}
 
 
@@ -266,12 +291,33 @@ def absorb(
     )
 
 
+def draw_batch(
+    algorithm: Algorithm,
+    config: LoopConfig,
+    ring: Step,
+    root: Key[Array, ""],
+    step: Int[Array, ""],
+    count: Int[Array, ""],
+    demonstrations: Step | None,
+    place: Int[Array, ""] | None,
+) -> Batch:
+    """The batch of gradient step number `count`: from the ring, then from the demonstrations, if there are some."""
+    key, size, how = stream(root, Stream.SAMPLE, count), config.batch_size, (algorithm.gamma, algorithm.n_step)
+    if demonstrations is None:
+        return buffer.sample(ring, step, key, size, *how, place)
+    own = buffer.sample(ring, step, key, size - config.demonstrated, *how, place)
+    key = stream(root, Stream.DEMONSTRATION, count)
+    given = buffer.sample_complete(demonstrations, key, config.demonstrated, *how)
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), own, given)
+
+
 def learn_row(
     algorithm: Algorithm,
     config: LoopConfig,
     carry: Carry,
     root: Key[Array, ""],
     step: Int[Array, ""],
+    demonstrations: Step | None = None,
     place: Int[Array, ""] | None = None,
 ) -> tuple[Carry, Int[Array, ""]]:
     """The gradient steps that belong to vector step number `step`, on batches of all rows before it.
@@ -290,8 +336,7 @@ def learn_row(
     ) -> tuple[Learner, Metrics, Int[Array, ""]]:
         learner, sums, row = carried
         count = (step - config.warmup_rows) * often + i + 1
-        sample_key = stream(root, Stream.SAMPLE, count)
-        batch = buffer.sample(ring, step, sample_key, config.batch_size, algorithm.gamma, algorithm.n_step, place)
+        batch = draw_batch(algorithm, config, ring, root, step, count, demonstrations, place)
         if carry.returns is not None:
             batch = carry.returns.normalised(batch)
         # Barriers as in `choose`, but none around the learner: it would be copied, which at the paper's sizes took as
@@ -306,7 +351,13 @@ def learn_row(
     return eqx.tree_at(lambda c: (c.learner, c.sums), carry, done[:2]), done[2]
 
 
-def make(algorithm: Algorithm, env: JaxEnv, config: LoopConfig, batch_seeds: bool | None = None) -> Fused:
+def make(
+    algorithm: Algorithm,
+    env: JaxEnv,
+    config: LoopConfig,
+    batch_seeds: bool | None = None,
+    demonstrations: Step | None = None,
+) -> Fused:
     """Compile nothing yet; everything static is captured here.
 
     Args:
@@ -314,8 +365,9 @@ def make(algorithm: Algorithm, env: JaxEnv, config: LoopConfig, batch_seeds: boo
         env: The task.
         config: Sizes of the loop.
         batch_seeds: Whether seeds are one batch, or run one after the other; by default the former on accelerators.
+        demonstrations: Complete episodes `(transition, 1, ...)`, of which `config.demonstrated` are in every batch.
     """
-    spec = env.spec
+    spec, algorithm = env.spec, traced_once(algorithm)
     if batch_seeds is None:
         batch_seeds = jax.default_backend() != "cpu"
 
@@ -331,7 +383,7 @@ def make(algorithm: Algorithm, env: JaxEnv, config: LoopConfig, batch_seeds: boo
             env_state=env_state,
             observation=observation,
             episode_return=jnp.zeros(config.n_envs),
-            sums=no_metrics(algorithm, config),
+            sums=no_metrics(algorithm, spec, config),
             returns=no_returns(algorithm, config),
         )
 
@@ -362,7 +414,12 @@ def make(algorithm: Algorithm, env: JaxEnv, config: LoopConfig, batch_seeds: boo
 
     def over_seeds(learn: bool) -> Any:
         def one(
-            carry: Carry, seed: Int[Array, ""], start: Array, count: Array, place: Int[Array, ""] | None = None
+            carry: Carry,
+            seed: Int[Array, ""],
+            start: Array,
+            count: Array,
+            demonstrations: Step | None,
+            place: Int[Array, ""] | None = None,
         ) -> Carry:
             root = run_key(seed)
 
@@ -370,12 +427,13 @@ def make(algorithm: Algorithm, env: JaxEnv, config: LoopConfig, batch_seeds: boo
                 obs = carry.observation.obs
                 action = choose(algorithm, spec, carry.learner, obs, root, step, learn, config.noise_hold)
                 if learn:
-                    carry, step = learn_row(algorithm, config, carry, root, step, place)
+                    carry, step = learn_row(algorithm, config, carry, root, step, demonstrations, place)
                 return interact(carry, action, root, step, place)
 
             return jax.lax.fori_loop(start, start + count, vector_step, carry)
 
-        return Together(one) if batch_seeds else InTurn(one)
+        given = demonstrations if learn else None
+        return Together(one, given) if batch_seeds else InTurn(one, given)
 
     def healthy(carry: Carry) -> Bool[Array, " seed"]:
         return jax.vmap(lambda c: all_finite((c.learner, c.sums)))(carry)

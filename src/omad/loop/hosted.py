@@ -36,8 +36,10 @@ from omad.loop.fused import (
     learn_row,
     no_metrics,
     no_returns,
+    on_all,
     over_devices,
     seed_sharding,
+    traced_once,
     with_ring,
     without_ring,
 )
@@ -138,14 +140,23 @@ class Hosted:
         config: Sizes of the loop.
         start: (worlds) -> a pool of that many running worlds; called once, when first needed.
         batch_seeds: Whether seeds are one batch, or run one after the other; by default the former on accelerators.
+        demonstrations: As `fused.make` takes them.
     """
 
     def __init__(
-        self, algorithm: Algorithm, env: HostEnv, config: LoopConfig, start: Any, batch_seeds: bool | None = None
+        self,
+        algorithm: Algorithm,
+        env: HostEnv,
+        config: LoopConfig,
+        start: Any,
+        batch_seeds: bool | None = None,
+        demonstrations: Step | None = None,
     ) -> None:
         self.spec, self.config, self._start = env.spec, config, start
+        algorithm = traced_once(algorithm)
         self.batch_seeds = jax.default_backend() != "cpu" if batch_seeds is None else batch_seeds
         self._action = env.spec.n_agents, env.spec.act_dim
+        self._demonstrations = demonstrations
         self._pool: Pool | None = None
         self._live: Any = None
         """The `env_state` at which the running worlds stand; any other has to be loaded first."""
@@ -191,11 +202,12 @@ class Hosted:
             seed: Int[Array, ""],
             step: Int[Array, ""],
             real: Bool[Array, ""],
+            demonstrations: Step | None,
             place: Int[Array, ""] | None,
         ) -> tuple[list[Array], list[Array]]:
             """Keep row `step - 1` (if it is `real`: the first of a chunk is kept already), then learn."""
             carry = absorb(self._trees.whole(leaves, ring), layout.transition(*given), step - 1, real, place)
-            return self._trees.bare(learn_row(algorithm, config, carry, run_key(seed), step, place)[0])
+            return self._trees.bare(learn_row(algorithm, config, carry, run_key(seed), step, demonstrations, place)[0])
 
         def healthy(carry: Carry) -> Bool[Array, " seed"]:
             return jax.vmap(lambda learner, sums: all_finite((learner, sums)))(carry.learner, carry.sums)
@@ -234,7 +246,7 @@ class Hosted:
         return (
             lambda leaves, table, seeds, step, choice: acts[choice](leaves, table, seeds, step),
             over(keep, (True, True, True, False, False), (0, 1)),
-            over(learn, (True, True, True, True, False, False, False), (0, 1)),
+            over(learn, (True, True, True, True, False, False, False, False), (0, 1)),
         )
 
     # ------------------------------------------------------------ worlds
@@ -349,6 +361,7 @@ class Hosted:
         # one part a seed, or one part for all of them.
         if self.batch_seeds:
             leaves, ring = jax.device_put((leaves, ring), seed_sharding(n))
+            self._demonstrations = on_all(self._demonstrations, n)
             cores, places = [leaves], [None]
         else:
             cores, places = self._split(leaves, n), [np.int32(i) for i in range(n)]
@@ -360,7 +373,7 @@ class Hosted:
         given = list(
             zip(tables, self._put(np.zeros((*shown.shape[:2], *self._action), np.float32)), tables, strict=True)
         )
-        real = np.bool_(False)
+        real, shared = np.bool_(False), self._demonstrations
         bits: list[tuple[np.ndarray, np.ndarray]] = []
         for row in range(start, start + count):
             step = np.int32(row)
@@ -373,7 +386,7 @@ class Hosted:
             pool.send(action, joined(env_bits), joined(reset_bits), row)
             for i in parts:
                 if learn:
-                    cores[i], ring = learn_from(cores[i], ring, given[i], of[i], step, real, places[i])
+                    cores[i], ring = learn_from(cores[i], ring, given[i], of[i], step, real, shared, places[i])
                 elif real:
                     cores[i], ring = keep(cores[i], ring, given[i], np.int32(row - 1), places[i])
             shown = self._layout.pack(self._receive(pool, cores, seeds, row)).reshape(shown.shape)
@@ -455,6 +468,6 @@ def _core(algorithm: Algorithm, env: HostEnv, config: LoopConfig, seed: Int[Arra
             jnp.zeros((config.n_envs, env.spec.state_dim)),
         ),
         episode_return=jnp.zeros(config.n_envs),
-        sums=no_metrics(algorithm, config),
+        sums=no_metrics(algorithm, env.spec, config),
         returns=no_returns(algorithm, config),
     )
