@@ -12,10 +12,8 @@ from omad import tasks
 from omad.algos import available, config_class
 from omad.algos.fields import MOST, check, shown, typed
 from omad.errors import Refused
-from omad.keys import LONGEST_HOLD
 from omad.presets import PRESETS, Preset, settings_of
-from omad.reward_norm import RewardNorm
-from omad.standardise import ObsNorm
+from omad.spec import LONGEST_HOLD, ObsNorm, RewardNorm
 
 __all__ = ["RunConfig", "from_dict", "resolve", "sourced", "to_dict"]
 
