@@ -20,13 +20,14 @@ MODULES = {
 
 LAYERS = (
     ("errors", "tasks", "spec", "processes", "compilation"),
-    ("types", "keys", "tree", "schema", "files"),
+    ("types", "keys", "tree", "schema", "files", "device"),
     ("reward_norm", "standardise", "symmetry"),
     ("ops", "buffer", "diffusion"),
     ("nets", "policies"),
     ("algos", "envs"),
     ("presets",),
     ("config",),
+    ("config_file",),
     ("console", "evaluate", "run", "bundle", "report"),
     ("callbacks", "loggers", "trust"),
     ("loop", "launch", "launch_ray", "study", "export"),
