@@ -24,6 +24,7 @@ COMMANDS = {
     "run-bundle": ("omad.commands.run_bundle", "play with an exported team, one process an agent"),
     "runs": ("omad.commands.runs", "list runs: what was trained, how far, with which returns, and their state"),
     "compare": ("omad.commands.compare", "how two configurations differ, values and their sources"),
+    "record": ("omad.commands.record", "write episodes of a run's policies, or of random actions, as demonstrations"),
     "report": ("omad.commands.report", "one page of what runs have shown: curves, tables, env steps to a return"),
     "coverage": ("omad.commands.coverage", "how much of the state space runs have visited, on one grid for all"),
     "modes": ("omad.commands.modes", "how many of a game's equally good actions policies keep, and draw them"),

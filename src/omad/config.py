@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import tyro
@@ -63,6 +64,10 @@ class RunConfig:
     symmetry: bool = False
     """Learn from a random turned or mirrored image of every sampled transition; for tasks that state their symmetries
     (the particle tasks). Not part of the published method [M]."""
+    demonstrations: str = ""
+    """An .npz of transitions, as omad record writes it, of which every batch takes a share; none by default."""
+    demonstration_share: float = 0.25
+    """Share of every batch that is drawn from the demonstrations, rounded to whole transitions."""
     eval_every: int = 10_000
     """Env steps between evaluations; there is always one at the end."""
     eval_episodes: int = 500
@@ -102,8 +107,8 @@ class RunConfig:
             counts=("seeds", "total_steps", "n_envs", "updates_per_step", "batch_size", "buffer_size", "warmup_steps",
                     "eval_every", "eval_episodes", "log_every", "save_every", "keep_checkpoints"),
             positive=("env_timeout", "reward_bound"),
-            not_negative=("env_workers",),
-            most={"seeds": 10_000, "env_workers": 10_000, "env_timeout": 1_000_000.0},
+            not_negative=("env_workers", "demonstration_share"),
+            most={"seeds": 10_000, "env_workers": 10_000, "env_timeout": 1_000_000.0, "demonstration_share": 1.0},
         )  # fmt: skip
         horizon = tasks.find(self.task).horizon
         for name in ("first_seed", "eval_seed"):
@@ -115,6 +120,14 @@ class RunConfig:
             raise Refused(
                 f"symmetry is on, but {self.task} states no symmetries; allowed: tasks of mpe/. Give --no-symmetry."
             )
+        if self.demonstrations:
+            # A run may be resumed from another folder.
+            object.__setattr__(self, "demonstrations", str(Path(self.demonstrations).absolute()))
+            if not self.demonstrated:
+                raise Refused(
+                    f"demonstration_share is {self.demonstration_share}, which is no transition of a batch of "
+                    f"{self.batch_size}; raise it to at least {0.5 / self.batch_size:.2g}, or give no demonstrations."
+                )
         if self.total_steps <= self.warmup_steps:
             raise Refused(
                 f"total_steps is {self.total_steps} but warmup_steps is {self.warmup_steps}; nothing would be learned. "
@@ -161,6 +174,11 @@ class RunConfig:
     def all_seeds(self) -> tuple[int, ...]:
         """The seeds themselves."""
         return tuple(range(self.first_seed, self.first_seed + self.seeds))
+
+    @property
+    def demonstrated(self) -> int:
+        """Transitions of every batch from demonstrations: their share, rounded to the nearest; 0 without any."""
+        return math.floor(self.demonstration_share * self.batch_size + 0.5) if self.demonstrations else 0
 
     @property
     def updates_per_env_step(self) -> float:

@@ -9,7 +9,6 @@ from omad.errors import Refused
 __all__ = ["EXTRAS", "installed", "require", "require_for_task"]
 
 EXTRAS: dict[str, tuple[str, ...]] = {
-    "jaxmarl": ("jaxmarl",),
     "mujoco": ("mujoco", "gymnasium", "gymnasium_robotics", "pettingzoo"),
     "onnx": ("onnx", "onnxruntime"),
     "pettingzoo": ("pettingzoo",),
@@ -17,7 +16,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "wandb": ("wandb",),
 }
 """Extra of this package -> the modules that it installs."""
-_OF_TASKS = {"mamujoco-": "mujoco", "pettingzoo:": "pettingzoo", "jaxmarl:": "jaxmarl"}
+_OF_TASKS = {"mamujoco-": "mujoco", "pettingzoo:": "pettingzoo"}
 """How a task's name begins -> the extra that it needs."""
 
 
@@ -37,7 +36,7 @@ def require(extra: str, what: str) -> None:
         Refused: A package is missing.
     """
     if missing := [module for module in EXTRAS[extra] if not installed(module)]:
-        raise Refused(f"{what} needs {', '.join(missing)}, not installed here; install: pip install 'omad[{extra}]'.")
+        raise Refused(f"{what} needs the package {', '.join(missing)}; install it with: pip install 'omad[{extra}]'.")
 
 
 def require_for_task(task: str) -> None:
