@@ -70,6 +70,7 @@ class Experiment:
         self.loggers = default_loggers() if loggers is None else list(loggers)
         refuse_others(self.callbacks, Callback)
         refuse_others(self.loggers, Logger)
+        extras.require_for_task(config.task)
         self.env = envs.make(config.task)
         self.built: Built = build(config, self.env, batch_seeds)
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from omad import extras
 from omad.envs.world import HostEnv, Moved, Seen, scale, stack
 from omad.errors import Refused
 from omad.spec import EnvSpec
