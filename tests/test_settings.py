@@ -146,7 +146,7 @@ def test_help_has_groups_and_a_legend(capsys: pytest.CaptureFixture[str]):
         main(["train", "--preset", "tiny", "--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     places = [
-        text.index(f"{group} options ─") for group in ("command", "run", "evaluation", "records", "env", "algorithm")
+        text.index(f"─ {group} options") for group in ("command", "run", "evaluation", "records", "env", "algorithm")
     ]
     assert places == sorted(places)
     assert places[2] < text.index("--eval-every INT") < places[3] < text.index("--save-every INT") < places[4]

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from omad import demonstrations, envs, files
+from omad import demonstrations, envs, extras, files
 from omad.callbacks import BestPolicy, Callback
 from omad.compilation import use_compilation_cache
 from omad.config import RunConfig
