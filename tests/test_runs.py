@@ -25,11 +25,12 @@ def make(path: Path, means: tuple[float, ...] = (), how: str | None = None, seed
     config = dataclasses.replace(CONFIG, seeds=seeds)
     run = RunFolder.create(path, config, {"omad": "0", "spec": SPEC, "protocol": "p", "sources": sources(config)})
     lines = [
-        {"step": 200 * (i + 1), "seed": seed, "actions": actions, "eval_seed": 1, "returns": [mean + seed, mean + seed], "info": {}}
+        {"step": 200 * (i + 1), "seed": seed, "actions": actions, "returns": [mean + seed] * config.eval_episodes}
         for i, mean in enumerate(means)
         for seed in range(seeds)
         for actions in ("sampled", "noise_free")
-    ]  # fmt: skip
+    ]
+    lines = [line | {"eval_seed": config.eval_seed, "info": {}} for line in lines]
     (path / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if how:
         run.note_end(Ended(how))  # pyright: ignore[reportArgumentType] - one of three words
