@@ -20,7 +20,7 @@ MODULES = {
 
 LAYERS = (
     ("errors", "tasks", "spec", "processes", "compilation"),
-    ("types", "keys", "tree", "schema", "files", "device"),
+    ("types", "keys", "tree", "schema", "files", "device", "extras"),
     ("demonstrations", "reward_norm", "standardise", "symmetry"),
     ("ops", "buffer", "diffusion"),
     ("nets", "policies"),
