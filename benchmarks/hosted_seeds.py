@@ -22,8 +22,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from omad import envs
 from omad.config import resolve
-from omad.loop.train import build
+from omad.loop.build import build
 
 
 class Side:
@@ -31,7 +32,7 @@ class Side:
 
     def __init__(self, config: Any, batch: bool) -> None:
         self.config, self.batch = config, batch
-        self.built = build(config, batch)
+        self.built = build(config, envs.make(config.task), batch)
         self.seeds = jnp.asarray(config.all_seeds, jnp.int32)
         started = time.perf_counter()
         self.carry, self.row = self.built.loop.init(self.seeds), 0

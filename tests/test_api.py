@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
@@ -20,16 +18,16 @@ SIZES = {
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> omad.Run:
     return omad.train("probe/push", run_dir=tmp_path_factory.mktemp("api") / "run", **SIZES)
 
 
-def test_the_run_folder_is_complete(run: Path):
-    for name in ("config.json", "manifest.json", "metrics.jsonl", "episodes.jsonl", "curve.png", "checkpoints", "tb"):
+def test_the_run_folder_is_complete(run: omad.Run):
+    for name in ("config.json", "manifest.json", "metrics.jsonl", "episodes.jsonl", "checkpoints", "tb"):
         assert (run / name).exists(), name
 
 
-def test_stacked_and_per_agent_observations_agree(run: Path):
+def test_stacked_and_per_agent_observations_agree(run: omad.Run):
     policy = omad.load_policy(run, seed=1)
     rows = [np.full((7, 1), 0.3, np.float32), np.full((7, 2), -0.2, np.float32)]
     stacked = np.stack([np.pad(rows[0], ((0, 0), (0, 1))), rows[1]], axis=1)
@@ -42,19 +40,19 @@ def test_stacked_and_per_agent_observations_agree(run: Path):
     assert np.all(joint[:, 0, 1] == 0)
 
 
-def test_without_a_key_actions_are_noise_free(run: Path):
+def test_without_a_key_actions_are_noise_free(run: omad.Run):
     policy = omad.load_policy(run)
     obs = np.zeros((2, 2), np.float32)
     np.testing.assert_array_equal(policy.act(obs), policy.act(obs))
     assert not np.array_equal(policy.act(obs, jax.random.key(0)), policy.act(obs, jax.random.key(1)))
 
 
-def test_seeds_are_different_policies(run: Path):
+def test_seeds_are_different_policies(run: omad.Run):
     first, second = (jax.tree.leaves(omad.load_policy(run, seed=s).policy) for s in (0, 1))
     assert any(not np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_neither_critic_nor_env_is_needed(run: Path, monkeypatch: pytest.MonkeyPatch):
+def test_neither_critic_nor_env_is_needed(run: omad.Run, monkeypatch: pytest.MonkeyPatch):
     from omad import envs
     from omad.run import folder
 
@@ -74,11 +72,11 @@ def test_neither_critic_nor_env_is_needed(run: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("obs", [np.zeros((3, 2)), np.zeros((2, 3)), [np.zeros(1), np.zeros(1)], [np.zeros(1)]])
-def test_wrong_shapes_are_refused(run: Path, obs):
+def test_wrong_shapes_are_refused(run: omad.Run, obs):
     with pytest.raises(Refused, match="needs"):
         omad.load_policy(run).act(obs)
 
 
-def test_unknown_seeds_are_refused(run: Path):
+def test_unknown_seeds_are_refused(run: omad.Run):
     with pytest.raises(Refused, match="no seed 5; it has 0, 1"):
         omad.load_policy(run, seed=5)

@@ -206,7 +206,7 @@ def test_every_field_is_documented():
 
 
 TEXT = """
-from omad.commands.screen import console, row, table
+from omad.console import console, row, table
 for name in ("runs/lr[small]", "a[/b]", "t:warning:x", "bell\\x07 line\\n end\\u2028", "\\xe9" + "x" * 300, "\\udcff"):
     made = table(name, name, caption=name)
     row(made, name[:40])

@@ -17,6 +17,7 @@ import pytest
 from omad import api, launch
 from omad.config import resolve
 from omad.errors import Refused
+from omad.experiment import Experiment
 from omad.run.folder import Ended, RunFolder, members
 
 SMALL: dict[str, Any] = {
@@ -42,7 +43,7 @@ def quiet(states: list[launch.State]) -> None:
 
 def test_seeds_side_by_side_are_the_seeds_of_one_process(tmp_path: Path) -> None:
     """Line by line; complete runs are left alone; a folder of several runs is told apart from a run."""
-    folders = api.create_each(small(seeds=2, first_seed=5), tmp_path / "both")
+    folders = Experiment(small(seeds=2, first_seed=5)).create_each(tmp_path / "both")
     assert folders == members(tmp_path / "both") == [tmp_path / "both" / f"seed-{k}" for k in (5, 6)]
     seen: list[str] = []
     ended = launch.side_by_side(folders, 2, lambda states: seen.extend(state.state for state in states))
@@ -66,7 +67,7 @@ def test_seeds_side_by_side_are_the_seeds_of_one_process(tmp_path: Path) -> None
     with pytest.raises(Refused, match="several runs"):
         RunFolder.open(tmp_path / "both")
     with pytest.raises(Refused, match="exists already"):
-        api.create_each(small(seeds=2), tmp_path / "both")
+        Experiment(small(seeds=2)).create_each(tmp_path / "both")
     assert api.load_policy(tmp_path / "both", seed=6).spec.name == "probe/push"
     with pytest.raises(Refused, match="no seed 9"):
         api.load_policy(tmp_path / "both", seed=9)
@@ -74,7 +75,7 @@ def test_seeds_side_by_side_are_the_seeds_of_one_process(tmp_path: Path) -> None
 
 def test_a_stop_saves_and_what_is_left_goes_on_later(tmp_path: Path) -> None:
     """Stopped once one has saved; at most one process at a time; then both reach their end."""
-    folders = api.create_each(small(seeds=2, total_steps=60_000, eval_every=60_000), tmp_path / "both")
+    folders = Experiment(small(seeds=2, total_steps=60_000, eval_every=60_000)).create_each(tmp_path / "both")
     begun: list[int] = []
 
     def tell(states: list[launch.State]) -> None:
@@ -88,7 +89,7 @@ def test_a_stop_saves_and_what_is_left_goes_on_later(tmp_path: Path) -> None:
 
 def test_a_run_that_cannot_go_on_is_told_with_its_reason(tmp_path: Path) -> None:
     """The others are done nevertheless."""
-    folders = api.create_each(small(seeds=2, total_steps=200), tmp_path / "both")
+    folders = Experiment(small(seeds=2, total_steps=200)).create_each(tmp_path / "both")
     config = json.loads((folders[0] / "config.json").read_text())
     config["task"] = "pettingzoo:no_such_module:factory"
     (folders[0] / "config.json").write_text(json.dumps(config))
@@ -102,7 +103,7 @@ def test_a_run_that_cannot_go_on_is_told_with_its_reason(tmp_path: Path) -> None
 
 def test_a_run_that_another_process_works_on_keeps_no_other_from_its_turn(tmp_path: Path) -> None:
     """With one slot, the second run is done while the first is held; then the first is."""
-    folders = api.create_each(small(seeds=2, total_steps=200), tmp_path / "both")
+    folders = Experiment(small(seeds=2, total_steps=200)).create_each(tmp_path / "both")
     held = RunFolder.open(folders[0])
     held.lock()
     order: list[str] = []
@@ -118,7 +119,9 @@ def test_a_run_that_another_process_works_on_keeps_no_other_from_its_turn(tmp_pa
 
 def test_processes_end_with_the_one_that_launched_them(tmp_path: Path) -> None:
     """SIGKILL of the launching process: its runs save and end by themselves, and the folder is free again."""
-    (folder,) = api.create_each(small(total_steps=400_000, eval_every=400_000, save_every=400_000), tmp_path / "one")
+    (folder,) = Experiment(small(total_steps=400_000, eval_every=400_000, save_every=400_000)).create_each(
+        tmp_path / "one"
+    )
     code = "import sys; from omad.launch import side_by_side; from pathlib import Path\n"
     code += "side_by_side([Path(sys.argv[1])], 1, lambda states: None)"
     process = subprocess.Popen([sys.executable, "-c", code, str(folder)])

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
-from omad import api, cli
+from omad import api, cli, envs
 from omad.commands.sweep import seconds
-from omad.config import resolve
+from omad.config import RunConfig, resolve
 from omad.errors import Refused
+from omad.experiment import Experiment
 from omad.launch import last_line
+from omad.manifest import manifest_of
 from omad.run.folder import Ended, RunFolder
 from omad.study import Run, Study, grid, load, place
 
@@ -27,6 +29,10 @@ SMALL: dict[str, Any] = {
     "critic_width": 8, "critic_layers": 1, "atoms": 11, "total_steps": 600, "warmup_steps": 100, "n_envs": 4,
     "batch_size": 8, "eval_every": 200, "eval_episodes": 4, "log_every": 100, "save_every": 200,
 }  # fmt: skip
+
+
+def create(config: RunConfig, path: Path) -> RunFolder:
+    return Experiment(config).create(path)
 
 
 def study_file(path: Path, tasks: list[str], settings: dict[str, Any], seeds: int, **fields: Any) -> Path:
@@ -99,7 +105,7 @@ def test_folders_are_made_once_and_changed_runs_refused(tmp_path: Path) -> None:
     """A folder whose making was cut off is made again; one that holds anything else is not touched."""
     study = load(study_file(tmp_path / "s.py", ["probe/push"], {"cpu": {}}, 2))
     root = tmp_path / "out"
-    folders = place(study, root, api.create)
+    folders = place(study, root, create)
     assert folders == [root / "probe-push/omad/cpu/seed-0", root / "probe-push/omad/cpu/seed-1"]
     listed = json.loads((root / "study.json").read_text())
     assert [(run["folder"], run["seed"], run["setting"]) for run in listed["runs"]] == [
@@ -110,23 +116,23 @@ def test_folders_are_made_once_and_changed_runs_refused(tmp_path: Path) -> None:
     (folders[1] / "manifest.json").unlink()
     for name in ("metrics.jsonl", "episodes.jsonl"):
         (folders[1] / name).unlink()
-    assert place(study, root, api.create) == folders
+    assert place(study, root, create) == folders
     assert (folders[0] / "manifest.json").stat().st_mtime_ns == before
     assert RunFolder.open(folders[1]).config == study.runs[1].config
     other = load(study_file(tmp_path / "t.py", ["probe/push"], {"cpu": {"gamma": 0.25}}, 2))
     (folders[0] / "metrics.jsonl").write_text('{"step": 4, "seed": 0}\n')
     with pytest.raises(Refused, match=r"begun with gamma 0\.\d+, now 0\.25"):
-        place(other, root, api.create)
+        place(other, root, create)
     (folders[0] / "metrics.jsonl").write_text("")
-    assert place(other, root, api.create) == folders, "nothing was trained yet"
+    assert place(other, root, create) == folders, "nothing was trained yet"
     assert [RunFolder.open(folder).config.algo.gamma for folder in folders] == [0.25, 0.25]
-    place(study, root, api.create)
+    place(study, root, create)
     same = load(study_file(tmp_path / "u.py", ["probe/push"], {"cpu": {"env_workers": 1}}, 2))
-    assert place(same, root, api.create) == folders
+    assert place(same, root, create) == folders
     (folders[1] / "manifest.json").unlink()
     (folders[1] / "notes.txt").write_text("mine")
     with pytest.raises(Refused, match=r"manifest\.json"):
-        place(study, root, api.create)
+        place(study, root, create)
     assert (folders[1] / "notes.txt").read_text() == "mine"
 
 
@@ -153,7 +159,7 @@ def test_sweep_refuses_and_shows(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (state,) = json.loads(capsys.readouterr().out)
     assert (state["state"], state["total_steps"]) == ("waiting", load(study).runs[0].config.total_steps)
     assert not (tmp_path / "out").exists()
-    (folder,) = place(load(study), tmp_path / "out", api.create)
+    (folder,) = place(load(study), tmp_path / "out", create)
     RunFolder.open(folder).note_end(Ended("broken", "the disk is full"))
     assert cli.main(["sweep", study, *out, "--show", "--json"]) == 0
     (state,) = json.loads(capsys.readouterr().out)
@@ -194,7 +200,9 @@ def kill_once_begun(words: list[str], out: Path, after_s: float) -> None:
 
 def check_against_undisturbed(study: Path, out: Path, tmp_path: Path) -> None:
     for i, run in enumerate(load(study).runs):
-        alone = RunFolder.create(tmp_path / f"alone-{i}", run.config, api._manifest(run.config))
+        alone = RunFolder.create(
+            tmp_path / f"alone-{i}", run.config, manifest_of(run.config, envs.make(run.config.task))
+        )
         alone.close()
         api.resume(alone.path)
         assert lines(out / run.folder) == lines(alone.path), run.folder

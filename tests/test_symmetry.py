@@ -15,7 +15,7 @@ from omad.algos.omad import OmadConfig
 from omad.config import resolve
 from omad.envs.mpe import ADVERSARIES, World, deception
 from omad.errors import Refused
-from omad.loop.train import build
+from omad.loop.build import build
 from omad.symmetry import image, plane, symmetric
 from omad.types import Batch, JaxEnv, Mean, Symmetry
 
@@ -131,8 +131,8 @@ def test_every_transition_is_learned_from_as_one_of_its_images():
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_run_learns_by_symmetry_if_asked(asked: bool, monkeypatch: pytest.MonkeyPatch):
     made: list[Symmetry] = []
-    monkeypatch.setattr("omad.loop.train.symmetric", lambda algorithm, group: made.append(group) or algorithm)
-    built = build(resolve("mpe/spread-2", symmetry=asked))
+    monkeypatch.setattr("omad.loop.build.symmetric", lambda algorithm, group: made.append(group) or algorithm)
+    built = build(resolve("mpe/spread-2", symmetry=asked), envs.make("mpe/spread-2"))
     assert len(made) == asked
     assert all(group.obs_index.shape == (ELEMENTS, built.spec.obs_dim) for group in made)
 

@@ -26,7 +26,11 @@ def test_table_holds_the_promised_tasks() -> None:
 def test_every_task_can_be_made_and_found_by_its_own_name(name: str) -> None:
     task = tasks.find(name)
     assert task == tasks.TASKS[name]
-    assert make(name).spec.name == task.name == name
+    spec = make(name).spec
+    assert spec.name == task.name == name
+    assert (spec.obs_dims, spec.act_dims, spec.state_dim, spec.horizon) == (
+        task.obs_dims, task.act_dims, task.state_dim, task.horizon,
+    )  # fmt: skip
     assert len(task.obs_dims) == len(task.act_dims) == task.n_agents
     assert task.protocol.endswith(".")
     assert all(source for *_, source in task.anchors + task.published)

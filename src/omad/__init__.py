@@ -2,19 +2,59 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-__all__ = ["__version__", "load_policy", "resume", "train"]
-
 if TYPE_CHECKING:
-    from omad.api import load_policy, resume, train
+    from omad import algos, callbacks, envs, loggers
+    from omad.algos import register as register_algorithm
+    from omad.api import load_policy, load_run, resume, train
+    from omad.callbacks import BestPolicy, Callback, EarlyStopping
+    from omad.config import RunConfig
+    from omad.envs import register as register_env
+    from omad.envs.world import HostEnv
+    from omad.experiment import Experiment
+    from omad.loggers import Logger
+    from omad.trained import Run
+    from omad.types import EnvSpec, JaxEnv, Observation, Outcome
+
+__version__ = "0.1.0"
+_LAZY = {
+    "BestPolicy": "omad.callbacks:BestPolicy",
+    "Callback": "omad.callbacks:Callback",
+    "EarlyStopping": "omad.callbacks:EarlyStopping",
+    "EnvSpec": "omad.types:EnvSpec",
+    "Experiment": "omad.experiment:Experiment",
+    "HostEnv": "omad.envs.world:HostEnv",
+    "JaxEnv": "omad.types:JaxEnv",
+    "Logger": "omad.loggers:Logger",
+    "Observation": "omad.types:Observation",
+    "Outcome": "omad.types:Outcome",
+    "Run": "omad.trained:Run",
+    "RunConfig": "omad.config:RunConfig",
+    "algos": "omad.algos",
+    "callbacks": "omad.callbacks",
+    "envs": "omad.envs",
+    "load_policy": "omad.api:load_policy",
+    "load_run": "omad.api:load_run",
+    "loggers": "omad.loggers",
+    "register_algorithm": "omad.algos:register",
+    "register_env": "omad.envs:register",
+    "resume": "omad.api:resume",
+    "train": "omad.api:train",
+}
+"""Public name -> the module, or what of it, is meant; imported on first use, so that `import omad` stays light."""
+__all__ = [
+    "BestPolicy", "Callback", "EarlyStopping", "EnvSpec", "Experiment", "HostEnv", "JaxEnv", "Logger", "Observation",
+    "Outcome", "Run", "RunConfig", "__version__", "algos", "callbacks", "envs", "load_policy", "load_run", "loggers",
+    "register_algorithm", "register_env", "resume", "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """Import the interface on first use, so that `import omad` stays light."""
-    if name in __all__:
-        from omad import api
-
-        return getattr(api, name)
-    raise AttributeError(f"module 'omad' has no attribute {name!r}")
+    """Import a public name when it is first used."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'omad' has no attribute {name!r}")
+    module, _, part = _LAZY[name].partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, part) if part else found

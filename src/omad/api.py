@@ -1,248 +1,25 @@
-"""The Python interface, in the words of the command line: `train`, `resume`, `load_policy`."""
+"""The Python interface, in the words of the command line: `train`, `resume`, `load_run`, `load_policy`."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import datetime
-import itertools
 import os
-import platform
-import re
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
-from importlib import metadata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Key
+from omad import envs
+from omad.callbacks import Callback
+from omad.config import resolve
+from omad.experiment import Experiment
+from omad.loggers import Logger
+from omad.loop.session import Result
+from omad.policy import TrainedPolicy
+from omad.processes import interruption, refuse_inside_env
+from omad.run.folder import RunFolder
+from omad.trained import Run, Which
+from omad.trust import refuse_foreign
 
-import omad
-from omad import envs, files, tasks
-from omad.algos import make as make_algorithm
-from omad.config import RunConfig, resolve
-from omad.errors import Refused
-from omad.export.bundle import Facts
-from omad.export.team import Trained
-from omad.export.team import export as export_team
-from omad.loop.train import (
-    AT_A_BOUNDARY,
-    EXACT,
-    Built,
-    Progress,
-    Result,
-    build,
-    continue_run,
-    evaluation_mib,
-    forecast,
-)
-from omad.processes import held, interruption, refuse_inside_env
-from omad.run import machine
-from omad.run.folder import RunFolder, members
-from omad.tree import at_agent
-
-__all__ = [
-    "TrainedPolicy",
-    "check_evaluation",
-    "check_memory",
-    "create",
-    "create_each",
-    "load_policy",
-    "resume",
-    "start",
-    "train",
-]
-
-_PACKAGES = ("jax", "jaxlib", "equinox", "optax", "safetensors", "numpy")
-_HOSTED = ("mujoco", "gymnasium", "gymnasium-robotics", "pettingzoo")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _quiet(_: Progress) -> None:
-    pass
-
-
-def _commit() -> str | None:
-    """The commit of the source tree, if there is one."""
-    # Without optional locks, so not by `describe --dirty`, which takes one: a kill would leave it behind.
-    git = ["git", "--no-optional-locks", "-C", str(Path(__file__).resolve().parent)]
-    said = []
-    for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
-        try:
-            done = subprocess.run(
-                git + words, capture_output=True, text=True, timeout=5, check=True, start_new_session=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        said.append(done.stdout.strip())
-    return said[0] + ("-dirty" if said[1] else "")
-
-
-def _manifest(config: RunConfig) -> dict[str, Any]:
-    task = tasks.find(config.task)
-    env = envs.make(config.task)
-    packages = [*_PACKAGES, *(_HOSTED if task.hosted else ())]
-    return {
-        "omad": omad.__version__,
-        "commit": _commit(),
-        "protocol": task.protocol,
-        "spec": dataclasses.asdict(env.spec),
-        "obs_norm": config.obs_norm,
-        "resume": EXACT if getattr(env, "exact", True) else AT_A_BOUNDARY,
-        "updates_per_env_step": config.updates_per_env_step,
-        "command": sys.argv,
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "packages": {name: version for name in packages if (version := _version(name))},
-        **machine.facts(),
-    }
-
-
-def _default_dir(config: RunConfig) -> Path:
-    when = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    task = "".join(c if c.isalnum() or c in "-." else "-" for c in config.task)
-    return Path("runs") / f"{task}_{config.algorithm}_{config.preset}_{when}"
-
-
-def _claim(config: RunConfig) -> Path:
-    """A new, empty folder with a default name. That making it succeeds decides whose it is."""
-    first = _default_dir(config)
-    for number in itertools.count(1):
-        path = first if number == 1 else first.with_name(f"{first.name}-{number}")
-        try:
-            path.mkdir(parents=True)
-            (path / "lock").touch()
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise Refused(f"{path} cannot be made ({error.strerror}); give a --run-dir.") from None
-        return path
-    raise AssertionError
-
-
-def _available_mib() -> tuple[float, str]:
-    """Memory that can still be had on the device, and what it is."""
-    device = jax.local_devices()[0]
-    if device.platform != "cpu" and (stats := device.memory_stats()):
-        return (stats["bytes_limit"] - stats["bytes_in_use"]) / 2**20, device.device_kind
-    import psutil
-
-    return psutil.virtual_memory().available / 2**20, "this machine"
-
-
-def check_memory(config: RunConfig, at_once: int | None = None) -> str:
-    """A sentence that forecasts the memory of a run.
-
-    Args:
-        config: Of the run.
-        at_once: Seeds that are trained at a time; by default all of them.
-
-    Raises:
-        Refused: It cannot fit.
-    """
-    config = config if at_once is None else dataclasses.replace(config, seeds=at_once)
-    need = forecast(config, build(config))
-    free, where = _available_mib()
-    words = ", ".join(f"{name} {value:,.0f} MiB" for name, value in need.items() if name != "total")
-    if need["total"] > free:
-        raise Refused(
-            f"The run needs about {need['total']:,.0f} MiB ({words}), but only {free:,.0f} MiB are free on {where}; "
-            f"lower --buffer-size (now {config.buffer_size}), --batch-size (now {config.batch_size}), "
-            f"--eval-episodes (now {config.eval_episodes}), --seeds (now {config.seeds}) or the networks' widths."
-        )
-    return f"memory forecast {need['total']:,.0f} MiB ({words}); {free:,.0f} MiB free"
-
-
-def check_evaluation(config: RunConfig, built: Built) -> None:
-    """Refuse an evaluation that cannot fit into memory.
-
-    Raises:
-        Refused: It cannot.
-    """
-    need, (free, where) = evaluation_mib(config, built), _available_mib()
-    if need > free:
-        raise Refused(
-            f"{config.eval_episodes} episodes at once need about {need:,.0f} MiB, but only {free:,.0f} MiB are free on "
-            f"{where}; give fewer --episodes."
-        )
-
-
-def create(config: RunConfig, path: Path) -> RunFolder:
-    """A new run folder at a path, with nothing trained yet; `resume` trains it.
-
-    Raises:
-        Refused: There is something at the path already, or it cannot be made.
-    """
-    manifest = _manifest(config)
-    with held():  # no half of a folder
-        return RunFolder.create(path, config, manifest)
-
-
-def create_each(config: RunConfig, run_dir: str | Path | None = None) -> list[Path]:
-    """One new run folder `seed-K` for each seed of a configuration, below one folder.
-
-    Raises:
-        Refused: The folder exists already, or cannot be made.
-    """
-    refuse_inside_env()
-    root = Path(run_dir) if run_dir else _claim(config)
-    taken = Refused(f"{root} exists already; give another --run-dir, or continue it with: omad resume {root}")
-    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
-        raise taken
-    # All are made beside the folder and get its name at once: a kill leaves all seeds or none.
-    whole = root.parent.resolve() / root.name
-    partial = whole.with_name(whole.name + files.PARTIAL)
-    try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        files.make_folder(partial)
-    except OSError as error:
-        raise Refused(f"{root} cannot be made ({error.strerror}); give another --run-dir.") from None
-    with held(), contextlib.ExitStack() as stack:
-        if (claim := files.lock(partial / "lock")) is None:
-            raise Refused(f"{root} is being made by another process; give another --run-dir.")
-        stack.callback(os.close, claim)
-        for old in partial.iterdir():
-            if not re.fullmatch(r"seed-[0-9]+|lock", old.name) or any(old.glob("checkpoints/*")):
-                raise Refused(f"{partial} holds {old.name}, which is not half of a new folder; move it away.")
-        for seed in config.all_seeds:
-            files.remove(partial / f"seed-{seed}", partial)
-            create(dataclasses.replace(config, seeds=1, first_seed=seed), partial / f"seed-{seed}").close()
-        for old in partial.iterdir():
-            if old.name not in {f"seed-{seed}" for seed in config.all_seeds}:
-                files.remove(old, partial)
-        try:
-            files.rename_folder(partial, whole)
-        except OSError:
-            raise taken from None
-    return [root / f"seed-{seed}" for seed in config.all_seeds]
-
-
-def start(
-    config: RunConfig,
-    run_dir: str | Path | None = None,
-    watch: Callable[[Progress], None] = _quiet,
-    stop: Callable[[], bool] = lambda: False,
-) -> Result:
-    """Train from nothing into a new run folder; save and return early once `stop()` says so.
-
-    Raises:
-        Refused: The folder exists, or memory does not suffice.
-        NonFinite: Training diverged.
-    """
-    refuse_inside_env()
-    check_memory(config)
-    run = create(config, Path(run_dir) if run_dir else _claim(config))
-    return continue_run(run, watch, fresh=True, stop=stop)[0]
+__all__ = ["load_policy", "load_run", "resume", "train"]
 
 
 def train(
@@ -250,173 +27,112 @@ def train(
     algorithm: str = "omad",
     preset: str = "cpu",
     run_dir: str | Path | None = None,
-    watch: Callable[[Progress], None] = _quiet,
+    *,
+    env: Any = None,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] | None = None,
     **fields: Any,
-) -> Path:
-    """Train and return the run folder.
+) -> Run:
+    """Train to the end and return the run.
 
     Args:
         task: Name of a task, as `omad tasks` lists them.
         algorithm: Name of the algorithm.
-        preset: `cpu`, `paper` or `matched`.
+        preset: `cpu`, `paper`, `matched` or `tiny`.
         run_dir: A new folder; by default one below `runs/`, named after task, algorithm, preset and time.
-        watch: Called with a `Progress` about once a second.
+        env: An env of your own instead of a task; see `Experiment`.
+        callbacks: Told of progress; they may stop the run.
+        loggers: Where numbers go beside the run folder's own lines; by default TensorBoard.
         **fields: Any flag of `omad train`, with underscores: `seeds=3`, `total_steps=100_000`, `v_max=200.0`.
 
     Raises:
         Refused: Something given is unknown or cannot work.
         NonFinite: Training diverged.
+        EnvFailed: The env failed.
+        CallbackFailed: A callback or logger failed; the run has been saved.
         KeyboardInterrupt: SIGINT came; the run has been saved, and `resume` goes on with it.
-        SystemExit: SIGTERM or SIGHUP came, or the reader of what `watch` prints has gone; as above.
+        SystemExit: SIGTERM or SIGHUP came, or the reader of what a logger prints has gone; as above.
     """
     refuse_inside_env()
-    return _to_its_end(start(resolve(task, algorithm, preset, **fields), run_dir, watch))
+    if env is not None:
+        task = envs.of_object(env)
+    experiment = Experiment(resolve(task, algorithm, preset, **fields), None, callbacks, loggers)
+    return _to_its_end(experiment.start(run_dir))
 
 
-def resume(run: str | Path, watch: Callable[[Progress], None] = _quiet, trust: bool = False) -> Path:
+def resume(
+    run: str | os.PathLike[str],
+    trust: bool = False,
+    *,
+    total_steps: int | None = None,
+    env: Any = None,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] | None = None,
+) -> Run:
     """Continue a run from its newest good checkpoint to its end; a complete run is left as it is.
 
     Args:
         run: A run folder.
-        watch: Called with a `Progress` about once a second.
         trust: Import the code of a user's env that the folder names.
+        total_steps: Train to this many env steps instead, more than the run has. Nothing of a run depends on its
+            length but where it ends, so the policies are those of a run that was that long from the beginning.
+        env: The env again, where the run began with one that was given as an object.
+        callbacks: As for `train`; a run folder does not keep them.
+        loggers: As for `train`.
 
     Raises:
         Refused: The folder names a user's env and is not trusted, or cannot be continued.
         KeyboardInterrupt: As `train` does, and `SystemExit`.
     """
     refuse_inside_env()
-    return _to_its_end(continue_run(RunFolder.open(run), watch, fresh=False, trust=trust)[0])
+    folder = open_to_resume(run, total_steps, trust or env is not None)
+    if folder is None:
+        return Run(run)
+    return _to_its_end(Experiment.of_run(folder, env, callbacks, loggers, trust).work(folder, fresh=False))
 
 
-def _to_its_end(result: Result) -> Path:
-    """The folder of a run; a script must not go on as if a run were done that has been asked to stop."""
-    if result.signal is not None:
-        raise interruption(result.signal)
-    return result.run_dir
-
-
-class TrainedPolicy:
-    """The policies of one training seed: all that agents need to act.
-
-    Args:
-        team: The policies, and what is known of them.
-    """
-
-    def __init__(self, team: Trained) -> None:
-        self.team, self.spec, self.policy = team, team.spec, team.policy
-        act = team.act
-        self._act = jax.jit(act, static_argnums=3)
-
-    def act(self, obs: Any, key: Key[Array, ""] | None = None) -> Any:
-        """Actions in [-1, 1].
-
-        Args:
-            obs: One stacked array `(..., agent, obs)`, or one array an agent `(..., obs_i)` of its own size.
-            key: Randomness of the sampled actions, consumed; without one, actions are noise-free.
-
-        Returns:
-            `(..., agent, act)`, or a list of `(..., act_i)`, as `obs` came.
-
-        Raises:
-            Refused: A shape does not fit.
-        """
-        spec, given = self.spec, obs
-        if isinstance(obs, Sequence):
-            sizes = tuple(np.shape(o)[-1] if np.ndim(o) else None for o in obs)
-            if sizes != spec.obs_dims:
-                raise Refused(f"Observations of sizes {sizes} were given; {spec.name} needs {spec.obs_dims}.")
-            padded = [
-                jnp.pad(jnp.asarray(o, float), [(0, 0)] * (np.ndim(o) - 1) + [(0, spec.obs_dim - np.shape(o)[-1])])
-                for o in obs
-            ]
-            obs = jnp.stack(padded, axis=-2)
-        obs = jnp.asarray(obs, float)
-        if obs.shape[-2:] != (spec.n_agents, spec.obs_dim):
-            raise Refused(
-                f"Observations of shape {obs.shape} were given; "
-                f"{spec.name} needs (..., {spec.n_agents}, {spec.obs_dim})."
-            )
-        # Noise-free chains draw nothing, so any key will do.
-        action = self._act(self.policy, obs, jax.random.key(np.uint32(0)) if key is None else key, key is not None)
-        if isinstance(given, Sequence):
-            return [action[..., i, :size] for i, size in enumerate(spec.act_dims)]
-        return action
-
-    def export(
-        self, out: str | Path, formats: Sequence[str] = ("numpy", "onnx"), denoising_steps: int | None = None
-    ) -> Path:
-        """Write one folder an agent, which acts without JAX; see docs/export.md.
-
-        Args:
-            out: A new folder.
-            formats: `numpy` (a runner in one file), `onnx`, or both.
-            denoising_steps: Steps of an action; by default those that it was trained with.
-
-        Returns:
-            The folder.
-
-        Raises:
-            Refused: The folder exists, a package is missing, or the policies cannot be exported like that.
-        """
-        return export_team(self.team, out, formats, denoising_steps)
-
-
-def of_seed(run: str | Path, seed: int | None) -> Path:
-    """The run folder that holds a seed, where every seed has its own; the given folder otherwise."""
-    inside = members(run)
-    return next((path for path in inside if path.name == f"seed-{seed}"), inside[0])
-
-
-def load_policy(run: str | Path, seed: int | None = None, step: int | None = None) -> TrainedPolicy:
-    """The policy of a run's newest good checkpoint. Neither critic nor env is made, and nothing is executed.
+def open_to_resume(
+    run: str | os.PathLike[str], total_steps: int | None = None, trust: bool = False
+) -> RunFolder | None:
+    """The folder of a run that is to go on, made longer where that is asked for; None where it is complete.
 
     Args:
         run: A run folder.
-        seed: Which training seed; by default the first.
-        step: Env steps of the checkpoint to take; by default the newest good one.
+        total_steps: Its new length.
+        trust: Whether the env that the folder names may be imported.
 
     Raises:
-        Refused: It is not a run folder, has no such seed or checkpoint, or no readable checkpoint.
+        Refused: It is no run folder, names a user's env and is not trusted, or cannot be made longer.
     """
-    folder = RunFolder.open(of_seed(run, seed))
-    config, spec = folder.config, folder.spec
-    seed = config.first_seed if seed is None else seed
-    if seed not in config.all_seeds:
-        raise Refused(f"{run} has no seed {seed}; it has {', '.join(map(str, config.all_seeds))}.")
-    algorithm = make_algorithm(config.algo, spec, config.obs_norm)
-    policies, env_steps = policies_at(folder, algorithm, step)
-    evaluations = [row for row in folder.evaluations() if row["seed"] == seed and row["step"] <= env_steps]
-    facts = Facts(
-        task=config.task,
-        protocol=str(folder.manifest.get("protocol", "")),
-        algorithm=config.algorithm,
-        seed=seed,
-        env_steps=env_steps,
-        evaluation={row["actions"]: row["mean"] for row in evaluations},  # the last of each kind
-        run=folder.path.resolve().name,
-        commit=folder.manifest.get("commit"),
-    )
-    policy = at_agent(policies, config.all_seeds.index(seed))
-    return TrainedPolicy(Trained(algorithm.act, policy, spec, config.algo, config.obs_norm, facts))
-
-
-def policies_at(folder: RunFolder, algorithm: Any, step: int | None = None) -> tuple[Any, int]:
-    """The policies of all seeds, stacked, from the checkpoint of an env step or the newest that is whole; its env step.
-
-    Raises:
-        Refused: There is none.
-    """
-    seeds = jnp.asarray(folder.config.all_seeds)
-    shapes = jax.eval_shape(lambda: jax.vmap(lambda s: algorithm.policy(algorithm.init(jax.random.key(s))))(seeds))
-    reason = "it has none yet"
-    every = {checkpoint.env_steps: checkpoint for checkpoint in folder.checkpoints()}
-    if step is not None and step not in every:
-        there = ", ".join(map(str, every)) or "none"
-        raise Refused(f"{folder.path} has no checkpoint of env step {step}; it has {there}.")
-    for env_steps, checkpoint in every.items() if step is None else [(step, every[step])]:
+    folder = RunFolder.open(run)
+    refuse_foreign(folder.config.task, folder.path, trust)
+    if total_steps is not None:
         try:
-            return checkpoint.restore("policy", shapes), env_steps
-        except Refused as error:
-            reason = str(error)
-    raise Refused(f"{folder.path} has no readable checkpoint: {reason}.")
+            folder.lock()
+            folder.lengthen(total_steps)
+        finally:
+            folder.close()
+    return None if folder.complete else folder
+
+
+def _to_its_end(result: Result) -> Run:
+    """The run; a script must not go on as if a run were done that has been asked to stop."""
+    if result.signal is not None:
+        raise interruption(result.signal)
+    run = Run(result.run_dir)
+    run.stopped = result.stopped
+    return run
+
+
+def load_run(path: str | os.PathLike[str]) -> Run:
+    """A run that was trained before, as `train` returned it.
+
+    Raises:
+        Refused: It is not a run folder.
+    """
+    return Run(path)
+
+
+def load_policy(run: str | os.PathLike[str], seed: int | None = None, which: Which = "last") -> TrainedPolicy:
+    """The policies of one training seed; short for `load_run(run).policy(seed, which)`."""
+    return Run(run).policy(seed, which)

@@ -75,6 +75,13 @@ class RunConfig:
     """Env steps between lines of metrics."""
     save_every: int = 20_000
     """Env steps between checkpoints; there is always one at the end."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep. Does not change a result."""
+    keep_best: bool = True
+    """Keep each seed's best policy by sampled evaluation return, in checkpoints/best. Does not change a result."""
+    init_from: str = ""
+    """Start actors, critics and temperatures from those of another run, RUN or RUN@SEED, where names and shapes fit;
+    optimisers start anew. Without @SEED, each seed starts from the one of its number, else from the first."""
     env_workers: int = 0
     """Processes that step a hosted task's envs; 0 for one a core. Does not change a result."""
     env_timeout: float = 60.0
@@ -91,7 +98,7 @@ class RunConfig:
         check(
             self,
             counts=("seeds", "total_steps", "n_envs", "updates_per_step", "batch_size", "buffer_size", "warmup_steps",
-                    "eval_every", "eval_episodes", "log_every", "save_every"),
+                    "eval_every", "eval_episodes", "log_every", "save_every", "keep_checkpoints"),
             positive=("env_timeout", "reward_bound"),
             not_negative=("env_workers", "demonstration_share"),
             most={"seeds": 10_000, "env_workers": 10_000, "env_timeout": 1_000_000.0, "demonstration_share": 1.0},
@@ -140,6 +147,11 @@ class RunConfig:
                 f"warmup_steps is {self.warmup_steps} with {self.n_envs} envs; it must cover the "
                 f"{self.algo.n_step} steps of an n-step return in every env."
             )
+
+    @staticmethod
+    def of(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "cpu", **fields: Any) -> RunConfig:
+        """The configuration of a run: defaults, then the preset's values, then the given fields; see `resolve`."""
+        return resolve(task, algorithm, preset, **fields)
 
     @property
     def warmup_rows(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["EnvFailed", "NonFinite", "Refused", "UnevenSaves"]
+__all__ = ["CallbackFailed", "EnvFailed", "NonFinite", "Refused", "UnevenSaves"]
 
 
 class Refused(ValueError):
@@ -15,6 +15,10 @@ class NonFinite(RuntimeError):
 
 class EnvFailed(RuntimeError):
     """An env raised, hung, died or gave unusable numbers; the message names the env and the step."""
+
+
+class CallbackFailed(RuntimeError):
+    """A user's callback or logger raised something; the run has been saved, and the message names it."""
 
 
 class UnevenSaves(EnvFailed):

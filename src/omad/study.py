@@ -222,5 +222,5 @@ def _trained(path: Path) -> bool:
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
     """Without what does not change a result."""
-    free = ("env_workers", "env_timeout")
+    free = ("env_workers", "env_timeout", "keep_checkpoints", "keep_best")
     return {k: v for k, v in (config | config.get("algo", {})).items() if k != "algo" and k not in free}

@@ -130,6 +130,10 @@ class JaxEnv(NamedTuple):
     """(env state, actions in [-1, 1], key) -> (env state, outcome)."""
     symmetry: Symmetry | None = None
     """What leaves the task as it is, where that is known."""
+    picture: Callable[[EnvState], np.ndarray] | None = None
+    """What the env draws of one state, `(height, width, 3)` bytes, where it draws itself."""
+    notes: tuple[str, ...] = ()
+    """Sentences that a user should read before training."""
 
 
 class Algorithm(NamedTuple):

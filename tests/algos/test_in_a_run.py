@@ -12,8 +12,9 @@ import pytest
 
 from omad import load_policy, resume
 from omad.algos import REGISTRY
-from omad.api import start
+from omad.callbacks import Callback, Context
 from omad.config import resolve
+from omad.experiment import Experiment
 from omad.run.folder import RunFolder
 
 RUN: dict[str, Any] = {
@@ -32,8 +33,13 @@ def test_a_run_from_the_first_step_to_a_loaded_policy(name: str, tmp_path: Path)
     """What is stored of two seeds is what the second one acts by; cut at half-time, the run goes on."""
     widths = {"actor_width": 8, "actor_layers": 1, "critic_width": 8, "critic_layers": 1}
     config = resolve("probe/push", name, "cpu", **RUN, **widths, **SMALL.get(name, {}))
-    steps: list[int] = []
-    start(config, tmp_path / "run", lambda p: steps.append(p.env_steps), stop=lambda: bool(steps) and steps[-1] >= 60)
+
+    class Stop(Callback):
+        def on_progress(self, context: Context) -> None:
+            if context.env_steps >= 60:
+                context.stop("half-time")
+
+    assert Experiment(config, callbacks=[Stop()]).start(tmp_path / "run").stopped == "half-time"
     assert not RunFolder.open(tmp_path / "run").complete
     run = RunFolder.open(resume(tmp_path / "run"))
     assert run.complete

@@ -26,7 +26,7 @@ FIELDS = {
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> omad.Run:
     """A run of the toy algorithm, which is not registered any more."""
     algos.register("toy", TOY)
     path = omad.train("probe/constant", "toy", "matched", tmp_path_factory.mktemp("toy") / "run", **FIELDS)
@@ -42,7 +42,7 @@ def _as_before(monkeypatch: pytest.MonkeyPatch):
     algos._installed.cache_clear()
 
 
-def test_a_registered_algorithm_trains_resumes_and_acts(run: Path):
+def test_a_registered_algorithm_trains_resumes_and_acts(run: omad.Run):
     """By the Python interface, with the presets' settings for runs; a folder that names it needs it registered."""
     for use in (omad.resume, omad.load_policy):
         with pytest.raises(Refused, match=r"'toy'.*omad.*install"):
@@ -70,7 +70,7 @@ def test_the_command_line_knows_it(monkeypatch: pytest.MonkeyPatch):
         algos.config_class("toi")
 
 
-def test_a_run_folder_decides_no_import(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_folder_decides_no_import(run: omad.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A configuration that names a module is refused, and nothing of that module runs."""
     (tmp_path / "trap_for_omad.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)

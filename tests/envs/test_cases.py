@@ -18,7 +18,7 @@ from omad import envs, tasks
 from omad.commands.check import inspect
 from omad.envs.pool import Pool
 from omad.errors import EnvFailed, Refused
-from omad.loop.train import refuse_foreign
+from omad.trust import refuse_foreign
 
 HERE = Path(__file__).resolve().parent
 

@@ -18,12 +18,13 @@ from omad.envs.pool import Pool
 from omad.envs.world import Moved, Seen
 from omad.errors import Refused
 from omad.spec import EnvSpec
+from omad.tasks import robots
 
 for _package in ("mujoco", "gymnasium_robotics"):
     pytest.importorskip(_package)
 
 SEVEN = ("ant-2x4", "ant-2x4d", "ant-4x2", "halfcheetah-2x3", "halfcheetah-6x1", "walker2d-2x3", "swimmer-2x1")
-OTHERS = (*(name for name in tasks._ROBOTS if name not in SEVEN), "manysegmentswimmer-3x2", "manysegmentant-2x1")
+OTHERS = (*(name for name in robots.ROBOTS if name not in SEVEN), "manysegmentswimmer-3x2", "manysegmentant-2x1")
 LEGS = {"1": ("hip_1", "ankle_1"), "2": ("hip_2", "ankle_2"), "3": ("hip_3", "ankle_3"), "4": ("hip_4", "ankle_4")}
 CHEETAH = ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
 JOINTS: dict[str, list[tuple[str, ...]]] = {
@@ -78,7 +79,7 @@ class Beside:
     def __init__(self, robot: str) -> None:
         import gymnasium
 
-        scenario, parts, _, local, *_ = tasks._robot(robot)
+        scenario, parts, _, local, *_ = robots.robot(robot)
         self.ours = {kind: start(f"mamujoco-{kind}/{robot}") for kind in (tasks.PROTOCOLS if local else ("full",))}
         self.theirs = {f"obsk{k}": reference(scenario, parts, k) for k in (0, 1)}
         self.plain: Any = None
@@ -168,7 +169,7 @@ def test_parity_of_the_other_robots(robot: str) -> None:
 @pytest.mark.parametrize("robot", (*SEVEN, *OTHERS))
 def test_sizes_of_the_table(robot: str) -> None:
     """What is known before MuJoCo is imported is what the packages say."""
-    scenario, parts, acts, none, one, state, horizon = tasks._robot(robot)
+    scenario, parts, acts, none, one, state, horizon = robots.robot(robot)
     for k, due in ((0, none), (1, one)):
         them = reference(scenario, parts, k)
         agents = them.possible_agents
@@ -265,7 +266,7 @@ def test_no_distance_means_one_agent_to_the_package_but_all_to_us() -> None:
 @pytest.mark.parametrize("k", [0, 1])
 def test_fast_joints(robot: str, k: int) -> None:
     """The state is clipped at 10; local observations are what the package shows, clipped (Hopper) or not (Walker2d)."""
-    scenario, parts, *_ = tasks._robot(robot)
+    scenario, parts, *_ = robots.robot(robot)
     world, them = start(f"mamujoco-obsk{k}/{robot}"), reference(scenario, parts, k)
     world.reset(0)
     them.reset(seed=0)

@@ -11,14 +11,18 @@ import numpy as np
 import psutil
 import pytest
 
-from omad.api import load_policy, start
+from omad import envs
+from omad.api import load_policy
+from omad.callbacks import Callback, Context
 from omad.commands.check import inspect
-from omad.commands.evaluate import evaluate_run
 from omad.commands.render import Options, films, write_gif, write_mp4, write_sheet
 from omad.config import resolve
 from omad.errors import EnvFailed
-from omad.loop.train import Session, build, continue_run
+from omad.experiment import Experiment
+from omad.loop.build import build
+from omad.loop.session import Session
 from omad.run.folder import RunFolder
+from omad.trained import Run
 
 SCRATCH = '''
 import time
@@ -94,24 +98,30 @@ def lift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def cut_and_resumed(task: str, path: Path) -> RunFolder:
     """A run that is stopped at env step 60 and resumed by new processes."""
-    seen: list[int] = []
-    start(resolve(task, **TINY), path, lambda p: seen.append(p.env_steps), stop=lambda: bool(seen) and seen[-1] >= 60)
+
+    class Stop(Callback):
+        def on_progress(self, context: Context) -> None:
+            if context.env_steps >= 60:
+                context.stop("far enough")
+
+    assert Experiment(resolve(task, **TINY), callbacks=[Stop()]).start(path).stopped == "far enough"
     assert RunFolder.open(path).checkpoints()[0].env_steps < 120
-    result, passed = continue_run(RunFolder.open(path), lambda _: None, fresh=False, trust=True)
-    assert (result.env_steps, passed) == (120, [])
+    folder = RunFolder.open(path)
+    result = Experiment.of_run(folder, trust=True).work(folder, fresh=False)
+    assert (result.env_steps, result.passed) == (120, ())
     return RunFolder.open(path)
 
 
 def test_trains_resumes_evaluates_and_draws(lift: str, tmp_path: Path):
-    whole = RunFolder.open(start(resolve(lift, **TINY), tmp_path / "whole").run_dir)
+    whole = RunFolder.open(Experiment(resolve(lift, **TINY)).start(tmp_path / "whole").run_dir)
     cut = cut_and_resumed(lift, tmp_path / "cut")
     assert whole.manifest["resume"] == "exact"
     assert (whole.path / "episodes.jsonl").read_bytes() == (cut.path / "episodes.jsonl").read_bytes()
-    built = build(whole.config)
+    built = build(whole.config, envs.make(whole.config.task))
     carries = []
     try:
         for run in (whole, cut):
-            session = Session(RunFolder.open(run.path), built, lambda _: None)
+            session = Session(RunFolder.open(run.path), built)
             session.restore()
             session.run.close()
             carries.append(jax.tree.map(np.asarray, session.carry))
@@ -119,8 +129,8 @@ def test_trains_resumes_evaluates_and_draws(lift: str, tmp_path: Path):
         built.close()
     for a, b in zip(*map(jax.tree.leaves, carries), strict=True):
         np.testing.assert_array_equal(a, b)
-    found = evaluate_run(whole.path, 5, 7, trust=True)
-    assert [len(result["returns"]) for result in found["results"]] == [5, 5]
+    found = Run(whole.path).evaluate(5, 7, trust=True)
+    assert [returns.shape for returns in found.returns.values()] == [(1, 5), (1, 5)]
     policy = load_policy(whole.path)
     arm, winch = policy.act([np.zeros(1), np.zeros(3)], jax.random.key(0))
     assert (arm.shape, winch.shape) == ((2,), (1,))
@@ -153,7 +163,7 @@ def test_a_fault_ends_the_run_with_a_sentence_and_a_good_checkpoint(lift: str, t
     """Every world takes its 45th step in vector step 44; the checkpoint of env step 80 stands."""
     config = resolve(f"{lift}?fault={fault}&at=45", **TINY | {"eval_every": 1000, "env_timeout": 15.0})
     with pytest.raises(EnvFailed, match=words) as error:
-        start(config, tmp_path / "run")
+        Experiment(config).start(tmp_path / "run")
     assert "env 0" in str(error.value) or "env 1" in str(error.value)
     assert "vector step 44" in str(error.value)
     assert str(tmp_path / "run") in str(error.value)

@@ -22,11 +22,14 @@ import numpy as np
 import psutil
 import pytest
 
-from omad import api, processes
+from omad import api, envs, processes
 from omad.config import resolve
 from omad.errors import EnvFailed, NonFinite, Refused
+from omad.experiment import Experiment
 from omad.launch import last_line
-from omad.loop.train import Session, build, continue_run
+from omad.loggers import Logger, Progress
+from omad.loop.build import build
+from omad.loop.session import Session
 from omad.run.folder import RunFolder, members
 
 HERE = Path(__file__).parent
@@ -104,8 +107,8 @@ def wait_for(started: Started, path: Path, kind: str, rng: np.random.Generator) 
 def last_carry(path: Path) -> list[np.ndarray]:
     """What the newest checkpoint of a run holds."""
     run = RunFolder.open(path)
-    parts = build(run.config)
-    session = Session(run, parts, lambda _: None)
+    parts = build(run.config, envs.make(run.config.task))
+    session = Session(run, parts)
     try:
         assert session.restore() == []
         return [np.asarray(leaf) for leaf in jax.tree.leaves(session.carry)]
@@ -238,23 +241,25 @@ def test_a_script_does_not_go_on_after_a_signal(
 ) -> None:
     """A watcher that prints to nobody counts as SIGPIPE."""
 
-    def watch(p: api.Progress) -> None:
-        if p.env_steps and p.event == "run":
-            if number == signal.SIGPIPE:
-                raise BrokenPipeError
-            signal.raise_signal(number)
+    class Watch(Logger):
+        def progress(self, progress: Progress) -> None:
+            if progress.env_steps and progress.event == "run":
+                if number == signal.SIGPIPE:
+                    raise BrokenPipeError
+                signal.raise_signal(number)
 
     with pytest.raises(raised) as error:
-        api.train("probe/push", run_dir=tmp_path / "run", watch=watch, **SHORT)
+        api.train("probe/push", run_dir=tmp_path / "run", loggers=[Watch()], **SHORT)
     assert getattr(error.value, "code", None) == code
     assert 0 < RunFolder.open(tmp_path / "run").checkpoints()[0].env_steps < 400
 
 
 def test_a_signal_before_training_leaves_a_folder_that_goes_on(tmp_path: Path, handlers: None) -> None:
-    run = api.create(resolve("probe/push", **SHORT), tmp_path / "run")
+    experiment = Experiment(resolve("probe/push", **SHORT), loggers=())
+    run = experiment.create(tmp_path / "run")
     with processes.StopSignals() as signals:
         signal.raise_signal(signal.SIGTERM)
-        result, _ = continue_run(run, lambda _: None, fresh=True)
+        result = experiment.work(run, fresh=True)
     assert (result.signal, result.env_steps, signals.number) == (signal.SIGTERM, 0, signal.SIGTERM)
     assert not RunFolder.open(tmp_path / "run").checkpoints()
     assert api.resume(tmp_path / "run") == tmp_path / "run"
@@ -271,9 +276,10 @@ def test_an_env_that_fails_while_a_run_is_stopped_is_not_broken(
         raise EnvFailed("its simulator has gone")
 
     monkeypatch.setattr(Session, "go", go)
-    run = api.create(resolve("probe/push", **SHORT), tmp_path / "run")
+    experiment = Experiment(resolve("probe/push", **SHORT), loggers=())
+    run = experiment.create(tmp_path / "run")
     with pytest.raises(SystemExit) as error:
-        continue_run(run, lambda _: None, fresh=True)
+        experiment.work(run, fresh=True)
     assert error.value.code == 143
     assert RunFolder.open(tmp_path / "run").ended is None
 
@@ -340,7 +346,7 @@ def test_training_while_an_env_is_imported_is_refused(tmp_path: Path, monkeypatc
         api.train("pettingzoo:no_guard_script:Env", run_dir=tmp_path / "run", **SHORT)
     monkeypatch.setenv(processes.WORKER, "1")
     config = resolve("probe/push")
-    calls = (api.train, lambda: api.resume(tmp_path), lambda: api.start(config), lambda: api.create_each(config))
+    calls = (api.train, lambda: api.resume(tmp_path), lambda: Experiment(config))
     for call in calls:
         with pytest.raises(Refused, match="put what trains under"):
             call()
@@ -365,7 +371,7 @@ def test_a_learner_that_diverges_is_named_and_not_its_env(
     given: dict[str, Any] = SMALL | {"total_steps": 3_000, "env_workers": 1, "log_every": 1_000} | fields
     config = resolve(task, **given)
     with pytest.raises(NonFinite, match=advice) as error:
-        api.start(config, tmp_path / "run")
+        Experiment(config).start(tmp_path / "run")
     assert "seed 0" in str(error.value)
     ended = RunFolder.open(tmp_path / "run").ended
     assert ended is not None and (ended.how, ended.words) == ("diverged", str(error.value))

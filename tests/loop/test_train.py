@@ -19,13 +19,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from omad.api import policies_at, start
+from omad import envs
+from omad.callbacks import Callback, Context
 from omad.config import RunConfig, resolve
 from omad.errors import NonFinite, Refused
+from omad.experiment import Experiment
+from omad.loggers import Logger, Progress
+from omad.loop import build as building
+from omad.loop.build import Built, build
 from omad.loop.fused import Carry
-from omad.loop.train import Built, Progress, Result, Session, build
+from omad.loop.session import Result, Session
 from omad.run import checkpoint
 from omad.run.folder import RunFolder
+from omad.trained import policies_at
 
 TINY = {
     "total_steps": 400,
@@ -64,20 +70,26 @@ def config() -> RunConfig:
 
 @pytest.fixture(scope="module")
 def built(config: RunConfig) -> Built:
-    return build(config)
+    return build(config, envs.make(config.task))
 
 
 def manifest(built: Built) -> dict:
     return {"omad": "test", "spec": dataclasses.asdict(built.spec)}
 
 
-def quiet(_: Progress) -> None:
-    pass
+class Watch(Logger):
+    """Hands on what is told of progress."""
+
+    def __init__(self, told) -> None:
+        self.told = told
+
+    def progress(self, progress: Progress) -> None:
+        self.told(progress)
 
 
-def begin(path: Path, config: RunConfig, built: Built, watch=quiet, stop=lambda: False) -> tuple[Result, Session]:
+def begin(path: Path, config: RunConfig, built: Built, loggers=(), callbacks=()) -> tuple[Result, Session]:
     run = RunFolder.create(path, config, manifest(built))
-    session = Session(run, built, watch, stop)
+    session = Session(run, built, loggers, callbacks)
     try:
         session.begin()
         return session.go(), session
@@ -85,9 +97,9 @@ def begin(path: Path, config: RunConfig, built: Built, watch=quiet, stop=lambda:
         run.close()
 
 
-def go_on(path: Path, built: Built, watch=quiet) -> tuple[Result, list[str], Session]:
+def go_on(path: Path, built: Built, loggers=()) -> tuple[Result, list[str], Session]:
     run = RunFolder.open(path)
-    session = Session(run, built, watch)
+    session = Session(run, built, loggers)
     try:
         passed = session.restore()
         return session.go(), passed, session
@@ -150,8 +162,8 @@ def test_twenty_kills_change_nothing(tmp_path: Path, config: RunConfig, built: B
     session = None
     while session is None:
         try:
-            watch = fragile() if kills < 20 else quiet
-            session = go_on(path, built, watch)[2] if path.exists() else begin(path, config, built, watch)[1]
+            loggers = [Watch(fragile())] if kills < 20 else []
+            session = go_on(path, built, loggers)[2] if path.exists() else begin(path, config, built, loggers)[1]
         except Killed:
             kills += 1
             with (path / "metrics.jsonl").open("ab") as file:  # what a process leaves that dies while it writes
@@ -164,8 +176,17 @@ def test_stopping_anywhere_changes_nothing(
     tmp_path: Path, config: RunConfig, built: Built, whole: tuple[Path, Session]
 ):
     """Asked to stop between boundaries, a run saves at once, and goes on as if it had not been stopped."""
-    calls = iter(range(10_000))
-    result, _ = begin(tmp_path / "run", config, built, stop=lambda: next(calls) > 12)
+
+    class Stop(Callback):
+        calls = 0
+
+        def on_progress(self, context: Context) -> None:
+            self.calls += 1
+            if self.calls > 8:
+                context.stop("told to")
+
+    result, _ = begin(tmp_path / "run", config, built, callbacks=[Stop()])
+    assert result.stopped == "told to"
     assert 40 < result.env_steps < 400
     assert RunFolder.open(tmp_path / "run").checkpoints()[0].env_steps == result.env_steps
     _, passed, session = go_on(tmp_path / "run", built)
@@ -257,16 +278,14 @@ def test_a_non_finite_number_stops_the_run(
         sick = jnp.where(count >= poison_at, jnp.nan, loss.total)
         return learner, metrics | {"critic/loss": eqx.tree_at(lambda m: m.total, loss, sick)}
 
-    import omad.loop.train as train
-
     poisoned = built.algorithm._replace(update=update)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "make_algorithm", lambda *_: poisoned)
-        sick = train.build(config)
+        patch.setattr(building, "make_algorithm", lambda *_: poisoned)
+        sick = build(config, envs.make(config.task))
     path = tmp_path / "run"
     reports: list[Progress] = []
     with pytest.raises(NonFinite, match="critic/loss") as error:
-        begin(path, config, sick, reports.append)
+        begin(path, config, sick, [Watch(reports.append)])
     # gradient step 201 belongs to vector step 20 + 101, env step 242
     said = int(str(error.value).split("env step ")[1].split(",")[0])
     assert said <= 242
@@ -275,9 +294,10 @@ def test_a_non_finite_number_stops_the_run(
     kept = RunFolder.open(path).checkpoints()
     assert [c.env_steps for c in kept] == [210, 140]
     policies_at(RunFolder.open(path), built.algorithm)
-    monkeypatch.setattr(train, "build", lambda _: sick)
+    monkeypatch.setattr("omad.experiment.build", lambda *_: sick)
+    folder = RunFolder.open(path)
     with pytest.raises(NonFinite) as error:
-        train.continue_run(RunFolder.open(path), reports.append, fresh=False)
+        Experiment.of_run(folder, loggers=()).work(folder, fresh=False)
     ended = RunFolder.open(path).ended
     assert ended is not None and (ended.how, ended.words) == ("diverged", str(error.value))
 
@@ -304,7 +324,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, config: RunConfig, built: Bui
 def test_a_run_that_cannot_fit_is_refused_before_anything_is_made(tmp_path: Path, config: RunConfig):
     huge = dataclasses.replace(config, buffer_size=2**31 - 1)
     with pytest.raises(Refused, match="--buffer-size"):
-        start(huge, tmp_path / "run")
+        Experiment(huge).start(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -369,8 +389,8 @@ def test_signals_save_first(tmp_path: Path, number: signal.Signals, code: int):
 def last_carry(path: Path) -> Carry:
     """What the newest checkpoint of a run holds."""
     run = RunFolder.open(path)
-    parts = build(run.config)
-    session = Session(run, parts, quiet)
+    parts = build(run.config, envs.make(run.config.task))
+    session = Session(run, parts)
     try:
         assert session.restore() == []
         return session.carry

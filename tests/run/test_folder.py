@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from omad import api, files
+from omad import files
 from omad.config import resolve
 from omad.errors import Refused
+from omad.experiment import Experiment, claim
 from omad.run.folder import EPISODES, METRICS, Ended, RunFolder, members
 from omad.run.machine import differences, facts
 
@@ -261,7 +262,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_a_group_is_made_whole_or_not_at_all(tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
     group, made = resolve("probe/push", seeds=3), []
-    monkeypatch.setattr(api, "_manifest", lambda _: {"omad": "test"})
+    monkeypatch.setattr("omad.experiment.manifest_of", lambda *_: {"omad": "test"})
     real = RunFolder.create
 
     def create(*arguments: Any) -> RunFolder:
@@ -273,9 +274,9 @@ def test_a_group_is_made_whole_or_not_at_all(tmp_path: Path, after: int, monkeyp
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "create", create)
         with pytest.raises(Killed):
-            api.create_each(group, tmp_path / "all")
+            Experiment(group).create_each(tmp_path / "all")
     assert not (tmp_path / "all").exists()
-    folders = api.create_each(group, tmp_path / "all")
+    folders = Experiment(group).create_each(tmp_path / "all")
     assert members(tmp_path / "all") == folders == [tmp_path / "all" / f"seed-{seed}" for seed in range(3)]
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["all"]
     assert sorted(entry.name for entry in (tmp_path / "all").iterdir()) == ["seed-0", "seed-1", "seed-2"]
@@ -283,8 +284,8 @@ def test_a_group_is_made_whole_or_not_at_all(tmp_path: Path, after: int, monkeyp
 
 def test_runs_of_one_second_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(api, "_default_dir", lambda _: Path("runs/name"))
-    assert [api._claim(CONFIG).name for _ in range(3)] == ["name", "name-2", "name-3"]
+    monkeypatch.setattr("omad.experiment._default_dir", lambda _: Path("runs/name"))
+    assert [claim(CONFIG).name for _ in range(3)] == ["name", "name-2", "name-3"]
 
 
 def test_what_may_change_rounding_is_told() -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from omad.algos.fields import check
-from omad.commands.screen import console, print_json, row, table
 from omad.commands.train import parse
 from omad.compilation import use_compilation_cache
+from omad.console import console, print_json, row, table
 
 __all__ = ["main", "measure"]
 
@@ -64,9 +64,10 @@ def measure(config: Any, seconds: float) -> dict[str, Any]:
     import jax.numpy as jnp
 
     from omad.commands import operations
-    from omad.loop.train import build
+    from omad.experiment import Experiment
 
-    built = build(dataclasses.replace(config, buffer_size=max(config.batch_size, min(config.buffer_size, 20_000))))
+    smaller = dataclasses.replace(config, buffer_size=max(config.batch_size, min(config.buffer_size, 20_000)))
+    built = Experiment(smaller, loggers=()).built
     seeds = jnp.asarray(config.all_seeds, jnp.int32)
     peak, size = matmul_rate(seconds)
     started = time.perf_counter()

@@ -14,7 +14,7 @@ import tyro
 
 from omad import tasks
 from omad.algos.fields import MOST, check
-from omad.commands.screen import console, print_json
+from omad.console import console, print_json
 from omad.envs.ask import call
 from omad.envs.contract import Broken, guarded, number
 from omad.errors import Refused

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from omad.algos.fields import MOST
-from omad.commands.screen import console, print_json, row, table
+from omad.console import console, print_json, row, table
 from omad.errors import Refused
 from omad.report import coverage
 from omad.report.records import SectionFile
@@ -73,13 +73,14 @@ def visited_states(run: Any, first: int | None = None, trust: bool = False) -> A
     import jax.numpy as jnp
     import numpy as np
 
-    from omad.loop.train import build, refuse_foreign
+    from omad.experiment import Experiment
+    from omad.trust import refuse_foreign
 
     checkpoints = run.checkpoints()
     if not checkpoints:
         raise Refused(f"{run.path} has no checkpoint yet; resume it until it has saved once.")
     refuse_foreign(run.config.task, run.path, trust)
-    built = build(run.config)
+    built = Experiment(run.config, loggers=()).built
     try:
         shapes = built.loop.shapes(jnp.asarray(run.config.all_seeds, jnp.int32))
     finally:

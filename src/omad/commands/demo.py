@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,11 +10,12 @@ import tyro
 
 from omad.algos.fields import check
 from omad.commands import render
-from omad.commands.evaluate import evaluate_run
+from omad.commands.evaluate import result_rows
 from omad.commands.render import films, write_gif
-from omad.commands.screen import Watcher, console, standing_table
+from omad.commands.screen import standing_table
 from omad.commands.train import finish
 from omad.compilation import use_compilation_cache
+from omad.console import console
 
 __all__ = ["main"]
 
@@ -39,30 +39,25 @@ def main(arguments: Sequence[str]) -> int:
     options = tyro.cli(Options, prog="omad demo", args=list(arguments))
     check(options, counts=("total_steps",), positive=("minutes",), most={"minutes": 100_000.0}, flags=True)
     use_compilation_cache(options.compilation_cache)
-    from omad import api, tasks
+    from omad import tasks
+    from omad.callbacks import TimeLimit
+    from omad.commands.curve import LearningCurve
     from omad.config import resolve
+    from omad.experiment import Experiment
+    from omad.trained import Run
 
     out = console()
     config = resolve("mpe/spread-3", total_steps=options.total_steps, eval_every=5_000)
     out.print(
         f"OMAD on {config.task}: a team of {tasks.find(config.task).n_agents} diffusion policies learns to spread out"
     )
-    out.print(api.check_memory(config))
-    end = time.monotonic() + 60 * options.minutes
-    with Watcher(out) as watch:
-        result = api.start(config, options.run_dir, watch, stop=lambda: time.monotonic() > end)
+    experiment = Experiment(config, callbacks=[LearningCurve(), TimeLimit(60 * options.minutes)])
+    out.print(experiment.forecast())
+    result = experiment.start(options.run_dir)
     if result.signal is not None:
         return finish(result)
-    found = evaluate_run(result.run_dir, 500, 2_000_000)
-    rows = [
-        (
-            f"this run, {'sampled' if r['actions'] == 'sampled' else 'noise-free'} actions",
-            r["mean"],
-            f"500 episodes ± {r['se']:.2f}, after {result.env_steps:,} env steps",
-        )
-        for r in found["results"]
-    ]
-    out.print(standing_table(tasks.find(config.task), rows))
+    found = Run(result.run_dir).evaluate(500)
+    out.print(standing_table(tasks.find(config.task), result_rows(found)))
     picture = result.run_dir / "episode.gif"
     write_gif(next(films(render.Options(result.run_dir))), picture)
     out.print(f"learning curve: {result.run_dir / 'curve.png'}")

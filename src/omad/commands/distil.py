@@ -9,9 +9,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from omad.commands.export import checkpoint_step
-from omad.commands.screen import console, print_json
 from omad.compilation import use_compilation_cache
+from omad.console import console, print_json
 from omad.errors import Refused
 
 __all__ = ["distil_run", "main"]
@@ -58,15 +57,15 @@ def distil_run(options: Options) -> dict[str, Any]:
             f"--updates is {options.updates}, --episodes {options.episodes} and --distil-seed {options.distil_seed}; "
             "the first two must be at least 1, the last 0 to 2^31 - 1."
         )
-    step = checkpoint_step(options.which)
-    from omad import api
+    from omad.api import load_policy
     from omad.export import bundle, team
     from omad.export.distil import Settings, distil, observations
     from omad.export.fold import fold
-    from omad.loop.train import refuse_foreign
+    from omad.trained import which_of
+    from omad.trust import refuse_foreign
 
     bundle.check_new(options.out, formats := bundle.parsed(options.formats))
-    teacher = api.load_policy(options.run, options.seed, step).team
+    teacher = load_policy(options.run, options.seed, which_of(options.which)).team
     refuse_foreign(teacher.facts.task, options.run, options.trust)
     folded = fold(teacher.policy, teacher.config, teacher.spec, teacher.obs_norm)
     settings = Settings(steps=options.steps, updates=options.updates)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
 
 from omad.algos.fields import check
-from omad.commands.screen import console, print_json, standing_table
+from omad.commands.screen import standing_table
 from omad.compilation import use_compilation_cache
-from omad.errors import Refused
+from omad.console import console, print_json
 
-__all__ = ["evaluate_run", "main"]
+if TYPE_CHECKING:
+    from omad.trained import Evaluated, Run
+
+__all__ = ["as_json", "main", "result_rows"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Evaluate the policies of a run's newest checkpoint, with sampled and with noise-free actions."""
+    """Evaluate the policies of a run's checkpoint, with sampled and with noise-free actions."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run folder, as printed by omad train."""
@@ -31,6 +33,8 @@ class Options:
     """Seed of initial states and action noise; not the one that training evaluated on."""
     task: str | None = None
     """Evaluate on this task instead, of the same sizes: another adversary, say."""
+    which: str = "last"
+    """Policies of the newest checkpoint, of each seed's best evaluation (best), or of the checkpoint of an env step."""
     denoising_steps: int | None = None
     """Denoising steps of an action, at most those of training; fewer are quicker and less exact."""
     trust: bool = False
@@ -41,82 +45,45 @@ class Options:
     """Keep compiled programs in the user's cache folder for the next start."""
 
 
-def evaluate_run(
-    run: Path,
-    episodes: int,
-    seed: int,
-    task: str | None = None,
-    trust: bool = False,
-    denoising_steps: int | None = None,
-) -> dict[str, Any]:
-    """Returns of every episode, seed and kind of action.
+def result_rows(found: Evaluated) -> list[tuple[str, float, str]]:
+    """Rows of the table of results: label, mean return, how it was measured."""
+    rows = []
+    for kind, returns in found.returns.items():
+        words = "sampled" if kind == "sampled" else "noise-free"
+        for seed, steps, row in zip(found.seeds, found.env_steps, returns, strict=True):
+            error = f" ± {standard_error(row):.2f}" if len(row) > 1 else ""
+            label = f"this run, seed {seed}, {words} actions"
+            rows.append((label, float(row.mean()), f"{len(row)} episodes{error}, after {steps:,} env steps"))
+    return rows
 
-    Raises:
-        Refused: The run cannot be read, or the other task has other sizes.
-    """
-    import jax
-    import jax.numpy as jnp
 
-    from omad.api import check_evaluation, policies_at
-    from omad.export.fold import fold
-    from omad.export.play import evaluate
-    from omad.loop.train import build, refuse_changed, refuse_foreign
-    from omad.run.folder import RunFolder
-    from omad.tree import at_seed, stacked
+def standard_error(returns: np.ndarray) -> float:
+    """Of the mean."""
+    return float(returns.std(ddof=1) / np.sqrt(len(returns)))
 
-    if episodes < 1 or not 0 <= seed < 2**31:
-        raise Refused(
-            f"episodes is {episodes} and seed is {seed}; the first must be at least 1, the second 0 to 2^31 - 1."
-        )
-    folder = RunFolder.open(run)
-    config, spec = folder.config, folder.spec
-    refuse_foreign(config.task, folder.path, trust or task is not None)
-    config = dataclasses.replace(config, task=task or config.task, eval_episodes=episodes)
-    built = build(config)
-    if task is None:
-        refuse_changed(folder, built.spec)
-    if (built.spec.obs_dims, built.spec.act_dims) != (spec.obs_dims, spec.act_dims):
-        raise Refused(
-            f"{built.spec.name} has observations {built.spec.obs_dims} and actions {built.spec.act_dims}, but the "
-            f"run's policies were trained for {spec.obs_dims} and {spec.act_dims}."
-        )
-    check_evaluation(config, built)
-    policies, env_steps = policies_at(folder, built.algorithm)
-    results = []
-    with contextlib.ExitStack() as stack:
-        stack.callback(built.close)
-        if denoising_steps is None:
-            kinds = (("sampled", built.sampled), ("noise_free", built.noise_free))
-            every = [(kind, jax.device_get(play(policies, jnp.int32(seed), jnp.int32(0)))) for kind, play in kinds]
-        else:
-            places = range(len(config.all_seeds))
-            teams = [fold(at_seed(policies, i), config.algo, spec, config.obs_norm, denoising_steps) for i in places]
-            tensors = stacked([[one.tensors for one in team] for team in teams])
-            kinds = (("sampled", True), ("noise_free", False))
-            every = [
-                (kind, evaluate(teams[0], config.task, episodes, seed, explore, tensors)) for kind, explore in kinds
-            ]
-    for kind, found in every:
-        for i, training_seed in enumerate(folder.config.all_seeds):
-            returns = np.asarray(found.returns[i], float)
-            results.append(
-                {
-                    "seed": training_seed,
-                    "actions": kind,
-                    "mean": float(returns.mean()),
-                    "se": float(returns.std(ddof=1) / np.sqrt(episodes)) if episodes > 1 else None,
-                    "info": {name: float(total[i].mean()) for name, total in found.info.items()},
-                    "returns": [round(float(r), 4) for r in returns],
-                }
-            )
+
+def as_json(found: Evaluated, run: Run, denoising_steps: int | None) -> dict[str, Any]:
+    """All of it, every episode's return included."""
+    results = [
+        {
+            "seed": seed,
+            "actions": kind,
+            "env_steps": found.env_steps[i],
+            "mean": float(returns[i].mean()),
+            "se": standard_error(returns[i]) if returns.shape[1] > 1 else None,
+            "info": {name: float(total[i].mean()) for name, total in found.info[kind].items()},
+            "returns": [round(float(r), 4) for r in returns[i]],
+        }
+        for kind, returns in found.returns.items()
+        for i, seed in enumerate(found.seeds)
+    ]
     return {
         "run": str(run),
-        "task": built.spec.name,
-        "env_steps": env_steps,
-        "denoising_steps": denoising_steps or getattr(config.algo, "denoising_steps", None),
-        "updates_per_env_step": folder.config.updates_per_env_step,
-        "episodes": episodes,
-        "eval_seed": seed,
+        "task": found.task,
+        "denoising_steps": denoising_steps or getattr(run.config.algo, "denoising_steps", None),
+        "updates_per_env_step": run.config.updates_per_env_step,
+        "episodes": len(results[0]["returns"]),
+        "eval_seed": found.eval_seed,
         "results": results,
     }
 
@@ -127,26 +94,13 @@ def main(arguments: Sequence[str]) -> int:
     check(options, counts=("episodes",), not_negative=("seed",), flags=True)
     use_compilation_cache(options.compilation_cache)
     from omad import tasks
-    from omad.run.folder import members
+    from omad.trained import Run, which_of
 
-    each = [
-        evaluate_run(run, options.episodes, options.seed, options.task, options.trust, options.denoising_steps)
-        for run in members(options.run)
-    ]
-    found = each[0] | {"run": str(options.run), "results": [result for part in each for result in part["results"]]}
+    run = Run(options.run)
+    which = which_of(options.which)
+    found = run.evaluate(options.episodes, options.seed, options.task, which, options.trust, options.denoising_steps)
     if options.json:
-        print_json(found)
-        return 0
-    rows = []
-    for result in found["results"]:
-        words = "sampled" if result["actions"] == "sampled" else "noise-free"
-        error = "" if result["se"] is None else f" ± {result['se']:.2f}"
-        rows.append(
-            (
-                f"this run, seed {result['seed']}, {words} actions",
-                result["mean"],
-                f"{found['episodes']} episodes{error}, after {found['env_steps']:,} env steps",
-            )
-        )
-    console().print(standing_table(tasks.find(found["task"]), rows))
+        print_json(as_json(found, run, options.denoising_steps))
+    else:
+        console().print(standing_table(tasks.find(found.task), result_rows(found)))
     return 0

@@ -9,11 +9,10 @@ from typing import Annotated
 
 import tyro
 
-from omad.commands.screen import console, print_json
 from omad.compilation import use_compilation_cache
-from omad.errors import Refused
+from omad.console import console, print_json
 
-__all__ = ["checkpoint_step", "main"]
+__all__ = ["main"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,28 +43,15 @@ LIMIT = 1e-5
 """Largest difference of an action in [-1, 1] that counts as equal."""
 
 
-def checkpoint_step(which: str) -> int | None:
-    """Env steps of the checkpoint that is meant, None for the newest.
-
-    Raises:
-        Refused: It is neither `last` nor a number.
-    """
-    if which == "last":
-        return None
-    if not which.isdecimal():
-        raise Refused(f"--which is {which!r}; allowed: last, or the env steps of a checkpoint.")
-    return int(which)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Export, compare, print."""
     options = tyro.cli(Options, prog="omad export", args=list(arguments))
-    step = checkpoint_step(options.which)
     use_compilation_cache(options.compilation_cache)
-    from omad import api
+    from omad.api import load_policy
     from omad.export import bundle, team
+    from omad.trained import which_of
 
-    policy = api.load_policy(options.run, options.seed, step)
+    policy = load_policy(options.run, options.seed, which_of(options.which))
     if not (options.check and options.out.exists()):
         policy.export(options.out, bundle.parsed(options.formats), options.denoising_steps)
     found = team.compare(options.out, policy.team) if options.check else {}

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from omad.commands.screen import console, print_json
 from omad.compilation import use_compilation_cache
+from omad.console import console, print_json
 from omad.errors import Refused
 
 __all__ = ["main", "measure"]
@@ -66,7 +66,7 @@ def _bundle(folder: Path, options: Options) -> list[dict[str, Any]]:
     from omad.export.fold import sample
     from omad.export.runner import Policy
     from omad.export.team import onnx_session
-    from omad.loop.train import refuse_foreign
+    from omad.trust import refuse_foreign
 
     team = bundle.load(folder)
     folded = bundle.policies(folder, team)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from omad.algos.fields import check
-from omad.commands.screen import console, print_json, row, table
+from omad.console import console, print_json, row, table
 from omad.errors import Refused
 from omad.report.records import SectionFile
 from omad.report.whole import write_section

@@ -16,8 +16,8 @@ import tyro
 from PIL import Image, ImageDraw, ImageFont
 
 from omad.algos.fields import check
-from omad.commands.screen import console
 from omad.compilation import use_compilation_cache
+from omad.console import console
 from omad.errors import Refused
 
 __all__ = ["Film", "films", "main", "write_gif", "write_mp4", "write_sheet"]
@@ -164,8 +164,8 @@ def films(options: Options, tick: Callable[[], object] = lambda: None) -> Iterat
     """
     from omad import envs, tasks
     from omad.api import load_policy
-    from omad.loop.train import refuse_changed, refuse_foreign
     from omad.run.folder import RunFolder
+    from omad.trust import refuse_changed, refuse_foreign
     from omad.types import JaxEnv
 
     if options.episodes < 1 or not 0 <= options.seed < 2**31 - options.episodes or (options.max_steps or 1) < 1:

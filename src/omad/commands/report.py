@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 import tyro
 
-from omad.commands.screen import console
 from omad.config import RunConfig, resolve
+from omad.console import console
 from omad.errors import Refused
 from omad.report.words import plain
 

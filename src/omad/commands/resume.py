@@ -12,10 +12,10 @@ from typing import Annotated
 import tyro
 
 from omad.algos.fields import check
-from omad.commands.screen import Watcher, console
 from omad.commands.together import Stop, work_on
 from omad.commands.train import finish
 from omad.compilation import use_compilation_cache
+from omad.console import console
 from omad.errors import Refused
 
 __all__ = ["main"]
@@ -27,6 +27,9 @@ class Options:
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run folder, as printed by omad train."""
+    total_steps: int | None = None
+    """Train to this many env steps, more than the run has; the run is then the same as one that was that long from the
+    beginning, but for the lines and the checkpoint of its first end."""
     parallel_seeds: int = 0
     """Processes at a time, where every seed has a folder of its own; 0 for one a core."""
     compilation_cache: bool = True
@@ -38,11 +41,15 @@ class Options:
 def main(arguments: Sequence[str]) -> int:
     """Continue a run."""
     options = tyro.cli(Options, prog="omad resume", args=list(arguments))
+    if options.total_steps is not None:
+        check(options, counts=("total_steps",))
     check(options, not_negative=("parallel_seeds",), most={"parallel_seeds": 10_000}, flags=True)
     use_compilation_cache(options.compilation_cache)
+    from omad.api import open_to_resume
+    from omad.commands.curve import LearningCurve
+    from omad.experiment import Experiment
     from omad.files import PARTIAL
     from omad.launch import side_by_side
-    from omad.loop.train import continue_run, refuse_foreign
     from omad.run.folder import RunFolder, members
 
     out = console()
@@ -51,13 +58,16 @@ def main(arguments: Sequence[str]) -> int:
     folders = members(options.run)
     if folders != [options.run]:
         for folder in folders:
-            refuse_foreign(RunFolder.open(folder).config.task, folder, options.trust)
+            open_to_resume(folder, options.total_steps, options.trust)
         at_once = options.parallel_seeds or len(os.sched_getaffinity(0))
         code = work_on(functools.partial(side_by_side, folders, at_once), Stop())
         out.print(str(options.run))
         return code
-    with Watcher(out) as watch:
-        result, passed = continue_run(RunFolder.open(options.run), watch, fresh=False, trust=options.trust)
-    for sentence in passed:
-        out.print(sentence)
-    return finish(result)
+    folder = open_to_resume(options.run, options.total_steps, options.trust)
+    if folder is None:
+        steps = RunFolder.open(options.run).config.total_steps
+        out.print(f"the run is complete at {steps:,} env steps; to train on, add --total-steps with more")
+        out.print(str(options.run))
+        return 0
+    experiment = Experiment.of_run(folder, callbacks=[LearningCurve()], trust=options.trust)
+    return finish(experiment.work(folder, fresh=False))

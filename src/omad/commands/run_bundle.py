@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from omad.commands.screen import console, print_json
 from omad.compilation import use_compilation_cache
+from omad.console import console, print_json
 from omad.errors import Refused
 
 __all__ = ["main", "run_bundle"]
@@ -55,7 +55,7 @@ def run_bundle(options: Options) -> dict[str, Any]:
     import numpy as np
 
     from omad.export import bundle, play
-    from omad.loop.train import refuse_foreign
+    from omad.trust import refuse_foreign
 
     team = bundle.load(options.folder)
     task = options.task or team.facts.task

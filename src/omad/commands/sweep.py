@@ -13,9 +13,11 @@ from typing import Annotated, Literal
 import tyro
 
 from omad.algos.fields import check
-from omad.commands.screen import console, print_json
+from omad.commands.curve import LearningCurve
 from omad.commands.together import Stop, work_on
 from omad.compilation import use_compilation_cache
+from omad.config import RunConfig
+from omad.console import console, print_json
 from omad.errors import Refused
 
 __all__ = ["main", "seconds"]
@@ -94,7 +96,8 @@ def main(arguments: Sequence[str]) -> int:
 
         connect()
     use_compilation_cache(options.compilation_cache)
-    from omad import api, files
+    from omad import files
+    from omad.experiment import Experiment
     from omad.launch import side_by_side
     from omad.study import place
 
@@ -104,9 +107,19 @@ def main(arguments: Sequence[str]) -> int:
     if (claim := files.lock(root / "lock", root)) is None:
         raise Refused(f"{root} is being swept by another process; wait for it, or stop it.")
     with os.fdopen(claim):
-        place(study, root, api.create)
+        at_once = 1 if options.launcher == "ray" else min(workers, len(chosen))
+        known: dict[tuple[str, str, str], Experiment] = {}
+
+        def experiment(config: RunConfig) -> Experiment:
+            """One for all seeds of a setting, so that an env is made once."""
+            key = config.task, config.algorithm, repr(dataclasses.replace(config, seeds=1, first_seed=0))
+            if key not in known:
+                known[key] = Experiment(config, callbacks=[LearningCurve()])
+            return known[key]
+
+        place(study, root, lambda config, path: experiment(config).create(path, config))
         for config in {run.folder.parent: run.config for run in chosen}.values():
-            api.check_memory(config, 1 if options.launcher == "ray" else min(workers, len(chosen)))
+            experiment(config).forecast(at_once)
         out.print(f"study {study.name}: {len(chosen)} of {len(study.runs)} runs, {workers} at a time, in {root}")
         folders = [root / run.folder for run in chosen]
         if options.launcher == "ray":

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from omad import tasks
-from omad.commands.screen import console, row, table
+from omad.console import console, row, table
 
 __all__ = ["main"]
 

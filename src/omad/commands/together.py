@@ -12,7 +12,7 @@ from typing import Any
 from rich.live import Live
 from rich.table import Table
 
-from omad.commands.screen import console, row, table
+from omad.console import console, row, table
 from omad.launch import State, Tell
 from omad.processes import StopSignals
 

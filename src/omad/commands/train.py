@@ -13,10 +13,10 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from omad.algos.fields import check, documented
-from omad.commands.screen import Watcher, console
 from omad.commands.together import Stop, work_on
 from omad.compilation import use_compilation_cache
 from omad.config import RunConfig, resolve, sourced
+from omad.console import console
 
 __all__ = ["main", "parse"]
 
@@ -132,9 +132,11 @@ def main(arguments: Sequence[str]) -> int:
     config, options = parse(arguments, "omad train [ALGO]", Options())
     check(options, counts=("parallel_seeds",), most={"parallel_seeds": 10_000}, flags=True)
     use_compilation_cache(options.compilation_cache)
-    from omad import api
+    from omad.commands.curve import LearningCurve
+    from omad.experiment import Experiment
     from omad.launch import side_by_side
 
+    experiment = Experiment(config, callbacks=[LearningCurve()])
     out = console()
     out.print(
         f"{config.algorithm} on {config.task}, preset {config.preset}, seeds {', '.join(map(str, config.all_seeds))}, "
@@ -142,21 +144,21 @@ def main(arguments: Sequence[str]) -> int:
     )
     if options.parallel_seeds > 1 and config.seeds > 1:
         at_once = min(options.parallel_seeds, config.seeds)
-        out.print(api.check_memory(config, at_once))
-        folders = api.create_each(config, options.run_dir)
+        out.print(experiment.forecast(at_once))
+        folders = experiment.create_each(options.run_dir)
         code = work_on(functools.partial(side_by_side, folders, at_once), Stop())
         out.print(str(folders[0].parent))
         return code
-    out.print(api.check_memory(config))
-    with Watcher(out) as watch:
-        result = api.start(config, options.run_dir, watch)
-    return finish(result)
+    out.print(experiment.forecast())
+    return finish(experiment.start(options.run_dir))
 
 
 def finish(result: Any) -> int:
     """Say how a run ended; the last line is its folder."""
     with contextlib.suppress(BrokenPipeError):
-        if result.signal is not None:
+        for sentence in result.passed:
+            console().print(sentence)
+        if result.signal is not None or result.stopped is not None:
             console().print(
                 f"stopped and saved at env step {result.env_steps:,}; continue with: omad resume {result.run_dir}"
             )

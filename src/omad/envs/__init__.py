@@ -6,8 +6,9 @@ import importlib
 from typing import Any
 
 from omad import processes, tasks
+from omad.envs.registry import of_object, register
 
-__all__ = ["make"]
+__all__ = ["make", "of_object", "register"]
 
 
 def make(name: str) -> Any:
@@ -15,7 +16,7 @@ def make(name: str) -> Any:
 
     Args:
         name: as in `mpe/spread-3`, `mpe/deception-2?adversary=static&state=true`, `mamujoco-full/ant-2x4`,
-            `pettingzoo:package.module:factory?n=3`, `probe/relay`; see `omad.tasks`.
+            `pettingzoo:package.module:factory?n=3`, `jaxmarl:NAME`, or as registered; see `omad.tasks`.
 
     Raises:
         omad.tasks.UnknownTask: where no such task or option exists.

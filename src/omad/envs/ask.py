@@ -21,19 +21,10 @@ from typing import Any
 from omad import processes, schema
 from omad.errors import Refused
 
-__all__ = ["ask", "call"]
+__all__ = ["call"]
 
 _MOST = 1 << 26
 _POLL_S = 0.02
-
-
-def ask(task: str, factory: str, arguments: Mapping[str, Any], timeout_s: float = 120.0) -> dict[str, Any]:
-    """What a user's env is like, as `omad.envs.pettingzoo.describe` tells.
-
-    Raises:
-        Refused: It cannot be made, or not be used.
-    """
-    return call(task, "omad.envs.pettingzoo:describe", {"factory": factory, "arguments": dict(arguments)}, timeout_s)
 
 
 def call(

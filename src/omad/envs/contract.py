@@ -17,10 +17,25 @@ from typing import Any, TypeVar
 import numpy as np
 
 from omad.errors import Refused
+from omad.spec import EnvSpec
 
-__all__ = ["Broken", "guarded", "number", "picture", "place_of", "reset_gave", "row_of", "step_gave"]
+__all__ = [
+    "LENGTHS",
+    "Broken",
+    "guarded",
+    "number",
+    "picture",
+    "place_of",
+    "problem",
+    "reset_gave",
+    "row_of",
+    "step_gave",
+]
 
 T = TypeVar("T")
+
+LENGTHS = ("horizon", "max_cycles", "max_steps", "episode_length", "max_episode_steps")
+"""Names under which envs keep the length of an episode."""
 
 _RESET = "reset() must give two dicts by agent: observations and infos"
 _STEP = "step() must give five dicts by agent: observations, rewards, terminations, truncations and infos"
@@ -55,6 +70,35 @@ def guarded(what: str, call: Callable[..., T], *given: Any, **named: Any) -> T:
     except BaseException as error:
         said = f": {error}" if str(error) else ""
         raise Broken(f"{what} failed with {type(error).__name__}{said} ({place_of(error)})") from error
+
+
+def problem(spec: Any) -> str:
+    """What is wrong with the sizes that an env declares, without a full stop; empty where they can be used."""
+    if not isinstance(spec, EnvSpec):
+        return f"spec is a {type(spec).__name__}, not an omad.EnvSpec; an env declares its sizes there"
+    for name in ("obs_dims", "act_dims"):
+        sizes = getattr(spec, name)
+        if not isinstance(sizes, tuple) or not sizes or not all(_whole(size, 1) for size in sizes):
+            return f"spec.{name} is {sizes!r}; it must be a tuple of one size an agent, each at least 1"
+    if len(spec.obs_dims) != len(spec.act_dims):
+        return f"spec has {len(spec.obs_dims)} observation sizes and {len(spec.act_dims)} action sizes; one an agent"
+    if not _whole(spec.state_dim, 0):
+        return f"spec.state_dim is {spec.state_dim!r}; it must be a whole number, 0 where there is no state"
+    if not _whole(spec.horizon, 1):
+        return f"spec.horizon is {spec.horizon!r}; it must be a whole number of steps, at least 1"
+    if spec.agents and len(set(spec.agents)) != spec.n_agents:
+        return f"spec.agents is {spec.agents!r}; it must name each of the {spec.n_agents} agents"
+    for name in ("act_low", "act_high"):
+        rows = getattr(spec, name)
+        if rows and tuple(map(len, rows)) != spec.act_dims:
+            return (
+                f"spec.{name} has rows of {', '.join(str(len(row)) for row in rows)} numbers; act_dims {spec.act_dims}"
+            )
+    return ""
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= least
 
 
 def _kind(value: Any) -> str:

@@ -61,4 +61,4 @@ def _game(kind: str, n_agents: int, pay: Callable[[Array], Array]) -> JaxEnv:
         del state
         return pay(jnp.exp(-jnp.square(action[:, None] - points).sum(-1) / WIDTH))
 
-    return drawn(f"games/{kind}-{n_agents}", draw=draw, pay=reward)
+    return drawn(f"games/{kind}-{n_agents}", (2,) * n_agents, draw=draw, pay=reward)

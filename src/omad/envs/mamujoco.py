@@ -18,12 +18,12 @@ import importlib.util
 import io
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from omad import tasks
 from omad.envs.world import HostEnv, Moved, Seen, scale, stack
 from omad.errors import Refused
 from omad.spec import EnvSpec
@@ -182,10 +182,18 @@ class MujocoWorld:
         self.factored.close()
 
 
-def make(task: str, scenario: str, parts: str, obsk: int | None) -> HostEnv:
-    """The env of a task of the table; nothing of MuJoCo is imported before a world is started."""
-    row = tasks.find(task)
-    spec = EnvSpec(row.name, row.obs_dims, row.act_dims, row.state_dim, row.horizon)
+def make(task: str, sizes: Sequence[Any], scenario: str, parts: str, obsk: int | None) -> HostEnv:
+    """The env of a task; nothing of MuJoCo is imported before a world is started.
+
+    Args:
+        task: Its name.
+        sizes: Observation sizes, action sizes, size of the state, horizon.
+        scenario: As in `Ant`.
+        parts: As in `2x4`.
+        obsk: Distance in joints up to which agents see; None for the whole state and a one-hot id.
+    """
+    obs_dims, act_dims, state_dim, horizon = sizes
+    spec = EnvSpec(task, tuple(obs_dims), tuple(act_dims), state_dim, horizon)
     if limit := _LIMITS.get(scenario):
         high = tuple((limit,) * size for size in spec.act_dims)
         spec = dataclasses.replace(spec, act_low=tuple(tuple(-x for x in row) for row in high), act_high=high)

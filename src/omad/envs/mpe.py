@@ -200,13 +200,17 @@ def spread(
         history: observations that an agent holds, see `omad.envs.history`.
     """
     name = f"mpe/spread-{n_agents}{'-xy' if xy else ''}"
-    options = {"local_ratio": local_ratio, "horizon": horizon, "dynamics": dynamics, "state": state}
-    task = tasks.find(tasks.spell(name, options))
+    options = _checked(
+        "mpe/spread",
+        n_agents,
+        range(2, 11),
+        {"local_ratio": local_ratio, "horizon": horizon, "dynamics": dynamics, "state": state},
+    )
     spec = EnvSpec(
-        name=task.name,
-        obs_dims=task.obs_dims,
-        act_dims=task.act_dims,
-        state_dim=task.state_dim,
+        name=tasks.spell(name, options),
+        obs_dims=(6 * n_agents,) * n_agents,
+        act_dims=(2 if xy else 5,) * n_agents,
+        state_dim=6 * n_agents**2 * bool(state),
         horizon=horizon,
         info_keys=("global", "collisions", "covered_end"),
         **_bounds(n_agents, xy),
@@ -331,16 +335,19 @@ def deception(
     script = adversary if callable(adversary) else ADVERSARIES.get(adversary, _random)
     label = "random" if callable(adversary) else adversary
     name = f"mpe/deception-{n_good}{'-xy' if xy else ''}"
-    options = {"adversary": label, "horizon": horizon, "dynamics": dynamics, "state": state}
-    task = tasks.find(tasks.spell(name, options))
+    options = _checked(
+        "mpe/deception",
+        n_good,
+        range(1, 7),
+        {"adversary": label, "horizon": horizon, "dynamics": dynamics, "state": state},
+    )
     if callable(adversary):
         options |= {"adversary": getattr(adversary, "__name__", type(adversary).__name__)}
-        task = dataclasses.replace(task, name=tasks.spell(name, options))
     spec = EnvSpec(
-        name=task.name,
-        obs_dims=task.obs_dims,
-        act_dims=task.act_dims,
-        state_dim=task.state_dim,
+        name=tasks.spell(name, options),
+        obs_dims=(4 * n_good + 2,) * n_good,
+        act_dims=(2 if xy else 5,) * n_good,
+        state_dim=((4 * n_good + 2) * n_good + 4 * n_good + 2 * (n_good + 1) * (state == "full")) * bool(state),
         horizon=horizon,
         info_keys=("adversary_distance", "team_distance"),
         **_bounds(n_good, xy),
@@ -375,6 +382,19 @@ def deception(
     symmetry = None if callable(adversary) else plane(spec.obs_dim, spec.state_dim, xy=xy)
     env = adapt.rescale(JaxEnv(spec, reset, step, symmetry), *_box(n_good, xy))
     return remember(env, history, tasks.spell(name, options | {"history": history}))
+
+
+def _checked(family: str, n: int, allowed: range, options: dict[str, Any]) -> dict[str, Any]:
+    """The options, if all of them may be given.
+
+    Raises:
+        omad.tasks.UnknownTask: Says what was given and what is allowed.
+    """
+    if n not in allowed:
+        raise tasks.UnknownTask(f"{family}-{n} has {n} agents; allowed: {allowed[0]} to {allowed[-1]}.")
+    tail = tasks.spell(family, options).partition("?")[2]
+    tasks.options_of(family, tail)
+    return options
 
 
 def _place(key: Key[Array, ""], n_bodies: int, n_landmarks: int) -> World:

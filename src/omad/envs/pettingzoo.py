@@ -13,108 +13,48 @@ For an exact resume an env may offer `save_state() -> bytes` (always of one leng
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import os
-import sys
-import types
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from omad import processes
 from omad.envs import contract
-from omad.envs.ask import ask
 from omad.envs.contract import Broken, guarded
+from omad.envs.imported import built, imported
+from omad.envs.told import Told, told_or_asked
 from omad.envs.world import HostEnv, Moved, Seen, scale
 from omad.errors import Refused
 from omad.spec import EnvSpec
 
-__all__ = ["PettingZooWorld", "create", "describe", "make", "told_of"]
+__all__ = ["PettingZooWorld", "create", "describe", "described", "is_class", "is_env", "make", "parallel"]
 
 OURS = ("team_reward", "horizon")
 """Arguments that are read here; the factory gets them only if it takes arguments of these names."""
-_OWN = "env."
-"""Before the name of an argument: it goes to the factory only, as in `?env.team_reward=global`."""
 DEFAULT_HORIZON = 1000
-_LENGTHS = ("horizon", "max_cycles", "max_steps", "episode_length", "max_episode_steps")
-"""Names under which envs keep the length of an episode."""
 _TOO_LARGE = 20_000
 _METHODS = ("observation_space", "action_space", "reset", "step", "unwrapped", "close")
 
 
-class Told(msgspec.Struct):
-    """What an env is like, as a process told that was asked."""
-
-    agents: list[str]
-    obs_dims: list[int]
-    act_dims: list[int]
-    act_low: list[list[float]]
-    act_high: list[list[float]]
-    state_dim: int
-    horizon: int
-    guessed: bool = False
-    exact: bool = True
-    notes: list[str] = []
-
-
-def _factory(named: str) -> Any:
-    """Import what makes the env, and look at it before it is called.
-
-    Raises:
-        Refused: It cannot be imported, or is nothing that makes an env of its own.
-    """
-    _working_folder()
-    module, _, function = named.partition(":")
-    top = module.partition(".")[0]
-    if top == "__main__":
-        raise Refused(
-            f"{named}: worker processes cannot import what a script or notebook defines; put the env into a file of "
-            "its own and name that."
-        )
-    if top in sys.stdlib_module_names or top in ("builtins", "omad"):
-        raise Refused(f"{named}: {top} is not a module of an env; name the module in which your env is defined.")
-    try:
-        imported = importlib.import_module(module)
-    except Refused:
-        raise
-    except ImportError as error:
-        raise Refused(
-            f"The env {named} cannot be imported: {error}. Install its package, or run from the folder of its file."
-        ) from error
-    except SystemExit as error:
-        raise Refused(
-            f"The env {named} cannot be imported: its module tried to end the process ({contract.place_of(error)}). "
-            "Put what a script does under: if __name__ == '__main__'."
-        ) from error
-    except Exception as error:
-        raise Refused(
-            f"The env {named} cannot be imported: {type(error).__name__}: {error} ({contract.place_of(error)})."
-        ) from error
-    made = getattr(imported, function, None)
-    if made is None:
-        raise Refused(f"The module {module} has no {function}; name what makes the env.")
+def _classes() -> tuple[type, ...]:
     from pettingzoo import AECEnv, ParallelEnv
 
-    if isinstance(made, type):
-        if issubclass(made, ParallelEnv | AECEnv):
-            return made
-    elif isinstance(made, types.FunctionType):
-        home = (made.__module__ or "").partition(".")[0]
-        if home in (top, "pettingzoo"):  # packages offer factories that PettingZoo's own helpers have made
-            return made
-    raise Refused(
-        f"{named} {'is' if callable(made) else 'cannot be called: it is'} {_described(made)}, not a PettingZoo "
-        f"ParallelEnv class or a function that is defined in {module}."
+    return ParallelEnv, AECEnv
+
+
+def is_class(made: Any) -> bool:
+    """Whether something is a class of PettingZoo envs; nothing of PettingZoo is imported for that."""
+    bases = (f"{base.__module__}.{base.__qualname__}" for base in getattr(made, "__mro__", ()))
+    return isinstance(made, type) and bool(
+        {"pettingzoo.utils.env.ParallelEnv", "pettingzoo.utils.env.AECEnv"} & {*bases}
     )
 
 
-def _described(made: Any) -> str:
-    home = getattr(made, "__module__", None)
-    return f"a {type(made).__name__}" + (f" from {home}" if isinstance(home, str) else "")
+def is_env(made: Any) -> bool:
+    """Whether something looks like a running PettingZoo env."""
+    return not isinstance(made, type) and (
+        is_class(type(made)) or all(hasattr(made, name) for name in ("possible_agents", *_METHODS))
+    )
 
 
 def create(factory: str, arguments: Mapping[str, Any], render: bool = False) -> Any:
@@ -123,26 +63,23 @@ def create(factory: str, arguments: Mapping[str, Any], render: bool = False) -> 
     Raises:
         Refused: It cannot be imported or called, or gives something that is not a PettingZoo env.
     """
-    made = _factory(factory)
-    given = {key: value for key, value in arguments.items() if key not in OURS or _takes(made, key)}
-    given = {key.removeprefix(_OWN): value for key, value in given.items()}
-    if render:
-        given["render_mode"] = "rgb_array"
-    try:
-        signature = inspect.signature(made)
-        signature.bind(**given)
-    except TypeError as error:
-        raise Refused(f"{factory} cannot be called with {given}: {error}.") from error
-    except ValueError:  # its signature cannot be read
-        pass
-    try:
-        env = guarded("the constructor", made, **given)
-        if hasattr(env, "agent_iter"):
-            from pettingzoo.utils.conversions import aec_to_parallel
+    made = imported(factory, _classes(), "a PettingZoo ParallelEnv class")
+    return parallel(factory, built(factory, made, arguments, OURS, **({"render_mode": "rgb_array"} if render else {})))
 
+
+def parallel(factory: str, env: Any) -> Any:
+    """The env in the form in which agents act at once.
+
+    Raises:
+        Refused: It is not a PettingZoo env, or has no such form.
+    """
+    if hasattr(env, "agent_iter"):
+        from pettingzoo.utils.conversions import aec_to_parallel
+
+        try:
             env = guarded("making the env of turns parallel", aec_to_parallel, env)
-    except Broken as error:
-        raise Refused(f"{factory}: {error}.") from error
+        except Broken as error:
+            raise Refused(f"{factory}: {error}.") from error
     if missing := [name for name in _METHODS if not hasattr(env, name)]:
         raise Refused(
             f"{factory} gave a {type(env).__name__}, which is not a PettingZoo ParallelEnv: it has no "
@@ -151,15 +88,6 @@ def create(factory: str, arguments: Mapping[str, Any], render: bool = False) -> 
     if not hasattr(env, "possible_agents"):
         raise Refused(f"{factory}: the env has no possible_agents before its first reset; list all agents there.")
     return env
-
-
-def _takes(made: Any, name: str) -> bool:
-    """Whether a factory names an argument so."""
-    try:
-        found = inspect.signature(made).parameters.get(name)
-    except (TypeError, ValueError):
-        return False
-    return found is not None and found.kind is not inspect.Parameter.VAR_KEYWORD
 
 
 def _sizes(env: Any, factory: str) -> tuple[list[int], list[int], list[list[float]], list[list[float]]]:
@@ -220,7 +148,10 @@ def _state_of(env: Any) -> np.ndarray:
 def _horizon(env: Any, arguments: Mapping[str, Any]) -> tuple[int, bool]:
     """As asked, as the env says, or a guess; and whether it is one."""
     inner = env.unwrapped
-    for value in (*(arguments.get(name) for name in _LENGTHS), *(getattr(inner, name, None) for name in _LENGTHS)):
+    for value in (
+        *(arguments.get(name) for name in contract.LENGTHS),
+        *(getattr(inner, name, None) for name in contract.LENGTHS),
+    ):
         try:
             if isinstance(value, bool) or value is None or np.ndim(value) or float(value) != int(value):
                 continue
@@ -258,7 +189,11 @@ def describe(factory: str, arguments: dict[str, Any]) -> dict[str, Any]:
     Raises:
         Refused: It cannot be made, or not be used; the message says why.
     """
-    env = create(factory, arguments)
+    return described(create(factory, arguments), factory, arguments)
+
+
+def described(env: Any, factory: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What a running env is like, which is closed after that; raises as `describe`."""
     try:
         keys = guarded("possible_agents", list, env.possible_agents)
         agents = [str(agent) for agent in keys]
@@ -389,15 +324,6 @@ class PettingZooWorld:
         self.env.close()
 
 
-def told_of(spec: EnvSpec) -> dict[str, Any]:
-    """What is known of an env, for a worker that is to make the same one."""
-    told = Told(
-        list(spec.agents), list(spec.obs_dims), list(spec.act_dims), [list(row) for row in spec.act_low],
-        [list(row) for row in spec.act_high], spec.state_dim, spec.horizon,
-    )  # fmt: skip
-    return msgspec.to_builtins(told)
-
-
 def make(
     task: str, factory: str, arguments: dict[str, Any], told: Mapping[str, Any] | None = None, timeout_s: float = 120.0
 ) -> HostEnv:
@@ -425,24 +351,10 @@ def make(
             f"{task}: horizon is {wanted!r}; it must be a whole number of steps, at least 1. The "
             "factory's own argument of this name is written env.horizon."
         )
-    if told is None:
-        inside = os.environ.get(processes.WORKER) is not None
-        told = describe(factory, arguments) if inside else ask(task, factory, arguments, timeout_s)
-    found = msgspec.convert(told, Told)
-    spec = EnvSpec(
-        task, tuple(found.obs_dims), tuple(found.act_dims), found.state_dim, found.horizon,
-        agents=tuple(found.agents),
-        act_low=tuple(map(tuple, found.act_low)), act_high=tuple(map(tuple, found.act_high)),
-    )  # fmt: skip
+    found = told_or_asked(task, "omad.envs.pettingzoo:describe", factory, arguments, told, timeout_s)
+    spec = found.spec(task)
 
     def world(render: bool) -> PettingZooWorld:
         return PettingZooWorld(create(factory, arguments, render), spec, kind == "mean")
 
     return HostEnv(spec, world, found.exact, tuple(found.notes))
-
-
-def _working_folder() -> None:
-    """A script in the working directory is found, as `python -m` would find it."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)

@@ -25,6 +25,7 @@ import psutil
 
 from omad import processes, tasks
 from omad.envs import worker
+from omad.envs.told import told_of
 from omad.errors import EnvFailed, UnevenSaves
 from omad.spec import EnvSpec
 
@@ -117,10 +118,8 @@ class Pool:
     def of(task: str, spec: EnvSpec, worlds: int, workers: int = 0, timeout_s: float = 60.0) -> Pool:
         """The worlds of a task of the table."""
         row = tasks.find(task)
-        if not row.factory.startswith("omad.envs.pettingzoo:"):
+        if not row.asked:
             return Pool(row.factory, row.arguments, spec, worlds, workers, timeout_s)
-        from omad.envs.pettingzoo import told_of
-
         # A user's worlds may disturb each other in one process, so each has one of its own unless told otherwise.
         given = {**row.arguments, "told": told_of(spec)}
         return Pool(row.factory, given, spec, worlds, workers or min(worlds, _MOST_ALONE), timeout_s)

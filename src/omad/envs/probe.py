@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from omad import tasks
 from omad.envs.adapt import pad
 from omad.types import EnvSpec, JaxEnv, Observation, Outcome
 
@@ -41,7 +40,7 @@ def constant() -> JaxEnv:
 
     True value: 1 for every observation and action. No bootstrapping, no dependence on anything.
     """
-    return _probe("constant", draw=_ones, pay=lambda state, action: jnp.ones(()))
+    return drawn("probe/constant", draw=_ones, pay=lambda state, action: jnp.ones(()))
 
 
 def signal() -> JaxEnv:
@@ -53,7 +52,7 @@ def signal() -> JaxEnv:
     def draw(key: Key[Array, ""]) -> Float[Array, "agent obs"]:
         return jnp.full((2, 1), jax.random.rademacher(key, (), float))
 
-    return _probe("signal", draw=draw, pay=lambda state, action: state.hint[0, 0])
+    return drawn("probe/signal", draw=draw, pay=lambda state, action: state.hint[0, 0])
 
 
 def delay() -> JaxEnv:
@@ -61,8 +60,9 @@ def delay() -> JaxEnv:
 
     True values: gamma at observation 0 (first step), 1 at observation 1 (second step).
     """
-    return _probe(
-        "delay",
+    return drawn(
+        "probe/delay",
+        horizon=2,
         draw=_ones,
         show=lambda state: state.hint * state.time,
         pay=lambda state, action: (state.time == 1).astype(float),
@@ -75,7 +75,7 @@ def timeout() -> JaxEnv:
     True value: 1 / (1 - gamma) with the bootstrap. A learner that takes a truncation for an end learns about
     the mean over t < 10 of (1 - gamma^(10 - t)) / (1 - gamma), 5.3 for gamma 0.99 and not 100.
     """
-    return _probe("timeout", draw=_ones, pay=lambda state, action: jnp.ones(()), ends=False)
+    return drawn("probe/timeout", horizon=10, draw=_ones, pay=lambda state, action: jnp.ones(()), ends=False)
 
 
 def push() -> JaxEnv:
@@ -95,7 +95,7 @@ def push() -> JaxEnv:
     def pay(state: ProbeState, action: Float[Array, "agent act"]) -> Float[Array, ""]:
         return -jnp.sum(mask * jnp.square(action - state.hint))
 
-    return _probe("push", draw=draw, pay=pay)
+    return drawn("probe/push", (1, 2), draw=draw, pay=pay)
 
 
 def relay() -> JaxEnv:
@@ -111,7 +111,7 @@ def relay() -> JaxEnv:
         a = action[:, 0]
         return jnp.exp(-jnp.sum(jnp.square(a - mode)) / 0.3) + jnp.exp(-jnp.sum(jnp.square(a + mode)) / 0.3)
 
-    return _probe("relay", draw=_ones, pay=pay)
+    return drawn("probe/relay", draw=_ones, pay=pay)
 
 
 def _ones(key: Key[Array, ""]) -> Float[Array, "agent obs"]:
@@ -123,14 +123,28 @@ def _show_hint(state: ProbeState) -> Float[Array, "agent obs"]:
     return state.hint
 
 
-def _probe(kind: str, *, draw: Draw, pay: Pay, show: Show = _show_hint, ends: bool = True) -> JaxEnv:
-    return drawn(f"probe/{kind}", draw=draw, pay=pay, show=show, ends=ends)
+def drawn(
+    name: str,
+    sizes: tuple[int, ...] = (1, 1),
+    *,
+    draw: Draw,
+    pay: Pay,
+    show: Show = _show_hint,
+    horizon: int = 1,
+    ends: bool = True,
+) -> JaxEnv:
+    """The env of a task from what is drawn at a reset, shown and paid.
 
-
-def drawn(name: str, *, draw: Draw, pay: Pay, show: Show = _show_hint, ends: bool = True) -> JaxEnv:
-    """The env of a task from what is drawn at a reset, shown and paid; `ends`: it terminates at the horizon."""
-    task = tasks.find(name)
-    spec = EnvSpec(task.name, task.obs_dims, task.act_dims, task.state_dim, task.horizon)
+    Args:
+        name: Of the task.
+        sizes: Numbers that each agent sees, and as many that it gives.
+        draw: What is drawn at a reset.
+        pay: The team reward.
+        show: What is shown of what was drawn.
+        horizon: Steps of an episode.
+        ends: Whether it terminates at the horizon, or is truncated there.
+    """
+    spec = EnvSpec(name, sizes, sizes, 0, horizon)
 
     def observe(state: ProbeState) -> Observation:
         return Observation(show(state), jnp.zeros((0,)))

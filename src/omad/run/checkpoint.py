@@ -21,7 +21,7 @@ from omad.errors import Refused
 from omad.run.folder import Part
 from omad.schema import open_plain
 
-__all__ = ["load", "n_bytes", "save"]
+__all__ = ["load", "n_bytes", "read", "save"]
 
 _CODES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "uint16": "U16", "int16": "I16", "uint32": "U32", "int32": "I32",
@@ -133,6 +133,22 @@ def load(path: Path, part: Part, like: PyTree, loose: Collection[str] = ()) -> P
     if extra := sorted(stored - named.keys()):
         raise Refused(f"the checkpoint {path} does not fit this configuration: it holds {', '.join(extra[:3])} too")
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def read(path: Path, part: Part, prefix: str) -> dict[str, np.ndarray]:
+    """The arrays of a file whose names begin with a prefix, by the rest of their names.
+
+    Raises:
+        Refused: The file is damaged.
+    """
+    import safetensors
+
+    _verify(path, part)
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            return {k.removeprefix(prefix): file.get_tensor(k) for k in list(file.keys()) if k.startswith(prefix)}
+    except (safetensors.SafetensorError, OSError) as error:
+        raise Refused(f"the checkpoint {path} cannot be read: {error}") from None
 
 
 def _verify(path: Path, part: Part) -> None:

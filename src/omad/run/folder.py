@@ -8,7 +8,8 @@
     curve.png         the learning curve
     ended.json        how work on it ended last, unless it was stopped or killed
     checkpoints/      STEP/ (policy.safetensors, rest.safetensors) and STEP.json (counters, file lengths, digests); the
-                      last two
+                      last two, or as many as the configuration says
+    checkpoints/best/ seed-K-STEP.safetensors, each seed's best policy so far, and best.json, which lists them
 
 A folder is a run once it has its manifest, and a checkpoint exists once its STEP.json does; both are written last and
 atomically. The index records how long the JSON-lines files were, so that resuming cuts off exactly what came after it:
@@ -19,6 +20,7 @@ listed above, or follows a link below the folder to write or remove something.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
@@ -92,6 +94,29 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()
 
 
+class BestEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One seed's best policy so far."""
+
+    env_steps: Count
+    mean: float
+    """Mean return of the evaluation with sampled actions by which it was chosen."""
+    part: Part
+
+
+class BestIndex(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`checkpoints/best/best.json`."""
+
+    format: Literal[1]
+    seeds: dict[str, BestEntry]
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """A callback ended work on the run here; it may have gone on since."""
+
+    env_steps: Count
+    reason: str
+
+
 class Ended(msgspec.Struct, frozen=True):
     """How work on a run ended."""
 
@@ -116,6 +141,11 @@ class Manifest(msgspec.Struct):
     machine: dict[str, str] = {}
     cores: int | None = None
     flags: dict[str, str] = {}
+    stops: list[Stop] = []
+    init_from: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    loggers: list[str] = []
+    callbacks: list[str] = []
 
 
 class _EpisodesLine(msgspec.Struct):
@@ -136,7 +166,7 @@ class _MetricsLine(msgspec.Struct):
 _Number = dict[str, int | float | None]
 
 
-def members(path: str | Path) -> list[Path]:
+def members(path: str | os.PathLike[str]) -> list[Path]:
     """The runs of a folder: itself, or one `seed-K` folder a seed where seeds were trained side by side."""
     path = Path(path)
     found = [p.parent for p in path.glob("seed-*/config.json") if re.fullmatch(r"seed-[0-9]+", p.parent.name)]
@@ -257,7 +287,7 @@ class RunFolder:
         return run
 
     @staticmethod
-    def open(path: str | Path) -> RunFolder:
+    def open(path: str | os.PathLike[str]) -> RunFolder:
         """An existing folder, for reading.
 
         Raises:
@@ -457,7 +487,7 @@ class RunFolder:
     # ------------------------------------------------------------ checkpoints
 
     def save(self, row: int, env_steps: int, policy: PyTree, rest: PyTree) -> None:
-        """Write a checkpoint; only when it is whole and on the disk are older ones than the last two removed.
+        """Write a checkpoint; only when it is whole and on the disk are those removed that are too many.
 
         Raises:
             OSError: The disk is full, or the like; nothing that was saved before is lost.
@@ -489,9 +519,9 @@ class RunFolder:
             with contextlib.suppress(OSError, Refused):
                 self._tidy()
             raise OSError(f"the checkpoint {folder} could not be written: {error}") from error
-        good = self.checkpoints()
+        good, keep = self.checkpoints(), self.config.keep_checkpoints
         for step in self._steps():
-            if len(good) > 1 and step < good[1].env_steps:
+            if len(good) >= keep and step < good[keep - 1].env_steps:
                 self._remove(step)
         self._tidy()
 
@@ -545,6 +575,69 @@ class RunFolder:
             damaged = index is None and int(match[1]) in indices  # not to be judged here
             if (not damaged or match[2] == ".json.partial") and (index is None or index.folder != name):
                 files.remove(root / name, self.path)
+
+    # ------------------------------------------------------------ best policies
+
+    def best(self) -> dict[int, BestEntry]:
+        """Seed -> its best policy so far; a damaged index counts as none."""
+        try:
+            index = schema.read_json(self.path / "checkpoints" / "best" / "best.json", BestIndex)
+        except (FileNotFoundError, Refused):
+            return {}
+        return {int(seed): one for seed, one in index.seeds.items() if seed in map(str, self.config.all_seeds)}
+
+    def best_file(self, seed: int, entry: BestEntry) -> Path:
+        """Where the arrays of a best policy are."""
+        return self.path / "checkpoints" / "best" / f"seed-{seed}-{entry.env_steps}.safetensors"
+
+    def save_best(self, seed: int, env_steps: int, mean: float, policy: PyTree) -> None:
+        """Replace a seed's best policy; the one before is removed when the new one is on the disk.
+
+        Raises:
+            OSError: The disk is full, or the like; the one before stands.
+        """
+        from omad.run import checkpoint
+
+        root = self.path / "checkpoints" / "best"
+        known = self.best()
+        try:
+            files.make_folder(root.parent, self.path)
+            files.make_folder(root, self.path)
+            path = root / f"seed-{seed}-{env_steps}.safetensors"
+            if not (seed in known and known[seed].env_steps == env_steps):
+                files.remove(path, self.path)
+                part = checkpoint.save(path, policy, self.path)
+                files.sync_folder(root, self.path)
+                known[seed] = BestEntry(env_steps, mean, part)
+            index = BestIndex(1, {str(one): known[one] for one in sorted(known)})
+            text = msgspec.json.format(msgspec.json.encode(index), indent=1)
+            files.write_bytes(root / "best.json", text + b"\n", self.path)
+        except OSError as error:
+            raise OSError(f"the best policy of seed {seed} could not be written: {error}") from error
+        listed = {f"seed-{one}-{entry.env_steps}.safetensors" for one, entry in known.items()}
+        for name in [entry.name for entry in root.iterdir()]:
+            if re.fullmatch(r"seed-[0-9]+-[0-9]+\.safetensors", name) and name not in listed:
+                files.remove(root / name, self.path)
+
+    # ------------------------------------------------------------ longer runs
+
+    def lengthen(self, total_steps: int) -> None:
+        """Give a run more env steps; for whoever holds the claim. It is no longer complete then.
+
+        Raises:
+            Refused: They are not more than it has.
+        """
+        done = self.checkpoints()[0].env_steps if self.checkpoints() else 0
+        longer = dataclasses.replace(self.config, total_steps=total_steps)
+        if longer.total_rows * longer.n_envs <= done or total_steps < self.config.total_steps:
+            raise Refused(
+                f"--total-steps is {total_steps}, but {self.path} has {self.config.total_steps} and has done {done} of "
+                "them; give more."
+            )
+        if total_steps != self.config.total_steps:
+            self.config = longer
+            files.write_text(self.path / "config.json", json.dumps(to_dict(longer), indent=1) + "\n", self.path)
+        files.remove(self.path / "ended.json", self.path)
 
     # ------------------------------------------------------------ evaluations
 

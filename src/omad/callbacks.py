@@ -1,0 +1,176 @@
+"""What a user hangs into a run: values that are told of its progress and may stop it or save from it.
+
+A callback that fails ends the run with its checkpoint and a sentence that names it. Where a callback keeps anything
+between calls, it rebuilds that in `on_start` from what the run folder holds, so that a resumed run does what an uncut
+one would have done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from omad.config import RunConfig
+from omad.errors import Refused
+from omad.evaluate import Episodes
+from omad.run.folder import RunFolder
+from omad.spec import EnvSpec
+from omad.tree import at_seed
+
+__all__ = ["BestPolicy", "Callback", "Context", "EarlyStopping", "TimeLimit"]
+
+
+class Context:
+    """What a callback may know and do."""
+
+    def __init__(self, folder: RunFolder, spec: EnvSpec, policies: Callable[[], Any]) -> None:
+        self.folder, self.spec, self._policies = folder, spec, policies
+        self.env_steps = 0
+        """Env steps of each seed so far."""
+        self.gradient_steps = 0
+        """Gradient steps of each seed so far."""
+        self.metrics: Mapping[str, np.ndarray] = {}
+        """Newest metrics, `(seed,)` each; not a number where a seed has none."""
+        self.evaluation: Mapping[str, Episodes] = {}
+        """The newest evaluation: `sampled` and `noise_free`, each with leading axes `(seed, episode)`."""
+        self.stopped: str | None = None
+        """Why a callback stops the run."""
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's configuration."""
+        return self.folder.config
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Training seeds, in the order of all leading axes."""
+        return self.folder.config.all_seeds
+
+    def policies(self) -> Any:
+        """The current policies of all seeds: a pytree on the device with a leading seed axis."""
+        return self._policies()
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """All evaluations so far, as the run folder holds them; a dict a seed, step and kind of actions."""
+        return self.folder.evaluations()
+
+    def stop(self, reason: str) -> None:
+        """Save and end the run; it can be resumed. The manifest names the reason."""
+        self.stopped = self.stopped or str(reason)
+
+
+class Callback:
+    """Base class: override what you need."""
+
+    def on_start(self, context: Context) -> None:
+        """The run begins, or goes on from `context.env_steps`."""
+
+    def on_progress(self, context: Context) -> None:
+        """About once a second. What it decides depends on the clock, so it is not repeated by a resumed run."""
+
+    def on_metrics(self, context: Context) -> None:
+        """`context.metrics` is new."""
+
+    def on_evaluation(self, context: Context) -> None:
+        """`context.evaluation` is new."""
+
+    def on_save(self, context: Context) -> None:
+        """A checkpoint has been written."""
+
+    def on_end(self, context: Context) -> None:
+        """The run has ended, or stopped; `context.stopped` says why if a callback stopped it."""
+
+
+class EarlyStopping(Callback):
+    """Stop when the sampled return, averaged over seeds, has not risen for some evaluations.
+
+    Args:
+        patience: Evaluations without a rise of more than `min_delta` after which the run is stopped.
+        min_delta: What counts as a rise, in units of the return.
+        target: Stop as soon as the return reaches this, if given.
+
+    Raises:
+        Refused: A number cannot be.
+    """
+
+    def __init__(self, patience: int = 5, min_delta: float = 0.0, target: float | None = None) -> None:
+        if not isinstance(patience, int) or isinstance(patience, bool) or patience < 1:
+            raise Refused(f"patience is {patience!r}; it must be a whole number of evaluations, at least 1.")
+        if not min_delta >= 0:
+            raise Refused(f"min_delta is {min_delta!r}; it must be a number, at least 0.")
+        self.patience, self.min_delta, self.target = patience, min_delta, target
+
+    def on_start(self, context: Context) -> None:
+        """Count again what was evaluated before; after a stop, counting begins anew."""
+        self._best, self._since = -np.inf, 0
+        after = max((stop["env_steps"] for stop in context.folder.manifest.get("stops", [])), default=0)
+        means: dict[int, list[float]] = {}
+        for row in context.evaluations():
+            if row["actions"] == "sampled" and after < row["step"] <= context.env_steps:
+                means.setdefault(row["step"], []).append(row["mean"])
+        for step in sorted(means):
+            self._count(float(np.mean(means[step])))
+        if means:  # killed between an evaluation that stops the run and the note of it
+            self._judge(context, float(np.mean(means[max(means)])))
+
+    def _count(self, value: float) -> None:
+        if value > self._best + self.min_delta:
+            self._best, self._since = value, 0
+        else:
+            self._since += 1
+
+    def _judge(self, context: Context, value: float) -> None:
+        if self.target is not None and value >= self.target:
+            context.stop(f"EarlyStopping: the return {value:.4g} has reached the target {self.target:g}")
+        elif self._since >= self.patience:
+            context.stop(f"EarlyStopping: no return above {self._best:.4g} in {self._since} evaluations")
+
+    def on_evaluation(self, context: Context) -> None:
+        """Look at the newest return."""
+        # Rounded as the run folder keeps them, so that a resumed run counts alike.
+        returns = np.asarray([[round(float(r), 4) for r in seed] for seed in context.evaluation["sampled"].returns])
+        value = float(np.mean(returns.mean(1)))
+        self._count(value)
+        self._judge(context, value)
+
+
+class BestPolicy(Callback):
+    """Keep each seed's policy of the highest sampled evaluation return in `checkpoints/best`; on by default.
+
+    The highest of many noisy evaluations is biased upwards: evaluate it anew (`omad eval RUN --which best`).
+    """
+
+    def on_evaluation(self, context: Context) -> None:
+        """Save the policies of those seeds whose return is the highest so far."""
+        means = np.asarray(context.evaluation["sampled"].returns, float).mean(1)
+        known = context.folder.best()
+        better = [i for i, seed in enumerate(context.seeds) if seed not in known or means[i] > known[seed].mean]
+        if not better:
+            return
+        policies = jax.device_get(context.policies())
+        for i in better:
+            context.folder.save_best(context.seeds[i], context.env_steps, float(means[i]), at_seed(policies, i))
+
+
+class TimeLimit(Callback):
+    """Stop after a time of this process, wherever the run is.
+
+    Args:
+        seconds: How long.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def on_start(self, context: Context) -> None:
+        """The clock begins."""
+        self._end = time.monotonic() + self.seconds
+
+    def on_progress(self, context: Context) -> None:
+        """Look at the clock."""
+        if time.monotonic() > self._end:
+            context.stop(f"TimeLimit: {self.seconds:g} s are over")

@@ -1,0 +1,112 @@
+"""A user's own env on the host, as a factory that gives a `HostEnv`: `host:package.module:factory`.
+
+As with PettingZoo's envs, its code runs in processes of its own: in workers, and in one that is asked once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from omad.envs.contract import Broken, guarded, problem
+from omad.envs.imported import built, imported
+from omad.envs.told import told_of, told_or_asked
+from omad.envs.world import HostEnv, World
+from omad.errors import Refused
+
+__all__ = ["checked", "create", "describe", "make"]
+
+
+def checked(factory: str, env: Any) -> HostEnv:
+    """The env, if it is one.
+
+    Raises:
+        Refused: It is something else, or does not declare its sizes.
+    """
+    if not isinstance(env, HostEnv):
+        raise Refused(
+            f"{factory} gave a {type(env).__name__}, not an omad.HostEnv; give HostEnv(spec, world), in which world is "
+            "a function of one argument, whether it must render, that gives an object with reset, step, save, load, "
+            "render and close."
+        )
+    if words := problem(env.spec):
+        raise Refused(f"{factory}: {words}.")
+    if not callable(env.world):
+        raise Refused(f"{factory}: world of its HostEnv is a {type(env.world).__name__}; it must be callable.")
+    return env
+
+
+def create(factory: str, arguments: Mapping[str, Any]) -> HostEnv:
+    """Import and call the factory; in a worker's process, or in one that is only asked.
+
+    Raises:
+        Refused: It cannot be imported or called, or gives something else.
+    """
+    made = imported(factory)
+    return checked(factory, built(factory, made, arguments))
+
+
+def _started(env: HostEnv, factory: str, render: bool) -> World:
+    world = env.world(render)
+    if not isinstance(world, World):
+        missing = [name for name in ("reset", "step", "save", "load", "render", "close") if not hasattr(world, name)]
+        raise Refused(f"{factory}: its world is a {type(world).__name__}, which has no {', '.join(missing)}.")
+    return world
+
+
+def describe(factory: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Make an env, start one world and tell what it is like; runs in a process that is only asked.
+
+    Raises:
+        Refused: It cannot be made, or not be used; the message says why.
+    """
+    env = create(factory, arguments)
+    spec, notes = env.spec, list(env.notes)
+    try:
+        world = guarded("starting a world", _started, env, factory, False)
+        seen = guarded("its reset()", world.reset, 0)
+        for name, due in (("obs", (spec.n_agents, spec.obs_dim)), ("state", (spec.state_dim,))):
+            if (shape := np.shape(getattr(seen, name, ()))) != due:
+                raise Broken(f"reset() gave {name} of shape {shape}; its spec declares {due}")
+        exact = env.exact and guarded("save()", world.save) is not None
+        guarded("close()", world.close)
+    except Broken as error:
+        raise Refused(f"{factory}: {error}; fix the env, or its spec.") from error
+    return told_of(spec, exact, tuple(notes))
+
+
+def make(
+    task: str, factory: str, arguments: dict[str, Any], told: Mapping[str, Any] | None = None,
+    only_world: bool = False, timeout_s: float = 120.0,
+) -> HostEnv:  # fmt: skip
+    """The env of a user.
+
+    Args:
+        task: Its whole name.
+        factory: `module:qualname`.
+        arguments: Of the factory.
+        told: What is known of it, so that it is not asked again.
+        only_world: Whether the factory is not that of a `HostEnv`, but the `world` of one, which `told` is known of.
+        timeout_s: For the process that is asked.
+
+    Raises:
+        Refused: It cannot be made, or not be used; the message says why.
+    """
+    found = told_or_asked(task, "omad.envs.host:describe", factory, arguments, told, timeout_s)
+    spec = found.spec(task)
+
+    @functools.cache
+    def here() -> HostEnv:
+        env = create(factory, arguments)
+        if changed := spec.differences(env.spec):
+            raise Refused(f"{task} is not what it was when it was asked: {'; '.join(changed)}.")
+        return env
+
+    def world(render: bool) -> World:
+        env = HostEnv(spec, imported(factory)) if only_world else here()
+        return _started(env, factory, render)
+
+    return HostEnv(spec, world, found.exact, tuple(found.notes))

@@ -1,0 +1,214 @@
+"""What a user's factory gives, made fit for training: JAX envs of any of three styles, or envs on the host.
+
+A JAX env's code runs in the learner's own process, for it is compiled into the loop; only envs on the host are kept
+apart. So a run folder's `jax:` name is imported only where the user trusts it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from omad.envs import gymnax, host, jaxmarl, pettingzoo
+from omad.envs.contract import Broken, guarded, problem
+from omad.envs.foreign import OURS
+from omad.envs.imported import OWN, built, imported, takes
+from omad.envs.told import told_of
+from omad.envs.world import HostEnv
+from omad.errors import Refused
+from omad.tasks.outside import Entry, entry_of
+from omad.types import JaxEnv, Observation, Outcome
+
+__all__ = ["adopted", "forgotten", "hand_over", "is_jax", "make", "make_entry", "make_jaxmarl"]
+
+_USABLE = "a JaxEnv, or an env in the style of JaxMARL or gymnax"
+_handed: dict[str, JaxEnv] = {}
+
+
+def hand_over(task: str, env: JaxEnv) -> None:
+    """An env that was made already; the next who would make it gets this."""
+    _handed[task] = env
+
+
+def is_jax(made: Any) -> bool:
+    """Whether something is a JAX env of a style that is read here."""
+    return isinstance(made, JaxEnv) or jaxmarl.is_env(made) or gymnax.is_env(made)
+
+
+def make(task: str, factory: str, arguments: Mapping[str, Any]) -> JaxEnv:
+    """The env of `jax:package.module:factory?...`.
+
+    Raises:
+        Refused: It cannot be imported or called, or gives something that is no JAX env.
+    """
+    if task in _handed:
+        return _handed.pop(task)
+    made = imported(factory)
+    given = built(factory, made, arguments, OURS)
+    if isinstance(given, HostEnv):
+        raise Refused(f"{factory} gave a HostEnv, which runs on the host; write host:{factory}.")
+    if pettingzoo.is_env(given):
+        raise Refused(f"{factory} gave a PettingZoo env, which runs on the host; write pettingzoo:{factory}.")
+    if not is_jax(given):
+        raise Refused(f"{factory} gave a {type(given).__name__}; it must give {_USABLE}.")
+    return adopted(task, given, _ours(made, arguments))
+
+
+def make_jaxmarl(task: str, env: str, arguments: Mapping[str, Any]) -> JaxEnv:
+    """The env of `jaxmarl:NAME?...`.
+
+    Raises:
+        Refused: The package or the env is missing, or the env cannot be used.
+    """
+    return adopted(task, jaxmarl.named(task, env, arguments), {k: v for k, v in arguments.items() if k in OURS})
+
+
+def _ours(made: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that omad reads."""
+    return {key: value for key, value in arguments.items() if key in OURS and not takes(made, key)}
+
+
+def make_entry(task: str, arguments: Mapping[str, Any]) -> JaxEnv | HostEnv:
+    """The env of a name that was registered, installed, or given to an object.
+
+    Raises:
+        Refused: It cannot be made or used.
+    """
+    base = task.partition("?")[0]
+    entry = entry_of(base)
+    assert entry is not None
+    if isinstance(entry.given, JaxEnv):
+        if arguments:
+            raise Refused(f"{task}: an env that was given as an object takes no arguments; change the object.")
+        return entry.given
+    factory = entry.given if entry.given is not None else imported(entry.path)
+    name = entry.path or getattr(factory, "__qualname__", base)
+    if pettingzoo.is_class(factory):
+        path, entry.scheme = _path(entry, base), "pettingzoo"
+        return pettingzoo.make(task, path, dict(arguments))
+    made = built(name, factory, arguments, OURS)
+    if is_jax(made):
+        return adopted(task, made, _ours(factory, arguments))
+    if isinstance(made, HostEnv):
+        env, path = host.checked(name, made), _path(entry, base)
+        entry.scheme = "host"
+        return host.make(task, path, dict(arguments), told_of(env.spec, env.exact, env.notes))
+    if pettingzoo.is_env(made):
+        path = _path(entry, base)
+        told = pettingzoo.described(pettingzoo.parallel(path, made), path, arguments)
+        entry.scheme = "pettingzoo"
+        return pettingzoo.make(task, path, dict(arguments), told)
+    raise Refused(
+        f"{name} gave a {type(made).__name__}; it must give {_USABLE}, a HostEnv, or a PettingZoo ParallelEnv."
+    )
+
+
+def _path(entry: Entry, base: str) -> str:
+    """Where worker processes import the env from.
+
+    Raises:
+        Refused: They cannot.
+    """
+    if not entry.path:
+        raise Refused(
+            f"{base}: this env runs on the host, in worker processes, which must be able to import what makes it; put "
+            "the class or function into a file of its own, at its top level, and give it from there (not a lambda, "
+            "nothing that a script, a notebook or a function defines)."
+        )
+    return entry.path
+
+
+def forgotten(task: str) -> JaxEnv:
+    """An env that was given as an object to another process.
+
+    Raises:
+        Refused: Always.
+    """
+    raise Refused(
+        f"{task} is an env that was given as an object, which this process does not have; give it again: env= in "
+        "Python, as in omad.resume(run, env=my_env)."
+    )
+
+
+def adopted(task: str, made: Any, arguments: Mapping[str, Any]) -> JaxEnv:
+    """A JAX env of any style under a task's name.
+
+    Raises:
+        Refused: It cannot be used; the message says why.
+    """
+    if not isinstance(made, JaxEnv):
+        adopt = jaxmarl.adopted if jaxmarl.is_env(made) else gymnax.adopted
+        try:
+            return _checked(task, guarded("looking at it", adopt, task, made, arguments))
+        except Broken as error:
+            raise Refused(f"{task}: {error}.") from error
+    if extra := [key for key in arguments if key in OURS]:
+        raise Refused(
+            f"{task}: {extra[0]} is no argument of its factory; a JaxEnv says itself what it pays and when it ends. An "
+            f"argument of the factory's own may be written {OWN}{extra[0]}."
+        )
+    named = made.spec if problem(made.spec) else dataclasses.replace(made.spec, name=task)
+    return _checked(task, made._replace(spec=named))
+
+
+def _checked(task: str, env: JaxEnv) -> JaxEnv:
+    """The env, if what it gives is what it declares; found from shapes alone, nothing is compiled.
+
+    Raises:
+        Refused: It is not.
+    """
+    spec = env.spec
+    if words := problem(spec):
+        raise Refused(f"{task}: {words}.")
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    due = {"obs": (spec.n_agents, spec.obs_dim), "state": (spec.state_dim,)}
+    try:
+        given = guarded("reset()", jax.eval_shape, env.reset, key)
+        if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Observation)):
+            raise Broken(f"reset() gave {_kind(given)}; it must give (env state, Observation)")
+        state = given[0]
+        _sized("reset()", given[1], due)
+        action = jax.ShapeDtypeStruct((spec.n_agents, spec.act_dim), jnp.zeros(()).dtype)
+        moved = guarded("step()", jax.eval_shape, env.step, state, action, key)
+        if not (isinstance(moved, tuple) and len(moved) == 2 and isinstance(moved[1], Outcome)):
+            raise Broken(f"step() gave {_kind(moved)}; it must give (env state, Outcome)")
+        _alike(state, moved[0])
+        outcome = moved[1]
+        _sized("step()", outcome.next, due)
+        for name in ("reward", "terminated", "truncated"):
+            if (shape := jnp.shape(getattr(outcome, name))) != ():
+                raise Broken(f"step() gave {name} of shape {shape}; the team has one")
+        if set(outcome.info) != set(spec.info_keys):
+            raise Broken(f"step() gave info {sorted(outcome.info)}; spec.info_keys is {sorted(spec.info_keys)}")
+    except Broken as error:
+        raise Refused(f"{task}: {error}.") from error
+    return env
+
+
+def _kind(value: Any) -> str:
+    return f"a tuple of {len(value)}" if isinstance(value, tuple) else f"a {type(value).__name__}"
+
+
+def _sized(what: str, seen: Any, due: Mapping[str, tuple[int, ...]]) -> None:
+    for name, size in due.items():
+        part = getattr(seen, name)
+        if jnp.shape(part) != size:
+            raise Broken(f"{what} gave {name} of shape {jnp.shape(part)}; its spec declares {size}")
+        if not jnp.issubdtype(part.dtype, jnp.floating):
+            raise Broken(f"{what} gave {name} of {part.dtype}; it must be made of real numbers")
+
+
+def _alike(before: Any, after: Any) -> None:
+    """A state must have one form."""
+    if jax.tree.structure(before) != jax.tree.structure(after):
+        raise Broken("step() gave a state of another structure than reset()")
+    for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
+        if (one.shape, one.dtype) != (other.shape, other.dtype):
+            raise Broken(
+                f"the state's {jax.tree_util.keystr(path)} is {one.dtype}{list(one.shape)} after reset(), but "
+                f"{other.dtype}{list(other.shape)} after step()"
+            )

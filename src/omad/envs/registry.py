@@ -1,0 +1,167 @@
+"""Names for envs of one's own: registered, or given as objects. Nothing heavy is imported before one is given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from omad import tasks
+from omad.errors import Refused
+from omad.tasks.outside import OBJECT, Entry, add, entry_of
+
+__all__ = ["of_object", "register"]
+
+_RESERVED = ("mpe", "probe", "games")
+"""What the table's own tasks begin with."""
+
+
+def register(name: str, factory: str | Callable[..., Any]) -> None:
+    """Give an env of your own a name, for as long as the process runs; `name?key=value` gives the factory arguments.
+
+    Args:
+        name: As in `my/env`: letters, digits, / - _ and dots.
+        factory: `module:qualname`, or the class or function itself. It gives a `JaxEnv`, a `HostEnv`, a PettingZoo
+            `ParallelEnv`, or an env in the style of JaxMARL or gymnax. Worker processes import that of a host env.
+
+    Raises:
+        Refused: The name is taken or cannot be one, or the factory is none.
+    """
+    from omad.envs.imported import path_of
+
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w./-]*", name, re.ASCII):
+        raise Refused(f"{name!r} cannot name an env; use letters, digits, /, -, _ and dots.")
+    first = name.partition("/")[0]
+    if name in tasks.TASKS or first in _RESERVED or first.startswith("mamujoco-"):
+        raise Refused(f"{name!r} names a task of this package, or begins as these do; choose another name.")
+    if isinstance(factory, str):
+        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", factory):
+            raise Refused(f"{factory!r} does not say where an env is; write package.module:factory.")
+        entry = Entry(factory)
+    elif not callable(factory) or _is_env(factory):
+        raise Refused(
+            f"A {type(factory).__name__} was given as the factory of {name!r}; give a class or function that makes the "
+            "env, or give the env itself as env=."
+        )
+    else:
+        entry = Entry(path_of(factory), factory)
+    before = entry_of(name)
+    if before and not _same(before, entry):
+        raise Refused(f"There is an env {name!r} already ({before.path or before.given}); choose another name.")
+    add(name, entry)
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    """Whether two entries name one factory, perhaps defined anew, as a cell of a notebook does when it is run again."""
+    places = [
+        entry.path or ".".join(getattr(entry.given, name, "") for name in ("__module__", "__qualname__"))
+        for entry in (one, other)
+    ]
+    return one.given is other.given if one.given is not None and places[0] == "." else places[0] == places[1]
+
+
+def _is_env(given: Any) -> bool:
+    from omad.envs import outside, pettingzoo
+    from omad.envs.world import HostEnv
+
+    return outside.is_jax(given) or isinstance(given, HostEnv) or pettingzoo.is_env(given)
+
+
+def of_object(env: Any, name: str | None = None) -> str:
+    """The task's name under which a given env is known to this process from now on.
+
+    What other processes can import is named by its path, so that its run can go on anywhere; all else is
+    `object:...`, and has to be given again there.
+
+    Args:
+        env: A `JaxEnv`, an env in the style of JaxMARL or gymnax (also `(env, parameters)`), a class of PettingZoo's
+            `ParallelEnv`, a `HostEnv` whose `world` can be imported, or a function without arguments that gives one of
+            these or a PettingZoo env.
+        name: The name that it must have, as the configuration of an earlier run has it.
+
+    Raises:
+        Refused: It cannot be used; the message says why.
+    """
+    task = _task_of(env, name)
+    if name not in (None, task):
+        raise Refused(f"The run's env is {name}, but {task} was given; give the env that the run began with.")
+    return task
+
+
+def _task_of(env: Any, wanted: str | None) -> str:
+    from omad.envs import host, imported, outside, pettingzoo, told
+    from omad.envs.world import HostEnv
+
+    if isinstance(env, str):
+        raise Refused(f"env is the text {env!r}; it takes an object, and a task's name goes to task=.")
+    path = imported.path_of(env)
+    if pettingzoo.is_class(env):
+        return f"pettingzoo:{_importable(env, path)}"
+    if outside.is_jax(env):
+        return _keep(env, wanted)
+    if isinstance(env, HostEnv):
+        given, place = host.checked("env", env), _importable(env.world, imported.path_of(env.world))
+        entry = Entry(place, source=env, scheme="host", told=told.told_of(given.spec, given.exact, given.notes))
+        task = _name_for(env, given.spec.name, wanted)
+        add(task, entry)
+        return task
+    if pettingzoo.is_env(env):
+        raise Refused(
+            "env is a running PettingZoo env, of which worker processes must make their own; give the function or "
+            "class that makes it, from a file that they can import."
+        )
+    if not callable(env):
+        raise Refused(f"env is a {type(env).__name__}; it may be {_USABLE}, or a function that gives one of these.")
+    label = path or getattr(env, "__qualname__", type(env).__name__)
+    made = imported.built(label, env, {})
+    if outside.is_jax(made):
+        if not path or (wanted or "").startswith(OBJECT):
+            return _keep(made, wanted)
+        outside.hand_over(f"jax:{path}", outside.adopted(f"jax:{path}", made, {}))
+        return f"jax:{path}"
+    if isinstance(made, HostEnv):
+        task, given = f"host:{_importable(env, path)}", host.checked(label, made)
+        told.hand_over(task, told.told_of(given.spec, given.exact, given.notes))
+        return task
+    if pettingzoo.is_env(made):
+        task = f"pettingzoo:{_importable(env, path)}"
+        told.hand_over(task, pettingzoo.described(pettingzoo.parallel(path, made), path, {}))
+        return task
+    raise Refused(f"{label} gave a {type(made).__name__}; it must give {_USABLE}.")
+
+
+_USABLE = "a JaxEnv, an env in the style of JaxMARL or gymnax, a PettingZoo ParallelEnv (its class), or a HostEnv"
+
+
+def _importable(made: Any, path: str) -> str:
+    if not path:
+        raise Refused(
+            f"{getattr(made, '__qualname__', type(made).__name__)} makes an env that runs in worker processes, which "
+            "cannot import it; put the class or function into a file of its own, at its top level (not a lambda, "
+            "nothing that a script, a notebook or a function defines), or name it as "
+            "pettingzoo:package.module:factory?key=value."
+        )
+    return path
+
+
+def _keep(env: Any, wanted: str | None) -> str:
+    """Know a JAX env by a name; what cannot be used is refused at once."""
+    from omad.envs import outside
+    from omad.types import JaxEnv
+
+    label = env.spec if isinstance(env, JaxEnv) else type(env[0] if type(env) is tuple else env).__name__
+    task = _name_for(env, str(getattr(label, "name", label)), wanted)
+    add(task, Entry("", outside.adopted(task, env, {}), source=env))
+    return task
+
+
+def _name_for(env: Any, label: str, wanted: str | None) -> str:
+    """A name for an object: its own, with a number where another object has that."""
+    if wanted and wanted.startswith(OBJECT):
+        return wanted
+    first = OBJECT + (re.sub(r"[^\w./-]+", "-", label, flags=re.ASCII).strip("-") or "env")
+    task, count = first, 1
+    while (taken := entry_of(task)) is not None and taken.source is not env:
+        count += 1
+        task = f"{first}-{count}"
+    return task

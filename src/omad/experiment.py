@@ -1,0 +1,305 @@
+"""One object that makes env, algorithm and loop once, from one configuration; everything else is a caller of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import itertools
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from omad import envs, files
+from omad.callbacks import BestPolicy, Callback
+from omad.compilation import use_compilation_cache
+from omad.config import RunConfig
+from omad.errors import CallbackFailed, EnvFailed, NonFinite, Refused
+from omad.loggers import Console, Logger, TensorBoard
+from omad.loop.build import Built, build, evaluation_mib, forecast
+from omad.loop.session import Result, Session
+from omad.manifest import manifest_of
+from omad.processes import StopSignals, held, interruption, refuse_inside_env
+from omad.run import warm_start
+from omad.run.folder import Ended, RunFolder
+from omad.trust import refuse_changed, refuse_foreign
+
+__all__ = ["Experiment", "default_loggers"]
+
+
+def default_loggers() -> list[Logger]:
+    """What is logged to beside the run folder's own lines, where nothing else is asked for."""
+    return [TensorBoard(), Console()]
+
+
+class Experiment:
+    """A run that is to be trained, or trained further: its env, algorithm and loop, each made once.
+
+    Args:
+        config: The run; `RunConfig.of(task=..., preset=..., **fields)`.
+        env: An env of your own instead of the configuration's task: a `JaxEnv`, a `HostEnv`, a PettingZoo `ParallelEnv`
+            class or factory, or a gymnax- or JaxMARL-style object.
+        callbacks: Told of progress, in this order; after them the best policies are kept unless `keep_best` is off.
+        loggers: Where numbers go beside the run folder's own lines; by default TensorBoard and the
+            console.
+        batch_seeds: Whether seeds are one batch, or run one after the other; by default the former on accelerators.
+
+    Raises:
+        Refused: Something given cannot work.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        env: Any = None,
+        callbacks: Sequence[Callback] = (),
+        loggers: Sequence[Logger] | None = None,
+        batch_seeds: bool | None = None,
+    ) -> None:
+        refuse_inside_env()
+        use_compilation_cache()
+        if env is not None:
+            config = dataclasses.replace(config, task=envs.of_object(env))
+        self.config = config
+        self.callbacks = [*callbacks, *([BestPolicy()] if config.keep_best else [])]
+        self.loggers = default_loggers() if loggers is None else list(loggers)
+        refuse_others(self.callbacks, Callback)
+        refuse_others(self.loggers, Logger)
+        self.env = envs.make(config.task)
+        self.built: Built = build(config, self.env, batch_seeds)
+
+    @staticmethod
+    def of_run(
+        folder: RunFolder,
+        env: Any = None,
+        callbacks: Sequence[Callback] = (),
+        loggers: Sequence[Logger] | None = None,
+        trust: bool = False,
+    ) -> Experiment:
+        """The experiment that a run folder holds, to be resumed.
+
+        Args:
+            folder: The run.
+            env: The env again, where the run began with one that was given as an object.
+            callbacks: As for a new run; a run folder does not keep them.
+            loggers: As for a new run.
+            trust: Import the code of a user's env that the folder names.
+
+        Raises:
+            Refused: The folder names a user's env and is not trusted, or its env is not what it was.
+        """
+        refuse_inside_env()
+        if env is not None:
+            given = envs.of_object(env)
+            if given != folder.config.task:
+                raise Refused(f"{folder.path} was begun with the env {folder.config.task}; {given} was given.")
+        else:
+            refuse_foreign(folder.config.task, folder.path, trust)
+        made = Experiment(folder.config, None, callbacks, loggers)
+        refuse_changed(folder, made.built.spec)
+        return made
+
+    def close(self) -> None:
+        """End whatever runs beside this process."""
+        self.built.close()
+
+    # ------------------------------------------------------------ forecasts
+
+    def forecast(self, at_once: int | None = None) -> str:
+        """A sentence that forecasts the memory of the run.
+
+        Args:
+            at_once: Seeds that are trained at a time; by default all of them.
+
+        Raises:
+            Refused: It cannot fit.
+        """
+        config = self.config if at_once is None else dataclasses.replace(self.config, seeds=at_once)
+        need = forecast(config, self.built)
+        free, where = available_mib()
+        words = ", ".join(f"{name} {value:,.0f} MiB" for name, value in need.items() if name != "total")
+        if need["total"] > free:
+            raise Refused(
+                f"The run needs about {need['total']:,.0f} MiB ({words}), but only {free:,.0f} MiB are free on "
+                f"{where}; lower --buffer-size (now {config.buffer_size}), --batch-size (now {config.batch_size}), "
+                f"--eval-episodes (now {config.eval_episodes}), --seeds (now {config.seeds}) or the networks' widths."
+            )
+        return f"memory forecast {need['total']:,.0f} MiB ({words}); {free:,.0f} MiB free"
+
+    def check_evaluation(self) -> None:
+        """Refuse an evaluation that cannot fit into memory.
+
+        Raises:
+            Refused: It cannot.
+        """
+        need, (free, where) = evaluation_mib(self.config, self.built), available_mib()
+        if need > free:
+            raise Refused(
+                f"{self.config.eval_episodes} episodes at once need about {need:,.0f} MiB, but only {free:,.0f} MiB "
+                f"are free on {where}; give fewer --episodes."
+            )
+
+    # ------------------------------------------------------------ folders
+
+    def create(self, path: str | Path | None = None, config: RunConfig | None = None) -> RunFolder:
+        """A new run folder with nothing trained yet.
+
+        Args:
+            path: Where; by default below `runs/`, named after task, algorithm, preset and time.
+            config: Of the run, where it differs from the experiment's in its seeds or settings, not in its task.
+
+        Raises:
+            Refused: There is something at the path already, it cannot be made, or the run cannot start from another.
+        """
+        config = config or self.config
+        if config.init_from:
+            seeds = jnp.asarray(config.all_seeds)
+            init = self.built.algorithm.init
+            learner = jax.eval_shape(lambda: jax.vmap(lambda seed: init(jax.random.key(seed)))(seeds))
+            warm_start.load(warm_start.find(config.init_from), learner, config.all_seeds)
+        manifest = manifest_of(config, self.env) | {
+            "loggers": [type(one).__name__ for one in self.loggers],
+            "callbacks": [type(one).__name__ for one in self.callbacks],
+        }
+        where = Path(path) if path else claim(config)
+        with held():  # no half of a folder
+            return RunFolder.create(where, config, manifest)
+
+    def create_each(self, run_dir: str | Path | None = None) -> list[Path]:
+        """One new run folder `seed-K` for each seed of the configuration, below one folder.
+
+        Raises:
+            Refused: The folder exists already, or cannot be made.
+        """
+        config = self.config
+        root = Path(run_dir) if run_dir else claim(config)
+        taken = Refused(f"{root} exists already; give another --run-dir, or continue it with: omad resume {root}")
+        if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+            raise taken
+        # All are made beside the folder and get its name at once: a kill leaves all seeds or none.
+        whole = root.parent.resolve() / root.name
+        partial = whole.with_name(whole.name + files.PARTIAL)
+        try:
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            files.make_folder(partial)
+        except OSError as error:
+            raise Refused(f"{root} cannot be made ({error.strerror}); give another --run-dir.") from None
+        with held(), contextlib.ExitStack() as stack:
+            if (lock := files.lock(partial / "lock")) is None:
+                raise Refused(f"{root} is being made by another process; give another --run-dir.")
+            stack.callback(os.close, lock)
+            for old in partial.iterdir():
+                if not re.fullmatch(r"seed-[0-9]+|lock", old.name) or any(old.glob("checkpoints/*")):
+                    raise Refused(f"{partial} holds {old.name}, which is not half of a new folder; move it away.")
+            for seed in config.all_seeds:
+                files.remove(partial / f"seed-{seed}", partial)
+                alone = dataclasses.replace(config, seeds=1, first_seed=seed)
+                self.create(partial / f"seed-{seed}", alone).close()
+            for old in partial.iterdir():
+                if old.name not in {f"seed-{seed}" for seed in config.all_seeds}:
+                    files.remove(old, partial)
+            try:
+                files.rename_folder(partial, whole)
+            except OSError:
+                raise taken from None
+        return [root / f"seed-{seed}" for seed in config.all_seeds]
+
+    # ------------------------------------------------------------ work
+
+    def start(self, run_dir: str | Path | None = None) -> Result:
+        """Train from nothing into a new run folder, until the end, a signal, or a callback that stops the run.
+
+        Raises:
+            Refused: The folder exists, or memory does not suffice.
+            NonFinite: Training diverged.
+            EnvFailed: The env failed.
+            CallbackFailed: A user's callback or logger failed.
+        """
+        self.forecast()
+        return self.work(self.create(run_dir), fresh=True)
+
+    def work(self, folder: RunFolder, fresh: bool) -> Result:
+        """Train in an open run folder: one that `create` has just made, or one to go on with. As `start`."""
+        signals, built = StopSignals(), self.built
+        session = Session(folder, built, self.loggers, self.callbacks, signals)
+        passed: list[str] = []
+        with signals:
+            try:
+                for note in built.notes if fresh else ():
+                    session.note(note)
+                if fresh:
+                    session.begin()
+                else:
+                    passed = session.restore()
+                result = session.go()
+                if session.row == folder.config.total_rows:
+                    folder.note_end(Ended("finished"))
+                return result._replace(passed=tuple(passed))
+            except Refused:
+                raise
+            except Exception as error:
+                if signals.again:  # what was interrupted may have raised anything
+                    raise KeyboardInterrupt from error
+                if signals.number is not None and isinstance(error, EnvFailed):
+                    # What an env needs may have been told to stop as well: that is no fault.
+                    raise interruption(signals.number) from error
+                if isinstance(error, CallbackFailed) and session.row == folder.config.total_rows:
+                    folder.note_end(Ended("finished"))  # the run itself has nothing to go on with
+                    raise
+                known = isinstance(error, NonFinite | EnvFailed | CallbackFailed)
+                words = str(error) if known else f"{type(error).__name__}: {error}"
+                folder.note_end(Ended("diverged" if isinstance(error, NonFinite) else "broken", words))
+                raise
+            finally:
+                built.close()
+                folder.close()
+
+
+def refuse_others(given: Sequence[Any], kind: type) -> None:
+    """That all callbacks are callbacks, and all loggers loggers.
+
+    Raises:
+        Refused: One is something else.
+    """
+    for one in given:
+        if not isinstance(one, kind):
+            hint = " Give an instance, not the class." if isinstance(one, type) else ""
+            word = f"{kind.__name__.lower()}s"
+            raise Refused(f"{word} has {one!r}; each must be an instance of omad.{kind.__name__}.{hint}")
+
+
+def available_mib() -> tuple[float, str]:
+    """Memory that can still be had on the device, and what it is."""
+    device = jax.local_devices()[0]
+    if device.platform != "cpu" and (stats := device.memory_stats()):
+        return (stats["bytes_limit"] - stats["bytes_in_use"]) / 2**20, device.device_kind
+    import psutil
+
+    return psutil.virtual_memory().available / 2**20, "this machine"
+
+
+def _default_dir(config: RunConfig) -> Path:
+    when = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    task = "".join(c if c.isalnum() or c in "-." else "-" for c in config.task)
+    return Path("runs") / f"{task}_{config.algorithm}_{config.preset}_{when}"
+
+
+def claim(config: RunConfig) -> Path:
+    """A new, empty folder with a default name. That making it succeeds decides whose it is."""
+    first = _default_dir(config)
+    for number in itertools.count(1):
+        path = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        try:
+            path.mkdir(parents=True)
+            (path / "lock").touch()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise Refused(f"{path} cannot be made ({error.strerror}); give a --run-dir.") from None
+        return path
+    raise AssertionError

@@ -1,0 +1,72 @@
+"""Weights & Biases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omad import files, schema
+from omad.errors import Refused
+from omad.loggers.base import Evaluation, Logger, RunInfo
+
+__all__ = ["Wandb"]
+
+
+class Wandb(Logger):
+    """Metrics and returns for a Weights & Biases server, or offline (`mode="offline"`, then `wandb sync`).
+
+    The id of its run is kept in the run folder, so that a resumed run goes on there. Needs the extra `wandb`.
+
+    Args:
+        project: Name of the project.
+        name: Name of the run; by default that of the run folder.
+        **options: Anything else that `wandb.init` takes: `mode`, `entity`, `group`, `tags`, ...
+
+    Raises:
+        Refused: The package is missing.
+    """
+
+    def __init__(self, project: str = "omad", name: str | None = None, **options: Any) -> None:
+        try:
+            import wandb
+        except ImportError:
+            raise Refused("The logger Wandb needs Weights & Biases: pip install 'omad[wandb]'.") from None
+        self._wandb, self._project, self._name, self._options = wandb, project, name, options
+        self._run: Any = None
+
+    def start(self, run: RunInfo) -> None:
+        """Begin a run there, or go on with the one that the run folder names."""
+        kept = run.path / "wandb.json"
+        try:
+            known = schema.read_json(kept, dict[str, str]).get("id")
+        except FileNotFoundError:
+            known = None
+        self._run = self._wandb.init(
+            project=self._project, name=self._name or run.path.resolve().name, id=known, resume="allow",
+            dir=str(run.path), config=dict(run.config), reinit="create_new", **self._options,
+        )  # fmt: skip
+        files.write_text(kept, f'{{"id": "{self._run.id}"}}\n', run.path)
+        self._seeds = len(run.seeds)
+        for prefix in ("*", "seed-*"):
+            self._run.define_metric(prefix, step_metric="env_steps")
+
+    def _log(self, env_steps: int, seed: int, values: Mapping[str, float | int]) -> None:
+        prefix = "" if self._seeds == 1 else f"seed-{seed}/"
+        self._run.log({"env_steps": env_steps} | {f"{prefix}{name}": value for name, value in values.items()})
+
+    def metrics(self, env_steps: int, seed: int, values: Mapping[str, float | int]) -> None:
+        """One value a metric over env steps."""
+        self._log(env_steps, seed, values)
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        """The mean return and the env's extra numbers."""
+        self._log(evaluation.env_steps, evaluation.seed, evaluation.values())
+
+    def event(self, name: str, env_steps: int, text: str) -> None:
+        """Kept in the summary."""
+        self._run.summary[name] = f"{env_steps}: {text}"
+
+    def close(self) -> None:
+        """Hand over what is waiting."""
+        if self._run is not None:
+            self._run.finish()

@@ -1,0 +1,141 @@
+"""The parts of a run, made once from its configuration and its env; and what they will need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from omad import buffer
+from omad.algos import make as make_algorithm
+from omad.config import RunConfig
+from omad.envs.pool import Pool
+from omad.envs.world import HostEnv
+from omad.errors import Refused
+from omad.evaluate import make_evaluate, make_host_evaluate
+from omad.loop import fused
+from omad.loop.hosted import Hosted
+from omad.symmetry import symmetric
+from omad.types import Algorithm, EnvSpec, JaxEnv
+
+__all__ = ["Built", "EvaluationWorlds", "build", "evaluation_mib", "forecast"]
+
+
+class Built(NamedTuple):
+    """The parts of a run, made from its configuration."""
+
+    spec: EnvSpec
+    algorithm: Algorithm
+    loop: fused.Fused | Hosted
+    sampled: Callable[..., Any]
+    noise_free: Callable[..., Any]
+    close: Callable[[], None]
+    """End whatever runs beside this process."""
+    notes: tuple[str, ...] = ()
+    """Sentences about the env that a user should read before training."""
+
+
+def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = None) -> Built:
+    """Everything a run needs; nothing is compiled, allocated or started yet.
+
+    Args:
+        config: The run.
+        env: Its env.
+        batch_seeds: Whether seeds are one batch, or run one after the other; by default the former on accelerators.
+    """
+    algorithm = make_algorithm(config.algo, env.spec, config.obs_norm, config.updates_per_env_step)
+    if config.symmetry:
+        group = getattr(env, "symmetry", None)
+        if group is None:
+            raise Refused(f"symmetry is on, but {config.task} states no symmetries. Give --no-symmetry.")
+        algorithm = symmetric(algorithm, group)
+    sizes = fused.LoopConfig(
+        n_envs=config.n_envs,
+        updates_per_step=config.updates_per_step,
+        batch_size=config.batch_size,
+        buffer_rows=buffer.rows_for(config.buffer_size, config.n_envs),
+        warmup_rows=config.warmup_rows,
+        reward_norm=config.reward_norm,
+        reward_bound=config.reward_bound,
+        noise_hold=config.noise_hold,
+    )
+    if isinstance(env, JaxEnv):
+        loop = fused.make(algorithm, env, sizes, batch_seeds)
+        evaluate = [make_evaluate(algorithm, env, config.eval_episodes, explore) for explore in (True, False)]
+        return Built(env.spec, algorithm, loop, *evaluate, close=lambda: None)
+
+    def start(worlds: int) -> Pool:
+        return Pool.of(config.task, env.spec, worlds, config.env_workers, config.env_timeout)
+
+    hosted = Hosted(algorithm, env, sizes, start, batch_seeds)
+    bench = EvaluationWorlds(start, config.eval_episodes)
+    evaluate = [
+        make_host_evaluate(algorithm, env.spec, bench, config.eval_episodes, explore) for explore in (True, False)
+    ]
+
+    def close() -> None:
+        hosted.close()
+        bench.close()
+
+    return Built(env.spec, algorithm, hosted, *evaluate, close=close, notes=env.notes)
+
+
+class EvaluationWorlds:
+    """Worlds of their own for evaluations, started when first asked for."""
+
+    most = 16
+    """Episodes beyond this many go through the same worlds in rounds."""
+
+    def __init__(self, start: Callable[[int], Pool], episodes: int) -> None:
+        self._start, self._count = start, min(episodes, self.most)
+        self._pool: Pool | None = None
+
+    def __call__(self) -> Pool:
+        """The running worlds."""
+        if self._pool is None:
+            self._pool = self._start(self._count)
+        return self._pool
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+
+def forecast(config: RunConfig, built: Built) -> dict[str, float]:
+    """Memory that a run will take, in MiB, from shapes alone: `buffer`, `learner`, `work`, `evaluation`, `total`.
+
+    `work` is what one gradient step keeps for its backward pass, taken as the matrix products of the update with one
+    float each per multiply-add chain; it is an upper estimate. `evaluation` is a step of all its episodes at once.
+    """
+    rows = buffer.rows_for(config.buffer_size, config.n_envs)
+    learner = jax.eval_shape(built.algorithm.init, jax.eval_shape(lambda: jax.random.key(0)))
+    mib = {
+        "buffer": buffer.n_bytes(built.spec, rows, config.n_envs) * config.seeds / 2**20,
+        "learner": sum(v.size * v.dtype.itemsize for v in jax.tree.leaves(learner)) * config.seeds / 2**20,
+        "work": 64.0 + 4.0 * config.seeds * _activations(config.algo, built.spec.n_agents, config.batch_size) / 2**20,
+        "evaluation": evaluation_mib(config, built),
+    }
+    return mib | {"total": sum(mib.values())}
+
+
+def evaluation_mib(config: RunConfig, built: Built) -> float:
+    """Memory that a step of all episodes of an evaluation takes, in MiB: what agents see and do, and a hidden layer.
+
+    Episodes of a hosted env go through few worlds, so only their results are kept.
+    """
+    spec, hidden = built.spec, 2 * getattr(config.algo, "actor_width", 0)
+    floats = 4 + len(spec.info_keys)
+    if isinstance(built.loop, fused.Fused):
+        floats += 3 * spec.n_agents * (spec.obs_dim + spec.act_dim) + 2 * spec.state_dim + spec.n_agents * hidden
+    return 4.0 * config.seeds * config.eval_episodes * floats / 2**20
+
+
+def _activations(algo: Any, n_agents: int, batch: int) -> float:
+    """Hidden activations of an update, in floats, for any algorithm with the usual field names."""
+    steps = getattr(algo, "denoising_steps", 1)
+    actors = n_agents * batch * steps * getattr(algo, "actor_width", 0) * getattr(algo, "actor_layers", 0)
+    critics = 4 * batch * getattr(algo, "critic_width", 0) * (getattr(algo, "critic_layers", 0) + 1)
+    return 4.0 * (actors + critics)

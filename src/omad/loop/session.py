@@ -1,0 +1,416 @@
+"""Train, record, evaluate, save; stop on signals, callbacks and numbers that are not finite.
+
+Which chunk of the compiled loop runs when is decided here, and never changes a result: metrics add up inside the
+carry, so a run that was cut anywhere and resumed writes the same lines as one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from omad.callbacks import Callback, Context
+from omad.envs.contract import place_of
+from omad.errors import CallbackFailed, EnvFailed, NonFinite, Refused
+from omad.loggers import Evaluation, JsonLines, Logger, Progress, RunInfo
+from omad.loop import fused
+from omad.loop.build import Built
+from omad.loop.hosted import Hosted
+from omad.processes import StopSignals
+from omad.run import machine, warm_start
+from omad.run.folder import RunFolder
+from omad.types import is_mean
+
+__all__ = ["AT_A_BOUNDARY", "EXACT", "Result", "Session"]
+
+EXACT, AT_A_BOUNDARY = "exact", "resumed at an episode boundary"
+"""What the manifest says of a resume: all goes on where it was, or all envs begin new episodes."""
+_PIECE_S = 1.0
+"""Aim for compiled calls of about this length, so that progress is live and signals are answered soon."""
+_EDGE = 0.01
+"""Share of target mass on the edge atoms above which the support is too narrow."""
+_HUGE = 1e6
+"""Observations of this size are what makes numbers overflow, rather than learning rates."""
+
+
+class Result(NamedTuple):
+    """How a run ended."""
+
+    run_dir: Path
+    env_steps: int
+    signal: int | None
+    """The signal that stopped it early, if one did."""
+    stopped: str | None = None
+    """Why a callback stopped it early, if one did."""
+    passed: tuple[str, ...] = ()
+    """A sentence for every damaged checkpoint that was passed over."""
+
+
+class Session:
+    """One process's work on a run: from nothing, or from the newest good checkpoint, to the end or a stop."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        built: Built,
+        loggers: Sequence[Logger] = (),
+        callbacks: Sequence[Callback] = (),
+        signals: StopSignals | None = None,
+    ) -> None:
+        self.run, self.built = run, built
+        self.signals = signals or StopSignals()
+        self._lines = JsonLines(run)
+        self._early: list[tuple[str, str]] | None = []
+        """What was said before loggers were told that the run begins."""
+        self._loggers, self._callbacks = list(loggers), list(callbacks)
+        self.context = Context(run, built.spec, lambda: jax.vmap(built.algorithm.policy)(self.carry.learner))
+        self.config = config = run.config
+        self.seeds = jnp.asarray(config.all_seeds, jnp.int32)
+        self.row = 0
+        self.last: dict[str, float] = {}
+        self._rate = 0.0
+        """Vector steps per second of the compiled loop."""
+        self._piece = {False: 16, True: 2}
+        self._calls = {False: 0, True: 0}
+        self._failed: CallbackFailed | None = None
+        """The first failure of a user's callback or logger; the vector step that it came in is finished first."""
+        self._saved = True
+        """Nothing has been done since the last checkpoint, or since the beginning."""
+        self._noted = False
+        self._told = False
+        self.carry: fused.Carry
+
+    # ------------------------------------------------------------ start
+
+    def begin(self) -> None:
+        """A fresh carry. Its machine is that of the run from now on."""
+        self.carry = self.built.loop.init(self.seeds)
+        if self.config.init_from:
+            source = warm_start.find(self.config.init_from, self.run.manifest.get("init_from"))
+            learner, facts = warm_start.load(source, self.carry.learner, self.config.all_seeds)
+            self.carry = eqx.tree_at(lambda c: c.learner, self.carry, learner)
+            self.run.amend(init_from=facts)
+            self.note(warm_start.said(facts))
+        self.run.amend(**machine.facts())
+        self._note_boundaries()
+
+    def _note_boundaries(self) -> None:
+        """Say it, once, if envs cannot be saved and loaded."""
+        loop = self.built.loop
+        if not isinstance(loop, Hosted) or not loop.why_inexact or self._told:
+            return
+        self._told = True
+        self.run.amend(resume=AT_A_BOUNDARY)
+        self.note(f"{self.config.task}: {loop.why_inexact}; a resumed run begins new episodes.")
+
+    def restore(self) -> list[str]:
+        """Continue from the newest checkpoint that is whole; damaged ones are removed. Nothing is cut before that.
+
+        Returns:
+            One sentence for every checkpoint that had to be passed over.
+
+        Raises:
+            Refused: Another process works on the run, or all checkpoints are damaged.
+        """
+        self.run.lock()  # before anything is read that another process may be changing
+        passed: list[str] = []
+        loop, loose = self.built.loop, ()
+        if isinstance(loop, Hosted) and self.run.manifest.get("resume") == AT_A_BOUNDARY:
+            loop.give_up_saves("envs cannot be saved")
+            loose, self._told = (("env_state",), True)
+        shapes = loop.shapes(self.seeds)
+        found = self.run.checkpoints()
+        for checkpoint in found:
+            try:
+                rest = checkpoint.restore("rest", shapes, loose)
+            except Refused as error:
+                passed.append(f"{error}; falling back to the one before.")
+                continue
+            self.run.rewind(checkpoint)
+            self.carry, self.row = rest, checkpoint.row
+            stops = [stop for stop in self.run.manifest.get("stops", []) if stop["env_steps"] <= self.env_steps]
+            if stops != self.run.manifest.get("stops", []):
+                self.run.amend(stops=stops)
+            if other := machine.differences(self.run.manifest):
+                self.note(f"What follows may differ from an uncut run in rounding: {', '.join(other)}.")
+            break
+        else:
+            if found:
+                raise Refused(
+                    f"No checkpoint of {self.run.path} can be read: {passed[-1]} Start a new run with "
+                    "the configuration in config.json."
+                )
+            # Killed before its first checkpoint: the run begins again, from nothing, in the same folder.
+            self.run.rewind(None)
+            self.begin()
+        return passed
+
+    # ------------------------------------------------------------ the run
+
+    def go(self) -> Result:
+        """Work until the end, a signal, or a callback that stops the run. Saves before it returns.
+
+        Raises:
+            NonFinite: A metric or parameter is not finite; the last good checkpoint stands.
+            CallbackFailed: A user's callback or logger failed; the run has been saved.
+        """
+        config = self.config
+        rows = {name: max(1, -(-getattr(config, name) // config.n_envs)) for name in _PERIODS}
+        total = config.total_rows
+        with self.signals, self._named(), contextlib.ExitStack() as stack:
+            stack.callback(self._close)
+            self._open()
+            while self.row < total and not self._stopping():
+                before = self.row
+                self._advance(min(*((self.row // p + 1) * p for p in rows.values()), total))
+                if self.row == before:
+                    break
+                self._saved = False
+                done = self.row == total
+                at = {name: done or self.row % period == 0 for name, period in rows.items()}
+                if at["log_every"]:
+                    self._log()
+                if at["eval_every"] and self.row > config.warmup_rows:
+                    self._evaluate()
+                if at["save_every"]:
+                    self._save()
+            self._end(total)
+        if self._failed:
+            raise self._failed
+        stopped = self.context.stopped if self.row < total else None
+        return Result(self.run.path, self.env_steps, self.signals.number if self.row < total else None, stopped)
+
+    def _open(self) -> None:
+        """Tell loggers and callbacks that the run begins, or goes on."""
+        from omad.config import to_dict
+
+        info = RunInfo(self.run.path, to_dict(self.config), self.run.manifest, self.config.all_seeds, self.env_steps)
+        for logger in tuple(self._loggers):
+            self._guard(self._loggers, logger, "start", info)
+        early, self._early = self._early or [], None
+        for name, text in early:
+            self._event(name, text)
+        self._call("on_start")
+
+    def _end(self, total: int) -> None:
+        """Save what has not been saved, and say how it ended."""
+        reason = self.context.stopped
+        if self.row < total and reason:
+            stops = [*self.run.manifest.get("stops", []), {"env_steps": self.env_steps, "reason": reason}]
+            self.run.amend(stops=stops)
+            self._event("stop", reason)
+        if self.row < total and not self._saved:
+            self._save()
+        self._call("on_end")
+        if self.row == total:
+            self._event("end", "complete")
+
+    def _close(self) -> None:
+        for logger in tuple(self._loggers):
+            self._guard(self._loggers, logger, "close")
+
+    def _guard(self, among: list[Any], one: Any, method: str, *given: Any) -> None:
+        """Call a logger or callback; one that fails is not called again, and the run ends after this vector step."""
+        try:
+            getattr(one, method)(*given)
+        except BrokenPipeError:  # whoever read what is printed has gone: save and end
+            self.signals.note(signal.SIGPIPE)
+        except (Exception, SystemExit) as error:
+            if self.signals.again:
+                raise KeyboardInterrupt from error
+            among.remove(one)
+            said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            words = f"{type(one).__name__}.{method}() failed at env step {self.env_steps:,} with {said}"
+            where = f"The run {self.run.path} has been saved; fix it, then: omad resume {self.run.path}"
+            failed = CallbackFailed(f"{words} ({place_of(error)}). {where}")
+            failed.__cause__ = error
+            self._failed = self._failed or failed
+
+    def _call(self, method: str) -> None:
+        """Tell all callbacks."""
+        self.context.env_steps = self.env_steps
+        self.context.gradient_steps = max(0, self.row - self.config.warmup_rows) * self.config.updates_per_step
+        for callback in tuple(self._callbacks):
+            self._guard(self._callbacks, callback, method, self.context)
+
+    def _event(self, name: str, text: str) -> None:
+        """Tell all loggers something in words."""
+        if self._early is not None:
+            self._early.append((name, text))
+            return
+        for logger in tuple(self._loggers):
+            self._guard(self._loggers, logger, "event", name, self.env_steps, text)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say which run has failed, and from where to go on."""
+        try:
+            yield
+        except NonFinite as error:
+            what, *more = error.args
+            where = ", ".join([f"{self.run.path}: {what} after env step {self.env_steps}", *more])
+            raise NonFinite(f"{where}; {self._kept()}. {self._advice()}") from error
+        except EnvFailed as error:
+            near = f"{error} The run is {self.run.path}, after env step {self.env_steps}; {self._kept()}."
+            raise EnvFailed(f"{near} Fix the env, then: omad resume {self.run.path}") from error
+
+    def _kept(self) -> str:
+        found = self.run.checkpoints()
+        return f"the last good checkpoint is {found[0].folder}" if found else "there was no checkpoint yet"
+
+    def _stopping(self) -> bool:
+        return self.signals.number is not None or self.context.stopped is not None or self._failed is not None
+
+    @property
+    def env_steps(self) -> int:
+        """Env steps of each seed so far."""
+        return self.row * self.config.n_envs
+
+    def _advance(self, until: int) -> None:
+        """Vector steps up to row `until`, in calls of about a second, unless a signal comes first."""
+        warm = self.config.warmup_rows
+        while self.row < until and not self._stopping():
+            learn = self.row >= warm
+            step = self.built.loop.chunk if learn else self.built.loop.warm
+            count = min(self._piece[learn], (until if learn else min(until, warm)) - self.row)
+            if not self._calls[learn]:
+                self._tell("compile")
+            started = time.perf_counter()
+            self.carry = step(self.carry, self.seeds, jnp.int32(self.row), jnp.int32(count))
+            self._check()
+            elapsed = time.perf_counter() - started
+            self._calls[learn] += 1
+            self.row += count
+            if self._calls[learn] > 1:  # the first call compiles
+                rate = count / elapsed
+                self._piece[learn] = max(1, min(int(rate * _PIECE_S), 4 * self._piece[learn]))
+                if learn:
+                    self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
+            self._tell("run")
+
+    def _check(self) -> None:
+        """Stop at the first chunk that leaves something non-finite behind."""
+        healthy = np.asarray(self.built.loop.healthy(self.carry))
+        if healthy.all():
+            return
+        place = int(np.argmin(healthy))
+        wrong = [k for k, v in self.carry.sums.items() if not np.isfinite(np.asarray(v.total)[place])]
+        where = f"first seen in {', '.join(wrong) or 'the parameters'}"
+        raise NonFinite(f"seed {self.config.all_seeds[place]} met a non-finite number", where)
+
+    def _advice(self) -> str:
+        """What to change in a run whose numbers are not finite."""
+        obs = self.carry.observation.obs
+        largest = 0.0 if obs.is_deleted() else float(np.max(np.abs(np.asarray(obs)), initial=0.0))
+        if largest >= _HUGE:
+            norm = "" if self.config.obs_norm == "running" else "give --obs-norm running, or "
+            return f"Observations reach {largest:.3g}: {norm}use smaller units in the env."
+        return "Lower the learning rates, or look at critic/target_edge_mass and raise --v-max."
+
+    def _tell(self, event: str) -> None:
+        """Tell all loggers how far the run is, and callbacks where there is progress."""
+        config = self.config
+        learning_rows = config.total_rows - max(self.row, config.warmup_rows)
+        progress = Progress(
+            env_steps=self.env_steps,
+            total_steps=config.total_rows * config.n_envs,
+            steps_per_s=self._rate * config.n_envs,
+            updates_per_s=self._rate * config.updates_per_step * config.seeds,
+            seconds_left=learning_rows / self._rate if self._rate else float("nan"),
+            last=self.last,
+            event=event,
+        )
+        for logger in tuple(self._loggers):
+            self._guard(self._loggers, logger, "progress", progress)
+        if event == "run":
+            self._call("on_progress")
+
+    def note(self, sentence: str) -> None:
+        """A sentence for the user, said once a run."""
+        self._event("note", sentence)
+
+    # ------------------------------------------------------------ records
+
+    def _record(self, method: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Lines of all seeds: first those of the run folder, so that no other logger can lose one."""
+        for row in rows:
+            getattr(self._lines, method)(*row)
+        self.run.flush()
+        for logger in tuple(self._loggers):
+            for row in rows:
+                if logger in self._loggers:
+                    self._guard(self._loggers, logger, method, *row)
+
+    def _log(self) -> None:
+        """Write the metrics since the last line and start anew."""
+        sums = jax.device_get(self.carry.sums)
+        zeros = jax.tree.map(jnp.zeros_like, self.carry.sums)
+        self.carry = eqx.tree_at(lambda c: c.sums, self.carry, zeros)
+        learned = max(0, self.row - self.config.warmup_rows) * self.config.updates_per_step
+        timing = {"time/steps_per_s": self._rate * self.config.n_envs, "time/unix_s": time.time()}
+        rows = []
+        for i, seed in enumerate(self.config.all_seeds):
+            values = {n: float(m.total[i] / m.weight[i]) for n, m in sums.items() if is_mean(m) and m.weight[i] > 0}
+            rows.append((self.env_steps, seed, {"gradient_steps": learned} | values | timing))
+        self._record("metrics", rows)
+        means = {name: mean for name, mean in sums.items() if is_mean(mean) and np.sum(mean.weight) > 0}
+        self.last |= {name: float(np.sum(mean.total) / np.sum(mean.weight)) for name, mean in means.items()}
+        with np.errstate(invalid="ignore", divide="ignore"):
+            newest = {name: np.asarray(mean.total) / np.asarray(mean.weight) for name, mean in means.items()}
+        self.context.metrics = newest
+        self._tell("log")
+        self._call("on_metrics")
+        edge = self.last.get("critic/target_edge_mass", 0.0)
+        if edge > _EDGE and not self._noted:
+            self._noted = True
+            v_max = getattr(self.config.algo, "v_max", float("nan"))
+            self.note(
+                f"{edge:.1%} of the targets' mass lies on the edge atoms at env step {self.env_steps:,} (more than "
+                f"{_EDGE:.0%} distorts values); raise --v-max, now {v_max:g}, to {2 * v_max:g}.",
+            )
+
+    def _evaluate(self) -> None:
+        """Evaluate every seed's policy with sampled and with noise-free actions."""
+        policy, config = self.context.policies(), self.config
+        found, rows = {}, []
+        kinds: tuple[tuple[Literal["sampled", "noise_free"], Any], ...] = (
+            ("sampled", self.built.sampled),
+            ("noise_free", self.built.noise_free),
+        )
+        for kind, function in kinds:
+            episodes = jax.device_get(function(policy, jnp.int32(config.eval_seed), jnp.int32(self.row)))
+            if not np.isfinite(episodes.returns).all():
+                place = int(np.argmin(np.isfinite(episodes.returns).all(1)))
+                raise NonFinite(f"seed {config.all_seeds[place]} met a non-finite return in an evaluation")
+            found[kind] = episodes
+            for i, seed in enumerate(config.all_seeds):
+                info = {name: float(total[i].mean()) for name, total in episodes.info.items()}
+                rows.append((Evaluation(self.env_steps, seed, kind, config.eval_seed, episodes.returns[i], info),))
+            label, means = "eval" if kind == "sampled" else "eval_noise_free", episodes.returns.mean(1)
+            self.last[f"{label}/return"] = float(means.mean())
+            pooled = episodes.returns.std() / np.sqrt(episodes.returns.shape[1])
+            spread = means.std(ddof=1) if len(means) > 1 else pooled * np.sqrt(len(means))
+            self.last[f"{label}/return_se"] = float(spread / np.sqrt(len(means)))
+        self._record("evaluation", rows)
+        self.context.evaluation = found
+        self._tell("eval")
+        self._call("on_evaluation")
+
+    def _save(self) -> None:
+        self._note_boundaries()
+        self.run.save(self.row, self.env_steps, self.context.policies(), self.carry)
+        self._saved = True
+        self._tell("save")
+        self._call("on_save")
+
+
+_PERIODS = ("log_every", "eval_every", "save_every")

@@ -1,0 +1,135 @@
+"""Start a run from the parameters of another one.
+
+All leaves of the learner are taken over whose path and shape fit: actors, critics, targets, their statistics and
+temperatures. Optimisers (leaves below a field that is called `opt` or ends in `_opt`) start anew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from omad.errors import Refused
+from omad.run import checkpoint
+from omad.run.folder import Checkpoint, RunFolder, members
+
+__all__ = ["Source", "find", "load", "said"]
+
+_OPTIMISER = re.compile(r"(^|\.|_)opts?(\.|$)")
+
+
+class Source(NamedTuple):
+    """Where parameters come from."""
+
+    runs: tuple[RunFolder, ...]
+    """One, or one a seed."""
+    seed: int | None
+    """The seed that was asked for."""
+
+    def of_seed(self, seed: int) -> tuple[RunFolder, int]:
+        """The run and the place in it that a training seed starts from."""
+        every = [(run, i, own) for run in self.runs for i, own in enumerate(run.config.all_seeds)]
+        wanted = seed if self.seed is None else self.seed
+        found = next((one for one in every if one[2] == wanted), every[0])
+        return found[:2]
+
+
+def find(text: str, facts: Mapping[str, Any] | None = None) -> Source:
+    """The run that `RUN` or `RUN@SEED` names.
+
+    Args:
+        text: As in the configuration.
+        facts: What the manifest says of it, if the run had begun before.
+
+    Raises:
+        Refused: There is no such run, seed or checkpoint, or it has changed since the run began.
+    """
+    path, _, number = text.rpartition("@")
+    if not path or not number.isdigit():
+        path, number = text, ""
+    runs = tuple(RunFolder.open(inside) for inside in members(Path(path)))
+    seeds = [seed for run in runs for seed in run.config.all_seeds]
+    if number and int(number) not in seeds:
+        raise Refused(f"init_from is {text!r}, but {path} has no seed {number}; it has {', '.join(map(str, seeds))}.")
+    source = Source(runs, int(number) if number else None)
+    digests = _digests(source)
+    if facts and facts.get("sha256") != digests:
+        raise Refused(f"init_from is {text!r}, which has other checkpoints than when this run began; restore them.")
+    return source
+
+
+def _newest(run: RunFolder) -> Checkpoint:
+    found = run.checkpoints()
+    if not found:
+        raise Refused(f"init_from: {run.path} has no checkpoint yet; resume it until it has saved once.")
+    return found[0]
+
+
+def _digests(source: Source) -> list[str]:
+    return [_newest(run).index.parts["rest"].sha256 for run in source.runs]
+
+
+def load(source: Source, learner: PyTree, seeds: tuple[int, ...]) -> tuple[PyTree, dict[str, Any]]:
+    """A learner with the parameters of another run.
+
+    Args:
+        source: From `find`.
+        learner: Arrays or shapes with a leading seed axis.
+        seeds: The training seeds.
+
+    Returns:
+        The learner (shapes stay shapes), and what was and was not taken over, for the manifest.
+
+    Raises:
+        Refused: Nothing fits, or a checkpoint is damaged.
+    """
+    stored = {
+        run.path: checkpoint.read(_newest(run).file("rest"), _newest(run).index.parts["rest"], "learner.")
+        for run in source.runs
+    }
+    places = [source.of_seed(seed) for seed in seeds]
+    paths, tree = jax.tree_util.tree_flatten_with_path(learner)
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
+    leaves, taken, left = [], [], []
+    for name, (_, leaf) in zip(names, paths, strict=True):
+        rows = [stored[run.path].get(name) for run, _ in places]
+        due = leaf.shape[1:], leaf.dtype
+        fits = all(row is not None and (row.shape[1:], row.dtype) == due for row in rows)
+        if _OPTIMISER.search(name):
+            leaves.append(leaf)
+        elif fits and leaf.size:
+            chosen = [row[place] for row, (_, place) in zip(rows, places, strict=True) if row is not None]
+            leaves.append(leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.stack([jnp.array(x) for x in chosen]))
+            taken.append(name)
+        else:
+            leaves.append(leaf)
+            left.append(name)
+    origin = ", ".join(str(run.path) for run in source.runs)
+    if not taken:
+        raise Refused(
+            f"init_from: nothing of {origin} ({source.runs[0].config.algorithm} on {source.runs[0].config.task}) fits "
+            "this run; algorithm, agents' sizes, network widths and obs_norm must agree at least in part."
+        )
+    facts = {
+        "run": [str(run.path.resolve()) for run in source.runs],
+        "seeds": [run.config.all_seeds[place] for run, place in places],
+        "env_steps": [_newest(run).env_steps for run in source.runs],
+        "sha256": _digests(source),
+        "taken": len(taken),
+        "left": left,
+    }
+    return jax.tree.unflatten(tree, leaves), facts
+
+
+def said(facts: Mapping[str, Any]) -> str:
+    """One sentence about what was taken over."""
+    left = facts["left"]
+    rest = f"; not taken over, for names or shapes differ: {', '.join(left[:6])}" if left else ""
+    more = f" and {len(left) - 6} more" if len(left) > 6 else ""
+    return f"Started from {', '.join(facts['run'])}: {facts['taken']} arrays of the learner{rest}{more}."

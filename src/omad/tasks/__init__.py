@@ -1,0 +1,57 @@
+"""Tasks: what each is called, its protocol and sizes, and returns to compare with.
+
+A task's name holds its protocol: `mpe/deception-2?adversary=static&dynamics=v2`. Options that have their
+default value are left out of the name, the others stand in alphabetical order. The name of an env from outside this
+package says where it comes from: `pettingzoo:package.module:factory?n=3`, `jaxmarl:NAME`, or a name that was
+registered. Returns of differently named tasks are not comparable, except that the options `state` and `history` and
+the suffix `-xy` change only what critics or agents are given or how actions are written. Nothing heavy is imported.
+"""
+
+from __future__ import annotations
+
+from omad.tasks.grammar import OPTIONS, options_of, remembered, spell
+from omad.tasks.outside import outside, registered
+from omad.tasks.robots import PROTOCOLS, is_segments
+from omad.tasks.rows import Anchor, Published, Task, UnknownTask, nearest
+from omad.tasks.table import FORMS, GAME_MODES, TASKS, build
+
+__all__ = [
+    "GAME_MODES",
+    "OPTIONS",
+    "PROTOCOLS",
+    "TASKS",
+    "Anchor",
+    "Published",
+    "Task",
+    "UnknownTask",
+    "code_of",
+    "find",
+    "nearest",
+    "options_of",
+    "remembered",
+    "spell",
+]
+
+
+def find(name: str) -> Task:
+    """The task of a name, options included.
+
+    Raises:
+        UnknownTask: with what was given, the nearest valid names, and what is allowed.
+    """
+    if (row := outside(name)) is not None:
+        return row
+    base, _, tail = name.partition("?")
+    if base not in TASKS and not is_segments(base):
+        near = ", ".join(nearest(base, [*TASKS, *registered()]))
+        own = ", ".join(registered())
+        raise UnknownTask(
+            f"There is no task {base!r}; nearest: {near}; allowed: {FORMS}"
+            + (f"; and as registered: {own}." if own else "; an env of another name is registered first.")
+        )
+    return build(base, options_of(base, tail))
+
+
+def code_of(name: str) -> str:
+    """`module:function` that a task's name says to import; empty for all that this machine itself has installed."""
+    return find(name).code

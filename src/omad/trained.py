@@ -1,0 +1,365 @@
+"""A run that has been trained, as one object: its numbers, its policies, new evaluations."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from omad import envs
+from omad.algos import make as make_algorithm
+from omad.config import RunConfig
+from omad.errors import Refused
+from omad.experiment import Experiment
+from omad.export.bundle import Facts
+from omad.export.team import Trained
+from omad.policy import TrainedPolicy
+from omad.run import checkpoint
+from omad.run.folder import METRICS, RunFolder, members
+from omad.tree import at_agent, at_seed, stacked
+from omad.trust import refuse_changed, refuse_foreign
+
+__all__ = ["Evaluated", "Records", "Run", "Which", "policies_at", "which_of"]
+
+Which = Literal["last", "best"] | int
+"""A moment of a run: its newest checkpoint, each seed's best evaluation, or the checkpoint of an env step."""
+
+
+def which_of(text: str) -> Which:
+    """The moment that a word of the command line names.
+
+    Raises:
+        Refused: It is none.
+    """
+    if text in ("last", "best"):
+        return text
+    if text.isdigit() and len(text) < 19:
+        return int(text)
+    raise Refused(f"--which is {text!r}; it must be last, best, or the env step of a checkpoint.")
+
+
+class Records(Mapping[str, np.ndarray]):
+    """Numbers of a run by name: arrays `(seed, step)` or `(seed, step, episode)`, not a number where there is none."""
+
+    def __init__(self, seeds: Sequence[int], steps: Sequence[int], values: Mapping[str, np.ndarray]) -> None:
+        self.seeds, self.steps = np.asarray(seeds, np.int64), np.asarray(steps, np.int64)
+        """Training seeds, and env steps of each seed."""
+        self._values = dict(values)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def to_frame(self) -> Any:
+        """A pandas table, one row a seed and env step; what has an axis of episodes is left out.
+
+        Raises:
+            Refused: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise Refused("to_frame() needs pandas: pip install 'omad[frames]'.") from None
+        flat = {name: value.reshape(-1) for name, value in self.items() if value.ndim == 2}
+        index = pandas.MultiIndex.from_product([self.seeds.tolist(), self.steps.tolist()], names=["seed", "step"])
+        return pandas.DataFrame(flat, index=index)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+    """Returns of every episode of an evaluation, for each training seed."""
+
+    task: str
+    seeds: tuple[int, ...]
+    env_steps: tuple[int, ...]
+    """At which each seed's policy had been saved."""
+    eval_seed: int
+    returns: dict[str, np.ndarray]
+    """`sampled` and `noise_free` -> `(seed, episode)` undiscounted team returns."""
+    info: dict[str, dict[str, np.ndarray]]
+    """The same of the env's extra numbers, by their names; sums over an episode."""
+
+    def mean(self, actions: str = "sampled") -> np.ndarray:
+        """`(seed,)` mean returns."""
+        return self.returns[actions].mean(1)
+
+
+class Run(os.PathLike[str]):
+    """A run folder, or a folder of runs `seed-K`; usable wherever a path is.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        Refused: It is not a run folder, or not one of this version.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.folders = [RunFolder.open(inside) for inside in members(path)]
+        self.stopped: str | None = None
+        """Why a callback stopped the run early, where `train` or `resume` gave this object."""
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        config, state = self.config, "complete" if self.complete else "not complete"
+        return f"Run({str(self.path)!r}: {config.algorithm} on {config.task}, seeds {self.seeds}, {state})"
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str | os.PathLike) and Path(other) == self.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+    @property
+    def config(self) -> RunConfig:
+        """The configuration; of several runs, that of the first with the seeds of all."""
+        first = self.folders[0].config
+        seeds = sorted(self.seeds)
+        return first if len(self.folders) == 1 else dataclasses.replace(first, seeds=len(seeds), first_seed=seeds[0])
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Code, env and machine; of several runs, of the first."""
+        return self.folders[0].manifest
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All training seeds."""
+        return tuple(seed for folder in self.folders for seed in folder.config.all_seeds)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it has reached its end."""
+        return all(folder.complete for folder in self.folders)
+
+    # ------------------------------------------------------------ numbers
+
+    def metrics(self) -> Records:
+        """What `metrics.jsonl` holds: means since the line before, `(seed, step)`."""
+        rows = [line for folder in self.folders for line in folder.lines(METRICS)]
+        names = sorted({name for row in rows for name in row} - {"step", "seed"})
+        return self._records(rows, {name: (lambda row, name=name: row.get(name, np.nan)) for name in names})
+
+    def evaluations(self) -> Records:
+        """All evaluations, by seed, env step and, where it says so, episode.
+
+        `return` and `return_noise_free` are means; `returns` and `returns_noise_free` `(seed, step, episode)` are those
+        of every episode. The env's extra numbers have the names that the env gives them.
+        """
+        rows: dict[tuple[int, int], dict[str, Any]] = {}
+        for folder in self.folders:
+            for line in folder.evaluations():
+                tail = "" if line["actions"] == "sampled" else "_noise_free"
+                row = rows.setdefault((line["seed"], line["step"]), {"seed": line["seed"], "step": line["step"]})
+                row |= {f"return{tail}": line["mean"], f"returns{tail}": np.asarray(line["returns"], float)}
+                row |= {f"{name}{tail}": value for name, value in line["info"].items()}
+        every = list(rows.values())
+        flat = sorted({name for row in every for name in row} - {"step", "seed"})
+        return self._records(every, {name: (lambda row, name=name: row.get(name, np.nan)) for name in flat})
+
+    def _records(self, rows: list[dict[str, Any]], columns: Mapping[str, Any]) -> Records:
+        steps = sorted({row["step"] for row in rows})
+        place = {seed: i for i, seed in enumerate(self.seeds)}, {step: j for j, step in enumerate(steps)}
+        values: dict[str, np.ndarray] = {}
+        for name, of in columns.items():
+            cells = [(place[0][row["seed"]], place[1][row["step"]], of(row)) for row in rows if row["seed"] in place[0]]
+            longest = max((np.size(value) for *_, value in cells if np.ndim(value)), default=0)
+            table = np.full((len(self.seeds), len(steps), *([longest] if longest else [])), np.nan)
+            for i, j, value in cells:
+                if longest and np.ndim(value):
+                    table[i, j, : np.size(value)] = value
+                elif not longest:
+                    table[i, j] = np.nan if value is None else value
+            values[name] = table
+        return Records(self.seeds, steps, values)
+
+    # ------------------------------------------------------------ policies
+
+    def _folder_of(self, seed: int | None) -> tuple[RunFolder, int]:
+        if seed is None:
+            return self.folders[0], self.folders[0].config.first_seed
+        for folder in self.folders:
+            if seed in folder.config.all_seeds:
+                return folder, seed
+        raise Refused(f"{self.path} has no seed {seed}; it has {', '.join(map(str, self.seeds))}.")
+
+    def policy(self, seed: int | None = None, which: Which = "last") -> TrainedPolicy:
+        """The policies of one training seed. Neither critic nor env is made, and nothing is executed.
+
+        Args:
+            seed: Which training seed; by default the first.
+            which: `last`, `best`, or the env step of a checkpoint.
+
+        Raises:
+            Refused: There is no such seed or checkpoint, or it cannot be read.
+        """
+        folder, seed = self._folder_of(seed)
+        config, spec = folder.config, folder.spec
+        algorithm = make_algorithm(config.algo, spec, config.obs_norm)
+        policies, steps = policies_at(folder, algorithm, which)
+        place = config.all_seeds.index(seed)
+        rows = [row for row in folder.evaluations() if row["seed"] == seed and row["step"] <= steps[place]]
+        facts = Facts(
+            task=config.task,
+            protocol=str(folder.manifest.get("protocol", "")),
+            algorithm=config.algorithm,
+            seed=seed,
+            env_steps=steps[place],
+            evaluation={row["actions"]: row["mean"] for row in rows},  # the last of each kind
+            run=folder.path.resolve().name,
+            commit=folder.manifest.get("commit"),
+        )
+        policy = at_agent(policies, place)
+        return TrainedPolicy(Trained(algorithm.act, policy, spec, config.algo, config.obs_norm, facts))
+
+    def evaluate(
+        self,
+        episodes: int = 500,
+        seed: int = 2_000_000,
+        task: str | None = None,
+        which: Which = "last",
+        trust: bool = False,
+        denoising_steps: int | None = None,
+        env: Any = None,
+    ) -> Evaluated:
+        """Play episodes with the policies of every training seed, with sampled and with noise-free actions.
+
+        Args:
+            episodes: Of each seed and kind of actions.
+            seed: Of initial states and action noise; not the one that training evaluated on.
+            task: Another task of the same sizes.
+            which: `last`, `best`, or the env step of a checkpoint.
+            trust: Import the code of a user's env that the run folder names.
+            denoising_steps: Of an action; by default those of training.
+            env: The env, where the run began with one that was given as an object.
+
+        Raises:
+            Refused: The run cannot be read, the env is not what it was, or the other task has other sizes.
+        """
+        if episodes < 1 or not 0 <= seed < 2**31:
+            raise Refused(
+                f"episodes is {episodes} and seed is {seed}; the first must be at least 1, the second 0 to 2^31 - 1."
+            )
+        if env is not None:
+            task = envs.of_object(env)
+        parts = [_evaluate(one, episodes, seed, task, which, trust, denoising_steps) for one in self.folders]
+        kinds = parts[0].returns
+        return dataclasses.replace(
+            parts[0],
+            seeds=tuple(seed for part in parts for seed in part.seeds),
+            env_steps=tuple(steps for part in parts for steps in part.env_steps),
+            returns={kind: np.concatenate([part.returns[kind] for part in parts]) for kind in kinds},
+            info={
+                kind: {name: np.concatenate([part.info[kind][name] for part in parts]) for name in parts[0].info[kind]}
+                for kind in kinds
+            },
+        )
+
+
+def _evaluate(
+    folder: RunFolder, episodes: int, seed: int, task: str | None, which: Which, trust: bool, steps: int | None
+) -> Evaluated:
+    """Of one run folder; as `Run.evaluate`."""
+    from omad.export.fold import fold
+    from omad.export.play import evaluate
+
+    spec = folder.spec
+    refuse_foreign(folder.config.task, folder.path, trust or task is not None)
+    config = dataclasses.replace(folder.config, task=task or folder.config.task, eval_episodes=episodes)
+    experiment = Experiment(config, loggers=())
+    built = experiment.built
+    if task is None:
+        refuse_changed(folder, built.spec)
+    if (built.spec.obs_dims, built.spec.act_dims) != (spec.obs_dims, spec.act_dims):
+        raise Refused(
+            f"{built.spec.name} has observations {built.spec.obs_dims} and actions {built.spec.act_dims}, but the "
+            f"run's policies were trained for {spec.obs_dims} and {spec.act_dims}."
+        )
+    experiment.check_evaluation()
+    algorithm = make_algorithm(config.algo, spec, config.obs_norm)
+    policies, env_steps = policies_at(folder, algorithm, which)
+    with contextlib.closing(experiment):
+        if steps is None:
+            kinds = {"sampled": built.sampled, "noise_free": built.noise_free}
+            found = {
+                kind: jax.device_get(play(policies, jnp.int32(seed), jnp.int32(0))) for kind, play in kinds.items()
+            }
+        else:
+            places = range(len(config.all_seeds))
+            teams = [fold(at_seed(policies, i), config.algo, spec, config.obs_norm, steps) for i in places]
+            tensors = stacked([[one.tensors for one in team] for team in teams])
+            found = {
+                kind: evaluate(teams[0], config.task, episodes, seed, kind == "sampled", tensors)
+                for kind in ("sampled", "noise_free")
+            }
+    return Evaluated(
+        task=built.spec.name,
+        seeds=config.all_seeds,
+        env_steps=env_steps,
+        eval_seed=seed,
+        returns={kind: np.asarray(one.returns, float) for kind, one in found.items()},
+        info={kind: {name: np.asarray(v, float) for name, v in one.info.items()} for kind, one in found.items()},
+    )
+
+
+def policies_at(folder: RunFolder, algorithm: Any, which: Which = "last") -> tuple[Any, tuple[int, ...]]:
+    """The policies of all seeds, stacked, and the env step of each.
+
+    Args:
+        folder: The run.
+        algorithm: Whose policies.
+        which: The newest checkpoint that is whole, each seed's best, or the checkpoint of an env step.
+
+    Raises:
+        Refused: There is none.
+    """
+    every = folder.config.all_seeds
+    seeds = jnp.asarray(every)
+    shapes = jax.eval_shape(lambda: jax.vmap(lambda s: algorithm.policy(algorithm.init(jax.random.key(s))))(seeds))
+    if which == "best":
+        return _best(folder, shapes)
+    reason = "it has none yet"
+    known = {checkpoint.env_steps: checkpoint for checkpoint in folder.checkpoints()}
+    if which != "last" and which not in known:
+        there = ", ".join(map(str, known)) or "none"
+        raise Refused(f"{folder.path} has no checkpoint of env step {which}; it has {there}.")
+    for env_steps, one in known.items() if which == "last" else [(which, known[which])]:
+        try:
+            return one.restore("policy", shapes), (env_steps,) * len(every)
+        except Refused as error:
+            reason = str(error)
+    raise Refused(f"{folder.path} has no readable checkpoint: {reason}.")
+
+
+def _best(folder: RunFolder, shapes: Any) -> tuple[Any, tuple[int, ...]]:
+    """Each seed's best policy."""
+    known, every = folder.best(), folder.config.all_seeds
+    if missing := [str(seed) for seed in every if seed not in known]:
+        raise Refused(
+            f"{folder.path} has no best policy of seed {', '.join(missing)}: it was not evaluated yet, or was trained "
+            "with --no-keep-best; take --which last."
+        )
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shapes)
+    rows = [checkpoint.load(folder.best_file(seed, known[seed]), known[seed].part, one) for seed in every]
+    return stacked(rows), tuple(known[seed].env_steps for seed in every)

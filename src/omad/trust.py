@@ -1,0 +1,39 @@
+"""What a run folder may ask for: its own env, as it was, and no code that the user does not trust."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omad.errors import Refused
+from omad.run.folder import RunFolder
+from omad.spec import EnvSpec
+
+__all__ = ["refuse_changed", "refuse_foreign"]
+
+
+def refuse_foreign(task: str, path: Path, trust: bool) -> None:
+    """A folder may name a user's env; its code is imported only if the user says so.
+
+    Raises:
+        Refused: It names one, and the user has not said so.
+    """
+    if task.startswith("pettingzoo:") and not trust:
+        named = task.partition("?")[0].removeprefix("pettingzoo:")
+        raise Refused(
+            f"{path} names an env of its own: the module {named.partition(':')[0]} would be imported and "
+            f"{named.partition(':')[2]} called. If you trust it, give --trust (trust=True in Python), or name the task "
+            "yourself where --task is offered."
+        )
+
+
+def refuse_changed(run: RunFolder, spec: EnvSpec) -> None:
+    """A run goes on only in the env that it began in.
+
+    Raises:
+        Refused: Agents, sizes or bounds are not those of the manifest.
+    """
+    if changed := run.spec.differences(spec):
+        raise Refused(
+            f"{spec.name} is not what it was when {run.path} began: {'; '.join(changed)}. Restore the env, or start a "
+            "new run."
+        )
