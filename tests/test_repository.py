@@ -158,7 +158,7 @@ def test_no_pickles_and_no_silenced_warnings(module: str) -> None:
     assert "filterwarnings" not in text and "simplefilter" not in text
 
 
-HEAVY = {"mujoco", "matplotlib", "gymnasium", "gymnasium_robotics", "pettingzoo", "mpe2", "ray"}
+HEAVY = {"mujoco", "jaxmarl", "gymnax", "matplotlib", "gymnasium", "gymnasium_robotics", "pettingzoo", "mpe2", "ray"}
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if part(name) not in {"report", "run", "", *TOP}])

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     from omad.envs.world import HostEnv
     from omad.experiment import Experiment
     from omad.loggers import Logger
+    from omad.spec import EnvSpec
     from omad.trained import Run
-    from omad.types import EnvSpec, JaxEnv, Observation, Outcome
+    from omad.types import JaxEnv, Observation, Outcome
 
 __version__ = "0.1.0"
 _LAZY = {
     "BestPolicy": "omad.callbacks:BestPolicy",
     "Callback": "omad.callbacks:Callback",
     "EarlyStopping": "omad.callbacks:EarlyStopping",
-    "EnvSpec": "omad.types:EnvSpec",
+    "EnvSpec": "omad.spec:EnvSpec",
     "Experiment": "omad.experiment:Experiment",
     "HostEnv": "omad.envs.world:HostEnv",
     "JaxEnv": "omad.types:JaxEnv",

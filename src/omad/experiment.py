@@ -95,9 +95,7 @@ class Experiment:
         """
         refuse_inside_env()
         if env is not None:
-            given = envs.of_object(env)
-            if given != folder.config.task:
-                raise Refused(f"{folder.path} was begun with the env {folder.config.task}; {given} was given.")
+            envs.of_object(env, folder.config.task)
         else:
             refuse_foreign(folder.config.task, folder.path, trust)
         made = Experiment(folder.config, None, callbacks, loggers)

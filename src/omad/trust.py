@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from omad import tasks
 from omad.errors import Refused
 from omad.run.folder import RunFolder
 from omad.spec import EnvSpec
@@ -17,11 +18,10 @@ def refuse_foreign(task: str, path: Path, trust: bool) -> None:
     Raises:
         Refused: It names one, and the user has not said so.
     """
-    if task.startswith("pettingzoo:") and not trust:
-        named = task.partition("?")[0].removeprefix("pettingzoo:")
+    if (code := tasks.code_of(task)) and not trust:
         raise Refused(
-            f"{path} names an env of its own: the module {named.partition(':')[0]} would be imported and "
-            f"{named.partition(':')[2]} called. If you trust it, give --trust (trust=True in Python), or name the task "
+            f"{path} names an env of its own: the module {code.partition(':')[0]} would be imported and "
+            f"{code.partition(':')[2]} called. If you trust it, give --trust (trust=True in Python), or name the task "
             "yourself where --task is offered."
         )
 

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from omad.envs import draw, make, mpe
+from omad.errors import Refused
 
 
 def episode(name: str, steps: int = 4) -> tuple[mpe.World, np.ndarray]:
@@ -71,3 +72,29 @@ def test_what_cannot_be_drawn_is_an_error(tmp_path: Path) -> None:
         draw.episode_gif(worlds, rewards[:-1], tmp_path / "x.gif")
     with pytest.raises(ValueError, match="stacked over time"):
         draw.episode_png(jax.tree.map(lambda leaf: leaf[0], worlds), None, tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(("name", "agents"), [("games/islands-2", 2), ("games/meeting-6", 6)])
+def test_a_game_shows_its_good_points_and_what_was_chosen(name: str, agents: int) -> None:
+    env = make(name)
+    state = env.reset(jax.random.key(0))[0]
+    action = np.linspace(-0.9, 0.9, 2 * agents).reshape(agents, 2)
+    first, second = draw.frames_of(env, [state, state], [action], [0.5])
+    assert first.size == second.size == (draw.FIELD, draw.FIELD + 32)
+    before, after = (np.asarray(frame, int) for frame in (first, second))
+    assert (np.abs(before - np.asarray(draw.GOAL)).max(-1) < 40).sum() > 200
+    for colour in draw.AGENTS[:agents]:
+        assert (
+            (np.abs(after - np.asarray(colour)).max(-1) < 10).sum() > 50 > (np.abs(before - colour).max(-1) < 10).sum()
+        )
+
+
+def test_an_env_draws_itself_where_it_has_a_picture() -> None:
+    env = make("probe/constant")
+    assert not draw.draws(env)
+    state = env.reset(jax.random.key(0))[0]
+    shown = env._replace(picture=lambda state: np.full((7, 9, 3), 3, np.uint8))
+    assert draw.draws(shown)
+    assert [frame.size for frame in draw.frames_of(shown, [state, state], [np.zeros((2, 1))], [1.0])] == [(10, 40)] * 2
+    with pytest.raises(Refused, match="no picture"):
+        draw.frames_of(env._replace(picture=lambda state: np.zeros(3)), [state], [], [])

@@ -17,7 +17,7 @@ from omad.callbacks import Callback, Context
 from omad.commands.check import inspect
 from omad.commands.render import Options, films, write_gif, write_mp4, write_sheet
 from omad.config import resolve
-from omad.errors import EnvFailed
+from omad.errors import EnvFailed, Refused
 from omad.experiment import Experiment
 from omad.loop.build import build
 from omad.loop.session import Session
@@ -181,3 +181,15 @@ def test_check_env_reports(lift: str):
     assert any("not finite" in problem for problem in inspect(lift + "?fault=nan&at=30", steps=100)["problems"])
     assert any("cannot be saved" in note for note in inspect(lift + "?saves=false", steps=20)["notes"])
     assert inspect("probe/push", steps=20)["episodes"] == 20
+
+
+def test_a_jax_env_by_path_trains_and_is_drawn_where_it_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "envs"))
+    task = "jax:own_envs:reach?horizon=5"
+    run = Experiment(resolve(task, **TINY | {"total_steps": 60, "eval_every": 60})).start(tmp_path / "run").run_dir
+    manifest = RunFolder.open(run).manifest
+    assert (manifest["spec"]["name"], manifest["spec"]["horizon"]) == (task, 5)
+    film = next(films(Options(run, trust=True)))
+    assert (len(film.frames), film.frames[0].size) == (6, (8, 40))
+    with pytest.raises(Refused, match="module own_envs would be imported and reach called"):
+        next(films(Options(run)))

@@ -27,7 +27,7 @@ class Options:
     """Run an env with uniform random actions and report what it is like; nothing is trained."""
 
     task: Annotated[str, tyro.conf.Positional]
-    """A task's name, most useful for pettingzoo:package.module:factory."""
+    """A task's name, most useful for an env of your own, as pettingzoo:package.module:factory or jax:..."""
     steps: int = 1000
     """Steps to take."""
     seed: int = 0
@@ -158,13 +158,13 @@ def fingerprint(task: str, steps: int, seed: int) -> dict[str, Any]:
 def inspect(task: str, steps: int = 1000, seed: int = 0) -> dict[str, Any]:
     """What an env is like, as plain values; `problems` is empty where it can be trained on.
 
-    A user's env is run in two processes of its own, with unlike hash seeds, which are compared.
+    A user's env on the host is run in two processes of its own, with unlike hash seeds, which are compared.
 
     Raises:
         Refused: The env cannot be made, or not be used at all.
     """
     row = tasks.find(task)
-    if not row.name.startswith("pettingzoo:"):
+    if not row.asked:
         return _inspect(task, steps, seed)
     given = {"task": row.name, "steps": steps, "seed": seed}
     found = call(row.name, "omad.commands.check:_inspect", given, _PATIENCE_S, {"PYTHONHASHSEED": "0"})
@@ -271,7 +271,7 @@ def _sentences(found: dict[str, Any]) -> list[str]:
         "which is mapped to the env's bounds.",
         f"State for critics: {found['state_dim']} numbers."
         if found["state_dim"]
-        else "There is no state(); critics read all observations.",
+        else "There is no state; critics read all observations.",
         f"Episodes: horizon {found['horizon']}; {ends} ended in {found['steps']} steps, "
         f"{found['terminated']} by the task and {found['truncated']} by the clock"
         + (f" ({found['cut_by_omad']} of them by omad's own)" if found["cut_by_omad"] else "")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import tyro
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from omad.algos.fields import check
 from omad.compilation import use_compilation_cache
@@ -77,49 +77,41 @@ def _acting(policy: Any, options: Options, seed: int, tick: Callable[[], object]
 def _jax_film(env: Any, act: Any, seed: int, steps: int) -> Film:
     import jax
 
-    from omad.envs.draw import episode_frames
+    from omad.envs.draw import frames_of
     from omad.keys import Stream, run_key, stream
 
     root = run_key(seed)
     state, seen = jax.jit(env.reset)(stream(root, Stream.EVAL_RESET, 0))
     step = jax.jit(env.step)
-    states, rewards = [state], []
+    states, actions, rewards = [state], [], []
     for t in range(steps):
-        state, outcome = step(state, act(seen.obs, t), stream(root, Stream.EVAL_ENV, t))
+        action = act(seen.obs, t)
+        state, outcome = step(state, action, stream(root, Stream.EVAL_ENV, t))
         seen = outcome.next
         states.append(state)
+        actions.append(np.asarray(action))
         rewards.append(float(outcome.reward))
         if outcome.terminated or outcome.truncated:
             break
-    total = float(np.sum(rewards))
-    stacked = jax.tree.map(lambda *rows: np.stack(rows), *states)
-    return Film(episode_frames(stacked, rewards, title=f"{env.spec.name}, return {total:.1f}"), total, 10.0)
+    return Film(frames_of(env, states, actions, rewards), float(np.sum(rewards)), 10.0)
 
 
 def _host_film(env: Any, act: Any, seed: int, steps: int) -> Film:
+    from omad.envs.draw import labelled
+
     world = env.world(True)
     try:
         seen = world.reset(seed)
-        frames, total = [_labelled(world.render(), env.spec.name, 0, 0.0)], 0.0
+        frames, total = [labelled(world.render(), env.spec.name, 0, 0.0)], 0.0
         for t in range(steps):
             moved = world.step(np.asarray(act(seen.obs, t), float), seed + t)
             seen, total = moved.next, total + moved.reward
-            frames.append(_labelled(world.render(), env.spec.name, t + 1, total))
+            frames.append(labelled(world.render(), env.spec.name, t + 1, total))
             if moved.terminated or moved.truncated:
                 break
     finally:
         world.close()
     return Film(frames, total, 30.0)
-
-
-def _labelled(picture: np.ndarray, name: str, step: int, total: float) -> Image.Image:
-    """A picture with a line of text above it; sides are even, as video encoders want them."""
-    height, width = picture.shape[:2]
-    image = Image.new("RGB", (width + width % 2, height + height % 2 + 32), (250, 250, 247))
-    image.paste(Image.fromarray(picture), (0, 32))
-    font = ImageFont.load_default(14)
-    ImageDraw.Draw(image).text((8, 8), f"{name}   step {step}   return {total:.1f}", (38, 40, 46), font)
-    return image
 
 
 @contextlib.contextmanager
@@ -164,6 +156,7 @@ def films(options: Options, tick: Callable[[], object] = lambda: None) -> Iterat
     """
     from omad import envs, tasks
     from omad.api import load_policy
+    from omad.envs.draw import draws
     from omad.run.folder import RunFolder
     from omad.trust import refuse_changed, refuse_foreign
     from omad.types import JaxEnv
@@ -173,10 +166,13 @@ def films(options: Options, tick: Callable[[], object] = lambda: None) -> Iterat
     folder = RunFolder.open(options.run)
     refuse_foreign(folder.config.task, folder.path, options.trust)
     task = tasks.find(folder.config.task)
-    if task.name.startswith("probe/"):
-        raise Refused(f"{task.name} has nothing to see; only mpe, mamujoco and pettingzoo tasks can be drawn.")
     with _headless(task.hosted):
         env = envs.make(task.name)
+        if isinstance(env, JaxEnv) and not draws(env):
+            raise Refused(
+                f"{task.name} draws nothing of itself, so there is nothing to see; tasks of mpe, games and mamujoco "
+                "can be drawn, PettingZoo envs and HostEnvs that render, and a JaxEnv that has a picture."
+            )
         refuse_changed(folder, env.spec)
         policy = load_policy(options.run, options.training_seed)
         steps = min(options.max_steps or env.spec.horizon, env.spec.horizon)

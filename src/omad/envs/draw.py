@@ -1,4 +1,4 @@
-"""Pictures of one episode of a particle task: an animation, or a sheet of moments."""
+"""Pictures of one episode: of a particle task, a game, or an env that draws itself."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from omad.envs import contract
+from omad.envs.contract import Broken, guarded
 from omad.envs.history import env_state
 from omad.envs.mpe import AGENT_RADIUS, COVER_RADIUS, World
-from omad.types import EnvState
+from omad.errors import Refused
+from omad.tasks import GAME_MODES
+from omad.types import EnvState, JaxEnv
 
-__all__ = ["episode_frames", "episode_gif", "episode_png"]
+__all__ = ["draws", "episode_frames", "episode_gif", "episode_png", "frames_of", "labelled"]
 
 Colour = tuple[int, int, int]
 
@@ -60,6 +65,68 @@ class _Episode(NamedTuple):
     extent: float
     """Half the side of the drawn square, world units."""
     title: str
+
+
+def draws(env: JaxEnv) -> bool:
+    """Whether an episode of a JAX env can be drawn."""
+    return env.picture is not None or env.spec.name.startswith(("mpe/", "games/"))
+
+
+def frames_of(
+    env: JaxEnv, states: Sequence[EnvState], actions: Sequence[np.ndarray], rewards: Sequence[float]
+) -> list[Image.Image]:
+    """The pictures of an episode of an env that `draws`, one a state.
+
+    Args:
+        env: The env.
+        states: The reset state first.
+        actions: `(agent, act)` in [-1, 1], one fewer than states.
+        rewards: Of the team, as many as actions.
+
+    Raises:
+        Refused: What the env draws is no picture.
+    """
+    totals = np.concatenate([[0.0], np.cumsum(np.asarray(rewards, float))])
+    name = env.spec.name
+    if env.picture is not None:
+        try:
+            pictures = [contract.picture(guarded("picture()", env.picture, state)) for state in states]
+        except Broken as error:
+            raise Refused(f"{name}: {error}.") from error
+        return [labelled(image, name, t, totals[t]) for t, image in enumerate(pictures)]
+    if name.startswith("games/"):
+        return [labelled(_square(action), name, t, totals[t]) for t, action in enumerate([None, *actions])]
+    stacked = jax.tree.map(lambda *rows: np.stack(rows), *states)
+    return episode_frames(stacked, rewards, title=f"{name}, return {totals[-1]:.1f}")
+
+
+def labelled(picture: np.ndarray, name: str, step: int, total: float) -> Image.Image:
+    """A picture with a line of text above it; sides are even, as video encoders want them."""
+    height, width = picture.shape[:2]
+    image = Image.new("RGB", (width + width % 2, height + height % 2 + 32), PAPER)
+    image.paste(Image.fromarray(picture), (0, 32))
+    ImageDraw.Draw(image).text((8, 8), f"{name}   step {step}   return {total:.1f}", INK, _font(14))
+    return image
+
+
+def _square(action: np.ndarray | None) -> np.ndarray:
+    """A game's square with rings around its good points, and the point of each agent once it is chosen."""
+    size, scale = FIELD * SMOOTH, FIELD * SMOOTH / 2.2
+    image = Image.new("RGB", (size, size), PAPER)
+    draw = ImageDraw.Draw(image)
+
+    def disc(x: float, y: float, radius: float, fill: Colour | None, edge: Colour) -> None:
+        middle = (size / 2 + scale * x, size / 2 - scale * y)
+        corners = [part + sign * radius * scale for sign in (-1, 1) for part in middle]
+        draw.ellipse(corners, fill, edge, 2 * SMOOTH)
+
+    edge = size / 2 - scale, size / 2 + scale
+    draw.rectangle((edge[0], edge[0], edge[1], edge[1]), outline=EDGE, width=SMOOTH)
+    for x, y in GAME_MODES:
+        disc(x, y, 0.12, None, GOAL)
+    for i, row in enumerate([] if action is None else np.clip(np.asarray(action, float), -1, 1)):
+        disc(row[0], row[1], 0.05, AGENTS[i % len(AGENTS)], INK)
+    return np.asarray(image.resize((FIELD, FIELD), Image.Resampling.LANCZOS))
 
 
 def episode_gif(

@@ -107,7 +107,11 @@ def adopted(task: str, env: Any, arguments: Mapping[str, Any]) -> JaxEnv:
     world_state = getattr(env, "get_world_state", None)
 
     def world(state: EnvState) -> Array:
-        return jnp.zeros(0) if world_state is None else jnp.ravel(world_state(state))
+        if world_state is None:
+            return jnp.zeros(0)
+        shown = world_state(state)
+        parts = [shown[agent] for agent in agents] if isinstance(shown, Mapping) else [shown]
+        return jnp.concatenate([jnp.ravel(part) for part in parts])
 
     def reset(key: Any) -> tuple[EnvState, list[Array], Array]:
         obs, state = env.reset(key)

@@ -207,6 +207,11 @@ def _alike(before: Any, after: Any) -> None:
     if jax.tree.structure(before) != jax.tree.structure(after):
         raise Broken("step() gave a state of another structure than reset()")
     for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
+        if jnp.issubdtype(one.dtype, jax.dtypes.extended):
+            raise Broken(
+                f"the state's {jax.tree_util.keystr(path)} is a random key, which no checkpoint can hold; keep "
+                "jax.random.key_data of it, or use the key that step() is given"
+            )
         if (one.shape, one.dtype) != (other.shape, other.dtype):
             raise Broken(
                 f"the state's {jax.tree_util.keystr(path)} is {one.dtype}{list(one.shape)} after reset(), but "

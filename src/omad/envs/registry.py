@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 from omad import tasks
@@ -16,7 +15,7 @@ _RESERVED = ("mpe", "probe", "games")
 """What the table's own tasks begin with."""
 
 
-def register(name: str, factory: str | Callable[..., Any]) -> None:
+def register(name: str, factory: Any) -> None:
     """Give an env of your own a name, for as long as the process runs; `name?key=value` gives the factory arguments.
 
     Args:

@@ -10,7 +10,7 @@ the suffix `-xy` change only what critics or agents are given or how actions are
 from __future__ import annotations
 
 from omad.tasks.grammar import OPTIONS, options_of, remembered, spell
-from omad.tasks.outside import outside, registered
+from omad.tasks.outside import find_outside, registered
 from omad.tasks.robots import PROTOCOLS, is_segments
 from omad.tasks.rows import Anchor, Published, Task, UnknownTask, nearest
 from omad.tasks.table import FORMS, GAME_MODES, TASKS, build
@@ -39,7 +39,7 @@ def find(name: str) -> Task:
     Raises:
         UnknownTask: with what was given, the nearest valid names, and what is allowed.
     """
-    if (row := outside(name)) is not None:
+    if (row := find_outside(name)) is not None:
         return row
     base, _, tail = name.partition("?")
     if base not in TASKS and not is_segments(base):

@@ -17,7 +17,7 @@ from typing import Any
 from omad.tasks.grammar import arguments_of
 from omad.tasks.rows import Task, UnknownTask, nearest
 
-__all__ = ["GROUP", "OBJECT", "SCHEMES", "Entry", "add", "entry_of", "installed", "outside", "registered"]
+__all__ = ["GROUP", "OBJECT", "SCHEMES", "Entry", "add", "entry_of", "find_outside", "installed", "registered"]
 
 GROUP = "omad.envs"
 """Entry points of this group, `name = "module:factory"`, are envs too."""
@@ -84,7 +84,7 @@ def add(name: str, entry: Entry) -> None:
     _entries[name] = entry
 
 
-def outside(name: str) -> Task | None:
+def find_outside(name: str) -> Task | None:
     """The task of a name that says where its env comes from; None where it is none of these.
 
     Raises:
