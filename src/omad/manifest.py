@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import omad
-from omad import tasks
+from omad import demonstrations, tasks
 from omad.config import RunConfig
 from omad.envs.world import HostEnv
 from omad.loop.session import AT_A_BOUNDARY, EXACT
@@ -65,6 +65,7 @@ def manifest_of(config: RunConfig, env: JaxEnv | HostEnv) -> dict[str, Any]:
         "obs_norm": config.obs_norm,
         "resume": EXACT if getattr(env, "exact", True) else AT_A_BOUNDARY,
         "updates_per_env_step": config.updates_per_env_step,
+        "demonstrations": demonstrations.digest(config.demonstrations) if config.demonstrations else None,
         "command": sys.argv,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),

@@ -12,9 +12,8 @@ import numpy as np
 import tyro
 
 from omad.algos.fields import check
-from omad.commands.export import checkpoint_step
-from omad.commands.screen import console, visible
 from omad.compilation import use_compilation_cache
+from omad.console import console, visible
 from omad.errors import NonFinite, Refused
 
 __all__ = ["main", "record"]
@@ -39,7 +38,7 @@ class Options:
     training_seed: int | None = None
     """Which training seed's policies; by default the first."""
     which: str = "last"
-    """Checkpoint: last, or its env steps."""
+    """Checkpoint: last, best, or its env steps."""
     noise_free: bool = False
     """Noise-free actions instead of sampled ones."""
     trust: bool = False
@@ -172,14 +171,15 @@ def _acting(options: Options) -> tuple[Any, str, Decide]:
 
         return env, tasks.find(options.source).name, jax.jit(anything)
     from omad.api import load_policy
-    from omad.loop.train import refuse_changed, refuse_foreign
     from omad.run.folder import RunFolder
+    from omad.trained import which_of
+    from omad.trust import refuse_changed, refuse_foreign
 
     folder = RunFolder.open(run)
     refuse_foreign(folder.config.task, folder.path, options.trust)
     env = envs.make(folder.config.task)
     refuse_changed(folder, env.spec)
-    team = load_policy(run, options.training_seed, checkpoint_step(options.which)).team
+    team = load_policy(run, options.training_seed, which_of(options.which)).team
     act = jax.jit(lambda policy, obs, key: team.act(policy, obs, key, not options.noise_free))
     return env, folder.config.task, lambda obs, key: act(team.policy, obs, key)
 
