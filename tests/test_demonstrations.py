@@ -17,10 +17,12 @@ from omad.commands.record import main, record
 from omad.config import resolve
 from omad.envs.pool import Pool
 from omad.errors import Refused
+from omad.experiment import Experiment
 from omad.keys import Stream, run_key, stream
 from omad.loop import fused
 from omad.loop.fused import LoopConfig
 from omad.loop.hosted import Hosted
+from omad.run.folder import RunFolder
 from omad.spec import EnvSpec
 from omad.types import Algorithm, Batch, Mean, Step
 
@@ -255,7 +257,7 @@ def play(loop: Any, cuts: tuple[int, ...]) -> Batch:
 
 
 def test_both_loops_draw_the_same_demonstrations(tmp_path: Path) -> None:
-    """Cut in any way, seeds in turn or in one batch: the last rows of every batch are drawn from the file."""
+    """Cut in any way: the last rows of every batch are drawn from the file."""
     path = tmp_path / "d.npz"
     main([TASK, "--out", str(path), "--episodes", "5", "--no-compilation-cache"])
     env, host = envs.make(TASK), envs.make(f"{TASK}?host=true")
@@ -268,13 +270,26 @@ def test_both_loops_draw_the_same_demonstrations(tmp_path: Path) -> None:
         found = play(hosted, (2, 3))
     finally:
         hosted.close()
-    batched = play(fused.make(algorithm, env, SIZES, True, shown), (1, 4))
-    for other in (found, batched):
-        for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(other), strict=True):
-            np.testing.assert_array_equal(a, b)
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+        np.testing.assert_array_equal(a, b)
     for seed in (0, 1):
         key = stream(run_key(seed), Stream.DEMONSTRATION, 10)
         given = buffer.sample_complete(shown, key, SIZES.demonstrated, 0.5, 2)
         for whole, last in zip(jax.tree.leaves(expected), jax.tree.leaves(given), strict=True):
             np.testing.assert_array_equal(whole[seed, -SIZES.demonstrated :], last)
     assert not np.array_equal(expected.action[0], expected.action[1])
+
+
+def test_a_run_goes_on_with_the_same_file_only(tmp_path: Path) -> None:
+    """Its digest stands in the manifest; the file itself is no part of the run, and evaluations do without it."""
+    path = tmp_path / "d.npz"
+    main([TASK, "--out", str(path), "--episodes", "5", "--no-compilation-cache"])
+    config = resolve(TASK, "hasac", "tiny", demonstrations=str(path))
+    folder = Experiment(config, loggers=()).create(tmp_path / "run")
+    folder.close()
+    assert folder.manifest["demonstrations"] == demonstrations.digest(path)
+    Experiment.of_run(RunFolder.open(tmp_path / "run"), loggers=()).close()
+    path.unlink()
+    main([TASK, "--out", str(path), "--episodes", "4", "--no-compilation-cache"])
+    with pytest.raises(Refused, match="not the file that the run began with"):
+        Experiment.of_run(RunFolder.open(tmp_path / "run"), loggers=())

@@ -286,7 +286,8 @@ def _evaluate(
 
     spec = folder.spec
     refuse_foreign(folder.config.task, folder.path, trust or task is not None)
-    config = dataclasses.replace(folder.config, task=task or folder.config.task, eval_episodes=episodes)
+    task_name = task or folder.config.task
+    config = dataclasses.replace(folder.config, task=task_name, eval_episodes=episodes, demonstrations="")
     experiment = Experiment(config, loggers=())
     built = experiment.built
     if task is None:

@@ -80,7 +80,7 @@ def visited_states(run: Any, first: int | None = None, trust: bool = False) -> A
     if not checkpoints:
         raise Refused(f"{run.path} has no checkpoint yet; resume it until it has saved once.")
     refuse_foreign(run.config.task, run.path, trust)
-    built = Experiment(run.config, loggers=()).built
+    built = Experiment(dataclasses.replace(run.config, demonstrations=""), loggers=()).built
     try:
         shapes = built.loop.shapes(jnp.asarray(run.config.all_seeds, jnp.int32))
     finally:
