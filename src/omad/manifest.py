@@ -64,6 +64,7 @@ def manifest_of(config: RunConfig, env: JaxEnv | HostEnv) -> dict[str, Any]:
         "spec": dataclasses.asdict(env.spec),
         "obs_norm": config.obs_norm,
         "resume": EXACT if getattr(env, "exact", True) else AT_A_BOUNDARY,
+        "sources": sources(config),
         "updates_per_env_step": config.updates_per_env_step,
         "sources": sources(config),
         "command": sys.argv,
