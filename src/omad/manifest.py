@@ -66,7 +66,6 @@ def manifest_of(config: RunConfig, env: JaxEnv | HostEnv) -> dict[str, Any]:
         "resume": EXACT if getattr(env, "exact", True) else AT_A_BOUNDARY,
         "sources": sources(config),
         "updates_per_env_step": config.updates_per_env_step,
-        "sources": sources(config),
         "command": sys.argv,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
