@@ -163,7 +163,7 @@ def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Calla
 
     try:
         folder = RunFolder.open(path)
-        config = dataclasses.asdict(folder.config)
+        config = {k: v for k, v in dataclasses.asdict(folder.config).items() if k != "given"}
         manifest = {key: folder.manifest[key] for key in RunManifest.__struct_fields__ if key in folder.manifest}
         msgspec.json.encode((config, manifest))  # half of a surrogate pair, say, could not be written
         ended, complete, saved = folder.ended, folder.complete, bool(folder.checkpoints())
