@@ -17,6 +17,7 @@ from omad.policy import TrainedPolicy
 from omad.processes import interruption, refuse_inside_env
 from omad.run.folder import RunFolder
 from omad.trained import Run, Which
+from omad.trust import refuse_foreign
 
 __all__ = ["load_policy", "load_run", "resume", "train"]
 
@@ -84,28 +85,32 @@ def resume(
         KeyboardInterrupt: As `train` does, and `SystemExit`.
     """
     refuse_inside_env()
-    folder = open_to_resume(run, total_steps)
+    folder = open_to_resume(run, total_steps, trust or env is not None)
     if folder is None:
         return Run(run)
     return _to_its_end(Experiment.of_run(folder, env, callbacks, loggers, trust).work(folder, fresh=False))
 
 
-def open_to_resume(run: str | os.PathLike[str], total_steps: int | None = None, keep: bool = True) -> RunFolder | None:
+def open_to_resume(
+    run: str | os.PathLike[str], total_steps: int | None = None, trust: bool = False
+) -> RunFolder | None:
     """The folder of a run that is to go on, made longer where that is asked for; None where it is complete.
 
     Args:
         run: A run folder.
         total_steps: Its new length.
-        keep: Hold the claim on a folder that was made longer.
+        trust: Whether the env that the folder names may be imported.
 
     Raises:
-        Refused: It is no run folder, or cannot be made longer.
+        Refused: It is no run folder, names a user's env and is not trusted, or cannot be made longer.
     """
     folder = RunFolder.open(run)
+    refuse_foreign(folder.config.task, folder.path, trust)
     if total_steps is not None:
-        folder.lock()
-        folder.lengthen(total_steps)
-        if not keep:
+        try:
+            folder.lock()
+            folder.lengthen(total_steps)
+        finally:
             folder.close()
     return None if folder.complete else folder
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from omad import envs, files
 from omad.callbacks import BestPolicy, Callback
+from omad.compilation import use_compilation_cache
 from omad.config import RunConfig
 from omad.errors import CallbackFailed, EnvFailed, NonFinite, Refused
 from omad.loggers import Console, Logger, TensorBoard
@@ -61,17 +62,14 @@ class Experiment:
         batch_seeds: bool | None = None,
     ) -> None:
         refuse_inside_env()
+        use_compilation_cache()
         if env is not None:
             config = dataclasses.replace(config, task=envs.of_object(env))
         self.config = config
         self.callbacks = [*callbacks, *([BestPolicy()] if config.keep_best else [])]
         self.loggers = default_loggers() if loggers is None else list(loggers)
-        for given, kind in ((self.callbacks, Callback), (self.loggers, Logger)):
-            for one in given:
-                if not isinstance(one, kind):
-                    a, word = kind.__name__, f"{kind.__name__.lower()}s"
-                    hint = " Give an instance, not the class." if isinstance(one, type) else ""
-                    raise Refused(f"{word} has {one!r}; each must be an instance of omad.{a}.{hint}")
+        refuse_others(self.callbacks, Callback)
+        refuse_others(self.loggers, Logger)
         self.env = envs.make(config.task)
         self.built: Built = build(config, self.env, batch_seeds)
 
@@ -248,6 +246,9 @@ class Experiment:
                 if signals.number is not None and isinstance(error, EnvFailed):
                     # What an env needs may have been told to stop as well: that is no fault.
                     raise interruption(signals.number) from error
+                if isinstance(error, CallbackFailed) and session.row == folder.config.total_rows:
+                    folder.note_end(Ended("finished"))  # the run itself has nothing to go on with
+                    raise
                 known = isinstance(error, NonFinite | EnvFailed | CallbackFailed)
                 words = str(error) if known else f"{type(error).__name__}: {error}"
                 folder.note_end(Ended("diverged" if isinstance(error, NonFinite) else "broken", words))
@@ -255,6 +256,19 @@ class Experiment:
             finally:
                 built.close()
                 folder.close()
+
+
+def refuse_others(given: Sequence[Any], kind: type) -> None:
+    """That all callbacks are callbacks, and all loggers loggers.
+
+    Raises:
+        Refused: One is something else.
+    """
+    for one in given:
+        if not isinstance(one, kind):
+            hint = " Give an instance, not the class." if isinstance(one, type) else ""
+            word = f"{kind.__name__.lower()}s"
+            raise Refused(f"{word} has {one!r}; each must be an instance of omad.{kind.__name__}.{hint}")
 
 
 def available_mib() -> tuple[float, str]:

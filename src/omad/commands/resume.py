@@ -51,7 +51,6 @@ def main(arguments: Sequence[str]) -> int:
     from omad.files import PARTIAL
     from omad.launch import side_by_side
     from omad.run.folder import RunFolder, members
-    from omad.trust import refuse_foreign
 
     out = console()
     if options.run.name.endswith(PARTIAL):
@@ -59,13 +58,12 @@ def main(arguments: Sequence[str]) -> int:
     folders = members(options.run)
     if folders != [options.run]:
         for folder in folders:
-            refuse_foreign(RunFolder.open(folder).config.task, folder, options.trust)
-            open_to_resume(folder, options.total_steps, keep=False)
+            open_to_resume(folder, options.total_steps, options.trust)
         at_once = options.parallel_seeds or len(os.sched_getaffinity(0))
         code = work_on(functools.partial(side_by_side, folders, at_once), Stop())
         out.print(str(options.run))
         return code
-    folder = open_to_resume(options.run, options.total_steps)
+    folder = open_to_resume(options.run, options.total_steps, options.trust)
     if folder is None:
         steps = RunFolder.open(options.run).config.total_steps
         out.print(f"the run is complete at {steps:,} env steps; to train on, add --total-steps with more")
