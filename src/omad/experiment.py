@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from omad import envs, files
+from omad import demonstrations, envs, files
 from omad.callbacks import BestPolicy, Callback
 from omad.compilation import use_compilation_cache
 from omad.config import RunConfig
@@ -98,6 +98,8 @@ class Experiment:
             envs.of_object(env, folder.config.task)
         else:
             refuse_foreign(folder.config.task, folder.path, trust)
+        if folder.config.demonstrations:
+            demonstrations.unchanged(folder.config.demonstrations, folder.manifest.get("demonstrations"))
         made = Experiment(folder.config, None, callbacks, loggers)
         refuse_changed(folder, made.built.spec)
         return made
@@ -164,6 +166,8 @@ class Experiment:
             "loggers": [type(one).__name__ for one in self.loggers],
             "callbacks": [type(one).__name__ for one in self.callbacks],
         }
+        if config.demonstrations:
+            manifest["demonstrations"] = demonstrations.digest(config.demonstrations)
         where = Path(path) if path else claim(config)
         with held():  # no half of a folder
             return RunFolder.create(where, config, manifest)

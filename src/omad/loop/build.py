@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from omad import buffer
+from omad import buffer, demonstrations
 from omad.algos import make as make_algorithm
 from omad.config import RunConfig
 from omad.envs.pool import Pool
@@ -59,16 +59,18 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
         reward_norm=config.reward_norm,
         reward_bound=config.reward_bound,
         noise_hold=config.noise_hold,
+        demonstrated=config.demonstrated,
     )
+    shown = demonstrations.load(config.demonstrations, env.spec) if config.demonstrations else None
     if isinstance(env, JaxEnv):
-        loop = fused.make(algorithm, env, sizes, batch_seeds)
+        loop = fused.make(algorithm, env, sizes, batch_seeds, shown)
         evaluate = [make_evaluate(algorithm, env, config.eval_episodes, explore) for explore in (True, False)]
         return Built(env.spec, algorithm, loop, *evaluate, close=lambda: None)
 
     def start(worlds: int) -> Pool:
         return Pool.of(config.task, env.spec, worlds, config.env_workers, config.env_timeout)
 
-    hosted = Hosted(algorithm, env, sizes, start, batch_seeds)
+    hosted = Hosted(algorithm, env, sizes, start, batch_seeds, shown)
     bench = EvaluationWorlds(start, config.eval_episodes)
     evaluate = [
         make_host_evaluate(algorithm, env.spec, bench, config.eval_episodes, explore) for explore in (True, False)

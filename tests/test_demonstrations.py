@@ -1,0 +1,280 @@
+"""Demonstrations: the file, what records it, and the second buffer that loops draw from."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from omad import buffer, demonstrations, envs
+from omad.commands.record import main, record
+from omad.config import resolve
+from omad.envs.pool import Pool
+from omad.errors import Refused
+from omad.keys import Stream, run_key, stream
+from omad.loop import fused
+from omad.loop.fused import LoopConfig
+from omad.loop.hosted import Hosted
+from omad.spec import EnvSpec
+from omad.types import Algorithm, Batch, Mean, Step
+
+SPEC = EnvSpec("toy", (2, 1), (1, 2), 1, 5)
+TASK = "probe/delay"
+
+
+def episodes(lengths: tuple[int, ...] = (3, 1, 4), terminated: bool = False) -> dict[str, np.ndarray]:
+    """Transitions whose observations count on within an episode, of rewards 1, 2, 3, ..."""
+    n, rng = sum(lengths), np.random.default_rng(0)
+    at = np.concatenate([np.arange(length) + 100.0 * i for i, length in enumerate(lengths)]).astype(np.float32)
+    ends = np.zeros(n, bool)
+    ends[np.cumsum(lengths) - 1] = True
+    return {
+        "obs": at[:, None, None] * SPEC.obs_mask.astype(np.float32),
+        "state": at[:, None],
+        "action": rng.uniform(-1, 1, (n, 2, 2)).astype(np.float32) * SPEC.act_mask.astype(np.float32),
+        "reward": np.arange(1.0, n + 1, dtype=np.float32),
+        "terminated": ends & terminated,
+        "truncated": ends & (not terminated),
+        "next_obs": (at + 1)[:, None, None] * SPEC.obs_mask.astype(np.float32),
+        "next_state": (at + 1)[:, None],
+    }
+
+
+def write(path: Path, **changed: Any) -> Path:
+    """A file of `episodes()`, with arrays of one's own; None leaves one out."""
+    whole = path.with_name("whole.npz")
+    demonstrations.save(whole, episodes(), SPEC)
+    arrays = {**np.load(whole), **changed}
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+def edited(name: str, where: Any, value: Any) -> np.ndarray:
+    array = episodes()[name]
+    array[where] = value
+    return array
+
+
+# ---------------------------------------------------------------- the file
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "d.npz"
+    demonstrations.save(path, episodes(), SPEC)
+    found = demonstrations.load(path, SPEC)
+    for name, array in episodes().items():
+        np.testing.assert_array_equal(np.asarray(getattr(found, name))[:, 0], array)
+    assert np.load(path)["task"] == "toy"
+    assert path.stat().st_size > len(episodes()["reward"]) * demonstrations.row_bytes(SPEC)
+    assert demonstrations.row_bytes(SPEC) == sum(array[:1].nbytes for array in episodes().values())
+
+
+def test_an_episode_that_is_cut_off_ends_with_the_file(tmp_path: Path) -> None:
+    """What would come next is not known, so n-step sums stop there; the successor is."""
+    path = write(tmp_path / "d.npz", truncated=edited("truncated", -1, False))
+    assert np.asarray(demonstrations.load(path, SPEC).truncated)[-1, 0]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"reward": None}, "has no reward"),
+        ({"format": np.asarray(2)}, "format 2"),
+        ({"format": np.asarray([1, 2])}, r"format \[1, 2\]"),
+        ({"obs_dims": np.asarray([2, 2])}, r"observations \(2, 2\).*\(2, 1\)"),
+        ({"act_dims": np.asarray(["a"])}, r"actions \('a',\)"),
+        ({"reward": np.zeros(7, np.float32)}, "obs of shape"),
+        ({"reward": np.zeros(0, np.float32)}, "no transitions"),
+        ({"terminated": np.zeros(8)}, "true or false"),
+        ({"action": episodes()["action"].astype(int)}, "floating point"),
+        ({"reward": np.full(8, 1e300)}, "not finite, at transition 0"),
+        ({"next_obs": edited("next_obs", (5, 0, 0), np.nan)}, "next_obs that is not finite, at transition 5"),
+        ({"action": edited("action", (2, 1, 1), 1.5)}, r"outside \[-1, 1\], at transition 2"),
+        ({"action": edited("action", (2, 0, 1), 0.5)}, "in action where smaller agents have none"),
+        ({"next_obs": edited("next_obs", (5, 0, 0), 7.0)}, "next_obs of transition 5.*obs of transition 6"),
+        ({"truncated": edited("truncated", 2, False)}, "obs of transition 2"),
+        ({"task": np.asarray(["toy", None], object)}, "not a whole .npz"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_refused(tmp_path: Path, changed: dict[str, Any], words: str) -> None:
+    """With the file, what was found and what to do, in one sentence."""
+    path = write(tmp_path / "d.npz", **changed)
+    with pytest.raises(Refused, match=words) as refused:
+        demonstrations.load(path, SPEC)
+    assert str(path) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_files_that_are_no_archives_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "words").write_text("obs")
+    whole = write(tmp_path / "d.npz").read_bytes()
+    (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
+    for name, words in (
+        ("words", "not a whole"),
+        ("cut", "not a whole"),
+        ("none", "No such file"),
+        (".", "plain file"),
+    ):
+        with pytest.raises(Refused, match=words):
+            demonstrations.load(tmp_path / name, SPEC)
+    with pytest.raises(Refused, match="No such file"):
+        demonstrations.digest(tmp_path / "none")
+
+
+def test_sizes_are_bounded_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the archive's own list, and a head that promises more than there is makes nothing large."""
+    path = write(tmp_path / "d.npz")
+    with monkeypatch.context() as patched:
+        patched.setattr(demonstrations, "MOST", 100)
+        with pytest.raises(Refused, match="at most"):
+            demonstrations.load(path, SPEC)
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": (1 << 60,)})
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "huge.npz", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, head.getvalue() if name == "reward.npy" else old.read(name))
+    with pytest.raises(Refused, match=r"reward\.npy has 0 bytes"):
+        demonstrations.load(tmp_path / "huge.npz", SPEC)
+
+
+def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.npz")
+    before = demonstrations.digest(path)
+    demonstrations.unchanged(path, before)
+    write(path, reward=edited("reward", 0, 9.0))
+    for recorded in (before, None):
+        with pytest.raises(Refused, match="not the file that the run began with"):
+            demonstrations.unchanged(path, recorded)
+
+
+# ---------------------------------------------------------------- the configuration
+
+
+def test_the_share_is_rounded_to_whole_transitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for share, count in ((0.25, 4), (0.1, 2), (0.05, 1), (1.0, 16), (1 / 32, 1)):
+        config = resolve(TASK, "hasac", "tiny", batch_size=16, demonstrations="d.npz", demonstration_share=share)
+        assert config.demonstrated == count
+        assert config.demonstrations == str(tmp_path / "d.npz")
+    assert resolve(TASK, "hasac", "tiny", demonstration_share=0.5).demonstrated == 0
+    for share, words in ((0.01, "no transition of a batch of 16"), (1.5, "at most 1"), (-0.5, "at least 0")):
+        with pytest.raises(Refused, match=f"demonstration_share is {share}.*{words}"):
+            resolve(TASK, "hasac", "tiny", batch_size=16, demonstrations="d.npz", demonstration_share=share)
+
+
+# ---------------------------------------------------------------- recording
+
+
+def test_recorded_episodes_are_complete_and_have_their_true_successors() -> None:
+    """The same ones from an env in JAX and from its form on the host, in rounds where there are fewer worlds."""
+    env = envs.make(TASK)
+
+    def decide(obs: Any, key: Any) -> Any:
+        del key
+        return np.full((len(obs), env.spec.n_agents, env.spec.act_dim), 0.5) * env.spec.act_mask
+
+    found = record(env, TASK, decide, 20, 3)
+    ends = found["terminated"] | found["truncated"]
+    assert ends.sum() == 20 and ends[-1]
+    goes_on = ~ends[:-1]
+    assert goes_on.any()
+    np.testing.assert_array_equal(found["obs"][1:][goes_on], found["next_obs"][:-1][goes_on])
+    host = record(envs.make(f"{TASK}?host=true"), f"{TASK}?host=true", decide, 20, 3)
+    assert set(host) == set(found) == set(Step.__dataclass_fields__)
+    for name, array in found.items():
+        np.testing.assert_allclose(host[name], array, rtol=1e-6, err_msg=name)
+
+
+def test_the_command_writes_what_training_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "d.npz"
+    assert main([TASK, "--out", str(path), "--episodes", "3", "--no-compilation-cache"]) == 0
+    assert f"--demonstrations {path}" in capsys.readouterr().out
+    assert len(demonstrations.load(path, envs.make(TASK).spec).reward) == 3 * envs.make(TASK).spec.horizon
+    with pytest.raises(Refused, match="exists already"):
+        main([TASK, "--out", str(path)])
+    with pytest.raises(Refused, match="--noise-free is of policies"):
+        main([TASK, "--out", str(tmp_path / "e.npz"), "--noise-free"])
+    with pytest.raises(Refused, match="fewer --episodes"):
+        main([TASK, "--out", str(tmp_path / "e.npz"), "--episodes", "2000000000"])
+
+
+# ---------------------------------------------------------------- the second buffer
+
+
+@pytest.mark.parametrize("terminated", [False, True])
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_sums_of_rewards_end_with_their_episodes(tmp_path: Path, n_step: int, terminated: bool) -> None:
+    """Every transition is drawn, the last ones of the file too, against sums by hand."""
+    lengths = (3, 1, 4)
+    demonstrations.save(tmp_path / "d.npz", episodes(lengths, terminated), SPEC)
+    kept = demonstrations.load(tmp_path / "d.npz", SPEC)
+    batch = buffer.sample_complete(kept, jax.random.key(jnp.uint32(1)), 64, 0.5, n_step)
+    left = np.concatenate([np.arange(length, 0, -1) for length in lengths])
+    drawn = set()
+    for i, at in enumerate(np.asarray(batch.state)[:, 0]):
+        first = int(np.flatnonzero(episodes(lengths)["state"][:, 0] == at)[0])
+        m = min(n_step, left[first])
+        drawn.add(first)
+        assert float(batch.ret[i]) == sum(0.5**k * (first + k + 1) for k in range(m))
+        ended = terminated and m == left[first]
+        assert float(batch.discount[i]) == (0.0 if ended else 0.5**m)
+        assert float(batch.next_state[i, 0]) == at + m
+    assert drawn == set(range(8))
+
+
+SEEDS = jnp.arange(2, dtype=jnp.int32)
+SIZES = LoopConfig(n_envs=3, updates_per_step=2, batch_size=8, buffer_rows=16, warmup_rows=4, demonstrated=3)
+
+
+def keeper(spec: EnvSpec) -> Algorithm:
+    """Its learner is the last batch that it has seen."""
+
+    def init(key: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), buffer.batch_shapes(spec, SIZES.batch_size))
+
+    def act(policy: Any, obs: Any, key: Any, explore: bool) -> Any:
+        del policy, explore
+        return spec.act_mask * jnp.round(jax.random.uniform(key, (*obs.shape[:-1], spec.act_dim), minval=-1.0), 1)
+
+    return Algorithm(
+        init=init, policy=lambda learner: learner.ret, act=act, gamma=0.5, n_step=2,
+        update=lambda learner, batch, key, count: (batch, {"toy/count": Mean.of(count)}),
+    )  # fmt: skip
+
+
+def play(loop: Any, cuts: tuple[int, ...]) -> Batch:
+    carry, row = loop.warm(loop.init(SEEDS), SEEDS, jnp.int32(0), jnp.int32(4)), 4
+    for count in cuts:
+        carry, row = loop.chunk(carry, SEEDS, jnp.int32(row), jnp.int32(count)), row + count
+    return jax.tree.map(np.asarray, carry.learner)
+
+
+def test_both_loops_draw_the_same_demonstrations(tmp_path: Path) -> None:
+    """Cut in any way, seeds in turn or in one batch: the last rows of every batch are drawn from the file."""
+    path = tmp_path / "d.npz"
+    main([TASK, "--out", str(path), "--episodes", "5", "--no-compilation-cache"])
+    env, host = envs.make(TASK), envs.make(f"{TASK}?host=true")
+    algorithm, shown = keeper(env.spec), demonstrations.load(path, env.spec)
+    expected = play(fused.make(algorithm, env, SIZES, demonstrations=shown), (5,))
+    hosted = Hosted(
+        algorithm, host, SIZES, lambda worlds: Pool.of(f"{TASK}?host=true", host.spec, worlds, 1), demonstrations=shown
+    )
+    try:
+        found = play(hosted, (2, 3))
+    finally:
+        hosted.close()
+    batched = play(fused.make(algorithm, env, SIZES, True, shown), (1, 4))
+    for other in (found, batched):
+        for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(other), strict=True):
+            np.testing.assert_array_equal(a, b)
+    for seed in (0, 1):
+        key = stream(run_key(seed), Stream.DEMONSTRATION, 10)
+        given = buffer.sample_complete(shown, key, SIZES.demonstrated, 0.5, 2)
+        for whole, last in zip(jax.tree.leaves(expected), jax.tree.leaves(given), strict=True):
+            np.testing.assert_array_equal(whole[seed, -SIZES.demonstrated :], last)
+    assert not np.array_equal(expected.action[0], expected.action[1])
