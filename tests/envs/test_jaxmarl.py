@@ -79,8 +79,8 @@ def test_an_episode_has_26_steps_and_ends_with_its_true_observation(theirs: JaxE
     for t in range(26):
         state, outcome = step(state, jnp.ones((3, 5)), jax.random.key(t))
         outcomes.append(outcome)
-    assert [bool(outcome.truncated) for outcome in outcomes] == [False] * 25 + [True]
-    assert not any(bool(outcome.terminated) for outcome in outcomes)
+    assert [bool(one.truncated) for one in outcomes] == [False] * 25 + [True]
+    assert not any(bool(one.terminated) for one in outcomes)
     assert outcomes[-1].next.obs[:, 2:4].tolist() == state.state.p_pos[:3].tolist()
     assert int(state.state.step) == 26
 

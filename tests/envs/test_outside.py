@@ -104,6 +104,8 @@ def test_one_done_is_the_clock_or_the_task(options: str, due: list[str]) -> None
 def test_an_agent_that_has_ended_shows_zeros_and_is_paid_no_more() -> None:
     found = run(envs.make(f"jax:{PATH}Team?ends=3"), [np.zeros((2, 2))] * 5)
     assert [float(o.reward) for o in found] == [11.0, 22.0, 33.0, 40.0, 50.0]
+    assert [float(o.info["return/short"]) for o in found] == [1.0, 2.0, 3.0, 0.0, 0.0]
+    assert [float(o.info["return/long"]) for o in found] == [10.0, 20.0, 30.0, 40.0, 50.0]
     assert [bool(o.next.obs[0].any()) for o in found] == [True, True, True, False, False]
     assert all(o.next.obs[1].all() for o in found)
 

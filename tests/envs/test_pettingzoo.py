@@ -120,7 +120,10 @@ def test_the_team_reward_is_the_sum_or_the_mean() -> None:
     total, mean = start("pair?team_reward=sum&left_ends=2"), start("pair?team_reward=mean&left_ends=2")
     for world, rewards in ((total, [11, 22, 30]), (start("pair?left_ends=2"), [11, 22, 30]), (mean, [5.5, 11, 15])):
         world.reset(0)
-        assert [world.step(act(), 0).reward for _ in rewards] == rewards
+        moves = [world.step(act(), 0) for _ in rewards]
+        assert [one.reward for one in moves] == rewards
+        assert [one.info["return/left"] for one in moves] == [1.0, 2.0, 0.0]  # each agent's own, never a mean
+        assert [one.info["return/right"] for one in moves] == [10.0, 20.0, 30.0]
 
 
 @pytest.mark.parametrize("first", ["left_ends", "left_clock"])

@@ -55,7 +55,7 @@ def _trace(world: Any, spec: Any, steps: int, seed: int, between: Callable[[int]
             between(t)
             started = time.perf_counter()
             moved = guarded("step()", world.step, action, seed + t)
-            found["spent"] += time.perf_counter() - started
+            found["spent"] += (time.perf_counter() - started) * (t > 0)  # a JAX env is compiled in its first step
             _whole(moved.next.obs, spec, "step()")
             if np.shape(moved.next.state) != (spec.state_dim,) or not np.isfinite(_single(moved.next.state)).all():
                 raise Broken(f"the state is not finite or not of size {spec.state_dim}")
@@ -76,7 +76,7 @@ def _trace(world: Any, spec: Any, steps: int, seed: int, between: Callable[[int]
     shape = (0, spec.n_agents, spec.obs_dim)
     rewards = np.asarray(found["rewards"], float)
     obs = np.stack(found["obs"]) if found["obs"] else np.zeros(shape)
-    speed = len(rewards) / max(found["spent"], 1e-9)
+    speed = max(len(rewards) - 1, 1) / found["spent"] if found["spent"] else 0.0
     return found | {"obs": obs, "rewards": rewards, "ends": ends, "steps_per_s": speed}
 
 

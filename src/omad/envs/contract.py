@@ -21,6 +21,7 @@ from omad.spec import EnvSpec
 
 __all__ = [
     "LENGTHS",
+    "RETURN",
     "Broken",
     "guarded",
     "number",
@@ -36,6 +37,8 @@ T = TypeVar("T")
 
 LENGTHS = ("horizon", "max_cycles", "max_steps", "episode_length", "max_episode_steps")
 """Names under which envs keep the length of an episode."""
+RETURN = "return/"
+"""Begins the info keys under which evaluations tell each agent's own return."""
 
 _RESET = "reset() must give two dicts by agent: observations and infos"
 _STEP = "step() must give five dicts by agent: observations, rewards, terminations, truncations and infos"
@@ -124,8 +127,8 @@ def reset_gave(given: Any, agents: Iterable[Any]) -> Mapping[Any, Any]:
 
 def step_gave(
     given: Any, agents: Iterable[Any], acted: Iterable[Any]
-) -> tuple[Mapping[Any, Any], float, dict[Any, bool], dict[Any, bool], Mapping[Any, Any]]:
-    """Observations, the summed reward, terminations and truncations by agent, infos.
+) -> tuple[Mapping[Any, Any], dict[Any, float], dict[Any, bool], dict[Any, bool], Mapping[Any, Any]]:
+    """Observations, rewards, terminations and truncations by agent, infos.
 
     Args:
         given: What `step()` gave.
@@ -145,10 +148,10 @@ def step_gave(
     for name, part in (("rewards", rewards), ("terminations", terminations), ("truncations", truncations)):
         if missing := [agent for agent in acted if agent not in part]:
             raise Broken(f"step() gave no {name} for {', '.join(map(str, missing))}, who acted")
-    total = float(sum(number(value, f"step() gave agent {agent} the reward") for agent, value in rewards.items()))
+    paid = {agent: number(value, f"step() gave agent {agent} the reward") for agent, value in rewards.items()}
     flags = [{a: _flag(v, f"step() gave agent {a} a {name}") for a, v in part.items()}
              for name, part in (("termination", terminations), ("truncation", truncations))]  # fmt: skip
-    return seen, total, flags[0], flags[1], infos
+    return seen, paid, flags[0], flags[1], infos
 
 
 def _known(part: Mapping[Any, Any], agents: Iterable[Any], what: str, name: str) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from omad.envs import adapt
-from omad.envs.contract import LENGTHS
+from omad.envs.contract import LENGTHS, RETURN
 from omad.errors import Refused
 from omad.types import EnvSpec, EnvState, JaxEnv, Observation, Outcome
 
@@ -167,6 +167,7 @@ def joined(task: str, source: Source, arguments: Mapping[str, Any]) -> JaxEnv:
     plain = all(value == -1 for row in lows for value in row) and all(value == 1 for row in highs for value in row)
     spec = EnvSpec(
         task, tuple(row.size for row in rows), tuple(len(low) for low in lows), world.size, steps,
+        tuple(f"{RETURN}{agent}" for agent in source.agents),
         agents=source.agents, act_low=() if plain else tuple(lows), act_high=() if plain else tuple(highs),
     )  # fmt: skip
 
@@ -184,7 +185,8 @@ def joined(task: str, source: Source, arguments: Mapping[str, Any]) -> JaxEnv:
         state, moved = source.step(was.state, acts, jax.random.key_data(key))
         time = was.time + 1
         rewards = jnp.stack([jnp.asarray(reward, float).reshape(()) for reward in moved.rewards])
-        total = jnp.sum(jnp.where(was.ended, 0.0, rewards))
+        rewards = jnp.where(was.ended, 0.0, rewards)
+        total = jnp.sum(rewards)
         done = jnp.asarray(moved.done, bool).reshape(())
         early = time < limit if limit is not None else jnp.zeros((), bool)
         by_task = {"auto": done & early, "terminated": done, "truncated": jnp.zeros_like(done)}[meaning]
@@ -193,6 +195,7 @@ def joined(task: str, source: Source, arguments: Mapping[str, Any]) -> JaxEnv:
             reward=total / spec.n_agents if mean else total,
             terminated=by_task,
             truncated=~by_task & (done | (time >= steps)),
+            info={key: rewards[i] for i, key in enumerate(spec.info_keys)},
         )
         ended = jnp.stack([jnp.asarray(flag, bool).reshape(()) for flag in moved.ended])
         return Timed(strong(state), time, was.ended | ended), outcome

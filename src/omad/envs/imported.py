@@ -8,12 +8,14 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import itertools
 import sys
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from omad import processes
 from omad.envs import contract
 from omad.envs.contract import Broken, guarded
 from omad.errors import Refused
@@ -92,15 +94,9 @@ def path_of(made: Any) -> str:
     """`module:qualname` by which other processes can import a class or function; empty where they cannot."""
     if not isinstance(made, type | types.FunctionType):
         return ""
-    places = [(made.__module__ or "", made.__qualname__)]
+    own = [(made.__module__ or "", made.__qualname__)]
     # What a package's helper has made is known by where it stands.
-    places += [
-        (name, key)
-        for name, module in sorted(sys.modules.items(), key=lambda item: (len(item[0]), item[0]))
-        for key, value in list(getattr(module, "__dict__", {}).items())
-        if value is made
-    ]
-    for module, name in places:
+    for module, name in itertools.chain(own, _places(made)):
         top = module.partition(".")[0]
         if not top or top == "__main__" or _foreign(top) or "<" in name or module not in sys.modules:
             continue
@@ -110,6 +106,14 @@ def path_of(made: Any) -> str:
         if functools.reduce(lambda owner, key: getattr(owner, key, None), name.split("."), sys.modules[module]) is made:
             return f"{module}:{name}"
     return ""
+
+
+def _places(made: Any) -> Iterator[tuple[str, str]]:
+    """Where something stands among the modules that are imported, short names first."""
+    for name in sorted(sys.modules, key=lambda name: (len(name), name)):
+        for key, value in list(getattr(sys.modules.get(name), "__dict__", {}).items()):
+            if value is made:
+                yield name, key
 
 
 def takes(made: Any, name: str) -> bool:
@@ -145,7 +149,8 @@ def built(
     except ValueError:  # its signature cannot be read
         pass
     try:
-        return guarded("the constructor", made, **given)
+        with processes.env_code():
+            return guarded("the constructor", made, **given)
     except Broken as error:
         raise Refused(f"{named}: {error}.") from error
 

@@ -223,7 +223,8 @@ def described(env: Any, factory: str, arguments: Mapping[str, Any]) -> dict[str,
         if isinstance(inner, Refused):
             raise Refused(str(inner)) from None
         raise Refused(f"{factory}: {error}; fix the env, or the versions of what it needs.") from None
-    told = Told(agents, obs_dims, act_dims, lows, highs, state, horizon, guessed, exact, notes)
+    each = [f"{contract.RETURN}{agent}" for agent in agents]
+    told = Told(agents, obs_dims, act_dims, lows, highs, state, horizon, guessed, exact, notes, each)
     return msgspec.to_builtins(told)
 
 
@@ -266,16 +267,17 @@ class PettingZooWorld:
             if agent in self.env.agents:
                 acts[agent] = scale(row[: low.size], low, high).reshape(shape).astype(kind)
         given = self.env.step(acts)
-        seen, total, terminations, truncations, _ = contract.step_gave(given, self.agents, acts)
+        seen, paid, terminations, truncations, _ = contract.step_gave(given, self.agents, acts)
+        total = float(sum(paid.values()))
         self.time += 1
         living = [agent for agent in self.env.agents if not (terminations.get(agent) or truncations.get(agent))]
         over = not living
         terminated = over and all(terminations.get(agent, False) for agent in acts)
         self.cut = not over and self.time >= self.spec.horizon
         shown = self._see(seen, "step()")
-        return Moved(
-            shown, total / len(self.agents) if self.mean else total, terminated, not terminated and (over or self.cut)
-        )
+        each = {f"{contract.RETURN}{agent}": paid.get(agent, 0.0) for agent in self.agents}
+        reward = total / len(self.agents) if self.mean else total
+        return Moved(shown, reward, terminated, not terminated and (over or self.cut), each)
 
     def _see(self, seen: Mapping[str, Any], what: str) -> Seen:
         obs = np.zeros((self.spec.n_agents, self.spec.obs_dim))
