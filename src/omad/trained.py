@@ -261,9 +261,10 @@ class Run(os.PathLike[str]):
             raise Refused(
                 f"episodes is {episodes} and seed is {seed}; the first must be at least 1, the second 0 to 2^31 - 1."
             )
-        if env is not None:
-            task = envs.of_object(env)
-        parts = [_evaluate(one, episodes, seed, task, which, trust, denoising_steps) for one in self.folders]
+        parts = []
+        for one in self.folders:
+            name = task if env is None else envs.of_object(env, one.config.task)
+            parts.append(_evaluate(one, episodes, seed, name, which, trust, denoising_steps))
         kinds = parts[0].returns
         return dataclasses.replace(
             parts[0],
