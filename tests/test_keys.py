@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from omad.keys import LONGEST_HOLD, Stream, held, run_key, stream
+from omad.keys import Stream, held, run_key, stream
+from omad.spec import LONGEST_HOLD
 
 
 def bits(key: jax.Array) -> tuple[int, ...]:

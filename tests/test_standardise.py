@@ -37,7 +37,7 @@ def spy() -> tuple[Algorithm, list[Any]]:
         return learner, {}
 
     init = lambda key: jnp.zeros(())  # noqa: E731
-    return Algorithm(init, lambda learner: learner, act, update, (), lambda size: 0.0, 0.9, 1), seen
+    return Algorithm(init, lambda learner: learner, act, update, 0.9, 1), seen
 
 
 def test_moments_of_batches_are_those_of_all_rows_together():

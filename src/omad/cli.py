@@ -23,6 +23,8 @@ COMMANDS = {
     "latency": ("omad.commands.latency", "milliseconds per action by runtime and denoising steps, beside the return"),
     "run-bundle": ("omad.commands.run_bundle", "play with an exported team, one process an agent"),
     "record": ("omad.commands.record", "write episodes of a run's policies, or of random actions, as demonstrations"),
+    "runs": ("omad.commands.runs", "list runs: what was trained, how far, with which returns, and their state"),
+    "compare": ("omad.commands.compare", "how two configurations differ, values and their sources"),
     "report": ("omad.commands.report", "one page of what runs have shown: curves, tables, env steps to a return"),
     "coverage": ("omad.commands.coverage", "how much of the state space runs have visited, on one grid for all"),
     "modes": ("omad.commands.modes", "how many of a game's equally good actions policies keep, and draw them"),
@@ -41,7 +43,8 @@ Online multi-agent reinforcement learning with diffusion policies.
 commands:
 {commands}
 
-`omad COMMAND --help` shows every option with its default. `omad --version` prints the version.
+`omad COMMAND --help` shows every option with its default. `omad --version` prints the version;
+`omad --print-completion bash|zsh|fish` prints a script that completes commands and options in that shell.
 Exit codes: 0 done, 1 training diverged or an env failed, 2 something given cannot work. Stopped, after saving: 130 by
 Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 141 because the reader of the output has gone."""
 
@@ -65,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         sys.stdout.write(f"omad {__version__}\n")
         return 0
+    if words[0].partition("=")[0] == "--print-completion":
+        return _print_completion(words)
     if words[0] not in COMMANDS:
         from omad.tasks import nearest
 
@@ -83,6 +88,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_file_error(error, words[0]), 2)
     except KeyboardInterrupt:
         return _fail("Interrupted.", 130)
+
+
+def _print_completion(words: Sequence[str]) -> int:
+    from omad.commands.completion import script
+
+    shell = words[0].partition("=")[2] or "".join(words[1:2])
+    try:
+        sys.stdout.write(script(shell))
+    except Refused as error:
+        return _fail(str(error), 2)
+    return 0
 
 
 def _run(words: Sequence[str]) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,14 +13,15 @@ import tyro
 
 from omad import tasks
 from omad.algos import available, config_class
-from omad.algos.fields import MOST, check, shown, typed
+from omad.algos.fields import MOST, check, documented, shown, typed
 from omad.errors import Refused
-from omad.keys import LONGEST_HOLD
 from omad.presets import PRESETS, Preset, settings_of
-from omad.reward_norm import RewardNorm
-from omad.standardise import ObsNorm
+from omad.spec import LONGEST_HOLD, ObsNorm, RewardNorm
 
-__all__ = ["RunConfig", "from_dict", "resolve", "sourced", "to_dict"]
+__all__ = ["RUN_FIELDS", "TAG", "RunConfig", "from_dict", "resolve", "sourced", "sources", "to_dict"]
+
+TAG = re.compile(r" ?\[(?:A|S|D|X|H|R|I|M|\?)(?:[^\]]*)\](?=[\s.;,:\[]|$)")
+"""The source of a default value, as documentation of fields has it; `presets.LEGEND` says what the letters mean."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +91,10 @@ class RunConfig:
     """Seconds after which a hosted env that does not answer is taken to hang. Does not change a result."""
     algo: tyro.conf.Suppress[tyro.conf.Fixed[Any]] = None
     """Hyperparameters of the algorithm."""
+    given: tyro.conf.Suppress[tyro.conf.Fixed[Mapping[str, str]]] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """Fields that a user gave, and where; neither compared nor kept in files."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, before anything is compiled.
@@ -179,6 +186,12 @@ class RunConfig:
         return self.updates_per_step / self.n_envs
 
 
+RUN_FIELDS = tuple(
+    f.name for f in dataclasses.fields(RunConfig) if f.name not in ("task", "algorithm", "preset", "algo", "given")
+)
+"""Settings of a run, beside task, algorithm and preset."""
+
+
 def sourced(task: str, algorithm: str, preset: str) -> dict[str, tuple[Any, str]]:
     """Field -> (value, source), for what a preset sets."""
     fields = {f.name for cls in (RunConfig, config_class(algorithm)) for f in dataclasses.fields(cls)}
@@ -202,7 +215,7 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
         raise Refused(f"There is no preset {preset!r}; allowed: {', '.join(PRESETS)}.")
     cls = config_class(_word("algorithm", algorithm))
     values = {field: value for field, (value, _) in sourced(name, algorithm, preset).items()}
-    run_fields = {f.name for f in dataclasses.fields(RunConfig)} - {"algo", "task", "algorithm", "preset"}
+    run_fields = set(RUN_FIELDS)
     algo_fields = {f.name for f in dataclasses.fields(cls)}
     for field in fields:
         if field not in run_fields | algo_fields:
@@ -217,12 +230,43 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
     # A buffer larger than the run would only cost memory.
     if "buffer_size" not in fields and "total_steps" in run:
         run["buffer_size"] = min(run.get("buffer_size", RunConfig.buffer_size), max(run["total_steps"], 1))
-    return RunConfig(task=name, algorithm=algorithm, preset=cast(Preset, preset), algo=algo, **run)
+    given = dict.fromkeys(fields, "given")
+    return RunConfig(task=name, algorithm=algorithm, preset=cast(Preset, preset), algo=algo, given=given, **run)
+
+
+def sources(config: RunConfig) -> dict[str, str]:
+    """Where every value of a configuration comes from, by field; hyperparameters stand beside the fields of the run.
+
+    A value is given, of the preset (with the preset's own source), or a default (with the source that the field's
+    documentation names). Of a configuration that was read from a file it is not known what was given: there, what
+    neither preset nor default explains counts as given.
+    """
+    preset = sourced(config.task, config.algorithm, config.preset)
+    found = {}
+    for part in (config, config.algo):
+        documents = documented(type(part))
+        for field in dataclasses.fields(part):
+            name, value = field.name, getattr(part, field.name)
+            if name in config.given:
+                found[name] = config.given[name]
+            elif name in preset and preset[name][0] == value:
+                found[name] = f"preset {config.preset}: {preset[name][1]}"
+            elif name not in preset and value == field.default:
+                found[name] = "".join(["default", *TAG.findall(documents.get(name, ""))])
+            elif name == "buffer_size" and value == config.total_steps:
+                found[name] = "derived: no larger than total_steps"
+            elif name == "v_max" and config.reward_norm == "return" and value == config.reward_bound:
+                found[name] = "derived: reward_bound"
+            else:
+                found[name] = "given"
+    return {name: source for name, source in found.items() if name not in ("algo", "given")}
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """Plain values, ready for JSON."""
-    return dataclasses.asdict(config)
+    values = dataclasses.asdict(config)
+    del values["given"]
+    return values
 
 
 def _word(name: str, value: Any) -> str:
@@ -253,7 +297,7 @@ def from_dict(values: Any) -> RunConfig:
         raise Refused(f"algo is {shown(algo)}; it must be an object with the hyperparameters of {algorithm}.")
     built: list[Any] = []
     for cls, given in ((config_class(algorithm), algo), (RunConfig, values)):
-        known = {f.name for f in dataclasses.fields(cls)} - {"algo"}
+        known = {f.name for f in dataclasses.fields(cls)} - {"algo", "given"}
         if wrong := sorted(shown(name) for name in given if name not in known):
             raise Refused(
                 f"The configuration has the fields {', '.join(wrong[:5])}{' and more' * (len(wrong) > 5)}, which this "

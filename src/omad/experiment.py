@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from omad import demonstrations, envs, files
+from omad import demonstrations, envs, extras, files
 from omad.callbacks import BestPolicy, Callback
 from omad.compilation import use_compilation_cache
 from omad.config import RunConfig
@@ -70,6 +70,7 @@ class Experiment:
         self.loggers = default_loggers() if loggers is None else list(loggers)
         refuse_others(self.callbacks, Callback)
         refuse_others(self.loggers, Logger)
+        extras.require_for_task(config.task)
         self.env = envs.make(config.task)
         self.built: Built = build(config, self.env, batch_seeds)
 
@@ -166,6 +167,8 @@ class Experiment:
             "loggers": [type(one).__name__ for one in self.loggers],
             "callbacks": [type(one).__name__ for one in self.callbacks],
         }
+        if config.demonstrations:
+            manifest["demonstrations"] = demonstrations.digest(config.demonstrations)
         where = Path(path) if path else claim(config)
         with held():  # no half of a folder
             return RunFolder.create(where, config, manifest)

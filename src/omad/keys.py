@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
+from omad.spec import LONGEST_HOLD
+
 __all__ = ["Stream", "held", "run_key", "stream"]
 
 
@@ -35,10 +37,6 @@ def run_key(seed: int | Int[Array, ""]) -> Key[Array, ""]:
 def stream(root: Key[Array, ""], which: Stream, step: int | Int[Array, ""]) -> Key[Array, ""]:
     """The key of one purpose at one step; consume it once (split it first if many draws are needed)."""
     return jax.random.fold_in(jax.random.fold_in(root, which), step)
-
-
-LONGEST_HOLD = 16
-"""Steps after which held noise is renewed in any case (Kim et al. 2026, FlashSAC)."""
 
 
 def held(root: Key[Array, ""], step: Int[Array, ""], mean: float) -> Int[Array, ""]:

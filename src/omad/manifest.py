@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import omad
-from omad import demonstrations, tasks
-from omad.config import RunConfig
+from omad import tasks
+from omad.config import RunConfig, sources
 from omad.envs.world import HostEnv
 from omad.loop.session import AT_A_BOUNDARY, EXACT
 from omad.run import machine
@@ -64,8 +64,8 @@ def manifest_of(config: RunConfig, env: JaxEnv | HostEnv) -> dict[str, Any]:
         "spec": dataclasses.asdict(env.spec),
         "obs_norm": config.obs_norm,
         "resume": EXACT if getattr(env, "exact", True) else AT_A_BOUNDARY,
+        "sources": sources(config),
         "updates_per_env_step": config.updates_per_env_step,
-        "demonstrations": demonstrations.digest(config.demonstrations) if config.demonstrations else None,
         "command": sys.argv,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),

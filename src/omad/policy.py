@@ -1,69 +1,96 @@
-"""The policies of one training seed, ready to act."""
+"""Trained policies, as users call them: agents by name, by number or all in one array."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Key
 
+from omad.envs.world import scale
 from omad.errors import Refused
 from omad.export.team import Trained
 from omad.export.team import export as export_team
+from omad.tasks import nearest
 
-__all__ = ["TrainedPolicy"]
+__all__ = ["AgentPolicy", "TrainedPolicy"]
+
+Randomness = int | Key[Array, ""] | None
+"""A seed, a JAX key, or None for noise-free actions."""
 
 
 class TrainedPolicy:
-    """The policies of one training seed: all that agents need to act.
+    """The policies of one training seed: all that the agents need to act.
 
     Args:
-        team: The policies, and what is known of them.
+        team: The policies, and what is known about them.
     """
 
     def __init__(self, team: Trained) -> None:
         self.team, self.spec, self.policy = team, team.spec, team.policy
         act = team.act
-        self._act = jax.jit(act, static_argnums=3)
+        self._by_key = jax.jit(act, static_argnums=3)
+        # The key is made inside the compiled call: one dispatch instead of two.
+        self._by_seed = jax.jit(
+            lambda policy, obs, seed, explore: act(policy, obs, jax.random.key(seed), explore), static_argnums=3
+        )
+        self._boxes = [_box(self.spec, i) for i in range(self.spec.n_agents)]
 
-    def act(self, obs: Any, key: Key[Array, ""] | None = None) -> Any:
-        """Actions in [-1, 1].
+    def act(self, obs: Any, seed: Randomness = None) -> Any:
+        """Actions for observations, in the form in which these come.
+
+        | `obs` | actions |
+        | --- | --- |
+        | dict by agent name, of arrays `(..., obs_i)` | dict of `(..., act_i)` in the env's own units |
+        | one stacked array `(..., agent, obs)` | `(..., agent, act)` in [-1, 1] |
+        | list with one array `(..., obs_i)` per agent | list of `(..., act_i)` in [-1, 1] |
+
+        A dict may leave agents out; they are absent from the answer too. Observations are in the env's own units.
 
         Args:
-            obs: One stacked array `(..., agent, obs)`, or one array an agent `(..., obs_i)` of its own size.
-            key: Randomness of the sampled actions, consumed; without one, actions are noise-free.
-
-        Returns:
-            `(..., agent, act)`, or a list of `(..., act_i)`, as `obs` came.
+            obs: As above.
+            seed: An integer seed or a JAX key for sampled actions; without it, actions are noise-free. The same
+                seed gives an agent the same action in all three forms.
 
         Raises:
-            Refused: A shape does not fit.
+            Refused: A shape, a name or a number does not fit.
         """
-        spec, given = self.spec, obs
+        if isinstance(obs, Mapping):
+            places = {name: self._place(name) for name in obs}
+            rows = dict(zip(places.values(), obs.values(), strict=True))
+            action = self._of_rows(rows, seed)
+            return {name: self._in_units(action[..., i, :], i) for name, i in places.items()}
         if isinstance(obs, Sequence):
-            sizes = tuple(np.shape(o)[-1] if np.ndim(o) else None for o in obs)
-            if sizes != spec.obs_dims:
-                raise Refused(f"Observations of sizes {sizes} were given; {spec.name} needs {spec.obs_dims}.")
-            padded = [
-                jnp.pad(jnp.asarray(o, float), [(0, 0)] * (np.ndim(o) - 1) + [(0, spec.obs_dim - np.shape(o)[-1])])
-                for o in obs
-            ]
-            obs = jnp.stack(padded, axis=-2)
-        obs = jnp.asarray(obs, float)
-        if obs.shape[-2:] != (spec.n_agents, spec.obs_dim):
+            sizes = tuple(np.shape(row)[-1] if np.ndim(row) else None for row in map(_array, obs))
+            if sizes != self.spec.obs_dims:
+                raise Refused(f"Observations of sizes {sizes} were given; {self.spec.name} needs {self.spec.obs_dims}.")
+            action = self._of_rows(dict(enumerate(obs)), seed)
+            return [action[..., i, :size] for i, size in enumerate(self.spec.act_dims)]
+        if not isinstance(obs, Tracer):  # inside a compiled function, numbers are not known yet
+            obs = _array(obs)
+            _finite(obs)
+        if obs.shape[-2:] != (self.spec.n_agents, self.spec.obs_dim):
             raise Refused(
                 f"Observations of shape {obs.shape} were given; "
-                f"{spec.name} needs (..., {spec.n_agents}, {spec.obs_dim})."
+                f"{self.spec.name} needs (..., {self.spec.n_agents}, {self.spec.obs_dim})."
             )
-        # Noise-free chains draw nothing, so any key will do.
-        action = self._act(self.policy, obs, jax.random.key(np.uint32(0)) if key is None else key, key is not None)
-        if isinstance(given, Sequence):
-            return [action[..., i, :size] for i, size in enumerate(spec.act_dims)]
-        return action
+        return self._sample(obs, seed)
+
+    def agent(self, agent: str | int) -> AgentPolicy:
+        """One agent alone.
+
+        Args:
+            agent: Its name, or its place in the order of the agents.
+
+        Raises:
+            Refused: There is no such agent.
+        """
+        return AgentPolicy(self, self._place(agent) if isinstance(agent, str) else self._numbered(agent))
 
     def export(
         self, out: str | Path, formats: Sequence[str] = ("numpy", "onnx"), denoising_steps: int | None = None
@@ -82,3 +109,111 @@ class TrainedPolicy:
             Refused: The folder exists, a package is missing, or the policies cannot be exported like that.
         """
         return export_team(self.team, out, formats, denoising_steps)
+
+    def _place(self, name: Any) -> int:
+        agents = self.spec.agents
+        if not agents:
+            raise Refused(
+                f"{name!r} was given as an agent's name, but {self.spec.name} has no names for its agents; give one "
+                f"stacked array, a list, or a number from 0 to {self.spec.n_agents - 1}."
+            )
+        if name not in agents:
+            near = ", ".join(nearest(str(name), agents))
+            raise Refused(f"There is no agent {name!r}; nearest: {near}; allowed: {', '.join(agents)}.")
+        return agents.index(name)
+
+    def _numbered(self, number: Any) -> int:
+        if not isinstance(number, int | np.integer) or isinstance(number, bool) or not 0 <= number < self.spec.n_agents:
+            raise Refused(
+                f"There is no agent {number!r}; {self.spec.name} has agents 0 to {self.spec.n_agents - 1}"
+                f"{': ' * bool(self.spec.agents)}{', '.join(self.spec.agents)}."
+            )
+        return int(number)
+
+    def _named(self, place: int) -> str:
+        return self.spec.agents[place] if self.spec.agents else str(place)
+
+    def _of_rows(self, rows: Mapping[int, Any], seed: Randomness) -> np.ndarray:
+        """Actions `(..., agent, act)` in [-1, 1] for the observations of some agents; all others see zeros."""
+        spec, arrays = self.spec, {place: _array(row) for place, row in rows.items()}
+        if not arrays:
+            raise Refused(f"No observations were given; {spec.name} needs those of at least one agent.")
+        batch = next(iter(arrays.values())).shape[:-1]
+        padded = np.zeros((*batch, spec.n_agents, spec.obs_dim), np.float32)
+        for place, row in arrays.items():
+            due = (*batch, spec.obs_dims[place])
+            if row.shape != due:
+                raise Refused(
+                    f"An observation of shape {row.shape} was given for agent {self._named(place)}; {spec.name} needs "
+                    f"(..., {spec.obs_dims[place]}), with the same leading axes for all agents."
+                )
+            padded[..., place, : row.shape[-1]] = row
+        _finite(padded)
+        return np.asarray(self._sample(padded, seed))
+
+    def _sample(self, obs: Any, seed: Randomness) -> Any:
+        if seed is None:  # noise-free chains draw nothing, so any seed will do
+            return self._by_seed(self.policy, obs, np.uint32(0), False)
+        if isinstance(seed, int | np.integer) and not isinstance(seed, bool) and 0 <= seed < 2**32:
+            return self._by_seed(self.policy, obs, np.uint32(seed), True)
+        if isinstance(seed, jax.Array) and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key) and not seed.shape:
+            return self._by_key(self.policy, obs, seed, True)
+        raise Refused(
+            f"The seed is {str(seed)[:100]!r}; it must be a whole number from 0 to {2**32 - 1} or one key of "
+            "jax.random.key."
+        )
+
+    def _in_units(self, action: np.ndarray, place: int) -> np.ndarray:
+        """An agent's action in the env's own units, within its bounds also as float32."""
+        low, high, least, most = self._boxes[place]
+        found = scale(action[..., : low.size].astype(float), low, high).astype(np.float32)
+        return np.minimum(np.maximum(found, least), most)
+
+
+class AgentPolicy:
+    """One agent of a team: what a single robot runs."""
+
+    def __init__(self, team: TrainedPolicy, place: int) -> None:
+        self._team, self.place = team, place
+
+    def act(self, obs: Any, seed: Randomness = None) -> np.ndarray:
+        """The agent's action on its own observation, in the env's own units.
+
+        Args:
+            obs: `(..., obs_i)`, as the env gives it.
+            seed: As for `TrainedPolicy.act`.
+
+        Returns:
+            `(..., act_i)`.
+
+        Raises:
+            Refused: A shape or a number does not fit.
+        """
+        action = self._team._of_rows({self.place: obs}, seed)
+        return self._team._in_units(action[..., self.place, :], self.place)
+
+
+def _array(obs: Any) -> np.ndarray:
+    try:
+        with np.errstate(over="ignore"):
+            return np.asarray(obs, np.float32)
+    except (TypeError, ValueError):
+        raise Refused(
+            f"An observation is {type(obs).__name__} {str(obs)[:100]!r}; it must be an array of numbers."
+        ) from None
+
+
+def _finite(obs: np.ndarray) -> None:
+    if not np.isfinite(obs).all():
+        raise Refused("An observation holds a number that is not finite as float32; give finite numbers only.")
+
+
+def _box(spec: Any, place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Bounds of an agent's actions, and the float32 numbers next to them that lie within."""
+    size = spec.act_dims[place]
+    low = np.asarray(spec.act_low[place] if spec.act_low else (-1.0,) * size, float)
+    high = np.asarray(spec.act_high[place] if spec.act_high else (1.0,) * size, float)
+    least, most = low.astype(np.float32), high.astype(np.float32)
+    least = np.where(least < low, np.nextafter(least, np.float32(np.inf)), least)
+    most = np.where(most > high, np.nextafter(most, np.float32(-np.inf)), most)
+    return low, high, least, most

@@ -15,7 +15,6 @@ Source: Lee et al. 2025 (SimbaV2, arXiv 2502.15280), section 4.3, with bound 5; 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
 import equinox as eqx
 import jax
@@ -24,9 +23,8 @@ from jaxtyping import Array, Bool, Float
 
 from omad.types import Batch
 
-__all__ = ["KINDS", "SCALE", "ReturnStats", "RewardNorm"]
+__all__ = ["KINDS", "SCALE", "ReturnStats"]
 
-RewardNorm = Literal["none", "return"]
 KINDS = ("none", "return")
 SCALE = "train/reward_scale"
 """What rewards are divided by."""

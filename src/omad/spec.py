@@ -1,13 +1,20 @@
-"""Sizes of a task. Imports NumPy only, so that worker processes start without JAX."""
+"""Sizes of a task, and what both settings and programs say. Worker processes import it: NumPy only."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["EnvSpec"]
+__all__ = ["LONGEST_HOLD", "EnvSpec", "ObsNorm", "RewardNorm"]
+
+ObsNorm = Literal["none", "running", "harl"]
+"""How observations may be standardised (`standardise.py`)."""
+RewardNorm = Literal["none", "return"]
+"""How rewards may be normalised (`reward_norm.py`)."""
+LONGEST_HOLD = 16
+"""Steps after which held noise is renewed in any case (Kim et al. 2026, FlashSAC)."""
 
 
 @dataclasses.dataclass(frozen=True)

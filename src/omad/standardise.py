@@ -8,17 +8,17 @@ there is nothing to learn or ship.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from omad.spec import ObsNorm
 from omad.types import Algorithm, Batch, EnvSpec, Learner, Metrics, Policy
 
-__all__ = ["KINDS", "Moments", "ObsNorm", "Standardised", "standardised", "within"]
+__all__ = ["KINDS", "Moments", "Standardised", "standardised", "within"]
 
-ObsNorm = Literal["none", "running", "harl"]
 KINDS = ("none", "running", "harl")
 _LIMIT = 10.0
 """Standardised entries are clipped to this many deviations, as is usual."""

@@ -86,7 +86,7 @@ def test_a_run_folder_decides_no_import(run: omad.Run, tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("name", "target", "said"),
     [
-        ("omad", TOY, "omad.algos.omad:OmadConfig"),
+        ("omad", TOY, "omad.algos.configs.omad:OmadConfig"),
         ("my toy", TOY, "'my toy'.*letters"),
         ("toy", "toy_algorithm", "module:ConfigClass"),
     ],

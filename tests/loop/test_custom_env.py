@@ -186,7 +186,8 @@ def test_check_env_reports(lift: str):
 def test_a_jax_env_by_path_trains_and_is_drawn_where_it_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "envs"))
     task = "jax:own_envs:reach?horizon=5"
-    run = Experiment(resolve(task, **TINY | {"total_steps": 60, "eval_every": 60})).start(tmp_path / "run").run_dir
+    sizes: dict[str, Any] = TINY | {"total_steps": 60, "eval_every": 60}
+    run = Experiment(resolve(task, **sizes)).start(tmp_path / "run").run_dir
     manifest = RunFolder.open(run).manifest
     assert (manifest["spec"]["name"], manifest["spec"]["horizon"]) == (task, 5)
     film = next(films(Options(run, trust=True)))

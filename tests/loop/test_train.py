@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 
 from omad import envs
-from omad.callbacks import Callback, Context
+from omad.callbacks import BestPolicy, Callback, Context
 from omad.config import RunConfig, resolve
-from omad.errors import NonFinite, Refused
+from omad.errors import CallbackFailed, NonFinite, Refused
 from omad.experiment import Experiment
 from omad.loggers import Logger, Progress
 from omad.loop import build as building
@@ -319,6 +319,52 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, config: RunConfig, built: Bui
     assert [c.env_steps for c in kept] == [140, 70]
     assert not (tmp_path / "run" / "checkpoints" / "210").exists()
     policies_at(RunFolder.open(tmp_path / "run"), built.algorithm)
+
+
+def mount(path: Path, kib: int, *, again: bool = False) -> bool:
+    """A file system of a size, or a new size of it; whether that is possible here."""
+    path.mkdir(exist_ok=True)
+    size = f"remount,size={kib}k" if again else f"size={kib}k"
+    words = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(path)]
+    try:
+        return subprocess.run(words, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def test_a_disk_of_any_size_loses_nothing(tmp_path: Path, config: RunConfig, built: Built, whole: tuple[Path, Session]):
+    """Ten sizes from too small to large enough: once there was a checkpoint there is one; with room, the same end."""
+    files = [path for path in (whole[0] / "checkpoints").rglob("*") if path.is_file()]
+    one_kib = sum(path.stat().st_size for path in files) / 2 / 1024
+    place, outcomes = tmp_path / "disk", []
+    for kib in np.linspace(0.6 * one_kib, 3.4 * one_kib + 128, 10).round().astype(int):
+        if not mount(place, kib):
+            pytest.skip("a file system of a given size cannot be mounted here")
+        try:
+            path, saved = place / "run", 0
+
+            class Saved(Callback):
+                def on_save(self, context: Context) -> None:
+                    nonlocal saved
+                    saved = context.env_steps
+
+            try:
+                result, session = begin(path, config, built, callbacks=[Saved(), BestPolicy()])
+                assert result.env_steps == 400
+                outcomes.append("done")
+            except (OSError, CallbackFailed) as error:
+                assert "No space left" in str(error) or "cannot be made" in str(error), error
+                found = RunFolder.open(path).checkpoints() if (path / "manifest.json").exists() else []
+                assert [one.env_steps for one in found][:1] == ([saved] if saved else [])
+                outcomes.append("cut" if saved else "nothing saved")
+                assert mount(place, 64 * 1024, again=True)
+                if not found:
+                    shutil.rmtree(path, ignore_errors=True)
+                session = go_on(path, built)[2] if found else begin(path, config, built)[1]
+            assert_same_run(path, whole[0], session.carry, whole[1].carry)
+        finally:
+            subprocess.run(["umount", str(place)], check=True)
+    assert set(outcomes) == {"nothing saved", "cut", "done"}
 
 
 def test_a_run_that_cannot_fit_is_refused_before_anything_is_made(tmp_path: Path, config: RunConfig):

@@ -13,23 +13,26 @@ import importlib
 import re
 from collections.abc import Mapping
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omad.errors import Refused
-from omad.standardise import ObsNorm, standardised
+from omad.spec import EnvSpec, ObsNorm
 from omad.tasks import nearest
-from omad.types import Algorithm, EnvSpec
+
+if TYPE_CHECKING:
+    from omad.types import Algorithm
 
 __all__ = ["GROUP", "REGISTRY", "available", "config_class", "make", "register"]
 
 REGISTRY: dict[str, str] = {
-    "omad": "omad.algos.omad:OmadConfig",
-    "hasac": "omad.algos.hasac:HasacConfig",
-    "hatd3": "omad.algos.hatd3:Hatd3Config",
-    "madpmd": "omad.algos.madpmd:MadpmdConfig",
-    "masdac": "omad.algos.masdac:MasdacConfig",
+    "omad": "omad.algos.configs.omad:OmadConfig",
+    "hasac": "omad.algos.configs.harl:HasacConfig",
+    "hatd3": "omad.algos.configs.harl:Hatd3Config",
+    "madpmd": "omad.algos.configs.denoising:MadpmdConfig",
+    "masdac": "omad.algos.configs.denoising:MasdacConfig",
 }
-"""Name -> `module:ConfigClass`; the module also has `make(config, spec)`."""
+"""Name -> `module:ConfigClass`. `make(config, spec)` is in the module that the class names as its `program`, else in
+its own; these configurations stand apart from their programs, so that they are read without waiting for JAX."""
 GROUP = "omad.algorithms"
 """Entry points of this group, `name = "module:ConfigClass"`, are algorithms too."""
 _registered: dict[str, str] = {}
@@ -89,7 +92,9 @@ def make(config: Any, spec: EnvSpec, obs_norm: ObsNorm = "none", updates_per_env
 
     Where `alpha_pace` is `env`, a gradient step moves the temperature the less, the more of them an env step has.
     """
+    from omad.standardise import standardised
+
     if getattr(config, "alpha_pace", "gradient") == "env":
         config = dataclasses.replace(config, alpha_lr=config.alpha_lr / updates_per_env_step)
-    algorithm = importlib.import_module(type(config).__module__).make(config, spec)
+    algorithm = importlib.import_module(getattr(config, "program", type(config).__module__)).make(config, spec)
     return standardised(algorithm, spec, obs_norm)

@@ -18,10 +18,12 @@ from typing import Any, Literal, Union, cast
 
 from omad.errors import Refused
 
-__all__ = ["ALPHA_PACES", "MOST", "check", "documented", "shown", "typed"]
+__all__ = ["ALPHA_PACES", "CRITIC_INPUTS", "MOST", "check", "documented", "shown", "typed"]
 
 ALPHA_PACES = ("gradient", "env")
 """What `alpha_pace` may be; `algos.make` acts on it."""
+CRITIC_INPUTS = ("auto", "state", "obs")
+"""What `critic_input` may be."""
 MOST = 2**31 - 1
 """The largest whole number: sizes and counters are int32 in compiled loops."""
 _MOST_UNITS = 2**20

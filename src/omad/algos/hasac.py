@@ -33,7 +33,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -43,9 +43,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from omad.algos import joint as shared
 from omad.algos.cadence import falling, policy_update_if
-from omad.algos.fields import ALPHA_PACES, check
+from omad.algos.configs.harl import HasacConfig
 from omad.algos.sequential import sweep
-from omad.errors import Refused
 from omad.nets import Mlp
 from omad.ops import td
 from omad.policies import GaussianPolicy, Squashed, squashed
@@ -53,83 +52,6 @@ from omad.tree import descend, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["HasacConfig", "HasacState", "Temperatures", "make"]
-
-
-@dataclasses.dataclass(frozen=True)
-class HasacConfig:
-    """Hyperparameters of HASAC. Defaults are those of HARL."""
-
-    # the policy of each agent
-    actor_width: int = 256
-    """Units of a hidden layer [H]."""
-    actor_layers: int = 2
-    """Hidden layers of the trunk [H]."""
-    actor_final: Literal["tanh", "relu"] = "tanh"
-    """Activation after the trunk's last layer, before the heads [H]."""
-    # the joint critics
-    critic_width: int = 256
-    """Units of a hidden layer [H]."""
-    critic_layers: int = 2
-    """Hidden layers [H]."""
-    critic_input: Literal["auto", "state", "obs"] = "auto"
-    """What critics read besides actions: the env's state, all observations, or the state if there is one [H]."""
-    critic_loss: Literal["mse", "huber"] = "mse"
-    """Penalty of a critic's error: squared, as in HARL's tuned settings, or linear from `huber_delta` on [H]."""
-    huber_delta: float = 10.0
-    """Error from which the Huber penalty is linear [H]."""
-    tau: float = 0.005
-    """Polyak rate of the target critics [H]."""
-    # objective and optimisers
-    gamma: float = 0.99
-    """Discount factor [H]."""
-    n_step: int = 20
-    """Rewards summed in a target [H]; bonuses inside the sum are left out."""
-    actor_lr: float = 5e-4
-    """Adam step size of the actors [H]."""
-    critic_lr: float = 5e-4
-    """Adam step size of the critics [H]."""
-    lr_decay_steps: int = 0
-    """Gradient steps in which both fall linearly to a tenth, where they stay; 0 keeps them constant [H: constant]."""
-    actor_every: int = 1
-    """Gradient steps of the critics per step of actors and temperatures [H]."""
-    # the temperatures
-    alpha_mode: Literal["auto", "fixed"] = "auto"
-    """Tuned by their duals, one an agent and one for the critics, or all fixed at `alpha_init` [H: per task]."""
-    alpha_init: float = 1.0
-    """Initial temperatures [H]; 0.2 or 0.001 where HARL fixes them."""
-    alpha_lr: float = 3e-4
-    """Adam step size of log alpha [H]."""
-    alpha_pace: Literal["gradient", "env"] = "gradient"
-    """Whether `alpha_lr` holds for a gradient step whatever their number [H], or is divided by the gradient steps per
-    env step."""
-    target_entropy_per_dim: float = -1.0
-    """Entropy per action dimension below which a temperature rises, in nats [H]."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            Refused: Names the field, what was given and what is allowed.
-        """
-        check(
-            self,
-            counts=("actor_every",),
-            units=("actor_width", "critic_width"),
-            unrolled=("actor_layers", "critic_layers", "n_step"),
-            positive=("huber_delta", "actor_lr", "critic_lr", "alpha_lr"),
-            not_negative=("alpha_init", "lr_decay_steps"),
-            finite=("target_entropy_per_dim",),
-            shares=("gamma", "tau"),
-            choices={
-                "actor_final": ("tanh", "relu"),
-                "critic_input": shared.CRITIC_INPUTS,
-                "critic_loss": ("mse", "huber"),
-                "alpha_mode": ("auto", "fixed"),
-                "alpha_pace": ALPHA_PACES,
-            },
-        )
-        if self.alpha_init == 0 and self.alpha_mode == "auto":
-            raise Refused(f"alpha_init is {self.alpha_init}; it must be positive (0 is allowed with alpha_mode fixed)")
 
 
 class Temperatures(eqx.Module):

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -37,9 +37,8 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from omad.algos.cadence import falling, policy_update_if
-from omad.algos.fields import check
+from omad.algos.configs.harl import Hatd3Config
 from omad.algos.joint import (
-    CRITIC_INPUTS,
     fit,
     init_twins,
     joint_input,
@@ -53,67 +52,6 @@ from omad.tree import polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["Hatd3Config", "Hatd3State", "make"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Hatd3Config:
-    """Hyperparameters of HATD3. Defaults are those of HARL."""
-
-    # actors
-    actor_width: int = 128
-    """Units of a hidden layer [H]; 256 where HARL tunes for MuJoCo."""
-    actor_layers: int = 2
-    """Hidden layers [H]."""
-    explore_noise: float = 0.1
-    """Standard deviation of the noise on actions in training [H]."""
-    # the joint critics
-    critic_width: int = 128
-    """Units of a hidden layer [H]; 256 where HARL tunes for MuJoCo."""
-    critic_layers: int = 2
-    """Hidden layers [H]."""
-    critic_input: Literal["auto", "state", "obs"] = "auto"
-    """What critics read besides actions: the env's state, all observations, or the state if there is one [H]."""
-    critic_loss: Literal["mse", "huber"] = "mse"
-    """Penalty of a critic's error: squared, or linear from `huber_delta` on [H]."""
-    huber_delta: float = 10.0
-    """Error from which the Huber penalty is linear [H]."""
-    # targets
-    target_noise: float = 0.2
-    """Standard deviation of the noise on target actions [H]."""
-    target_noise_clip: float = 0.5
-    """Bound on that noise [H]."""
-    tau: float = 0.005
-    """Polyak rate of the target actors and critics, at every policy update [H]."""
-    gamma: float = 0.99
-    """Discount factor [H]."""
-    n_step: int = 1
-    """Rewards summed in a target [H]; 5 to 20 where HARL tunes for MuJoCo."""
-    # optimisers
-    actor_lr: float = 5e-4
-    """Adam step size of the actors [H]."""
-    critic_lr: float = 1e-3
-    """Adam step size of the critics [H]."""
-    lr_decay_steps: int = 0
-    """Gradient steps in which both fall linearly to a tenth, where they stay; 0 keeps them constant [H: constant]."""
-    actor_every: int = 2
-    """Gradient steps of the critics per step of actors and targets [H]."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            Refused: Names the field, what was given and what is allowed.
-        """
-        check(
-            self,
-            counts=("actor_every",),
-            units=("actor_width", "critic_width"),
-            unrolled=("actor_layers", "critic_layers", "n_step"),
-            positive=("huber_delta", "actor_lr", "critic_lr"),
-            not_negative=("explore_noise", "target_noise", "target_noise_clip", "lr_decay_steps"),
-            shares=("gamma", "tau"),
-            choices={"critic_input": CRITIC_INPUTS, "critic_loss": ("mse", "huber")},
-        )
 
 
 class Hatd3State(eqx.Module):

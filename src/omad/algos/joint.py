@@ -16,7 +16,6 @@ from omad.tree import descend, global_norm
 from omad.types import EnvSpec, Mean, Metrics
 
 __all__ = [
-    "CRITIC_INPUTS",
     "Fitted",
     "JointInput",
     "fit",
@@ -24,9 +23,6 @@ __all__ = [
     "joint_input",
     "twin_values",
 ]
-
-CRITIC_INPUTS = ("auto", "state", "obs")
-"""What `critic_input` may be."""
 
 
 class JointInput(NamedTuple):

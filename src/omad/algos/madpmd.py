@@ -32,7 +32,6 @@ The numbers published for DPMD come from code with both defects; those of this p
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -42,37 +41,14 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from omad.algos.cadence import falling
-from omad.algos.denoising import DenoisingConfig, DenoisingState, Moments, make_parts
-from omad.algos.fields import check
+from omad.algos.configs.denoising import MadpmdConfig
+from omad.algos.denoising import DenoisingState, Moments, make_parts
 from omad.diffusion import ddpm
 from omad.nets import NoiseNet
 from omad.ops import weights
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["MadpmdConfig", "make"]
-
-
-@dataclasses.dataclass(frozen=True)
-class MadpmdConfig(DenoisingConfig):
-    """Hyperparameters of MADPMD. Defaults are those of DPMD's public code [R], defects mended."""
-
-    score_limit: float = 3.0
-    """Bound on the standardised value that an action is weighted by [R]."""
-    moments_rate: float = 0.001
-    """Share of a batch in the running mean and standard deviation of values [R]."""
-    reference_weights: bool = False
-    """Weight by q - mean / std, as the public code does, instead of (q - mean) / std."""
-    reference_double_step: bool = False
-    """Apply each gradient of the critics twice, as the public code does."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            Refused: Names the field, what was given and what is allowed.
-        """
-        super().__post_init__()
-        check(self, positive=("score_limit",), shares=("moments_rate",))
 
 
 def twice(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:

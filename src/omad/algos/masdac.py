@@ -35,46 +35,20 @@ Differences from SDAC's public code:
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
 from omad.algos.cadence import falling
-from omad.algos.denoising import DenoisingConfig, DenoisingState, make_parts
-from omad.algos.fields import check
+from omad.algos.configs.denoising import MasdacConfig
+from omad.algos.denoising import DenoisingState, make_parts
 from omad.diffusion import ddpm
-from omad.errors import Refused
 from omad.nets import Mlp, NoiseNet
 from omad.ops import weights
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["MasdacConfig", "make"]
-
-
-@dataclasses.dataclass(frozen=True)
-class MasdacConfig(DenoisingConfig):
-    """Hyperparameters of MASDAC. Defaults are those of SDAC's public code [R]."""
-
-    reconstructions: int = 64
-    """M, reconstructions of an action that are weighted against each other [R]."""
-    weight_scale: float = 5.0
-    """Factor on values over alpha inside the softmax: the initial temperature [R]."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            Refused: Names the field, what was given and what is allowed.
-        """
-        super().__post_init__()
-        check(self, units=("reconstructions",), positive=("weight_scale",))
-        if self.reconstructions < 2:
-            raise Refused(
-                f"reconstructions is {self.reconstructions}; it must be at least 2, or none outweighs another"
-            )
 
 
 def make(config: MasdacConfig, spec: EnvSpec) -> Algorithm:

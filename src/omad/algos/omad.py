@@ -30,9 +30,8 @@ Source tags below: [A] abstract of the paper; [S] summaries of the full paper; [
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -42,7 +41,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from omad.algos import joint as shared
 from omad.algos.cadence import falling, policy_update_if
-from omad.algos.fields import ALPHA_PACES, check
+from omad.algos.configs.omad import OmadConfig
 from omad.algos.sequential import sweep
 from omad.algos.values import distributional, scalar
 from omad.errors import Refused
@@ -52,148 +51,6 @@ from omad.tree import at_agent, descend, global_norm, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["OmadConfig", "OmadState", "Temperature", "make"]
-
-
-@dataclasses.dataclass(frozen=True)
-class OmadConfig:
-    """Hyperparameters of OMAD. Defaults are the paper's where known, else DIME's."""
-
-    # the chain
-    denoising_steps: int = 8
-    """K, denoising steps of a chain [S]; DIME uses 16."""
-    prior_scale: float = 2.5
-    """sigma, standard deviation of the chain's starting point [D]."""
-    step_init: float = 0.1
-    """Initial softplus(delta), the scale of all step sizes [D]."""
-    friction_init: float = 1.0
-    """Initial softplus(phi), the per-dimension divisor of the step sizes [D]."""
-    learn_step_size: bool = True
-    """Whether delta and phi are trained [D]."""
-    control_clip: float = 1e4
-    """Bound on the denoiser's output [D]."""
-    share_policy: bool = False
-    """One set of policy parameters for all agents, which must be of equal sizes [H: none is shared]. Each agent still
-    acts alone on its own observation; who does what then hangs on where agents are, not on their numbers [M]."""
-    # the denoiser of each agent
-    actor_width: int = 256
-    """Units of a hidden layer [D]."""
-    actor_layers: int = 3
-    """Hidden layers [D]."""
-    time_frequencies: int = 256
-    """Fourier frequencies of the time features [D]."""
-    time_width: int = 256
-    """Width of the time embedding [D]."""
-    # the joint critics
-    critic_width: int = 2048
-    """Units of a hidden layer [D]."""
-    critic_layers: int = 2
-    """Hidden layers [D]."""
-    critic_net: Literal["renorm", "xqc"] = "renorm"
-    """Norms after the activations and free weights [D][X], or norms before them and hidden weights at unit length
-    after every step (Palenicek et al. 2025, XQC)."""
-    critic_blocks: int = 0
-    """Residual blocks, then RMSNorm, before the head of `xqc` critics (Kim et al. 2026, FlashSAC)."""
-    critic_input: Literal["auto", "state", "obs"] = "auto"
-    """What critics read besides actions: the env's state, all observations, or the state if there is one [I]."""
-    critic_kind: Literal["distributional", "scalar"] = "distributional"
-    """Value distributions over atoms [S], or one number and half the squared error, for ablation [X]."""
-    critic_scope: Literal["joint", "independent"] = "joint"
-    """Critics of the joint action [S], or a pair an agent that reads its own observation and action only, for
-    ablation [X]."""
-    critic_reduce: Literal["mean", "min"] = "mean"
-    """How the twins are combined in target and actor loss: their mean [D]; `min` takes the one of lower value [X]."""
-    target_network: bool = False
-    """Polyak-averaged target critics instead of the joint pass of CrossQ [S][D say no]."""
-    tau: float = 0.005
-    """Polyak rate of the target critics; unused without them [?]."""
-    atoms: int = 100
-    """Atoms of the value distribution [S]; DIME uses 101."""
-    v_max: float = 300.0
-    """Half-width of the support, per task; watch `critic/edge_mass` [S: set per task, values not published]."""
-    atom_entropy: float = 0.005
-    """Weight of the entropy bonus on the predicted value distribution [D]."""
-    renorm_momentum: float = 0.99
-    """Momentum of batch renormalisation's running statistics [D][X]."""
-    renorm_warmup: int = 100_000
-    """Gradient steps of plain batch normalisation before renormalisation [D][X]."""
-    # objective and optimisers
-    gamma: float = 0.99
-    """Discount factor [D]."""
-    n_step: int = 1
-    """Rewards summed in a target [D]; beyond 1, entropy bonuses inside the sum are left out."""
-    actor_lr: float = 3e-4
-    """Adam step size of all actors [D]."""
-    critic_lr: float = 3e-4
-    """Adam step size of the critics [D]."""
-    lr_decay_steps: int = 0
-    """Gradient steps in which both fall linearly to a tenth, where they stay; 0 keeps them constant [D: constant]."""
-    adam_b1: float = 0.5
-    """Adam's first-moment decay for actors and critics [D]."""
-    actor_clip: float = 1.0
-    """Element-wise bound on the actors' gradients [D]."""
-    actor_every: int = 3
-    """Gradient steps of the critics per step of actors and temperature [D]."""
-    policy_update: Literal["simultaneous", "sequential"] = "simultaneous"
-    """All policies in one step [S], or one after the other in random order, each seeing the others' newest actions,
-    for ablation [X]."""
-    # the temperature
-    alpha_mode: Literal["auto", "fixed"] = "auto"
-    """Tuned by its dual [S], or fixed at `alpha_init`."""
-    alpha_init: float = 1.0
-    """Initial temperature [D]."""
-    alpha_lr: float = 1e-3
-    """Adam step size of log alpha, b1 = 0.9 [D]."""
-    alpha_pace: Literal["gradient", "env"] = "gradient"
-    """Whether `alpha_lr` holds for a gradient step whatever their number [D], or is divided by the gradient steps per
-    env step, so that more of them leave alpha's pace over env steps as it is."""
-    alpha_per_agent: bool = False
-    """One temperature an agent instead of a shared one [S: joint, hence shared]."""
-    target_run_per_dim: float = 4.0
-    """Upper limit on the running cost per action dimension; alpha falls below it, rises above it [S][D]."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            Refused: Names the field, what was given and what is allowed.
-        """
-        check(
-            self,
-            counts=("actor_every",),
-            units=("actor_width", "time_frequencies", "time_width", "critic_width", "atoms"),
-            unrolled=("denoising_steps", "actor_layers", "critic_layers", "n_step"),
-            positive=(
-                "prior_scale", "step_init", "friction_init", "control_clip", "v_max", "actor_lr", "critic_lr",
-                "actor_clip", "alpha_lr",
-            ),
-            decays=("adam_b1", "renorm_momentum"),
-            most={"v_max": 1e30},
-            shares=("gamma", "tau"),
-            not_negative=("alpha_init", "atom_entropy", "renorm_warmup", "lr_decay_steps", "critic_blocks"),
-            finite=("target_run_per_dim",),
-            choices={
-                "critic_net": ("renorm", "xqc"),
-                "critic_input": shared.CRITIC_INPUTS,
-                "critic_kind": ("distributional", "scalar"),
-                "critic_scope": ("joint", "independent"),
-                "critic_reduce": ("mean", "min"),
-                "policy_update": ("simultaneous", "sequential"),
-                "alpha_mode": ("auto", "fixed"),
-                "alpha_pace": ALPHA_PACES,
-            },
-        )  # fmt: skip
-        if self.atoms < 2:
-            raise Refused(f"atoms is {self.atoms}; a value distribution needs at least 2")
-        if self.v_max < 1e-30:
-            raise Refused(f"v_max is {self.v_max}; it must be a positive number of at least 1e-30, or atoms coincide")
-        if self.alpha_init == 0 and self.alpha_mode == "auto":
-            raise Refused(f"alpha_init is {self.alpha_init}; it must be positive (0 is allowed with alpha_mode fixed)")
-        if self.critic_blocks and self.critic_net != "xqc":
-            raise Refused(f"critic_blocks is {self.critic_blocks}, but only critic_net 'xqc' has blocks; use it, or 0")
-        if self.share_policy and self.policy_update == "sequential":
-            raise Refused(
-                "policy_update is 'sequential', but with share_policy there is one policy to update; use one."
-            )
 
 
 AnyCritic = Critic | XqcCritic

@@ -11,23 +11,22 @@ from typing import Any
 import numpy as np
 
 from omad.algos.fields import check
-from omad.commands.train import parse
+from omad.commands.train import ConfigOptions, parse, print_config
 from omad.compilation import use_compilation_cache
 from omad.console import console, print_json, row, table
+from omad.device import use_device
 
 __all__ = ["main", "measure"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(ConfigOptions):
     """How to measure and print."""
 
     seconds: float = 10.0
     """Time to spend on each measurement, compilation left out."""
     json: bool = False
     """Print JSON."""
-    compilation_cache: bool = True
-    """Keep compiled programs in the user's cache folder for the next start."""
 
 
 def _best(call: Callable[[], Any], work: float, seconds: float) -> float:
@@ -113,6 +112,9 @@ def main(arguments: Sequence[str]) -> int:
     """Measure and print."""
     config, options = parse(arguments, "omad bench [ALGO]", Options())
     check(options, positive=("seconds",), most={"seconds": 3600.0}, flags=True)
+    if options.print_config:
+        return print_config(config)
+    use_device(options.device)
     use_compilation_cache(options.compilation_cache)
     found = measure(config, options.seconds)
     if options.json:

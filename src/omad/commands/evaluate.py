@@ -14,6 +14,7 @@ from omad.algos.fields import check
 from omad.commands.screen import standing_table
 from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
+from omad.device import use_device
 
 if TYPE_CHECKING:
     from omad.trained import Evaluated, Run
@@ -41,6 +42,8 @@ class Options:
     """Import the code of a user's env that the run folder names; only for folders that you trust."""
     json: bool = False
     """Print JSON."""
+    device: str | None = None
+    """Device that JAX computes on: cpu, gpu, cuda, rocm or tpu; by default what JAX chooses."""
     compilation_cache: bool = True
     """Keep compiled programs in the user's cache folder for the next start."""
 
@@ -92,6 +95,7 @@ def main(arguments: Sequence[str]) -> int:
     """Evaluate and print."""
     options = tyro.cli(Options, prog="omad eval", args=list(arguments))
     check(options, counts=("episodes",), not_negative=("seed",), flags=True)
+    use_device(options.device)
     use_compilation_cache(options.compilation_cache)
     from omad import tasks
     from omad.trained import Run, which_of

@@ -38,7 +38,7 @@ class Options:
     training_seed: int | None = None
     """Which training seed's policies; by default the first."""
     which: str = "last"
-    """Checkpoint: last, best, or its env steps."""
+    """Policies of the newest checkpoint, of the best evaluation (best), or of the checkpoint of an env step."""
     noise_free: bool = False
     """Noise-free actions instead of sampled ones."""
     trust: bool = False

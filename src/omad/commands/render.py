@@ -19,6 +19,7 @@ from omad.algos.fields import check
 from omad.compilation import use_compilation_cache
 from omad.console import console
 from omad.errors import Refused
+from omad.extras import require
 
 __all__ = ["Film", "films", "main", "write_gif", "write_mp4", "write_sheet"]
 
@@ -188,10 +189,9 @@ def write_mp4(film: Film, path: Path) -> None:
     Raises:
         Refused: The package with the encoder is not installed.
     """
-    try:
-        import imageio_ffmpeg
-    except ImportError:
-        raise Refused("Films need the package imageio-ffmpeg; install it with: pip install 'omad[render]'") from None
+    require("render", "A film")
+    import imageio_ffmpeg
+
     width, height = film.frames[0].size
     even = (width - width % 2, height - height % 2)
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{even[0]}x{even[1]}", "-r", f"{film.fps:g}", "-i", "-"]
@@ -233,6 +233,7 @@ def main(arguments: Sequence[str]) -> int:
     """Draw, write, and print each episode's return."""
     options = tyro.cli(Options, prog="omad render", args=list(arguments))
     check(options, counts=("episodes", "max_steps"), not_negative=("seed", "training_seed"), flags=True)
+    require("render", "omad render")
     use_compilation_cache(options.compilation_cache)
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -76,7 +76,7 @@ def _given(config: RunConfig, base: RunConfig) -> dict[str, Any]:
     for mine, other in ((config, base), (config.algo, base.algo)):
         for field in dataclasses.fields(mine):
             value = getattr(mine, field.name)
-            if field.name != "algo" and value != getattr(other, field.name):
+            if field.name not in ("algo", "given") and value != getattr(other, field.name):
                 found[field.name] = value
     return found
 

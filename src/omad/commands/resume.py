@@ -16,6 +16,7 @@ from omad.commands.together import Stop, work_on
 from omad.commands.train import finish
 from omad.compilation import use_compilation_cache
 from omad.console import console
+from omad.device import use_device
 from omad.errors import Refused
 
 __all__ = ["main"]
@@ -32,6 +33,8 @@ class Options:
     beginning, but for the lines and the checkpoint of its first end."""
     parallel_seeds: int = 0
     """Processes at a time, where every seed has a folder of its own; 0 for one a core."""
+    device: str | None = None
+    """Device that JAX computes on: cpu, gpu, cuda, rocm or tpu; by default what JAX chooses."""
     compilation_cache: bool = True
     """Keep compiled programs in the user's cache folder for the next start."""
     trust: bool = False
@@ -44,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.total_steps is not None:
         check(options, counts=("total_steps",))
     check(options, not_negative=("parallel_seeds",), most={"parallel_seeds": 10_000}, flags=True)
+    use_device(options.device)
     use_compilation_cache(options.compilation_cache)
     from omad.api import open_to_resume
     from omad.commands.curve import LearningCurve

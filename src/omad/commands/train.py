@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -15,14 +15,33 @@ import tyro
 from omad.algos.fields import check, documented
 from omad.commands.together import Stop, work_on
 from omad.compilation import use_compilation_cache
-from omad.config import RunConfig, resolve, sourced
+from omad.config import RUN_FIELDS, TAG, RunConfig, resolve, sources
+from omad.config_file import read, to_toml
 from omad.console import console
+from omad.device import use_device
+from omad.errors import Refused
+from omad.presets import LEGEND
 
 __all__ = ["main", "parse"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class ConfigOptions:
+    """Where settings come from and what runs them; of all that is given, options on the command line count most."""
+
+    config: Path | None = None
+    """Settings from a TOML file with the layout of config.json (fields of the run at the top, hyperparameters in the
+    table algo), from a run's config.json or from its folder. They count more than the preset, less than options."""
+    print_config: bool = False
+    """Print the resolved configuration as TOML, every value with its source, and exit; nothing is made."""
+    device: str | None = None
+    """Device that JAX computes on: cpu, gpu, cuda, rocm or tpu; by default what JAX chooses."""
+    compilation_cache: bool = True
+    """Keep compiled programs in the user's cache folder for the next start."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(ConfigOptions):
     """Where and how a run is written; these do not change its numbers."""
 
     run_dir: Path | None = None
@@ -30,12 +49,10 @@ class Options:
     parallel_seeds: int = 1
     """Processes at a time, one a seed, each on its own share of the cores and in a folder seed-K of the run folder;
     with 1, all seeds are trained in one process and one folder."""
-    compilation_cache: bool = True
-    """Keep compiled programs in the user's cache folder for the next start."""
 
 
 def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Task, preset and algorithm, which decide the defaults of all others, and the other words.
+    """Task, preset, algorithm and file, which decide the defaults of all others, and the other words.
 
     The algorithm may stand first, without its flag. Of an option given twice the last one counts, as for all others.
     """
@@ -45,7 +62,7 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     while words:
         word = words.pop(0)
         name, given, value = word.partition("=")
-        if name not in ("--task", "--preset", "--algorithm"):
+        if name not in ("--task", "--preset", "--algorithm", "--config"):
             rest.append(word)
         elif given:
             chosen[name[2:]] = value
@@ -68,69 +85,101 @@ def _typed(words: Sequence[str], flags: Mapping[str, bool]) -> set[str]:
     return {name for name in names if name in flags} | {name for name in off if flags.get(name)}
 
 
-def _form(cls: type, values: Any, sources: Mapping[str, str], preset: str) -> type:
-    """A dataclass with a configuration's fields, the values that hold unless others are given, and their sources."""
-    hints, documents = get_type_hints(cls, include_extras=True), documented(cls)
+GROUPS = {
+    "run": ("What is trained, and for how long.", RUN_FIELDS),
+    "evaluation": ("How policies are evaluated during training.", ("eval_every", "eval_episodes", "eval_seed")),
+    "records": ("What is written, and how often.", ("log_every", "save_every", "keep_checkpoints", "keep_best")),
+    "env": ("How envs are stepped.", ("n_envs", "env_workers", "env_timeout")),
+}
+"""Fields of a run as `--help` groups them; `run` has what no other group has."""
+
+
+def _form(name: str, about: str, config: Any, fields: Sequence[str], found: Mapping[str, str], given: Any) -> Any:
+    """A group of options: fields with the values that hold unless others are given, and their sources."""
+    hints, documents = get_type_hints(type(config), include_extras=True), documented(type(config))
     rows = []
-    for field in dataclasses.fields(cls):
-        words = documents.get(field.name, "")
-        if field.name in sources:
-            words = f"{_TAG.sub('', words)} Value of preset {preset}: {sources[field.name]}."
-        # A per cent sign would begin a format.
-        kind = Annotated[hints[field.name], tyro.conf.arg(help=words.replace("%", "%%"))]
-        rows.append((field.name, kind, dataclasses.field(default=getattr(values, field.name))))
-    return dataclasses.make_dataclass(cls.__name__, rows, frozen=True)
+    for field in fields:
+        words = documents.get(field, "")
+        if field in given or found[field].startswith("preset"):
+            where = f"from {found[field]}" if field in given else f"of {found[field]}"
+            words = f"{TAG.sub('', words)} Value {where}."
+        kind = Annotated[hints[field], tyro.conf.arg(help=words)]
+        rows.append((field, kind, dataclasses.field(default=getattr(config, field))))
+    made = dataclasses.make_dataclass(name, rows, frozen=True, namespace={"__doc__": about})
+    return name, tyro.conf.OmitArgPrefixes[made], dataclasses.field(default=made())
 
 
-_TAG = re.compile(r" ?\[(?:A|S|D|X|H|R|I|M|\?)(?:[^\]]*)\](?=[\s.;,:\[]|$)")
-"""The source of a default value, as documentation of fields has it."""
+def _forms(base: RunConfig) -> list[Any]:
+    """All groups of a configuration."""
+    found, algo = sources(base), [f.name for f in dataclasses.fields(base.algo)]
+    elsewhere = {name for group, (_, names) in GROUPS.items() if group != "run" for name in names}
+    forms = []
+    for group, (about, names) in GROUPS.items():
+        names = ("task", "algorithm", "preset", *(n for n in names if n not in elsewhere)) if group == "run" else names
+        forms.append(_form(group, about, base, names, found, base.given))
+    about = f"Hyperparameters of {base.algorithm}."
+    return [*forms, _form("algorithm", about, base.algo, algo, found, base.given)]
 
 
 def parse(arguments: Sequence[str], prog: str, options: Any) -> tuple[RunConfig, Any]:
     """The words of a command line that begin with task, algorithm and preset or have them anywhere.
 
     Of the same option given twice the last one counts. A field is given if its flag was typed, whatever its value.
+    What a file gives counts more than the preset and less than flags.
 
     Args:
         arguments: Words of the command line after the command.
         prog: Name to show in help.
-        options: Default instance of a dataclass with the command's own flags.
+        options: Default instance of the command's own `ConfigOptions`.
 
     Returns:
         The resolved configuration, and the options.
     """
     chosen, words = _split(arguments)
-    base = resolve(**chosen)
-    sources = {name: source for name, (_, source) in sourced(base.task, base.algorithm, base.preset).items()}
-    run = _form(RunConfig, dataclasses.replace(base, algo=None), sources, base.preset)
-    algo = _form(type(base.algo), base.algo, sources, base.preset)
-    flat = tyro.conf.arg(name="")
-    grouped = dataclasses.make_dataclass(
-        "Arguments",
-        [
-            ("options", Annotated[type(options), flat], dataclasses.field(default=options)),
-            ("run", Annotated[run, flat], dataclasses.field(default=run())),
-            ("algo", Annotated[algo, flat], dataclasses.field(default=algo())),
-        ],
-        frozen=True,
+    path = chosen.pop("config", None)
+    file = {} if path is None else read(path, chosen.get("algorithm"))
+    try:
+        base = resolve(**(file | chosen))
+    except Refused:
+        # Options may still make sense of the file; if they do not, the last lines say so.
+        base = resolve(**({k: v for k, v in file.items() if k in ("task", "algorithm", "preset")} | chosen))
+    base = dataclasses.replace(
+        base, given={name: where for name in file if (where := str(path)) and name not in chosen}
     )
+    own = type(options)
+    command = ("command", tyro.conf.OmitArgPrefixes[own], dataclasses.field(default=options))
+    grouped = dataclasses.make_dataclass("Arguments", [command, *_forms(base)], frozen=True)
     description = (
         f"Defaults shown are those of algorithm {base.algorithm}, task {base.task} and preset {base.preset}; "
-        "name another algorithm first, or give --task and --preset, to see theirs."
+        f"name another algorithm first, or give --task and --preset, to see theirs. {LEGEND}"
     )
-    given: Any = tyro.cli(grouped, prog=prog, description=description, args=words)
+    parsed: Any = tyro.cli(grouped, prog=prog, description=description, args=words)
     fields: dict[str, Any] = {}
-    for cls, part in ((RunConfig, given.run), (type(base.algo), given.algo)):
+    for cls, groups in ((RunConfig, GROUPS), (type(base.algo), ("algorithm",))):
         hints = get_type_hints(cls)
         for name in _typed(words, {f.name: hints[f.name] is bool for f in dataclasses.fields(cls)}):
+            part = next(part for group in groups if hasattr(part := getattr(parsed, group), name))
             fields[name] = getattr(part, name)
-    return resolve(**chosen, **fields), given.options
+    config = resolve(**(file | chosen | fields))
+    given = dict.fromkeys(file, str(path)) | dict.fromkeys((*chosen, *fields), "given")
+    return dataclasses.replace(config, given=given), dataclasses.replace(
+        parsed.command, config=None if path is None else Path(path)
+    )
+
+
+def print_config(config: RunConfig) -> int:
+    """Print a configuration as a file for `--config`."""
+    sys.stdout.write(to_toml(config))
+    return 0
 
 
 def main(arguments: Sequence[str]) -> int:
     """Train from nothing."""
     config, options = parse(arguments, "omad train [ALGO]", Options())
     check(options, counts=("parallel_seeds",), most={"parallel_seeds": 10_000}, flags=True)
+    if options.print_config:
+        return print_config(config)
+    use_device(options.device)
     use_compilation_cache(options.compilation_cache)
     from omad.commands.curve import LearningCurve
     from omad.experiment import Experiment

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from omad import extras
 from omad.envs.world import HostEnv, Moved, Seen, scale, stack
 from omad.errors import Refused
 from omad.spec import EnvSpec
@@ -46,9 +47,7 @@ def factored(scenario: str, parts: str, obsk: int, render: bool = False) -> Any:
     Raises:
         Refused: The packages are not installed.
     """
-    for package in ("mujoco", "gymnasium_robotics"):
-        if importlib.util.find_spec(package) is None:
-            raise Refused(f"Multi-Agent MuJoCo needs the package {package}; try: pip install 'omad[mujoco]'")
+    extras.require("mujoco", "Multi-Agent MuJoCo")
     with contextlib.redirect_stderr(io.StringIO()):  # a notice at import
         from gymnasium_robotics import mamujoco_v1
     # Named, for otherwise Gymnasium takes a free camera that most robots soon leave behind.

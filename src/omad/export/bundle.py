@@ -28,7 +28,7 @@ from omad.errors import Refused
 from omad.export import graph
 from omad.export.fold import Folded, Kind
 from omad.export.runner import FORMAT, read_tensors
-from omad.standardise import ObsNorm
+from omad.spec import ObsNorm
 
 __all__ = ["FORMATS", "TOLERANCE", "VECTORS", "Facts", "Team", "Vectors", "load", "write"]
 

@@ -19,7 +19,8 @@ from omad.diffusion import ddpm
 from omad.errors import Refused
 from omad.nets import Linear
 from omad.policies import LOG_STD, DiffusionPolicy, GaussianPolicy, TanhPolicy
-from omad.standardise import ObsNorm, Standardised
+from omad.spec import ObsNorm
+from omad.standardise import Standardised
 from omad.tree import at_agent
 from omad.types import EnvSpec
 

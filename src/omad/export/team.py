@@ -17,7 +17,7 @@ from omad.export import bundle, graph
 from omad.export.bundle import FORMATS, Facts, Team, Vectors
 from omad.export.fold import Folded, draw_noise, fold, sample
 from omad.export.runner import BadPolicy, Policy
-from omad.standardise import ObsNorm
+from omad.spec import ObsNorm
 from omad.types import EnvSpec
 
 __all__ = ["Trained", "boxes", "compare", "export", "folded_vectors", "history_of", "vectors"]

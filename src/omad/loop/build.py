@@ -37,7 +37,7 @@ class Built(NamedTuple):
 
 
 def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = None) -> Built:
-    """Everything a run needs; nothing is compiled or started yet, and of arrays there are demonstrations only.
+    """Everything a run needs; nothing is compiled, allocated or started yet.
 
     Args:
         config: The run.
@@ -61,16 +61,16 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
         noise_hold=config.noise_hold,
         demonstrated=config.demonstrated,
     )
-    given = demonstrations.load(config.demonstrations, env.spec) if config.demonstrations else None
+    shown = demonstrations.load(config.demonstrations, env.spec) if config.demonstrations else None
     if isinstance(env, JaxEnv):
-        loop = fused.make(algorithm, env, sizes, batch_seeds, given)
+        loop = fused.make(algorithm, env, sizes, batch_seeds, shown)
         evaluate = [make_evaluate(algorithm, env, config.eval_episodes, explore) for explore in (True, False)]
         return Built(env.spec, algorithm, loop, *evaluate, close=lambda: None)
 
     def start(worlds: int) -> Pool:
         return Pool.of(config.task, env.spec, worlds, config.env_workers, config.env_timeout)
 
-    hosted = Hosted(algorithm, env, sizes, start, batch_seeds, given)
+    hosted = Hosted(algorithm, env, sizes, start, batch_seeds, shown)
     bench = EvaluationWorlds(start, config.eval_episodes)
     evaluate = [
         make_host_evaluate(algorithm, env.spec, bench, config.eval_episodes, explore) for explore in (True, False)

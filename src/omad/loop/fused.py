@@ -24,7 +24,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from omad import buffer
 from omad.keys import Stream, held, run_key, stream
-from omad.reward_norm import SCALE, ReturnStats, RewardNorm
+from omad.reward_norm import SCALE, ReturnStats
+from omad.spec import RewardNorm
 from omad.tree import all_finite, at_seed, put_seed
 from omad.types import Algorithm, Batch, EnvSpec, EnvState, JaxEnv, Learner, Mean, Metrics, Observation, Step
 

@@ -1,9 +1,7 @@
 """The settings of each preset, every value with its source.
 
 A preset is a function of the task that says what it sets, in order: first what it sets for every algorithm, then what
-it sets for this one. Source tags: [A] abstract of arXiv 2602.18291; [S] summaries of the full paper; [D] DIME's code;
-[H] HARL's code and tuned configurations; [R] the code of DPMD and SDAC; [I] inferred; [M] measured with this project
-(RESULTS.md); [?] assumed.
+it sets for this one.
 """
 
 from __future__ import annotations
@@ -16,9 +14,16 @@ from omad.presets import common, denoising, harl, omad
 from omad.presets.settings import Settings
 from omad.tasks import Task
 
-__all__ = ["PRESETS", "Preset", "settings_of"]
+__all__ = ["LEGEND", "PRESETS", "Preset", "settings_of"]
 
 Preset = Literal["cpu", "paper", "matched", "tiny"]
+
+LEGEND = (
+    "Sources: [A] abstract of the OMAD paper (arXiv 2602.18291); [S] summaries of that paper; [D] DIME's code; [X] "
+    "CrossQ's code or an ablation; [H] HARL's code and tuned configurations; [R] the code of DPMD and SDAC; "
+    "[I] inferred; [M] measured with this project (RESULTS.md); [?] assumed."
+)
+"""What the tags beside values and in the documentation of fields mean."""
 
 Sets = Callable[[Settings], None]
 

@@ -144,6 +144,7 @@ class Manifest(msgspec.Struct):
     stops: list[Stop] = []
     init_from: dict[str, Any] = {}
     sources: dict[str, str] = {}
+    demonstrations: str = ""
     loggers: list[str] = []
     callbacks: list[str] = []
 

@@ -1,0 +1,126 @@
+"""Loggers, told by hand: what is written, and what a resumed run writes again."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from omad.config import resolve, to_dict
+from omad.loggers import Csv, Evaluation, Logger, Progress, RunInfo, TensorBoard, Wandb
+from omad.loggers.console import Console
+
+
+def info(path: Path, env_steps: int = 0) -> RunInfo:
+    return RunInfo(path, to_dict(resolve("probe/push", seeds=2)), {"loggers": ["TensorBoard"]}, (0, 1), env_steps)
+
+
+def evaluation(env_steps: int, seed: int = 0) -> Evaluation:
+    return Evaluation(env_steps, seed, "sampled", 7, np.asarray([1.0, 2.0]), {"hits": 0.5})
+
+
+def told(logger: Logger, run: RunInfo, steps: tuple[int, ...]) -> None:
+    logger.start(run)
+    for step in steps:
+        for seed in (0, 1):
+            logger.metrics(step, seed, {"critic/loss": float(step + seed), "gradient_steps": step})
+            logger.evaluation(evaluation(step, seed))
+    logger.event("note", steps[-1], "said")
+    logger.close()
+
+
+def test_tables_hold_every_row_once(tmp_path: Path) -> None:
+    """Rows beyond the checkpoint are written again by a resumed run; a name with a comma stays one cell."""
+    logger = Csv()
+    told(logger, info(tmp_path), (10, 20, 30))
+    told(Csv(), info(tmp_path, 20), (30, 40))
+    rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert rows[0] == "step,seed,name,value"
+    steps = [int(row.split(",")[0]) for row in rows[1:]]
+    assert steps == sorted(steps) and {step: steps.count(step) for step in steps} == dict.fromkeys((10, 20, 30, 40), 4)
+    assert "30,1,critic/loss,31.0" in rows
+    rows = (tmp_path / "evaluations.csv").read_text().splitlines()
+    assert rows[:3] == ["step,seed,actions,episode,return", "10,0,sampled,0,1.0", "10,0,sampled,1,2.0"]
+    assert len(rows) == 1 + 4 * 2 * 2
+    logger.start(info(tmp_path / ".."))
+    logger.metrics(1, 0, {"a,b": 1.0})
+    logger.close()
+    assert '1,0,"a,b",1.0' in (tmp_path.parent / "metrics.csv").read_text()
+
+
+def test_event_files_hold_scalars_configuration_and_hyperparameters(tmp_path: Path) -> None:
+    make_event: Any = importlib.import_module("tensorboardX.proto.event_pb2")
+    told(TensorBoard(), info(tmp_path), (10, 20))
+    tags: set[str] = set()
+    for path in (tmp_path / "tb" / "seed-1").iterdir():
+        data = path.read_bytes()
+        while data:  # a length, its checksum, the record, its checksum
+            size = int.from_bytes(data[:8], "little")
+            record, data = make_event.Event.FromString(data[12 : 12 + size]), data[16 + size :]
+            tags |= {value.tag for value in record.summary.value}
+    assert {"critic/loss", "eval/return", "eval/hits", "gradient_steps"} <= tags
+    assert any(tag.startswith("config") for tag in tags) and any("hparams" in tag for tag in tags)
+
+
+def test_weights_and_biases_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a module that notes what it is asked for: the id is kept across resumes, seeds do not mix."""
+
+    class Fake:
+        calls: list[Any] = []  # noqa: RUF012
+        id, summary = "abc123", {}
+
+        def init(self, **options: Any) -> Fake:
+            self.calls.append(options)
+            return self
+
+        def define_metric(self, *names: Any, **options: Any) -> None:
+            del names, options
+
+        def log(self, values: dict[str, Any]) -> None:
+            self.calls.append(values)
+
+        def finish(self) -> None:
+            self.calls.append("finish")
+
+    fake = Fake()
+    monkeypatch.setitem(__import__("sys").modules, "wandb", fake)
+    told(Wandb(project="p", mode="offline"), info(tmp_path), (10,))
+    told(Wandb(project="p", mode="offline"), info(tmp_path, 10), (20,))
+    begun = [call for call in fake.calls if isinstance(call, dict) and "project" in call]
+    assert [call["id"] for call in begun] == [None, "abc123"] and begun[0]["mode"] == "offline"
+    assert json.loads((tmp_path / "wandb.json").read_text()) == {"id": "abc123"}
+    assert {"env_steps": 10, "seed-1/critic/loss": 11.0, "seed-1/gradient_steps": 10} in fake.calls
+    assert fake.calls.count("finish") == 2 and fake.summary["note"] == "20: said"
+
+
+def test_weights_and_biases_itself_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="Weights & Biases is not installed: pip install 'omad[wandb]'")
+    monkeypatch.setitem(os.environ, "WANDB_SILENT", "true")
+    told(Wandb(project="p", mode="offline"), info(tmp_path), (10,))
+    first = json.loads((tmp_path / "wandb.json").read_text())["id"]
+    told(Wandb(project="p", mode="offline"), info(tmp_path, 10), (20,))
+    assert json.loads((tmp_path / "wandb.json").read_text())["id"] == first
+    assert list((tmp_path / "wandb").glob(f"offline-run-*-{first}"))
+
+
+def test_the_console_names_the_folder_and_fits_eighty_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = Console()
+    logger.start(info(tmp_path))
+    last = {"eval/return": -1234.5678, "eval/return_se": 12.345, "alpha/value": 0.123}
+    logger.progress(Progress(10_000, 1_000_000, 1234.5, 617.2, 3600.0, last, "eval"))
+    logger.event("note", 10_000, "a note")
+    logger.close()
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"run folder {tmp_path}; watch it with: tensorboard --logdir {tmp_path / 'tb'}"
+    assert "return -1234.57 ± 12.35" in said[1] and said[2] == "a note"
+    from omad.loggers.console import _short
+
+    live = _short(Progress(2_999_000, 3_000_000, 12_345.6, 0.0, 36_000.0, last, "run"))
+    assert len("2,999,000/3,000,000 ") + 8 + 1 + len(live) <= 80
