@@ -37,7 +37,7 @@ class Built(NamedTuple):
 
 
 def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = None) -> Built:
-    """Everything a run needs; nothing is compiled or started yet, and of arrays there are demonstrations only.
+    """Everything a run needs; nothing is compiled, allocated or started yet.
 
     Args:
         config: The run.
