@@ -25,6 +25,7 @@ from omad.run.folder import RunFolder
 from omad.trained import Run
 
 SCRATCH = '''
+import os
 import time
 import numpy as np
 from gymnasium.spaces import Box
@@ -37,6 +38,9 @@ class Lift(ParallelEnv):
 
     def __init__(self, saves=True, fault="", at=0, render_mode=None):
         self.fault, self.at, self.render_mode, self.steps = fault, at, render_mode, 0
+        if count := os.environ.get("LIFT_COUNT"):
+            with open(count, "a") as file:
+                file.write("made\\n")
         if saves:
             self.save_state = lambda: np.asarray([self.height, self.t, self.steps], float).tobytes()
             self.load_state = self._load
@@ -112,8 +116,11 @@ def cut_and_resumed(task: str, path: Path) -> RunFolder:
     return RunFolder.open(path)
 
 
-def test_trains_resumes_evaluates_and_draws(lift: str, tmp_path: Path):
+def test_trains_resumes_evaluates_and_draws(lift: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LIFT_COUNT", str(tmp_path / "count.txt"))
     whole = RunFolder.open(Experiment(resolve(lift, **TINY)).start(tmp_path / "whole").run_dir)
+    made = (tmp_path / "count.txt").read_text().count("made")
+    assert made == 1 + TINY["n_envs"] + TINY["eval_episodes"], "once for its sizes, and once in every world"
     cut = cut_and_resumed(lift, tmp_path / "cut")
     assert whole.manifest["resume"] == "exact"
     assert (whole.path / "episodes.jsonl").read_bytes() == (cut.path / "episodes.jsonl").read_bytes()
