@@ -362,3 +362,36 @@ def test_no_name_is_both_public_and_lost() -> None:
     assert registry.of_object is omad.envs.of_object
     with pytest.raises(AttributeError, match="no attribute 'absent'"):
         _ = omad.absent
+
+
+def test_numbers_of_infos_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a first step; text, arrays and what is not finite are none, and what is absent later counts as 0."""
+    (tmp_path / "told_env.py").write_text(
+        "import numpy as np\n"
+        "from gymnasium.spaces import Box\n"
+        "from pettingzoo import ParallelEnv\n"
+        "class Env(ParallelEnv):\n"
+        "    metadata = {'name': 'told'}\n"
+        "    possible_agents = ['a', 'b']\n"
+        "    max_steps = 3\n"
+        "    observation_space = lambda self, agent: Box(-1, 1, (1,))\n"
+        "    action_space = lambda self, agent: Box(-1, 1, (1,))\n"
+        "    def reset(self, seed=None, options=None):\n"
+        "        self.agents, self.t = ['a', 'b'], 0\n"
+        "        return {x: np.zeros(1) for x in 'ab'}, {x: {} for x in 'ab'}\n"
+        "    def step(self, actions):\n"
+        "        self.t += 1\n"
+        "        over = self.t == 3\n"
+        "        infos = {'a': {'hit': self.t == 2, 'fuel': np.float32(self.t)}, 'b': None}\n"
+        "        infos['a'] |= {'word': 'x', 'map': np.zeros(2), 'lost': np.nan}\n"
+        "        if over: del infos['a']['fuel']; self.agents = []\n"
+        "        flags = {x: False for x in 'ab'}, {x: over for x in 'ab'}\n"
+        "        return {x: np.zeros(1) for x in 'ab'}, {x: 1.0 for x in 'ab'}, *flags, infos\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    env: Any = envs.make("pettingzoo:told_env:Env")
+    assert env.spec.info_keys == ("return/a", "return/b", "a/fuel", "a/hit")
+    world = env.world(False)
+    world.reset(0)
+    seen = [dict(world.step(np.zeros((2, 1)), 0).info) for _ in range(3)]
+    assert [row["a/fuel"] for row in seen] == [1.0, 2.0, 0.0] and [row["a/hit"] for row in seen] == [0.0, 1.0, 0.0]

@@ -23,6 +23,7 @@ __all__ = [
     "LENGTHS",
     "RETURN",
     "Broken",
+    "finite",
     "guarded",
     "number",
     "picture",
@@ -176,6 +177,18 @@ def number(value: Any, what: str) -> float:
     if not abs(single) < 3.4e38:  # not a number compares as false
         raise Broken(f"{what} {single:g}, which is not finite in single precision")
     return single
+
+
+def finite(value: Any) -> float | None:
+    """A finite real number, also as an array of one or as true and false; None for anything else."""
+    try:
+        found = np.asarray(value)
+        if found.size != 1 or found.dtype.kind not in "buif":
+            return None
+        single = float(found.reshape(()))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return single if abs(single) < 3.4e38 else None
 
 
 def _flag(value: Any, what: str) -> bool:

@@ -8,6 +8,9 @@ others go on shows zeros, and its action goes nowhere. An episode ends with its 
 that ended last were terminated (an agent with both flags up is), else by the clock; or by omad's clock after
 `?horizon=` steps. If the factory takes an argument of one of these two names, it gets it too.
 
+Evaluations keep each agent's own return, `return/AGENT`, and the numbers that its infos hold after a first step,
+`AGENT/KEY`, summed over an episode; one that is absent later, or not finite, counts as 0.
+
 For an exact resume an env may offer `save_state() -> bytes` (always of one length) and `load_state(bytes)`.
 """
 
@@ -33,6 +36,8 @@ OURS = ("team_reward", "horizon")
 """Arguments that are read here; the factory gets them only if it takes arguments of these names."""
 DEFAULT_HORIZON = 1000
 _TOO_LARGE = 20_000
+_MOST_NUMBERS = 64
+"""Numbers of the env's infos that evaluations keep."""
 _METHODS = ("observation_space", "action_space", "reset", "step", "unwrapped", "close")
 
 
@@ -183,6 +188,31 @@ def _exact(env: Any, agents: list[str]) -> tuple[bool, str]:
     return True, ""
 
 
+def _own_numbers(env: Any, keys: list[Any]) -> list[str]:
+    """Names of the numbers that the env's infos hold after a first step, `AGENT/KEY`; none where that step fails."""
+    try:
+        env.reset(seed=0)
+        acts = {a: _middle(env.action_space(a)) for a in env.agents}
+        infos = contract.step_gave(guarded("step()", env.step, acts), keys, acts)[4]
+    except Exception:  # noqa: BLE001 - the same step will say so in training
+        return []
+    return [
+        f"{agent}/{key}"
+        for agent in keys
+        for key, value in sorted(_info_of(infos, agent).items(), key=lambda item: str(item[0]))
+        if isinstance(key, str) and key.isprintable() and len(key) <= 80 and contract.finite(value) is not None
+    ][:_MOST_NUMBERS]
+
+
+def _info_of(infos: Mapping[Any, Any], agent: Any) -> Mapping[Any, Any]:
+    found = infos.get(agent)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _middle(box: Any) -> np.ndarray:
+    return ((np.asarray(box.low, float) + np.asarray(box.high, float)) / 2).astype(box.dtype)
+
+
 def describe(factory: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Make an env and tell what it is like, as plain values; runs in a process that is only asked.
 
@@ -209,6 +239,7 @@ def described(env: Any, factory: str, arguments: Mapping[str, Any]) -> dict[str,
         state = _state_of(env).size
         horizon, guessed = _horizon(env, arguments)
         exact, why = _exact(env, agents)
+        own = _own_numbers(env, keys)
         notes = [f"Its state cannot be saved: {why}. A resumed run begins new episodes."] if why else []
         if guessed:
             notes.append(
@@ -224,7 +255,7 @@ def described(env: Any, factory: str, arguments: Mapping[str, Any]) -> dict[str,
             raise Refused(str(inner)) from None
         raise Refused(f"{factory}: {error}; fix the env, or the versions of what it needs.") from None
     each = [f"{contract.RETURN}{agent}" for agent in agents]
-    told = Told(agents, obs_dims, act_dims, lows, highs, state, horizon, guessed, exact, notes, each)
+    told = Told(agents, obs_dims, act_dims, lows, highs, state, horizon, guessed, exact, notes, [*each, *own])
     return msgspec.to_builtins(told)
 
 
@@ -248,6 +279,11 @@ class PettingZooWorld:
             (np.asarray(box.low, float).ravel(), np.asarray(box.high, float).ravel(), box.shape, box.dtype)
             for box in (env.action_space(agent) for agent in self.agents)
         ]
+        own = [name for name in spec.info_keys if not name.startswith(contract.RETURN)]
+        self.numbers = [
+            (name, agent, name.removeprefix(f"{agent}/")) for name in own for agent in self.agents
+            if name.startswith(f"{agent}/")
+        ]  # fmt: skip
         self.time = 0
         self.state = np.zeros(spec.state_dim)
         self.cut = False
@@ -267,7 +303,7 @@ class PettingZooWorld:
             if agent in self.env.agents:
                 acts[agent] = scale(row[: low.size], low, high).reshape(shape).astype(kind)
         given = self.env.step(acts)
-        seen, paid, terminations, truncations, _ = contract.step_gave(given, self.agents, acts)
+        seen, paid, terminations, truncations, infos = contract.step_gave(given, self.agents, acts)
         total = float(sum(paid.values()))
         self.time += 1
         living = [agent for agent in self.env.agents if not (terminations.get(agent) or truncations.get(agent))]
@@ -276,6 +312,8 @@ class PettingZooWorld:
         self.cut = not over and self.time >= self.spec.horizon
         shown = self._see(seen, "step()")
         each = {f"{contract.RETURN}{agent}": paid.get(agent, 0.0) for agent in self.agents}
+        for name, agent, key in self.numbers:
+            each[name] = contract.finite(_info_of(infos, agent).get(key)) or 0.0
         reward = total / len(self.agents) if self.mean else total
         return Moved(shown, reward, terminated, not terminated and (over or self.cut), each)
 
