@@ -228,10 +228,12 @@ def test_which_policies(whole: tuple[omad.Run, Told], tmp_path: Path, capsys: py
         run.policy(which=7)
     found = run.evaluate(4, seed=3, which="best")
     assert found.returns["sampled"].shape == (2, 4) and found.env_steps == policies_env_steps(run)
+    assert found.random is not None and found.random.shape == (4,) and (found.random < 0).all()
     assert cli.main(["eval", str(run), "--which", "first"]) == 2
     assert "must be last, best, or the env step" in capsys.readouterr().err
     assert cli.main(["eval", str(run), "--which", "best", "--episodes", "4", "--seed", "3", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
+    assert told["random"] == pytest.approx(found.random.mean())
     returns = [one["returns"] for one in told["results"] if one["actions"] == "sampled"]
     np.testing.assert_allclose(returns, found.returns["sampled"], atol=1e-4)
     copy = copied(run, tmp_path)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from omad import envs
+from omad import envs, tasks
 from omad.algos import make as make_algorithm
 from omad.config import RunConfig
 from omad.errors import Refused
@@ -23,6 +23,7 @@ from omad.export.team import Trained
 from omad.policy import TrainedPolicy
 from omad.run import checkpoint
 from omad.run.folder import METRICS, RunFolder, members
+from omad.tasks.returns import RANDOM
 from omad.tree import at_agent, at_seed, stacked
 from omad.trust import refuse_changed, refuse_foreign
 
@@ -88,6 +89,8 @@ class Evaluated:
     eval_seed: int
     returns: dict[str, np.ndarray]
     """`sampled` and `noise_free` -> `(seed, episode)` undiscounted team returns."""
+    random: np.ndarray | None
+    """`(episode,)` returns of uniformly random actions, where the task has no reference return of these."""
     info: dict[str, dict[str, np.ndarray]]
     """The same of the env's extra numbers, by their names; sums over an episode."""
 
@@ -315,8 +318,12 @@ def _evaluate(
                 kind: evaluate(teams[0], config.task, episodes, seed, kind == "sampled", tensors)
                 for kind in ("sampled", "noise_free")
             }
+        known = any(label == RANDOM for label, *_ in tasks.find(built.spec.name).anchors)
+        first = jax.tree.map(lambda leaf: leaf[:1], policies)
+        random = None if known else np.asarray(built.random(first, jnp.int32(seed), jnp.int32(0)).returns[0], float)
     return Evaluated(
         task=built.spec.name,
+        random=random,
         seeds=config.all_seeds,
         env_steps=env_steps,
         eval_seed=seed,

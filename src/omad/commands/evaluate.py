@@ -57,6 +57,9 @@ def result_rows(found: Evaluated) -> list[tuple[str, float, str]]:
             error = f" ± {standard_error(row):.2f}" if len(row) > 1 else ""
             label = f"this run, seed {seed}, {words} actions"
             rows.append((label, float(row.mean()), f"{len(row)} episodes{error}, after {steps:,} env steps"))
+    if found.random is not None:
+        error = f" ± {standard_error(found.random):.2f}" if len(found.random) > 1 else ""
+        rows.append(("uniformly random actions", float(found.random.mean()), f"{len(found.random)} episodes{error}"))
     return rows
 
 
@@ -87,6 +90,7 @@ def as_json(found: Evaluated, run: Run, denoising_steps: int | None) -> dict[str
         "updates_per_env_step": run.config.updates_per_env_step,
         "episodes": len(results[0]["returns"]),
         "eval_seed": found.eval_seed,
+        "random": None if found.random is None else float(found.random.mean()),
         "results": results,
     }
 

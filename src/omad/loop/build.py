@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from omad import buffer, demonstrations
 from omad.algos import make as make_algorithm
@@ -30,6 +31,8 @@ class Built(NamedTuple):
     loop: fused.Fused | Hosted
     sampled: Callable[..., Any]
     noise_free: Callable[..., Any]
+    random: Callable[..., Any]
+    """Evaluations with sampled, noise-free and uniformly random actions."""
     close: Callable[[], None]
     """End whatever runs beside this process."""
     notes: tuple[str, ...] = ()
@@ -62,9 +65,10 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
         demonstrated=config.demonstrated,
     )
     shown = demonstrations.load(config.demonstrations, env.spec) if config.demonstrations else None
+    acting = ((algorithm, True), (algorithm, False), (algorithm._replace(act=_uniform(env.spec)), True))
     if isinstance(env, JaxEnv):
         loop = fused.make(algorithm, env, sizes, batch_seeds, shown)
-        evaluate = [make_evaluate(algorithm, env, config.eval_episodes, explore) for explore in (True, False)]
+        evaluate = [make_evaluate(one, env, config.eval_episodes, explore) for one, explore in acting]
         return Built(env.spec, algorithm, loop, *evaluate, close=lambda: None)
 
     def start(worlds: int) -> Pool:
@@ -72,15 +76,24 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
 
     hosted = Hosted(algorithm, env, sizes, start, batch_seeds, shown)
     bench = EvaluationWorlds(start, config.eval_episodes)
-    evaluate = [
-        make_host_evaluate(algorithm, env.spec, bench, config.eval_episodes, explore) for explore in (True, False)
-    ]
+    evaluate = [make_host_evaluate(one, env.spec, bench, config.eval_episodes, explore) for one, explore in acting]
 
     def close() -> None:
         hosted.close()
         bench.close()
 
     return Built(env.spec, algorithm, hosted, *evaluate, close=close, notes=env.notes)
+
+
+def _uniform(spec: EnvSpec) -> Callable[..., Any]:
+    """Acts at random, whatever the policy."""
+    mask = jnp.asarray(spec.act_mask, float)
+
+    def act(policy: Any, obs: Any, key: Any, explore: bool) -> Any:
+        del policy, explore
+        return mask * jax.random.uniform(key, (*obs.shape[:-1], spec.act_dim), minval=-1.0)
+
+    return act
 
 
 class EvaluationWorlds:
