@@ -157,7 +157,7 @@ def place(study: Study, root: Path, create: Any) -> list[Path]:
     Args:
         study: The runs.
         root: The study's folder.
-        create: `(config, path) -> RunFolder`, as `omad.api.create`.
+        create: `(config, path) -> RunFolder`, as `Experiment.create`.
 
     Returns:
         The run folders in the study's order.

@@ -12,7 +12,7 @@ from omad.algos.fields import check
 from omad.commands import render
 from omad.commands.evaluate import result_rows
 from omad.commands.render import films, write_gif
-from omad.commands.screen import standing_table
+from omad.commands.standing import standing_table
 from omad.commands.train import finish
 from omad.compilation import use_compilation_cache
 from omad.console import console

@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from omad.algos.fields import check
-from omad.commands.screen import standing_table
+from omad.commands.standing import standing_table
 from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
 from omad.device import use_device
