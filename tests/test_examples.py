@@ -32,7 +32,7 @@ def test_examples_are_short_and_tested(path: Path) -> None:
     assert f'example("{path.stem}")' in Path(__file__).read_text()
 
 
-@pytest.mark.parametrize("name", ["own_jax_env", "own_logger", "early_stopping"])
+@pytest.mark.parametrize("name", ["own_jax_env", pytest.param("own_logger", marks=pytest.mark.slow), "early_stopping"])
 def test_it_trains(name: str, tmp_path: Path) -> None:
     made = {"own_jax_env": example("own_jax_env"), "own_logger": example("own_logger"),
             "early_stopping": example("early_stopping")}[name]  # fmt: skip
@@ -52,6 +52,7 @@ def test_it_trains(name: str, tmp_path: Path) -> None:
         assert run.manifest["spec"]["obs_dims"] == [2, 2]
 
 
+@pytest.mark.slow
 def test_unequal_agents_of_a_pettingzoo_env_act_in_its_own_units(tmp_path: Path) -> None:
     run = example("own_pettingzoo_env").main(tmp_path / "run", **TINY)
     acts = run.policy().act({"arm": np.zeros(4), "winch": np.zeros(2)}, 3)
@@ -64,12 +65,14 @@ def test_an_algorithm_of_ones_own(tmp_path: Path) -> None:
     assert np.isfinite(run.metrics()["policy/step"]).any()
 
 
+@pytest.mark.slow
 def test_a_search_prunes_and_remembers(tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="Optuna is not installed: pip install 'omad[tune]'")
     study = example("optuna_search").main(tmp_path, trials=2, preset="tiny", total_steps=400)
     assert len(study.trials) == 2 and np.isfinite(study.best_value)
 
 
+@pytest.mark.slow
 def test_fine_tuning_takes_over_what_fits(tmp_path: Path) -> None:
     first, second = example("fine_tune").main(tmp_path / "first", tmp_path / "second", **TINY)
     facts = second.manifest["init_from"]
@@ -78,6 +81,7 @@ def test_fine_tuning_takes_over_what_fits(tmp_path: Path) -> None:
     assert len(returns) == 1 and np.isfinite(returns).all()
 
 
+@pytest.mark.slow
 def test_an_env_of_jaxmarl(tmp_path: Path) -> None:
     pytest.importorskip("jaxmarl", reason="JaxMARL is not installed: pip install 'omad[jaxmarl]'")
     run = example("jaxmarl_env").main(tmp_path / "run", **TINY)

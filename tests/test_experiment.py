@@ -111,7 +111,14 @@ class Fails(Told):
         raise RuntimeError("the server has gone")
 
 
-@pytest.mark.parametrize("method", ["start", "metrics", "on_evaluation", "on_end", "close"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "on_evaluation",
+        "close",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("start", "metrics", "on_end")),
+    ],
+)
 def test_one_that_fails_ends_the_run_with_a_checkpoint(
     method: str, whole: tuple[omad.Run, Told], tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ def test_streams_keep_their_numbers() -> None:
     """A renumbered stream would change every run."""
     assert [(s.name, int(s)) for s in Stream] == [
         ("INIT", 0), ("RESET", 1), ("ACT", 2), ("ENV", 3), ("SAMPLE", 4), ("UPDATE", 5),
-        ("EVAL_RESET", 6), ("EVAL_ACT", 7), ("EVAL_ENV", 8), ("HOLD", 9),
+        ("EVAL_RESET", 6), ("EVAL_ACT", 7), ("EVAL_ENV", 8), ("HOLD", 9), ("DEMONSTRATION", 10),
     ]  # fmt: skip
 
 

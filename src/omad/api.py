@@ -112,6 +112,8 @@ def open_to_resume(
             folder.lengthen(total_steps)
         finally:
             folder.close()
+    if not folder.checkpoints():
+        folder.refuse_if_saved_once()
     return None if folder.complete else folder
 
 

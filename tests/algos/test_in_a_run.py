@@ -28,7 +28,9 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", REGISTRY)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ("madpmd", "hasac") else []) for name in REGISTRY]
+)
 def test_a_run_from_the_first_step_to_a_loaded_policy(name: str, tmp_path: Path) -> None:
     """What is stored of two seeds is what the second one acts by; cut at half-time, the run goes on."""
     widths = {"actor_width": 8, "actor_layers": 1, "critic_width": 8, "critic_layers": 1}

@@ -269,7 +269,7 @@ def test_a_student_gives_the_teachers_action_from_the_same_noise(tmp_path: Path)
 
 def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From a run to a bundle, its episodes and its latency; what does not exist is refused with exit code 2."""
-    run = omad.train(UNEQUAL, run_dir=tmp_path / "run", **SIZES)
+    run = omad.train(UNEQUAL, run_dir=tmp_path / "run", loggers=[], **SIZES)
     out = tmp_path / "team"
     assert main(["export", str(run), "--out", str(out), "--check", "--json"]) == 0
     assert max(json.loads(capsys.readouterr().out)["difference"].values()) <= 1e-5

@@ -195,7 +195,7 @@ def test_a_reader_that_goes_away(tmp_path: Path) -> None:
     started = Started(train_words(path, "probe/push", total_steps=400_000), tmp_path / "log.txt", subprocess.PIPE)
     assert started.process.stdout is not None
     assert started.process.stdout.readline().startswith(b"omad on probe/push")
-    while not (path / "config.json").exists() and started.process.poll() is None:
+    while not last_line(path / "metrics.jsonl") and started.process.poll() is None:
         time.sleep(0.02)
     started.process.stdout.close()
     code, said = started.end()

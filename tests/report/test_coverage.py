@@ -61,7 +61,7 @@ SMALL: dict[str, Any] = {
 
 def test_states_of_runs_come_from_their_buffers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As many as env steps, real positions and not padding; a buffer that has forgotten its beginning is refused."""
-    run = api.train("mpe/spread-2", run_dir=tmp_path / "cpu" / "seed-0", **SMALL)
+    run = api.train("mpe/spread-2", run_dir=tmp_path / "cpu" / "seed-0", loggers=[], **SMALL)
     from omad.commands.coverage import visited_states
 
     states = visited_states(RunFolder.open(run))

@@ -391,7 +391,7 @@ class RunFolder:
         """
         self.lock()
         if checkpoint is None:
-            self._refuse_if_saved_once()
+            self.refuse_if_saved_once()
         lengths = checkpoint.index.lengths if checkpoint else dict.fromkeys(LINES, 0)
         self._open_lines()
         for name in LINES:
@@ -415,7 +415,7 @@ class RunFolder:
         if length and os.pread(handle, 1, length - 1) != b"\n":
             raise Refused(f"{path} was changed: no line ends at byte {length}. Restore the file from a copy.")
 
-    def _refuse_if_saved_once(self) -> None:
+    def refuse_if_saved_once(self) -> None:
         """That lines go beyond the first checkpoint shows that there has been one."""
         first = -(-self.config.save_every // self.config.n_envs) * self.config.n_envs
         last = max((line["step"] for line in self.lines(METRICS)), default=0)
