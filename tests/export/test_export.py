@@ -290,7 +290,7 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, words in (
         (["export", str(run), "--out", "x", "--seed", "7"], "no seed 7"),
         (["export", str(run), "--out", "x", "--which", "17"], "no checkpoint of env step 17; it has 60"),
-        (["export", str(run), "--out", "x", "--which", "best"], "allowed: last, or the env steps"),
+        (["export", str(run), "--out", "x", "--which", "first"], "must be last, best, or the env step"),
         (["export", str(run), "--out", str(out)], "exists already"),
         (["run-bundle", str(run)], "not an exported team"),
         (["run-bundle", str(out), "--task", "mpe/spread-3"], "give a task of these sizes"),
