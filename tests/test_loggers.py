@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +100,21 @@ def test_weights_and_biases_goes_on_with_its_run(tmp_path: Path, monkeypatch: py
     assert fake.calls.count("finish") == 2 and fake.summary["note"] == "20: said"
 
 
-def test_weights_and_biases_itself_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_and_biases_itself_offline(tmp_path: Path) -> None:
+    """In a process of its own, for the package keeps one running for as long as its user lives."""
     pytest.importorskip("wandb", reason="Weights & Biases is not installed: pip install 'omad[wandb]'")
-    monkeypatch.setitem(os.environ, "WANDB_SILENT", "true")
-    told(Wandb(project="p", mode="offline"), info(tmp_path), (10,))
-    first = json.loads((tmp_path / "wandb.json").read_text())["id"]
-    told(Wandb(project="p", mode="offline"), info(tmp_path, 10), (20,))
-    assert json.loads((tmp_path / "wandb.json").read_text())["id"] == first
-    assert list((tmp_path / "wandb").glob(f"offline-run-*-{first}"))
+    program = (
+        "import sys; from pathlib import Path; from test_loggers import info, told; from omad.loggers import Wandb\n"
+        "path = Path(sys.argv[1])\n"
+        "told(Wandb(project='p', mode='offline'), info(path), (10,)); first = (path / 'wandb.json').read_text()\n"
+        "told(Wandb(project='p', mode='offline'), info(path, 10), (20,))\n"
+        "assert (path / 'wandb.json').read_text() == first\n"
+    )
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = os.environ | {"WANDB_SILENT": "true", "PYTHONPATH": paths}
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=120, env=environment)
+    kept = json.loads((tmp_path / "wandb.json").read_text())["id"]
+    assert list((tmp_path / "wandb").glob(f"offline-run-*-{kept}"))
 
 
 def test_the_console_names_the_folder_and_fits_eighty_columns(
