@@ -87,9 +87,15 @@ def train_words(path: Path, task: str, **fields: Any) -> list[str]:
 
 
 def progress(path: Path) -> dict[str, int]:
-    """What may be waited for: bytes of lines, and entries of the folder of checkpoints."""
-    sizes = {name: sum(p.stat().st_size for p in path.rglob(f"{name}.jsonl")) for name in ("metrics", "episodes")}
-    return sizes | {"checkpoints": hash(tuple(sorted(p.name for p in path.rglob("checkpoints/*"))))}
+    """What may be waited for: bytes of lines, and entries of the folder of checkpoints, which come and go meanwhile."""
+    sizes, entries = {"metrics": 0, "episodes": 0}, list[str]()
+    for run in (path, *(path / f"seed-{seed}" for seed in (0, 1))):
+        for name in sizes:
+            with contextlib.suppress(OSError):
+                sizes[name] += (run / f"{name}.jsonl").stat().st_size
+        with contextlib.suppress(OSError):
+            entries += sorted(entry.name for entry in (run / "checkpoints").iterdir())
+    return sizes | {"checkpoints": hash(tuple(entries))}
 
 
 def wait_for(started: Started, path: Path, kind: str, rng: np.random.Generator) -> None:
