@@ -42,7 +42,7 @@ def train(
         run_dir: A new folder; by default one below `runs/`, named after task, algorithm, preset and time.
         env: An env of your own instead of a task; see `Experiment`.
         callbacks: Told of progress; they may stop the run.
-        loggers: Where numbers go beside the run folder's own lines; by default TensorBoard.
+        loggers: Where numbers go beside the run folder's own lines; by default TensorBoard and the console.
         **fields: Any flag of `omad train`, with underscores: `seeds=3`, `total_steps=100_000`, `v_max=200.0`.
 
     Raises:

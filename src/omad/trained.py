@@ -161,8 +161,7 @@ class Run(os.PathLike[str]):
     def metrics(self) -> Records:
         """What `metrics.jsonl` holds: means since the line before, `(seed, step)`."""
         rows = [line for folder in self.folders for line in folder.lines(METRICS)]
-        names = sorted({name for row in rows for name in row} - {"step", "seed"})
-        return self._records(rows, {name: (lambda row, name=name: row.get(name, np.nan)) for name in names})
+        return self._records(rows)
 
     def evaluations(self) -> Records:
         """All evaluations, by seed, env step and, where it says so, episode.
@@ -177,16 +176,17 @@ class Run(os.PathLike[str]):
                 row = rows.setdefault((line["seed"], line["step"]), {"seed": line["seed"], "step": line["step"]})
                 row |= {f"return{tail}": line["mean"], f"returns{tail}": np.asarray(line["returns"], float)}
                 row |= {f"{name}{tail}": value for name, value in line["info"].items()}
-        every = list(rows.values())
-        flat = sorted({name for row in every for name in row} - {"step", "seed"})
-        return self._records(every, {name: (lambda row, name=name: row.get(name, np.nan)) for name in flat})
+        return self._records(list(rows.values()))
 
-    def _records(self, rows: list[dict[str, Any]], columns: Mapping[str, Any]) -> Records:
+    def _records(self, rows: list[dict[str, Any]]) -> Records:
+        """One array a name, from rows that each have a seed and a step."""
+        names = sorted({name for row in rows for name in row} - {"step", "seed"})
         steps = sorted({row["step"] for row in rows})
         place = {seed: i for i, seed in enumerate(self.seeds)}, {step: j for j, step in enumerate(steps)}
         values: dict[str, np.ndarray] = {}
-        for name, of in columns.items():
-            cells = [(place[0][row["seed"]], place[1][row["step"]], of(row)) for row in rows if row["seed"] in place[0]]
+        for name in names:
+            having = [row for row in rows if name in row and row["seed"] in place[0]]
+            cells = [(place[0][row["seed"]], place[1][row["step"]], row[name]) for row in having]
             longest = max((np.size(value) for *_, value in cells if np.ndim(value)), default=0)
             table = np.full((len(self.seeds), len(steps), *([longest] if longest else [])), np.nan)
             for i, j, value in cells:

@@ -62,7 +62,8 @@ def main(arguments: Sequence[str]) -> int:
     folders = members(options.run)
     if folders != [options.run]:
         for folder in folders:
-            open_to_resume(folder, options.total_steps, options.trust)
+            if options.total_steps is not None or not RunFolder.open(folder).complete:
+                open_to_resume(folder, options.total_steps, options.trust)
         at_once = options.parallel_seeds or len(os.sched_getaffinity(0))
         code = work_on(functools.partial(side_by_side, folders, at_once), Stop())
         out.print(str(options.run))
