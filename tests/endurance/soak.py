@@ -27,12 +27,26 @@ from kills import SIZES
 LIMIT_MB_AN_HOUR = 1.0
 
 
+def anonymous_mb(pid: int) -> float:
+    """Anonymous memory of a process in MB; psutil.Error if it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise psutil.NoSuchProcess(pid) from error
+    kib = [int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "VmSwap:"))]
+    return sum(kib) * 1024 / 1e6
+
+
 def sample(process: psutil.Process) -> dict[str, Any]:
-    """Memory in MB, open files and threads of a run's process and of its workers."""
+    """Memory in MB, open files and threads of a run's process and of its workers.
+
+    `_mb` is anonymous memory, in RAM or swapped: what a leak grows. Resident memory also holds pages of libraries,
+    which the kernel takes back and which come and go with other processes.
+    """
     workers = process.children(recursive=True)
     row: dict[str, Any] = {"workers": len(workers)}
     for name, some in (("parent", [process]), ("worker", workers)):
-        row[f"{name}_mb"] = sum(p.memory_full_info().uss for p in some) / 1e6
+        row[f"{name}_mb"] = sum(anonymous_mb(p.pid) for p in some)
         row[f"{name}_rss_mb"] = sum(p.memory_info().rss for p in some) / 1e6
         row[f"{name}_files"] = sum(p.num_fds() for p in some)
         row[f"{name}_threads"] = sum(p.num_threads() for p in some)
@@ -100,7 +114,7 @@ def judge(rows: list[dict[str, Any]], given: argparse.Namespace, run: Path) -> N
     given.out.with_suffix(".json").write_text(json.dumps(found) + "\n", encoding="utf-8")
     figure, axes = plt.subplots(3, 1, figsize=(8, 7), sharex=True, constrained_layout=True)
     for ax, kind, label in zip(
-        axes, ("mb", "files", "threads"), ("own memory, MB", "open files", "threads"), strict=True
+        axes, ("mb", "files", "threads"), ("anonymous memory, MB", "open files", "threads"), strict=True
     ):
         for who in ("parent", "worker"):
             name = f"{who}_{kind}"
