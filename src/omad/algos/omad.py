@@ -148,12 +148,20 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         actors: DiffusionPolicy, obs: Float[Array, "batch agent obs"], noise: Float[Array, "agent points batch act"]
     ) -> tuple[Float[Array, "batch agent act"], Float[Array, "batch agent"], Float[Array, "batch agent"]]:
         """Every agent's actions, running costs and terminal costs, each from its own row alone."""
-        # Shared parameters have no agent axis here, so that all agents' rows make one matrix product.
-        one = jax.tree.leaves(actors)[0].shape[0] == 1
-        out = jax.vmap(chain, in_axes=(None if one else 0, 1, 0, 0, None, None))(
-            at_agent(actors, 0) if one else actors, obs, noise, mask, config.prior_scale, config.control_clip
+        if jax.tree.leaves(actors)[0].shape[0] > 1:
+            out = jax.vmap(chain, in_axes=(0, 1, 0, 0, None, None))(
+                actors, obs, noise, mask, config.prior_scale, config.control_clip
+            )
+            return jnp.moveaxis(out.action, 0, 1), out.running.T, out.terminal.T
+        # One set of parameters: the rows of all agents, which are of equal sizes, are one batch.
+        rows = obs.shape[0] * n_agents
+        draws = jnp.moveaxis(noise, 0, 2).reshape(-1, rows, spec.act_dim)
+        out = chain(
+            at_agent(actors, 0), obs.reshape(rows, -1), draws, mask[0], config.prior_scale, config.control_clip
         )
-        return jnp.moveaxis(out.action, 0, 1), out.running.T, out.terminal.T
+        return out.action.reshape(-1, n_agents, spec.act_dim), *(
+            cost.reshape(-1, n_agents) for cost in (out.running, out.terminal)
+        )
 
     def noise_for(key: Key[Array, ""], batch: int) -> Float[Array, "agent points batch act"]:
         keys = jax.random.split(key, n_agents)
