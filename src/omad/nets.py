@@ -84,7 +84,7 @@ _GELU_FAR = 5.1
 """Beyond this the sigmoid is 0 or 1 in single precision."""
 _GELU_OVER = (0.39894208, 0.038064451, 0.0037678814, 1.7566691e-4, 4.6114353e-6)
 _GELU_UNDER = (1.0, 0.26290015, 0.027914976, 1.5025093e-3, 7.6099889e-5, 4.3965967e-7)
-"""(s(x) - 1/2) / x as a quotient of polynomials in x^2, to 5e-8; a little larger, so that it ends in 0 and 1 exactly."""
+"""(s(x) - 1/2) / x as a quotient of polynomials in x^2, to 5e-8; 3e-7 larger, so that s ends in 0 and 1 exactly."""
 
 
 def _gelu_sigmoid(x: Float[Array, "*b"]) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:

@@ -24,6 +24,7 @@ from omad.algos.joint import (
     twin_values,
 )
 from omad.diffusion import ddpm
+from omad.keys import normal
 from omad.nets import Mlp, NoiseNet, mish, quiet
 from omad.ops import td
 from omad.ops.entropy import gaussian_entropy
@@ -171,7 +172,7 @@ def make_parts(config: DenoisingConfig, spec: EnvSpec, critic_tx: optax.Gradient
     def noise_for(key: Key[Array, ""], batch: int) -> Float[Array, "agent points batch act"]:
         """T draws for each agent's chain and one for what is added to its action."""
         keys = jax.random.split(key, n_agents)
-        return jax.vmap(lambda k: jax.random.normal(k, (steps + 1, batch, spec.act_dim)))(keys)
+        return jax.vmap(lambda k: normal(k, (steps + 1, batch, spec.act_dim)))(keys)
 
     def chains(
         nets: NoiseNet, obs: Float[Array, "batch agent obs"], noise: Float[Array, "agent points batch act"]

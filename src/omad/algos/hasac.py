@@ -45,6 +45,7 @@ from omad.algos import joint as shared
 from omad.algos.cadence import falling, policy_update_if
 from omad.algos.configs.harl import HasacConfig
 from omad.algos.sequential import sweep
+from omad.keys import normal
 from omad.nets import Mlp
 from omad.ops import td
 from omad.policies import GaussianPolicy, Squashed, squashed
@@ -119,7 +120,7 @@ def make(config: HasacConfig, spec: EnvSpec) -> Algorithm:
         actors: GaussianPolicy, obs: Float[Array, "*b agent obs"], key: Key[Array, ""], explore: bool
     ) -> Float[Array, "*b agent act"]:
         """Sampled actions (explore), or tanh of the means."""
-        noise = jax.random.normal(key, (*obs.shape[:-1], spec.act_dim))
+        noise = normal(key, (*obs.shape[:-1], spec.act_dim))
         return sample(actors, obs, noise if explore else jnp.zeros_like(noise))[0]
 
     # ---------------------------------------------------------------- actors and temperatures
@@ -134,7 +135,7 @@ def make(config: HasacConfig, spec: EnvSpec) -> Algorithm:
         alpha = jnp.exp(learner.temperatures.log_agent)
 
         def act_one(actor: GaussianPolicy, agent: Int[Array, ""], key: Key[Array, ""]) -> tuple[Any, Squashed]:
-            noise = jax.random.normal(key, (batch.ret.shape[0], spec.act_dim))
+            noise = normal(key, (batch.ret.shape[0], spec.act_dim))
             drawn = squashed(actor, batch.obs[:, agent], noise, mask[agent])
             return drawn.action, drawn
 
@@ -178,7 +179,7 @@ def make(config: HasacConfig, spec: EnvSpec) -> Algorithm:
         learner: HasacState, batch: Batch, key: Key[Array, ""], count: Int[Array, ""]
     ) -> tuple[HasacState, Metrics]:
         next_key, policy_key = jax.random.split(key)
-        noise = jax.random.normal(next_key, batch.action.shape)
+        noise = normal(next_key, batch.action.shape)
         next_action, log_prob = sample(learner.actors, batch.next_obs, noise)
         next_x = critic_in(batch.next_obs, batch.next_state, next_action)
         next_q = td.lower(shared.twin_values(learner.critics_target, next_x))

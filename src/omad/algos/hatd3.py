@@ -45,6 +45,7 @@ from omad.algos.joint import (
     twin_values,
 )
 from omad.algos.sequential import sweep
+from omad.keys import normal
 from omad.nets import Mlp
 from omad.ops import td
 from omad.policies import TanhPolicy
@@ -98,7 +99,7 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
         action = act_all(actors, obs)
         if not explore:
             return action
-        noise = config.explore_noise * jax.random.normal(key, action.shape)
+        noise = config.explore_noise * normal(key, action.shape)
         return jnp.clip(action + noise, -1.0, 1.0) * mask
 
     # ---------------------------------------------------------------- actors and targets
@@ -138,7 +139,7 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
         learner: Hatd3State, batch: Batch, key: Key[Array, ""], count: Int[Array, ""]
     ) -> tuple[Hatd3State, Metrics]:
         noise_key, policy_key = jax.random.split(key)
-        noise = config.target_noise * jax.random.normal(noise_key, batch.action.shape)
+        noise = config.target_noise * normal(noise_key, batch.action.shape)
         next_action = td.smoothed(act_all(learner.actors_target, batch.next_obs), noise, config.target_noise_clip, mask)
         next_x = critic_in(batch.next_obs, batch.next_state, next_action)
         next_value = td.lower(twin_values(learner.critics_target, next_x))

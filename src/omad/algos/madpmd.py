@@ -44,6 +44,7 @@ from omad.algos.cadence import falling
 from omad.algos.configs.denoising import MadpmdConfig
 from omad.algos.denoising import DenoisingState, Moments, make_parts
 from omad.diffusion import ddpm
+from omad.keys import normal
 from omad.nets import NoiseNet
 from omad.ops import weights
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
@@ -92,7 +93,7 @@ def make(config: MadpmdConfig, spec: EnvSpec) -> Algorithm:
         assert learner.moments is not None
         step_key, noise_key = jax.random.split(key)
         step = jax.random.randint(step_key, action.shape[:2], 0, parts.schedule.steps)
-        noise = jax.random.normal(noise_key, action.shape) * mask
+        noise = normal(noise_key, action.shape) * mask
         weight = weights.mirror_descent(
             q, learner.moments.mean, learner.moments.std, jnp.exp(learner.log_alpha),
             config.score_limit, config.reference_weights,

@@ -44,6 +44,7 @@ from omad.algos.cadence import falling
 from omad.algos.configs.denoising import MasdacConfig
 from omad.algos.denoising import DenoisingState, make_parts
 from omad.diffusion import ddpm
+from omad.keys import normal
 from omad.nets import Mlp, NoiseNet
 from omad.ops import weights
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
@@ -88,9 +89,9 @@ def make(config: MasdacConfig, spec: EnvSpec) -> Algorithm:
         draw_key, step_key, there_key, back_key = jax.random.split(key, 4)
         action = parts.draw(learner, batch.obs, batch.state, draw_key)
         step = jax.random.randint(step_key, action.shape[:2], 0, parts.schedule.steps)
-        noisy = ddpm.q_sample(parts.schedule, action, step, jax.random.normal(there_key, action.shape) * mask)
+        noisy = ddpm.q_sample(parts.schedule, action, step, normal(there_key, action.shape) * mask)
         shape = (*action.shape[:2], config.reconstructions, act_dim)
-        noise = jax.random.normal(back_key, shape) * mask[:, None]
+        noise = normal(back_key, shape) * mask[:, None]
         own = jnp.clip(ddpm.predict_x0(parts.schedule, noisy[:, :, None], step[..., None], noise), -1.0, 1.0)
         q = replaced_q(learner.critics, batch, action, own)
         weight = weights.softmax(q, jnp.exp(learner.log_alpha), config.weight_scale)

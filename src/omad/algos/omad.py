@@ -156,9 +156,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         # One set of parameters: the rows of all agents, which are of equal sizes, are one batch.
         rows = obs.shape[0] * n_agents
         draws = jnp.moveaxis(noise, 0, 2).reshape(-1, rows, spec.act_dim)
-        out = chain(
-            at_agent(actors, 0), obs.reshape(rows, -1), draws, mask[0], config.prior_scale, config.control_clip
-        )
+        out = chain(at_agent(actors, 0), obs.reshape(rows, -1), draws, mask[0], config.prior_scale, config.control_clip)
         return out.action.reshape(-1, n_agents, spec.act_dim), *(
             cost.reshape(-1, n_agents) for cost in (out.running, out.terminal)
         )
