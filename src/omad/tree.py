@@ -16,6 +16,7 @@ __all__ = [
     "at_agent",
     "at_seed",
     "descend",
+    "each",
     "global_norm",
     "polyak",
     "put_agent",
@@ -36,6 +37,18 @@ def descend(optimiser: optax.GradientTransformation, grads: Any, state: Any, par
 def start(optimiser: optax.GradientTransformation, params: Any) -> optax.OptState:
     """The optimiser's state before its first step."""
     return optimiser.init(params)
+
+
+def each(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The optimiser for a stack of parameters: every entry of the leading axis has a state of its own.
+
+    Around `optax.flatten`, moments are one vector an entry: a step is one pass over it and not one over every leaf.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return jax.vmap(lambda *one: optimiser.update(*one, None))(updates, state)
+
+    return optax.GradientTransformation(lambda params: jax.vmap(optimiser.init)(params), update)
 
 
 def polyak(target: T, online: T, tau: float) -> T:

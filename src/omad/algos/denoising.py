@@ -28,7 +28,7 @@ from omad.keys import normal
 from omad.nets import Mlp, NoiseNet, mish, quiet
 from omad.ops import td
 from omad.ops.entropy import gaussian_entropy
-from omad.tree import descend, global_norm, polyak, start
+from omad.tree import descend, each, global_norm, polyak, start
 from omad.types import Batch, EnvSpec, Mean, Metrics
 
 __all__ = [
@@ -144,7 +144,7 @@ def make_parts(config: DenoisingConfig, spec: EnvSpec, critic_tx: optax.Gradient
     schedule = ddpm.linear_schedule(steps, config.beta_scale)
     rows = joint_input(spec, config.critic_input)
     critic_sizes = [rows.size, *[config.critic_width] * config.critic_layers, 1]
-    actor_tx, alpha_tx = optax.adam(actor_rate(config)), optax.adam(config.alpha_lr)
+    actor_tx, alpha_tx = each(optax.flatten(optax.adam(actor_rate(config)))), optax.adam(config.alpha_lr)
 
     # ---------------------------------------------------------------- state
 

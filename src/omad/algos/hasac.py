@@ -49,7 +49,7 @@ from omad.keys import normal
 from omad.nets import Mlp
 from omad.ops import td
 from omad.policies import GaussianPolicy, Squashed, squashed
-from omad.tree import descend, polyak, start
+from omad.tree import descend, each, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["HasacConfig", "HasacState", "Temperatures", "make"]
@@ -82,8 +82,8 @@ def make(config: HasacConfig, spec: EnvSpec) -> Algorithm:
     critic_in = shared.joint_input(spec, config.critic_input)
     critic_sizes = [critic_in.size, *[config.critic_width] * config.critic_layers, 1]
     penalty = functools.partial(td.huber, delta=config.huber_delta) if config.critic_loss == "huber" else td.squared
-    actor_tx = optax.adam(falling(config.actor_lr, config.lr_decay_steps, config.actor_every))
-    critic_tx = optax.adam(falling(config.critic_lr, config.lr_decay_steps))
+    actor_tx = optax.flatten(optax.adam(falling(config.actor_lr, config.lr_decay_steps, config.actor_every)))
+    critic_tx = each(optax.flatten(optax.adam(falling(config.critic_lr, config.lr_decay_steps))))
     alpha_tx = optax.adam(config.alpha_lr)
 
     def init_actor(key: Key[Array, ""]) -> GaussianPolicy:
@@ -99,7 +99,7 @@ def make(config: HasacConfig, spec: EnvSpec) -> Algorithm:
         temperatures = Temperatures(jnp.full(n_agents, log_alpha, float), jnp.asarray(log_alpha, float))
         return HasacState(
             actors, critics, critics, temperatures,
-            jax.vmap(functools.partial(start, actor_tx))(actors), start(critic_tx, critics),
+            start(each(actor_tx), actors), start(critic_tx, critics),
             start(alpha_tx, temperatures),
         )  # fmt: skip
 

@@ -49,7 +49,7 @@ from omad.keys import normal
 from omad.nets import Mlp
 from omad.ops import td
 from omad.policies import TanhPolicy
-from omad.tree import polyak, start
+from omad.tree import each, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["Hatd3Config", "Hatd3State", "make"]
@@ -73,8 +73,8 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
     critic_in = joint_input(spec, config.critic_input)
     critic_sizes = [critic_in.size, *[config.critic_width] * config.critic_layers, 1]
     penalty = td.squared if config.critic_loss == "mse" else functools.partial(td.huber, delta=config.huber_delta)
-    actor_tx = optax.adam(falling(config.actor_lr, config.lr_decay_steps, config.actor_every))
-    critic_tx = optax.adam(falling(config.critic_lr, config.lr_decay_steps))
+    actor_tx = optax.flatten(optax.adam(falling(config.actor_lr, config.lr_decay_steps, config.actor_every)))
+    critic_tx = each(optax.flatten(optax.adam(falling(config.critic_lr, config.lr_decay_steps))))
 
     def init(key: Key[Array, ""]) -> Hatd3State:
         actor_key, critic_key = jax.random.split(key)
@@ -83,8 +83,7 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
         )
         actors = jax.vmap(fresh)(jax.random.split(actor_key, n_agents))
         critics = init_twins(critic_key, critic_sizes)
-        actor_opt = jax.vmap(functools.partial(start, actor_tx))(actors)
-        return Hatd3State(actors, critics, actors, critics, actor_opt, start(critic_tx, critics))
+        return Hatd3State(actors, critics, actors, critics, start(each(actor_tx), actors), start(critic_tx, critics))
 
     # ---------------------------------------------------------------- acting
 

@@ -47,6 +47,7 @@ from omad.diffusion import ddpm
 from omad.keys import normal
 from omad.nets import NoiseNet
 from omad.ops import weights
+from omad.tree import each
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["MadpmdConfig", "make"]
@@ -65,8 +66,8 @@ def twice(optimiser: optax.GradientTransformation) -> optax.GradientTransformati
 
 def make(config: MadpmdConfig, spec: EnvSpec) -> Algorithm:
     """MADPMD for a task of the given sizes."""
-    critic_tx = optax.adam(falling(config.critic_lr, config.critic_decay_steps))
-    parts = make_parts(config, spec, twice(critic_tx) if config.reference_double_step else critic_tx)
+    critic_tx = optax.flatten(optax.adam(falling(config.critic_lr, config.critic_decay_steps)))
+    parts = make_parts(config, spec, each(twice(critic_tx) if config.reference_double_step else critic_tx))
     mask = spec.act_mask
 
     def policy_loss(

@@ -47,6 +47,7 @@ from omad.diffusion import ddpm
 from omad.keys import normal
 from omad.nets import Mlp, NoiseNet
 from omad.ops import weights
+from omad.tree import each
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["MasdacConfig", "make"]
@@ -54,7 +55,8 @@ __all__ = ["MasdacConfig", "make"]
 
 def make(config: MasdacConfig, spec: EnvSpec) -> Algorithm:
     """MASDAC for a task of the given sizes."""
-    parts = make_parts(config, spec, optax.adam(falling(config.critic_lr, config.critic_decay_steps)))
+    critic_tx = each(optax.flatten(optax.adam(falling(config.critic_lr, config.critic_decay_steps))))
+    parts = make_parts(config, spec, critic_tx)
     n_agents, act_dim, mask = spec.n_agents, spec.act_dim, spec.act_mask
 
     def replaced_q(

@@ -47,7 +47,7 @@ from omad.algos.values import distributional, scalar
 from omad.errors import Refused
 from omad.nets import Critic, CriticStats, Denoiser, RenormConfig, XqcCritic
 from omad.policies import DiffusionPolicy, chain, draw_noise, inverse_softplus
-from omad.tree import at_agent, descend, global_norm, polyak, start
+from omad.tree import at_agent, descend, each, global_norm, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["OmadConfig", "OmadState", "Temperature", "make"]
@@ -100,12 +100,14 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
     groups = n_agents if config.alpha_per_agent else 1
     in_turn = config.policy_update == "sequential"
 
-    actor_tx = optax.chain(
-        optax.zero_nans(),
-        optax.clip(config.actor_clip),
-        optax.adam(falling(config.actor_lr, config.lr_decay_steps, config.actor_every), b1=config.adam_b1),
+    actor_tx = optax.flatten(
+        optax.chain(
+            optax.zero_nans(),
+            optax.clip(config.actor_clip),
+            optax.adam(falling(config.actor_lr, config.lr_decay_steps, config.actor_every), b1=config.adam_b1),
+        )
     )
-    critic_tx = optax.adam(falling(config.critic_lr, config.lr_decay_steps), b1=config.adam_b1)
+    critic_tx = each(optax.flatten(optax.adam(falling(config.critic_lr, config.lr_decay_steps), b1=config.adam_b1)))
     alpha_tx = optax.adam(config.alpha_lr)
 
     # ---------------------------------------------------------------- state
@@ -138,8 +140,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         temperature = Temperature(jnp.full(groups, math.log(max(config.alpha_init, 1e-30)), float))
         return OmadState(
             actors, critics, stats, (critics, stats) if config.target_network else None, temperature,
-            jax.vmap(lambda actor: start(actor_tx, actor))(actors) if in_turn else start(actor_tx, actors),
-            start(critic_tx, critics), start(alpha_tx, temperature),
+            start(each(actor_tx), actors), start(critic_tx, critics), start(alpha_tx, temperature),
         )  # fmt: skip
 
     # ---------------------------------------------------------------- acting
@@ -331,7 +332,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         else:
             noise = noise_for(key, batch.obs.shape[0])
             grads, (running, metrics) = jax.grad(policy_loss, has_aux=True)(learner.actors, learner, batch, noise)
-            actors, actor_opt = descend(actor_tx, grads, learner.actor_opt, learner.actors)
+            actors, actor_opt = descend(each(actor_tx), grads, learner.actor_opt, learner.actors)
             grad_norm = global_norm(grads)
         temperature, alpha_opt = learner.temperature, learner.alpha_opt
         if config.alpha_mode == "auto":
