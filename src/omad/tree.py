@@ -28,6 +28,7 @@ __all__ = [
 T = TypeVar("T")
 
 
+@jax.named_scope("optimiser")
 def descend(optimiser: optax.GradientTransformation, grads: Any, state: Any, params: T) -> tuple[T, Any]:
     """One optimiser step downhill: the new parameters and the new optimiser state."""
     updates, state = optimiser.update(grads, state)
@@ -46,11 +47,12 @@ def each(optimiser: optax.GradientTransformation) -> optax.GradientTransformatio
     """
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        return jax.vmap(lambda *one: optimiser.update(*one, None))(updates, state)
+        return jax.vmap(lambda grads, own: optimiser.update(grads, own))(updates, state)
 
     return optax.GradientTransformation(lambda params: jax.vmap(optimiser.init)(params), update)
 
 
+@jax.named_scope("optimiser")
 def polyak(target: T, online: T, tau: float) -> T:
     """Exponential average of parameters: (1 - tau) target + tau online; counters are taken over as they are."""
 

@@ -240,7 +240,8 @@ def make_parts(config: DenoisingConfig, spec: EnvSpec, critic_tx: optax.Gradient
         learner: DenoisingState, batch: Batch, next_action: Float[Array, "batch agent act"]
     ) -> tuple[DenoisingState, Metrics]:
         """Descend the squared error to r + discount min Q_target(s', a'), without an entropy bonus."""
-        bootstrap = min_q(learner.targets, batch.next_obs, batch.next_state, next_action)
+        with jax.named_scope("target"):
+            bootstrap = min_q(learner.targets, batch.next_obs, batch.next_state, next_action)
         goal = td.target(config.reward_scale * batch.ret, batch.discount, bootstrap)
         seen = rows(batch.obs, batch.state, batch.action)
         fitted = fit(critic_tx, learner.critics, learner.critic_opt, seen, goal, jnp.square)

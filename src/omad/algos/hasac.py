@@ -179,11 +179,12 @@ def make(config: HasacConfig, spec: EnvSpec) -> Algorithm:
         learner: HasacState, batch: Batch, key: Key[Array, ""], count: Int[Array, ""]
     ) -> tuple[HasacState, Metrics]:
         next_key, policy_key = jax.random.split(key)
-        noise = normal(next_key, batch.action.shape)
-        next_action, log_prob = sample(learner.actors, batch.next_obs, noise)
-        next_x = critic_in(batch.next_obs, batch.next_state, next_action)
-        next_q = td.lower(shared.twin_values(learner.critics_target, next_x))
-        next_value = td.soft_value(next_q, log_prob.sum(-1), jnp.exp(learner.temperatures.log_critic))
+        with jax.named_scope("target"):
+            noise = normal(next_key, batch.action.shape)
+            next_action, log_prob = sample(learner.actors, batch.next_obs, noise)
+            next_x = critic_in(batch.next_obs, batch.next_state, next_action)
+            next_q = td.lower(shared.twin_values(learner.critics_target, next_x))
+            next_value = td.soft_value(next_q, log_prob.sum(-1), jnp.exp(learner.temperatures.log_critic))
         goal = td.target(batch.ret, batch.discount, next_value)
         x = critic_in(batch.obs, batch.state, batch.action)
         fitted = shared.fit(critic_tx, learner.critics, learner.critic_opt, x, goal, penalty)

@@ -138,10 +138,12 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
         learner: Hatd3State, batch: Batch, key: Key[Array, ""], count: Int[Array, ""]
     ) -> tuple[Hatd3State, Metrics]:
         noise_key, policy_key = jax.random.split(key)
-        noise = config.target_noise * normal(noise_key, batch.action.shape)
-        next_action = td.smoothed(act_all(learner.actors_target, batch.next_obs), noise, config.target_noise_clip, mask)
-        next_x = critic_in(batch.next_obs, batch.next_state, next_action)
-        next_value = td.lower(twin_values(learner.critics_target, next_x))
+        with jax.named_scope("target"):
+            noise = config.target_noise * normal(noise_key, batch.action.shape)
+            next_action = act_all(learner.actors_target, batch.next_obs)
+            next_action = td.smoothed(next_action, noise, config.target_noise_clip, mask)
+            next_x = critic_in(batch.next_obs, batch.next_state, next_action)
+            next_value = td.lower(twin_values(learner.critics_target, next_x))
         fitted = fit(
             critic_tx, learner.critics, learner.critic_opt, critic_in(batch.obs, batch.state, batch.action),
             td.target(batch.ret, batch.discount, next_value), penalty,

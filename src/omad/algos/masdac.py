@@ -110,7 +110,8 @@ def make(config: MasdacConfig, spec: EnvSpec) -> Algorithm:
         learner: DenoisingState, batch: Batch, key: Key[Array, ""], count: Int[Array, ""]
     ) -> tuple[DenoisingState, Metrics]:
         next_key, policy_key = jax.random.split(key)
-        next_action = parts.draw(learner, batch.next_obs, batch.next_state, next_key)
+        with jax.named_scope("target"):
+            next_action = parts.draw(learner, batch.next_obs, batch.next_state, next_key)
         learner, metrics = parts.step_critics(learner, batch, next_action)
         learner, policy_metrics = parts.on_cadence(count, lambda one: update_policies(one, batch, policy_key), learner)
         return learner, metrics | policy_metrics

@@ -158,9 +158,8 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         rows = obs.shape[0] * n_agents
         draws = jnp.moveaxis(noise, 0, 2).reshape(-1, rows, spec.act_dim)
         out = chain(at_agent(actors, 0), obs.reshape(rows, -1), draws, mask[0], config.prior_scale, config.control_clip)
-        return out.action.reshape(-1, n_agents, spec.act_dim), *(
-            cost.reshape(-1, n_agents) for cost in (out.running, out.terminal)
-        )
+        running, terminal = (cost.reshape(-1, n_agents) for cost in (out.running, out.terminal))
+        return out.action.reshape(-1, n_agents, spec.act_dim), running, terminal
 
     def noise_for(key: Key[Array, ""], batch: int) -> Float[Array, "agent points batch act"]:
         keys = jax.random.split(key, n_agents)
@@ -354,7 +353,8 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
     ) -> tuple[OmadState, Metrics]:
         size = batch.ret.shape[0]
         next_key, policy_key = jax.random.split(key)
-        next_action, running, terminal = chains(learner.actors, batch.next_obs, noise_for(next_key, size))
+        with jax.named_scope("target"):
+            next_action, running, terminal = chains(learner.actors, batch.next_obs, noise_for(next_key, size))
         if alone:
             bonus = -(jnp.exp(learner.temperature.log_alpha) * (running + terminal)).T
         else:
