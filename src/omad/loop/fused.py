@@ -12,7 +12,7 @@ gradient step against 9.3 on one core).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
@@ -33,11 +33,13 @@ __all__ = [
     "RETURN",
     "Carry",
     "Fused",
+    "Given",
     "InTurn",
     "LoopConfig",
     "absorb",
     "choose",
     "draw_batch",
+    "given_to",
     "learn_row",
     "make",
     "no_metrics",
@@ -112,29 +114,29 @@ class InTurn:
     a seed changes is cut out of the carry and put back, but for the rings, which are written in place.
 
     Args:
-        one: (carry, seed, start, count, demonstrations, place) -> carry.
-        demonstrations: Handed to every call.
+        one: (carry, seed, start, count, given, place) -> carry.
+        given: Handed to every call.
     """
 
-    def __init__(self, one: Callable[..., Any], demonstrations: Step | None) -> None:
-        def program(carry: Any, seeds: Array, place: Array, start: Array, count: Array, demonstrations: Any) -> Any:
+    def __init__(self, one: Callable[..., Any], given: Given | None) -> None:
+        def program(carry: Any, seeds: Array, place: Array, start: Array, count: Array, given: Any) -> Any:
             whole = without_ring(carry)
             own = with_ring(at_seed(whole, place), carry.ring)
-            done = one(own, seeds[place], start, count, demonstrations, place)
+            done = one(own, seeds[place], start, count, given, place)
             return with_ring(put_seed(whole, place, without_ring(done)), done.ring)
 
         self._program: Any = jax.jit(program, donate_argnums=0)
-        self._demonstrations = demonstrations
+        self._given = given
 
     def __call__(self, carry: T, seeds: Int[Array, " seed"], start: Array, count: Array) -> T:
         """The carry after `count` steps; the given one is donated."""
         for place in range(len(seeds)):
-            carry = self._program(carry, seeds, np.int32(place), start, count, self._demonstrations)
+            carry = self._program(carry, seeds, np.int32(place), start, count, self._given)
         return carry
 
     def lower(self, carry: Any, seeds: Any, start: Any, count: Any) -> Any:
         """The program for arguments of these shapes, to be looked at."""
-        return self._program.lower(carry, seeds, np.int32(0), start, count, self._demonstrations)
+        return self._program.lower(carry, seeds, np.int32(0), start, count, self._given)
 
     def _cache_size(self) -> int:
         return self._program._cache_size()
@@ -175,29 +177,29 @@ def on_all(shared: T, n_seeds: int) -> T:
 class Together:
     """The `vmap` of a loop over seeds, shared out over the local devices; arguments as those of `InTurn`."""
 
-    def __init__(self, one: Callable[..., Any], demonstrations: Step | None) -> None:
+    def __init__(self, one: Callable[..., Any], given: Given | None) -> None:
         self._batched = jax.vmap(one, in_axes=(0, 0, None, None, None))
         self._programs: dict[int, Any] = {}
-        self._demonstrations = demonstrations
+        self._given = given
 
     def _program(self, n: int) -> Any:
         if n not in self._programs:
             self._programs[n] = over_devices(self._batched, n, (True, True, False, False, False), (0,))
-            self._demonstrations = on_all(self._demonstrations, n)
+            self._given = on_all(self._given, n)
         return self._programs[n]
 
     def __call__(self, carry: T, seeds: Int[Array, " seed"], start: Array, count: Array) -> T:
         """The carry after `count` steps; the given one is donated."""
         sharding = seed_sharding(len(seeds))
-        return self._program(len(seeds))(*jax.device_put((carry, seeds), sharding), start, count, self._demonstrations)
+        return self._program(len(seeds))(*jax.device_put((carry, seeds), sharding), start, count, self._given)
 
     def trace(self, carry: Any, seeds: Any, start: Any, count: Any) -> Any:
         """The program for arguments of these shapes, to be looked at."""
-        return self._program(len(seeds)).trace(carry, seeds, start, count, self._demonstrations)
+        return self._program(len(seeds)).trace(carry, seeds, start, count, self._given)
 
     def lower(self, carry: Any, seeds: Any, start: Any, count: Any) -> Any:
         """The same, further on."""
-        return self._program(len(seeds)).lower(carry, seeds, start, count, self._demonstrations)
+        return self._program(len(seeds)).lower(carry, seeds, start, count, self._given)
 
     def _cache_size(self) -> int:
         return sum(program._cache_size() for program in self._programs.values())
@@ -213,9 +215,28 @@ def with_ring(carry: Carry, ring: Step) -> Carry:
     return eqx.tree_at(lambda c: c.ring, carry, ring, is_leaf=lambda leaf: leaf is None)
 
 
-def traced_once(algorithm: Algorithm) -> Algorithm:
-    """The algorithm, whose update is traced once for `no_metrics` and the loop; the compiled program is the same."""
-    return algorithm._replace(update=jax.jit(algorithm.update, inline=True))
+class Given(NamedTuple):
+    """What programs that learn are given beside the carry: neither compiled into them nor changed by them."""
+
+    hyperparameters: dict[str, Array]
+    """Those of `Algorithm.hyperparameters`."""
+    demonstrations: Step | None
+    """Complete episodes."""
+
+
+def given_to(algorithm: Algorithm, demonstrations: Step | None) -> Given:
+    """All that programs are given from outside."""
+    return Given({name: jnp.float32(value) for name, value in algorithm.hyperparameters.items()}, demonstrations)
+
+
+def traced_once(algorithm: Algorithm) -> Callable[[Mapping[str, Array]], Algorithm]:
+    """The algorithm by its hyperparameters, whose update is traced once for `no_metrics` and the loop.
+
+    The compiled program is that of the algorithm itself.
+    """
+    remade = algorithm.remade or (lambda given: algorithm)
+    update = jax.jit(lambda given, *rest: remade(given).update(*rest), inline=True)
+    return lambda given: remade(given)._replace(update=lambda *rest: update(given, *rest))
 
 
 def no_metrics(algorithm: Algorithm, spec: EnvSpec, config: LoopConfig) -> Metrics:
@@ -231,7 +252,7 @@ def no_returns(algorithm: Algorithm, config: LoopConfig) -> ReturnStats | None:
     """No returns seen yet, or None where rewards stay as they are."""
     if config.reward_norm == "none":
         return None
-    return ReturnStats.none(config.n_envs, algorithm.gamma, config.reward_bound)
+    return ReturnStats.none(config.n_envs, float(algorithm.gamma), config.reward_bound)
 
 
 def choose(
@@ -368,7 +389,7 @@ def make(
         batch_seeds: Whether seeds are one batch, or run one after the other; by default the former on accelerators.
         demonstrations: Complete episodes `(transition, 1, ...)`, of which `config.demonstrated` are in every batch.
     """
-    spec, algorithm = env.spec, traced_once(algorithm)
+    spec, given, having = env.spec, given_to(algorithm, demonstrations), traced_once(algorithm)
     if batch_seeds is None:
         batch_seeds = jax.default_backend() != "cpu"
 
@@ -384,7 +405,7 @@ def make(
             env_state=env_state,
             observation=observation,
             episode_return=jnp.zeros(config.n_envs),
-            sums=no_metrics(algorithm, spec, config),
+            sums=no_metrics(having(given.hyperparameters), spec, config),
             returns=no_returns(algorithm, config),
         )
 
@@ -419,22 +440,23 @@ def make(
             seed: Int[Array, ""],
             start: Array,
             count: Array,
-            demonstrations: Step | None,
+            given: Given | None,
             place: Int[Array, ""] | None = None,
         ) -> Carry:
             root = run_key(seed)
+            learning = having(given.hyperparameters) if given else algorithm
 
             def vector_step(step: Int[Array, ""], carry: Carry) -> Carry:
                 obs = carry.observation.obs
-                action = choose(algorithm, spec, carry.learner, obs, root, step, learn, config.noise_hold)
-                if learn:
-                    carry, step = learn_row(algorithm, config, carry, root, step, demonstrations, place)
+                action = choose(learning, spec, carry.learner, obs, root, step, learn, config.noise_hold)
+                if given:
+                    carry, step = learn_row(learning, config, carry, root, step, given.demonstrations, place)
                 return interact(carry, action, root, step, place)
 
             return jax.lax.fori_loop(start, start + count, vector_step, carry)
 
-        given = demonstrations if learn else None
-        return Together(one, given) if batch_seeds else InTurn(one, given)
+        handed = given if learn else None
+        return Together(one, handed) if batch_seeds else InTurn(one, handed)
 
     def healthy(carry: Carry) -> Bool[Array, " seed"]:
         return jax.vmap(lambda c: all_finite((c.learner, c.sums)))(carry)

@@ -30,9 +30,11 @@ from omad.errors import EnvFailed, NonFinite, UnevenSaves
 from omad.keys import Stream, run_key, stream
 from omad.loop.fused import (
     Carry,
+    Given,
     LoopConfig,
     absorb,
     choose,
+    given_to,
     learn_row,
     no_metrics,
     no_returns,
@@ -153,10 +155,10 @@ class Hosted:
         demonstrations: Step | None = None,
     ) -> None:
         self.spec, self.config, self._start = env.spec, config, start
-        algorithm = traced_once(algorithm)
+        given, having = given_to(algorithm, demonstrations), traced_once(algorithm)
         self.batch_seeds = jax.default_backend() != "cpu" if batch_seeds is None else batch_seeds
         self._action = env.spec.n_agents, env.spec.act_dim
-        self._demonstrations = demonstrations
+        self._given = given
         self._pool: Pool | None = None
         self._live: Any = None
         """The `env_state` at which the running worlds stand; any other has to be loaded first."""
@@ -164,7 +166,7 @@ class Hosted:
         """Why a resume begins new episodes; empty where it goes on exactly."""
         self._bytes_each: int | None = None
         """Length of a world's save, once there was one."""
-        self._one = functools.partial(_core, algorithm, env, config)
+        self._one = functools.partial(_core, having(given.hyperparameters), env, config)
         self._init = jax.jit(jax.vmap(self._one))
         self._algorithm = algorithm
         self._layout = layout = Layout(env.spec)
@@ -202,12 +204,13 @@ class Hosted:
             seed: Int[Array, ""],
             step: Int[Array, ""],
             real: Bool[Array, ""],
-            demonstrations: Step | None,
+            handed: Given,
             place: Int[Array, ""] | None,
         ) -> tuple[list[Array], list[Array]]:
             """Keep row `step - 1` (if it is `real`: the first of a chunk is kept already), then learn."""
             carry = absorb(self._trees.whole(leaves, ring), layout.transition(*given), step - 1, real, place)
-            return self._trees.bare(learn_row(algorithm, config, carry, run_key(seed), step, demonstrations, place)[0])
+            learning, shown = having(handed.hyperparameters), handed.demonstrations
+            return self._trees.bare(learn_row(learning, config, carry, run_key(seed), step, shown, place)[0])
 
         def healthy(carry: Carry) -> Bool[Array, " seed"]:
             return jax.vmap(lambda learner, sums: all_finite((learner, sums)))(carry.learner, carry.sums)
@@ -361,7 +364,7 @@ class Hosted:
         # one part a seed, or one part for all of them.
         if self.batch_seeds:
             leaves, ring = jax.device_put((leaves, ring), seed_sharding(n))
-            self._demonstrations = on_all(self._demonstrations, n)
+            self._given = on_all(self._given, n)
             cores, places = [leaves], [None]
         else:
             cores, places = self._split(leaves, n), [np.int32(i) for i in range(n)]
@@ -373,7 +376,7 @@ class Hosted:
         given = list(
             zip(tables, self._put(np.zeros((*shown.shape[:2], *self._action), np.float32)), tables, strict=True)
         )
-        real, shared = np.bool_(False), self._demonstrations
+        real, shared = np.bool_(False), self._given
         bits: list[tuple[np.ndarray, np.ndarray]] = []
         for row in range(start, start + count):
             step = np.int32(row)
