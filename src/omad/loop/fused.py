@@ -39,6 +39,7 @@ __all__ = [
     "absorb",
     "choose",
     "draw_batch",
+    "episode_metrics",
     "given_to",
     "learn_row",
     "make",
@@ -55,7 +56,13 @@ __all__ = [
 T = TypeVar("T")
 
 RETURN = "train/return"
-"""Undiscounted team return of the episodes that ended while training."""
+"""Undiscounted team return of the episodes that ended while training. The env's extra numbers, summed over an episode,
+are `train/NAME`."""
+
+
+def episode_metrics(spec: EnvSpec) -> tuple[str, ...]:
+    """What is summed over episodes: the return, then the env's extra numbers."""
+    return RETURN, *(f"train/{name}" for name in spec.info_keys)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +91,8 @@ class Carry(eqx.Module):
     ring: Step
     env_state: EnvState
     observation: Observation
-    episode_return: Float[Array, "*s env"]
-    """Undiscounted team return of the running episodes."""
+    episode: dict[str, Float[Array, "*s env"]]
+    """Of the running episodes: undiscounted team return, and sums of the env's extra numbers, by metric."""
     sums: Metrics
     """Metrics since they were last read."""
     returns: ReturnStats | None = None
@@ -244,7 +251,7 @@ def no_metrics(algorithm: Algorithm, spec: EnvSpec, config: LoopConfig) -> Metri
     key = jax.eval_shape(lambda: jax.random.key(0))
     learner, count = jax.eval_shape(algorithm.init, key), jax.ShapeDtypeStruct((), jnp.int32)
     measured = jax.eval_shape(algorithm.update, learner, buffer.batch_shapes(spec, config.batch_size), key, count)[1]
-    names = (*measured, RETURN, *((SCALE,) if config.reward_norm == "return" else ()))
+    names = (*measured, *episode_metrics(spec), *((SCALE,) if config.reward_norm == "return" else ()))
     return {name: Mean(jnp.zeros(()), jnp.zeros(())) for name in names}
 
 
@@ -280,18 +287,21 @@ def choose(
 def absorb(
     carry: Carry,
     transition: Step,
+    info: Mapping[str, Float[Array, " env"]],
     step: Int[Array, ""],
     real: Bool[Array, ""] | bool = True,
     place: Int[Array, ""] | None = None,
 ) -> Carry:
-    """Keep what vector step number `step` gave: the transitions, and the returns of episodes that ended.
+    """Keep what vector step number `step` gave: the transitions, and returns and extra numbers of episodes that ended.
 
     Where `real` is false there was no such step, and nothing changes. `place` is that of the seed in the ring, if the
     ring, and nothing else, leads with a seed axis.
     """
     over = (transition.terminated | transition.truncated) & real
-    returns = carry.episode_return + jnp.where(real, transition.reward, 0.0)
-    measured = {RETURN: Mean(jnp.sum(jnp.where(over, returns, 0.0)), over.sum().astype(float))}
+    gained = {RETURN: transition.reward} | {f"train/{name}": number for name, number in info.items()}
+    episode = {name: total + jnp.where(real, gained[name], 0.0) for name, total in carry.episode.items()}
+    ended = over.sum().astype(float)
+    measured = {name: Mean(jnp.sum(jnp.where(over, total, 0.0)), ended) for name, total in episode.items()}
     stats = carry.returns
     if stats is not None:
         # A barrier as in `choose`, for the sums over envs.
@@ -301,11 +311,11 @@ def absorb(
         row = buffer.where(carry.ring, step, place)
         transition = jax.tree.map(lambda new, kept: jnp.where(real, new, kept[row]), transition, carry.ring)
     return eqx.tree_at(
-        lambda c: (c.ring, c.episode_return, c.sums, c.returns),
+        lambda c: (c.ring, c.episode, c.sums, c.returns),
         carry,
         (
             buffer.add(carry.ring, transition, step, place),
-            jnp.where(over, 0.0, returns),
+            {name: jnp.where(over, 0.0, total) for name, total in episode.items()},
             carry.sums | {name: carry.sums[name] + mean for name, mean in measured.items()},
             stats,
         ),
@@ -404,7 +414,7 @@ def make(
             ring=buffer.make(spec, config.buffer_rows, config.n_envs),
             env_state=env_state,
             observation=observation,
-            episode_return=jnp.zeros(config.n_envs),
+            episode={name: jnp.zeros(config.n_envs) for name in episode_metrics(spec)},
             sums=no_metrics(having(given.hyperparameters), spec, config),
             returns=no_returns(algorithm, config),
         )
@@ -432,7 +442,7 @@ def make(
             outcome.next.obs, outcome.next.state,
         )  # fmt: skip
         carry = eqx.tree_at(lambda c: (c.env_state, c.observation), carry, (env_state, observation))
-        return absorb(carry, transition, step, place=place)
+        return absorb(carry, transition, outcome.info, step, place=place)
 
     def over_seeds(learn: bool) -> Any:
         def one(
