@@ -383,6 +383,39 @@ def learn_row(
     return eqx.tree_at(lambda c: (c.learner, c.sums), carry, done[:2]), done[2]
 
 
+def reset_all(env: JaxEnv, config: LoopConfig, key: Key[Array, ""]) -> tuple[EnvState, Observation]:
+    """New episodes in all envs of a seed."""
+    return jax.vmap(env.reset)(jax.random.split(key, config.n_envs))
+
+
+def interact(
+    env: JaxEnv,
+    config: LoopConfig,
+    carry: Carry,
+    action: Float[Array, "env agent act"],
+    root: Key[Array, ""],
+    step: Int[Array, ""],
+    place: Int[Array, ""] | None,
+) -> Carry:
+    """One step of every env: step, add, reset what ended."""
+    seen = carry.observation
+    env_keys = jax.random.split(stream(root, Stream.ENV, step), config.n_envs)
+    env_state, outcome = jax.vmap(env.step)(carry.env_state, action, env_keys)
+    fresh = reset_all(env, config, stream(root, Stream.RESET, step + 1))
+    over = outcome.terminated | outcome.truncated
+
+    def pick(new: Array, old: Array) -> Array:
+        return jnp.where(over.reshape(over.shape + (1,) * (new.ndim - 1)), new, old)
+
+    env_state, observation = jax.tree.map(pick, fresh, (env_state, outcome.next))
+    transition = Step(
+        seen.obs, seen.state, action, outcome.reward, outcome.terminated, outcome.truncated,
+        outcome.next.obs, outcome.next.state,
+    )  # fmt: skip
+    carry = eqx.tree_at(lambda c: (c.env_state, c.observation), carry, (env_state, observation))
+    return absorb(carry, transition, outcome.info, step, place=place)
+
+
 def make(
     algorithm: Algorithm,
     env: JaxEnv,
@@ -403,12 +436,9 @@ def make(
     if batch_seeds is None:
         batch_seeds = jax.default_backend() != "cpu"
 
-    def reset(key: Key[Array, ""]) -> tuple[EnvState, Observation]:
-        return jax.vmap(env.reset)(jax.random.split(key, config.n_envs))
-
     def init(seed: Int[Array, ""]) -> Carry:
         root = run_key(seed)
-        env_state, observation = reset(stream(root, Stream.RESET, 0))
+        env_state, observation = reset_all(env, config, stream(root, Stream.RESET, 0))
         return Carry(
             learner=algorithm.init(stream(root, Stream.INIT, 0)),
             ring=buffer.make(spec, config.buffer_rows, config.n_envs),
@@ -418,31 +448,6 @@ def make(
             sums=no_metrics(having(given.hyperparameters), spec, config),
             returns=no_returns(algorithm, config),
         )
-
-    def interact(
-        carry: Carry,
-        action: Float[Array, "env agent act"],
-        root: Key[Array, ""],
-        step: Int[Array, ""],
-        place: Int[Array, ""] | None,
-    ) -> Carry:
-        """One step of every env: step, add, reset what ended."""
-        seen = carry.observation
-        env_keys = jax.random.split(stream(root, Stream.ENV, step), config.n_envs)
-        env_state, outcome = jax.vmap(env.step)(carry.env_state, action, env_keys)
-        fresh = reset(stream(root, Stream.RESET, step + 1))
-        over = outcome.terminated | outcome.truncated
-
-        def pick(new: Array, old: Array) -> Array:
-            return jnp.where(over.reshape(over.shape + (1,) * (new.ndim - 1)), new, old)
-
-        env_state, observation = jax.tree.map(pick, fresh, (env_state, outcome.next))
-        transition = Step(
-            seen.obs, seen.state, action, outcome.reward, outcome.terminated, outcome.truncated,
-            outcome.next.obs, outcome.next.state,
-        )  # fmt: skip
-        carry = eqx.tree_at(lambda c: (c.env_state, c.observation), carry, (env_state, observation))
-        return absorb(carry, transition, outcome.info, step, place=place)
 
     def over_seeds(learn: bool) -> Any:
         def one(
@@ -461,7 +466,7 @@ def make(
                 action = choose(learning, spec, carry.learner, obs, root, step, learn, config.noise_hold)
                 if given:
                     carry, step = learn_row(learning, config, carry, root, step, given.demonstrations, place)
-                return interact(carry, action, root, step, place)
+                return interact(env, config, carry, action, root, step, place)
 
             return jax.lax.fori_loop(start, start + count, vector_step, carry)
 
