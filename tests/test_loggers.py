@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from omad import api
 from omad.config import resolve, to_dict
 from omad.loggers import Csv, Evaluation, Logger, Progress, RunInfo, TensorBoard, Wandb
 from omad.loggers.console import Console
@@ -33,6 +34,7 @@ def told(logger: Logger, run: RunInfo, steps: tuple[int, ...]) -> None:
             logger.metrics(step, seed, {"critic/loss": float(step + seed), "gradient_steps": step})
             logger.evaluation(evaluation(step, seed))
     logger.event("note", steps[-1], "said")
+    logger.picture(steps[-1], 0, np.zeros((4, 6, 3), np.uint8))
     logger.close()
 
 
@@ -59,6 +61,7 @@ def test_event_files_hold_scalars_configuration_and_hyperparameters(tmp_path: Pa
     make_event: Any = importlib.import_module("tensorboardX.proto.event_pb2")
     told(TensorBoard(), info(tmp_path), (10, 20))
     tags: set[str] = set()
+    assert any(b"episode" in path.read_bytes() and b"PNG" in path.read_bytes() for path in tmp_path.glob("tb/seed-0/*"))
     for path in (tmp_path / "tb" / "seed-1").iterdir():
         data = path.read_bytes()
         while data:  # a length, its checksum, the record, its checksum
@@ -67,6 +70,18 @@ def test_event_files_hold_scalars_configuration_and_hyperparameters(tmp_path: Pa
             tags |= {value.tag for value in record.summary.value}
     assert {"critic/loss", "eval/return", "eval/hits", "gradient_steps"} <= tags
     assert any(tag.startswith("config") for tag in tags) and any("hparams" in tag for tag in tags)
+
+
+def test_a_run_ends_with_a_picture_for_those_who_take_one(tmp_path: Path) -> None:
+    class Album(Logger):
+        def picture(self, env_steps: int, seed: int, image: np.ndarray) -> None:
+            found.append((env_steps, seed, image))
+
+    found: list[tuple[int, int, np.ndarray]] = []
+    api.train("games/islands-2", "hatd3", "tiny", loggers=[Album(), Logger()], run_dir=tmp_path / "run")
+    [(env_steps, seed, image)] = found
+    assert (env_steps, seed) == (resolve("games/islands-2", "hatd3", "tiny").total_steps, 0)
+    assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and len(np.unique(image)) > 20
 
 
 def test_weights_and_biases_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +101,9 @@ def test_weights_and_biases_goes_on_with_its_run(tmp_path: Path, monkeypatch: py
         def log(self, values: dict[str, Any]) -> None:
             self.calls.append(values)
 
+        def Image(self, image: Any) -> str:
+            return f"a picture {image.shape}"
+
         def finish(self) -> None:
             self.calls.append("finish")
 
@@ -97,6 +115,7 @@ def test_weights_and_biases_goes_on_with_its_run(tmp_path: Path, monkeypatch: py
     assert [call["id"] for call in begun] == [None, "abc123"] and begun[0]["mode"] == "offline"
     assert json.loads((tmp_path / "wandb.json").read_text()) == {"id": "abc123"}
     assert {"env_steps": 10, "seed-1/critic/loss": 11.0, "seed-1/gradient_steps": 10} in fake.calls
+    assert {"env_steps": 20, "episode": "a picture (4, 6, 3)"} in fake.calls
     assert fake.calls.count("finish") == 2 and fake.summary["note"] == "20: said"
 
 

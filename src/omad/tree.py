@@ -53,7 +53,7 @@ def each(optimiser: optax.GradientTransformation) -> optax.GradientTransformatio
 
 
 @jax.named_scope("optimiser")
-def polyak(target: T, online: T, tau: float) -> T:
+def polyak(target: T, online: T, tau: float | Float[Array, ""]) -> T:
     """Exponential average of parameters: (1 - tau) target + tau online; counters are taken over as they are."""
 
     def mix(t: Array, o: Array) -> Array:

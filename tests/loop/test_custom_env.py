@@ -15,8 +15,9 @@ from omad import envs
 from omad.api import load_policy
 from omad.callbacks import Callback, Context
 from omad.commands.check import inspect
-from omad.commands.render import Options, films, write_gif, write_mp4, write_sheet
+from omad.commands.render import Options, films, write_gif, write_mp4
 from omad.config import resolve
+from omad.envs.draw import contact_sheet
 from omad.errors import EnvFailed, Refused
 from omad.experiment import Experiment
 from omad.loop.build import build
@@ -146,7 +147,7 @@ def test_trains_resumes_evaluates_and_draws(lift: str, tmp_path: Path, monkeypat
     film = next(films(Options(whole.path, max_steps=6, trust=True)))
     assert len(film.frames) == 7
     write_gif(film, tmp_path / "film.gif")
-    write_sheet(film, tmp_path / "film.png")
+    contact_sheet(film.frames).save(tmp_path / "film.png")
     write_mp4(film, tmp_path / "film.mp4")
     assert (tmp_path / "film.mp4").read_bytes()[4:8] == b"ftyp"
     assert not psutil.Process().children(recursive=True)

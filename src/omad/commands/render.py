@@ -21,7 +21,7 @@ from omad.console import console
 from omad.errors import Refused
 from omad.extras import require
 
-__all__ = ["Film", "films", "main", "write_gif", "write_mp4", "write_sheet"]
+__all__ = ["Film", "films", "main", "write_gif", "write_mp4"]
 
 GIF_FRAMES = 200
 """A GIF holds at most about this many pictures; of a longer episode every n-th is taken."""
@@ -76,25 +76,9 @@ def _acting(policy: Any, options: Options, seed: int, tick: Callable[[], object]
 
 
 def _jax_film(env: Any, act: Any, seed: int, steps: int) -> Film:
-    import jax
+    from omad.envs.draw import play
 
-    from omad.envs.draw import frames_of
-    from omad.keys import Stream, run_key, stream
-
-    root = run_key(seed)
-    state, seen = jax.jit(env.reset)(stream(root, Stream.EVAL_RESET, 0))
-    step = jax.jit(env.step)
-    states, actions, rewards = [state], [], []
-    for t in range(steps):
-        action = act(seen.obs, t)
-        state, outcome = step(state, action, stream(root, Stream.EVAL_ENV, t))
-        seen = outcome.next
-        states.append(state)
-        actions.append(np.asarray(action))
-        rewards.append(float(outcome.reward))
-        if outcome.terminated or outcome.truncated:
-            break
-    return Film(frames_of(env, states, actions, rewards), float(np.sum(rewards)), 10.0)
+    return Film(*play(env, act, seed, steps), 10.0)
 
 
 def _host_film(env: Any, act: Any, seed: int, steps: int) -> Film:
@@ -214,21 +198,6 @@ def write_gif(film: Film, path: Path) -> None:
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=duration, loop=0)
 
 
-def write_sheet(film: Film, path: Path, moments: int = 8, columns: int = 4, width: int = 320) -> None:
-    """Evenly spaced moments, the first and the last among them, as one PNG."""
-    times = sorted({round(t) for t in np.linspace(0, len(film.frames) - 1, moments)})
-    first = film.frames[0]
-    size = (width, round(width * first.height / first.width))
-    columns = min(columns, len(times))
-    rows = -(-len(times) // columns)
-    sheet = Image.new("RGB", (columns * (size[0] + 8) + 8, rows * (size[1] + 8) + 8), (250, 250, 247))
-    for place, time in enumerate(times):
-        row, column = divmod(place, columns)
-        tile = film.frames[time].resize(size, Image.Resampling.LANCZOS)
-        sheet.paste(tile, (8 + column * (size[0] + 8), 8 + row * (size[1] + 8)))
-    sheet.save(path, optimize=True)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Draw, write, and print each episode's return."""
     options = tyro.cli(Options, prog="omad render", args=list(arguments))
@@ -246,6 +215,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _write_all(options: Options, folder: Path, out: Any, tick: Callable[[], object]) -> int:
+    from omad.envs.draw import contact_sheet
+
     returns = []
     for i, film in enumerate(films(options, tick)):
         folder.mkdir(parents=True, exist_ok=True)
@@ -254,7 +225,7 @@ def _write_all(options: Options, folder: Path, out: Any, tick: Callable[[], obje
         write_mp4(film, path)
         out.print(f"episode {seed}: return {film.total:.2f}, {len(film.frames) - 1} steps, {path}")
         if i == 0:
-            write_sheet(film, folder / f"episode-{seed}.png")
+            contact_sheet(film.frames).save(folder / f"episode-{seed}.png", optimize=True)
             out.print(f"contact sheet: {folder / f'episode-{seed}.png'}")
             if options.gif:
                 write_gif(film, folder / f"episode-{seed}.gif")

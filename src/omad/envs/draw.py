@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,10 +15,11 @@ from omad.envs.contract import Broken, guarded
 from omad.envs.history import env_state
 from omad.envs.mpe import AGENT_RADIUS, COVER_RADIUS, World
 from omad.errors import Refused
+from omad.keys import Stream, run_key, stream
 from omad.tasks import GAME_MODES
 from omad.types import EnvState, JaxEnv
 
-__all__ = ["draws", "episode_frames", "episode_gif", "episode_png", "frames_of", "labelled"]
+__all__ = ["contact_sheet", "draws", "episode_frames", "episode_gif", "episode_png", "frames_of", "labelled", "play"]
 
 Colour = tuple[int, int, int]
 
@@ -98,6 +99,46 @@ def frames_of(
         return [labelled(_square(action), name, t, totals[t]) for t, action in enumerate([None, *actions])]
     stacked = jax.tree.map(lambda *rows: np.stack(rows), *states)
     return episode_frames(stacked, rewards, title=f"{name}, return {totals[-1]:.1f}")
+
+
+def play(env: JaxEnv, act: Callable[[Any, int], Any], seed: int, steps: int) -> tuple[list[Image.Image], float]:
+    """An episode of an env that `draws`, in pictures, and its undiscounted team return.
+
+    Args:
+        env: The env.
+        act: (observations, step) -> actions in [-1, 1].
+        seed: Of the initial state and the env's own draws.
+        steps: At most so many.
+    """
+    root = run_key(seed)
+    state, seen = jax.jit(env.reset)(stream(root, Stream.EVAL_RESET, 0))
+    step = jax.jit(env.step)
+    states, actions, rewards = [state], [], []
+    for t in range(steps):
+        action = act(seen.obs, t)
+        state, outcome = step(state, action, stream(root, Stream.EVAL_ENV, t))
+        seen = outcome.next
+        states.append(state)
+        actions.append(np.asarray(action))
+        rewards.append(float(outcome.reward))
+        if outcome.terminated or outcome.truncated:
+            break
+    return frames_of(env, states, actions, rewards), float(np.sum(rewards))
+
+
+def contact_sheet(frames: Sequence[Image.Image], moments: int = 8, columns: int = 4, width: int = 320) -> Image.Image:
+    """Evenly spaced moments of an episode, the first and the last among them, as one picture."""
+    times = sorted({round(t) for t in np.linspace(0, len(frames) - 1, moments)})
+    first = frames[0]
+    size = (width, round(width * first.height / first.width))
+    columns = min(columns, len(times))
+    rows = -(-len(times) // columns)
+    sheet = Image.new("RGB", (columns * (size[0] + 8) + 8, rows * (size[1] + 8) + 8), (250, 250, 247))
+    for place, time in enumerate(times):
+        row, column = divmod(place, columns)
+        tile = frames[time].resize(size, Image.Resampling.LANCZOS)
+        sheet.paste(tile, (8 + column * (size[0] + 8), 8 + row * (size[1] + 8)))
+    return sheet
 
 
 def labelled(picture: np.ndarray, name: str, step: int, total: float) -> Image.Image:

@@ -69,7 +69,6 @@ def build(one: Folded, low: np.ndarray, high: np.ndarray, title: str) -> bytes:
     Raises:
         Refused: The package onnx is missing.
     """
-    onnx = require("onnx")
     g, t, s, act = _Graph(), one.tensors, one.settings, one.act_dim
     seen = g("MatMul", _normalised(g, one), t["obs.weight"])
     names = [*(f"hidden.{i}" for i in range(len(s["activations"]) - 1)), "last"]
@@ -128,6 +127,12 @@ def build(one: Folded, low: np.ndarray, high: np.ndarray, title: str) -> bytes:
     half = np.float32(0.5) * (high - low)
     g("Add", g("Mul", g("Add", action, np.float32(1.0)), half), low, out="action")
 
+    return _packed(g, one, title)
+
+
+def _packed(g: _Graph, one: Folded, title: str) -> bytes:
+    """Nodes and constants as a model, checked."""
+    onnx, act = require("onnx"), one.act_dim
     value = lambda name, *shape: g.helper.make_tensor_value_info(  # noqa: E731
         name, onnx.TensorProto.FLOAT, ["batch", *shape]
     )

@@ -75,6 +75,9 @@ class Logger:
     def evaluation(self, evaluation: Evaluation) -> None:
         """One seed has been evaluated with one kind of actions."""
 
+    def picture(self, env_steps: int, seed: int, image: np.ndarray) -> None:
+        """An episode of one seed's policies, `(height, width, 3)` bytes: where the env draws, at the end of the run."""
+
     def event(self, name: str, env_steps: int, text: str) -> None:
         """Something happened that is said in words: `note`, `stop` or `end`."""
 

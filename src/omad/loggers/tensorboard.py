@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from omad import files
 from omad.loggers.base import Evaluation, Logger, RunInfo
 
@@ -13,7 +15,7 @@ __all__ = ["TensorBoard"]
 
 
 class TensorBoard(Logger):
-    """Metrics, returns, and the configuration as text and as hyperparameters.
+    """Metrics, returns, the configuration as text and as hyperparameters, and a picture of an episode.
 
     Look at them with `tensorboard --logdir RUN/tb`.
     """
@@ -53,6 +55,10 @@ class TensorBoard(Logger):
     def evaluation(self, evaluation: Evaluation) -> None:
         """The mean return and the env's extra numbers."""
         self.metrics(evaluation.env_steps, evaluation.seed, evaluation.values())
+
+    def picture(self, env_steps: int, seed: int, image: np.ndarray) -> None:
+        """As an image."""
+        self._writers[seed].add_image("episode", image, env_steps, dataformats="HWC")
 
     def event(self, name: str, env_steps: int, text: str) -> None:
         """As text of every seed."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from omad import files, schema
 from omad.errors import Refused
 from omad.loggers.base import Evaluation, Logger, RunInfo
@@ -61,6 +63,10 @@ class Wandb(Logger):
     def evaluation(self, evaluation: Evaluation) -> None:
         """The mean return and the env's extra numbers."""
         self._log(evaluation.env_steps, evaluation.seed, evaluation.values())
+
+    def picture(self, env_steps: int, seed: int, image: np.ndarray) -> None:
+        """As an image."""
+        self._run.log({"env_steps": env_steps, "episode": self._wandb.Image(image)})
 
     def event(self, name: str, env_steps: int, text: str) -> None:
         """Kept in the summary."""

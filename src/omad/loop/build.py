@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from omad import buffer, demonstrations
 from omad.algos import make as make_algorithm
 from omad.config import RunConfig
+from omad.envs.draw import contact_sheet, draws, play
 from omad.envs.pool import Pool
 from omad.envs.world import HostEnv
 from omad.errors import Refused
 from omad.evaluate import make_evaluate, make_host_evaluate
+from omad.keys import Stream, run_key, stream
 from omad.loop import fused
 from omad.loop.hosted import Hosted
 from omad.symmetry import symmetric
@@ -42,6 +46,8 @@ class Built(NamedTuple):
     """Evaluations with sampled, noise-free and uniformly random actions."""
     close: Callable[[], None]
     """End whatever runs beside this process."""
+    picture: Callable[[Any, int], np.ndarray] | None = None
+    """(policy, seed) -> an episode with sampled actions as one picture, `(height, width, 3)`; where the env draws."""
     notes: tuple[str, ...] = ()
     """Sentences about the env that a user should read before training."""
     demonstrations: Step | None = None
@@ -78,7 +84,12 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
     if isinstance(env, JaxEnv):
         loop = fused.make(algorithm, env, sizes, batch_seeds, shown)
         evaluate = [make_evaluate(one, env, config.eval_episodes, explore) for one, explore in acting]
+<<<<<<< HEAD
         return Built(env.spec, algorithm, loop, *evaluate, close=lambda: None, demonstrations=shown)
+=======
+        picture = functools.partial(_picture, algorithm, env) if draws(env) else None
+        return Built(env.spec, algorithm, loop, *evaluate, close=lambda: None, picture=picture, notes=env.notes)
+>>>>>>> main
 
     def start(worlds: int) -> Pool:
         return Pool.of(config.task, env.spec, worlds, config.env_workers, config.env_timeout)
@@ -92,6 +103,14 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
         bench.close()
 
     return Built(env.spec, algorithm, hosted, *evaluate, close=close, notes=env.notes, demonstrations=shown)
+
+
+def _picture(algorithm: Algorithm, env: JaxEnv, policy: Any, seed: int) -> np.ndarray:
+    root, act = run_key(seed), jax.jit(algorithm.act, static_argnums=3)
+    frames, _ = play(
+        env, lambda obs, t: act(policy, obs, stream(root, Stream.EVAL_ACT, t), True), seed, env.spec.horizon
+    )
+    return np.asarray(contact_sheet(frames))
 
 
 def _uniform(spec: EnvSpec) -> Callable[..., Any]:

@@ -28,6 +28,7 @@ from omad.loop.hosted import Hosted
 from omad.processes import StopSignals
 from omad.run import machine, warm_start
 from omad.run.folder import RunFolder
+from omad.tree import at_seed
 from omad.types import is_mean
 
 __all__ = ["AT_A_BOUNDARY", "EXACT", "Result", "Session"]
@@ -210,9 +211,24 @@ class Session:
             self._event("stop", reason)
         if self.row < total and not self._saved:
             self._save()
+        self._show()
         self._call("on_end")
         if self.row == total:
             self._event("end", "complete")
+
+    def _show(self) -> None:
+        """An episode by the first seed's policies, for loggers that take pictures."""
+        takers = [logger for logger in self._loggers if type(logger).picture is not Logger.picture]
+        if self.built.picture is None or not takers:
+            return
+        try:
+            policy = at_seed(self.context.policies(), 0)
+            image = self.built.picture(policy, self.config.eval_seed)
+        except Exception as error:  # noqa: BLE001 - a run is not the worse for a picture that cannot be drawn
+            self._event("note", f"no picture of an episode could be drawn ({type(error).__name__}: {error})")
+            return
+        for logger in takers:
+            self._guard(self._loggers, logger, "picture", self.env_steps, self.config.all_seeds[0], image)
 
     def _close(self) -> None:
         for logger in tuple(self._loggers):
