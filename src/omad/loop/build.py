@@ -84,12 +84,17 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
     if isinstance(env, JaxEnv):
         loop = fused.make(algorithm, env, sizes, batch_seeds, shown)
         evaluate = [make_evaluate(one, env, config.eval_episodes, explore) for one, explore in acting]
-<<<<<<< HEAD
-        return Built(env.spec, algorithm, loop, *evaluate, close=lambda: None, demonstrations=shown)
-=======
         picture = functools.partial(_picture, algorithm, env) if draws(env) else None
-        return Built(env.spec, algorithm, loop, *evaluate, close=lambda: None, picture=picture, notes=env.notes)
->>>>>>> main
+        return Built(
+            env.spec,
+            algorithm,
+            loop,
+            *evaluate,
+            close=lambda: None,
+            notes=env.notes,
+            demonstrations=shown,
+            picture=picture,
+        )
 
     def start(worlds: int) -> Pool:
         return Pool.of(config.task, env.spec, worlds, config.env_workers, config.env_timeout)

@@ -392,6 +392,7 @@ def reset_all(env: JaxEnv, config: LoopConfig, key: Key[Array, ""]) -> tuple[Env
     return jax.vmap(env.reset)(jax.random.split(key, config.n_envs))
 
 
+@jax.named_scope("env")
 def interact(
     env: JaxEnv,
     config: LoopConfig,
@@ -453,35 +454,6 @@ def make(
             returns=no_returns(algorithm, config),
         )
 
-<<<<<<< HEAD
-    @jax.named_scope("env")
-    def interact(
-        carry: Carry,
-        action: Float[Array, "env agent act"],
-        root: Key[Array, ""],
-        step: Int[Array, ""],
-        place: Int[Array, ""] | None,
-    ) -> Carry:
-        """One step of every env: step, add, reset what ended."""
-        seen = carry.observation
-        env_keys = jax.random.split(stream(root, Stream.ENV, step), config.n_envs)
-        env_state, outcome = jax.vmap(env.step)(carry.env_state, action, env_keys)
-        fresh = reset(stream(root, Stream.RESET, step + 1))
-        over = outcome.terminated | outcome.truncated
-
-        def pick(new: Array, old: Array) -> Array:
-            return jnp.where(over.reshape(over.shape + (1,) * (new.ndim - 1)), new, old)
-
-        env_state, observation = jax.tree.map(pick, fresh, (env_state, outcome.next))
-        transition = Step(
-            seen.obs, seen.state, action, outcome.reward, outcome.terminated, outcome.truncated,
-            outcome.next.obs, outcome.next.state,
-        )  # fmt: skip
-        carry = eqx.tree_at(lambda c: (c.env_state, c.observation), carry, (env_state, observation))
-        return absorb(carry, transition, step, place=place)
-
-=======
->>>>>>> main
     def over_seeds(learn: bool) -> Any:
         def one(
             carry: Carry,
