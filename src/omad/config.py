@@ -33,8 +33,8 @@ class RunConfig:
     algorithm: str = "omad"
     """Name of the algorithm; on the command line it may also stand first, without the flag."""
     preset: Preset = "cpu"
-    """The settings these values started from: tuned for a CPU; as published; what all algorithms have in common, the
-    same envs, gradient steps, batch and widths; or small enough to end in seconds."""
+    """The settings these values started from: best per minute of a CPU core; best per env step; as published; what all
+    algorithms have in common, the same envs, gradient steps, batch and widths; or small enough to end in seconds."""
     seeds: int = 1
     """Training seeds, all in one process."""
     first_seed: int = 0
@@ -204,7 +204,7 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
     Args:
         task: Name of the task.
         algorithm: Name of the algorithm.
-        preset: `cpu`, `paper`, `matched` or `tiny`.
+        preset: `cpu`, `efficient`, `paper`, `matched` or `tiny`.
         **fields: Any field of `RunConfig` or of the algorithm's configuration.
 
     Raises:
