@@ -63,7 +63,7 @@ class RunConfig:
     each (Kim et al. 2026, FlashSAC)."""
     symmetry: bool = False
     """Learn from a random turned or mirrored image of every sampled transition; for tasks that state their symmetries
-    (the particle tasks). Not part of the published method [M]."""
+    (the particle tasks; ant, walker2d and swimmer). Not part of the published method [M]."""
     demonstrations: str = ""
     """An .npz of transitions, as omad record writes it, of which every batch takes a share; none by default."""
     demonstration_share: float = 0.25
@@ -118,7 +118,8 @@ class RunConfig:
             raise Refused(f"noise_hold is {self.noise_hold}; it must lie between 1 and {LONGEST_HOLD}.")
         if self.symmetry and not tasks.find(self.task).symmetric:
             raise Refused(
-                f"symmetry is on, but {self.task} states no symmetries; allowed: tasks of mpe/. Give --no-symmetry."
+                f"symmetry is on, but {self.task} states no symmetries; allowed: tasks of mpe/ and the robots ant, "
+                "walker2d and swimmer. Give --no-symmetry."
             )
         if self.demonstrations:
             # A run may be resumed from another folder.
