@@ -30,6 +30,7 @@ Source tags below: [A] abstract of the paper; [S] summaries of the full paper; [
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -144,14 +145,18 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
 
     # ---------------------------------------------------------------- acting
 
+    sample_chain = functools.partial(
+        chain, prior_scale=config.prior_scale, control_clip=config.control_clip, kernel=config.chain_kernel
+    )
+
     def chains(
         actors: DiffusionPolicy, obs: Float[Array, "batch agent obs"], noise: Float[Array, "agent points batch act"]
     ) -> tuple[Float[Array, "batch agent act"], Float[Array, "batch agent"], Float[Array, "batch agent"]]:
         """Every agent's actions, running costs and terminal costs, each from its own row alone."""
         # Shared parameters have no agent axis here, so that all agents' rows make one matrix product.
         one = jax.tree.leaves(actors)[0].shape[0] == 1
-        out = jax.vmap(chain, in_axes=(None if one else 0, 1, 0, 0, None, None))(
-            at_agent(actors, 0) if one else actors, obs, noise, mask, config.prior_scale, config.control_clip
+        out = jax.vmap(sample_chain, in_axes=(None if one else 0, 1, 0, 0))(
+            at_agent(actors, 0) if one else actors, obs, noise, mask
         )
         return jnp.moveaxis(out.action, 0, 1), out.running.T, out.terminal.T
 
@@ -295,7 +300,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
             noise = draw_noise(key, steps, size, spec.act_dim)
             if not config.learn_step_size:
                 actor = frozen_steps(actor)
-            out = chain(actor, batch.obs[:, agent], noise, mask[agent], config.prior_scale, config.control_clip)
+            out = sample_chain(actor, batch.obs[:, agent], noise, mask[agent])
             return out.action, (out.running, out.terminal)
 
         def own_loss(action: Float[Array, "batch agent act"], drawn: Any, agent: Int[Array, ""]) -> tuple[Any, Any]:
