@@ -66,6 +66,14 @@ def test_other_policies_are_refused() -> None:
         entropy.at(fold(gaussian.policy, gaussian.config, gaussian.spec, "none")[0], np.zeros((1, 1)))
 
 
+def test_runs_without_agents_of_one_dimension_are_refused(tmp_path: Path) -> None:
+    for name, (task, algorithm) in enumerate((("mpe/spread-2", "omad"), (TASK, "hasac"))):
+        spec = dataclasses.asdict(envs.make(task).spec)
+        RunFolder.create(tmp_path / str(name), resolve(task, algorithm), {"omad": "test", "spec": spec}).close()
+        with pytest.raises(Refused, match="give a run of omad with agents of one"):
+            measure(tmp_path / str(name), 1)
+
+
 def test_a_run_is_measured_at_every_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A row a seed, checkpoint and agent of one dimension; the start is the known one of a fresh policy."""
     small: dict[str, Any] = {

@@ -33,7 +33,7 @@ class Options:
     """Study folder in which to write sections/NAME.json and NAME.png, which omad report shows."""
     observations: int = 32
     """Observations of each checkpoint."""
-    draw_seed: int = 0
+    seed: int = 0
     """Of which observations are drawn."""
     trust: bool = False
     """Import the code of a user's env that the run folder names; only for folders that you trust."""
@@ -96,11 +96,11 @@ def measure(path: Path, count: int, seed: int = 0, trust: bool = False) -> list[
 def main(arguments: Sequence[str]) -> int:
     """Print the table; with --out, write the section."""
     options = tyro.cli(Options, prog="omad entropy", args=list(arguments))
-    check(options, counts=("observations",), not_negative=("draw_seed",), most={"observations": 100_000}, flags=True)
+    check(options, counts=("observations",), not_negative=("seed",), most={"observations": 100_000}, flags=True)
     from omad.run.folder import RunFolder, members
 
     config = RunFolder.open(members(options.run)[0]).config
-    found = measure(options.run, options.observations, options.draw_seed, options.trust)
+    found = measure(options.run, options.observations, options.seed, options.trust)
     title = f"{config.task}: entropy of actions and its bound"
     everything = {
         "task": config.task, "chain_kernel": config.algo.chain_kernel, "observations": options.observations,
