@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+import omad
 from omad.algos import make
 from omad.algos.hasac import HasacConfig
 from omad.algos.hatd3 import Hatd3Config
 from omad.algos.omad import OmadConfig
-from omad.commands.bench import measure
-from omad.commands.operations import of_jaxpr, of_update
+from omad.commands.bench import measure, side_of
+from omad.commands.operations import of_jaxpr, of_update, products, rehearsal
+from omad.commands.parts import own_times, part_of
+from omad.commands.versus import Side, compare, ratio
 from omad.config import resolve
+from omad.errors import Refused
 from omad.spec import EnvSpec
 
 
@@ -94,6 +100,61 @@ def test_measure_reports_consistent_numbers():
     found = measure(config, 0.2)
     rate = found["flops_per_gradient_step"] * found["gradient_steps_per_s"] / found["matmul_flops_per_s"]
     assert found["utilisation"] == pytest.approx(rate)
+    own = found["flops_per_gradient_step"] * found["gradient_steps_per_s"] / found["own_matmul_flops_per_s"]
+    assert found["own_utilisation"] == pytest.approx(own)
+    assert sum(found["shares"].values()) == pytest.approx(1.0)
+    busy = ("acting", "env", "sampling", "target", "critic", "policy", "optimiser", "records")
+    assert all(found["shares"][part] > 0 for part in busy), found["shares"]
     assert found["env_steps_per_s"] == pytest.approx(
         found["gradient_steps_per_s"] / found["updates_per_env_step"], rel=1e-6
     )
+
+
+def test_equal_products_are_one_kind_and_are_made_as_often_as_they_are_counted():
+    """Two of one shape, five times in a loop, one of another; a rehearsal does 64 times as much."""
+    square, row = jnp.ones((4, 4)), jnp.ones((1, 4))
+
+    def both(x: Any, y: Any) -> Any:
+        return jax.lax.fori_loop(0, 5, lambda _, x: (x @ square) @ square, x), y @ square
+
+    found = products(jax.make_jaxpr(both)(square, row).jaxpr)
+    assert sorted((product.flops, count) for product, count in found.items()) == [(32.0, 1.0), (128.0, 10.0)]
+    run, work = rehearsal(found)
+    assert work == 128.0 * (640 + 1) + 32.0 * (64 + 1)
+    assert [np.shape(number) for number in run()] == [(), ()]
+
+
+def test_time_belongs_to_the_innermost_scope_and_not_to_the_loop_around():
+    assert part_of("jit(one)/while/body/critic/transpose(jvp(critic))/policy/branch/optimiser/add") == "optimiser"
+    assert part_of("jit(one)/while/body/critic/dot_general") == "critic"
+    assert part_of("jit(one)/while/body/critics/add") == "other"
+    events = [(0.0, 10.0, "while"), (1.0, 3.0, "a"), (4.0, 9.0, "cond"), (5.0, 8.0, "a"), (10.0, 11.0, "b")]
+    assert own_times(events) == {"while": 3.0, "a": 5.0, "cond": 2.0, "b": 1.0}
+
+
+def test_ratios_are_of_pairs():
+    """A minute in which both are slow changes nothing."""
+    assert ratio([2.0, 20.0, 200.0], [1.0, 10.0, 100.0]) == {"ratio": 2.0, "low": 2.0, "high": 2.0}
+    assert ratio([1.0, 2.0, 3.0, 4.0, 5.0], [1.0] * 5) == {"ratio": 3.0, "low": 2.0, "high": 4.0}
+
+
+def test_a_side_is_told_what_was_given_and_nothing_else():
+    """Another version may not know the settings of this one."""
+    config = resolve("probe/push", "hatd3", "tiny", batch_size=8, actor_width=4)
+    assert side_of(config) == {
+        "task": "probe/push", "algorithm": "hatd3", "preset": "tiny", "fields": {"batch_size": 8, "actor_width": 4},
+    }  # fmt: skip
+    with pytest.raises(Refused, match="is not there; give a Python interpreter"):
+        compare(Side("one", {}), Side("other", {}, Path("/nowhere/at/all")), 1.0)
+
+
+@pytest.mark.slow
+def test_two_sides_take_turns():
+    """The same twice is as fast as itself; one that fails says why."""
+    config = resolve("probe/push", "hatd3", "tiny")
+    one = Side("one", side_of(config))
+    found = compare(one, Side("two", side_of(config), Path(omad.__file__).parents[1]), 4.0)
+    assert found["pairs"] == 20 and 0.5 < found["cpu"]["ratio"] < 2.0
+    assert found["cpu"]["low"] <= found["cpu"]["ratio"] <= found["cpu"]["high"]
+    with pytest.raises(Refused, match=r"wrong cannot be timed .*no field 'nothing'"):
+        compare(one, Side("wrong", side_of(config) | {"fields": {"nothing": 1}}), 1.0)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from omad.keys import Stream, held, run_key, stream
+from omad.keys import Stream, held, normal, run_key, stream
 from omad.spec import LONGEST_HOLD
 
 
@@ -53,3 +54,20 @@ def test_noise_is_held_for_a_random_number_of_steps() -> None:
     rate, due = len(begins) / 3200, (1 + 15 / mean) / 16
     assert abs(rate - due) < 4 * np.sqrt(due / 3200)
     assert all(int(held(run_key(3), jnp.asarray(step), 1.0)) == step for step in (0, 5, 40))
+
+
+def test_normal_draws_are_those_of_the_plain_counter() -> None:
+    """Of any shape; one word of the hash a number, in order. Under `vmap` and where a program is shared out as well."""
+    first = lambda: jax.random.key(3)  # noqa: E731
+    with jax.threefry_partitionable(False):
+        for shape in ((3,), (7, 5), (4, 3, 2)):
+            np.testing.assert_array_equal(normal(first(), shape), jax.random.normal(first(), shape))
+    drawn = jax.jit(jax.vmap(lambda key: normal(key, (7, 5))))(jax.random.split(first()))
+    np.testing.assert_array_equal(drawn[1], normal(jax.random.split(first())[1], (7, 5)))
+    many = np.asarray(normal(first(), (100_000,)))
+    assert abs(many.mean()) < 0.01 and abs(many.std() - 1) < 0.01 and np.isfinite(many).all()
+    assert len(np.unique(many)) > 98_000
+    used = first()
+    normal(used, (1,))
+    with pytest.raises(jax.errors.KeyReuseError):
+        normal(used, (1,))

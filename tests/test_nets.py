@@ -21,6 +21,7 @@ from omad.nets import (
     RenormConfig,
     RenormStats,
     XqcCritic,
+    gelu,
     mish,
     quiet,
     renorm_eval,
@@ -95,6 +96,21 @@ def test_denoiser_has_the_reference_architecture_and_starts_out_as_zero() -> Non
     x = 10.0 * jax.random.normal(jax.random.key(1), (64, ACT))
     out = small(x, small.observation_share(jnp.ones((64, OBS))) + small.time_share(jnp.asarray([3])))
     assert float(jnp.abs(out).max()) < 1e-4
+
+
+def test_gelu_and_its_slope_are_those_of_the_formula() -> None:
+    """Against double precision; constant where it ends, also where the formula would overflow."""
+    x = np.linspace(-10, 10, 100_001)
+    inner, inner_slope = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3), np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * x**2)
+    t = np.tanh(inner)
+    value, slope = gelu(jnp.asarray(x, jnp.float32)), jax.vmap(jax.grad(gelu))(jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(value, 0.5 * x * (1 + t), atol=2e-6)
+    np.testing.assert_allclose(slope, 0.5 * (1 + t) + 0.5 * x * (1 - t**2) * inner_slope, atol=5e-5)
+    far = jnp.asarray([-1e30, -1e4, -6.0, 6.0, 1e4, 1e30])
+    np.testing.assert_array_equal(gelu(far), [0, 0, 0, 6.0, 1e4, np.float32(1e30)])
+    np.testing.assert_array_equal(jax.vmap(jax.grad(gelu))(far), [0, 0, 0, 1, 1, 1])
+    nan = jnp.asarray(jnp.nan)
+    assert np.isnan(gelu(nan)) and np.isnan(jax.grad(gelu)(nan))
 
 
 # ---------------------------------------------------------------- batch renormalisation

@@ -246,5 +246,14 @@ def test_harl_settings():
     assert (spread.n_envs, spread.algo.n_step, spread.algo.actor_width, spread.algo.critic_width) == (20, 1, 128, 128)
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_hosted_envs_are_not_evaluated_twice_unless_asked(preset: Any):
+    """Robots, envs of other libraries, and envs in JAX that are stepped on the host."""
+    for task in ("mamujoco-full/ant-2x4", "pettingzoo:a.b:make", "probe/push?host=true"):
+        assert not resolve(task, "hasac", preset).eval_noise_free
+        assert resolve(task, "hasac", preset, eval_noise_free=True).eval_noise_free
+    assert resolve("mpe/spread-3", "hasac", preset).eval_noise_free
+
+
 if __name__ == "__main__":
     SNAPSHOT.write_text(json.dumps(snapshot(), indent=0) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from omad.tree import all_finite, at_agent, descend, global_norm, polyak, put_agent
+from omad.tree import all_finite, at_agent, descend, each, global_norm, polyak, put_agent
 
 
 def test_descend_goes_downhill_and_counts_once() -> None:
@@ -20,6 +20,20 @@ def test_descend_goes_downhill_and_counts_once() -> None:
     new, state = descend(adam, grads, adam.init(params), params)
     np.testing.assert_allclose(new["a"], [0.9, 2.1], rtol=1e-5)
     assert int(optax.tree.get(state, "count")) == 1
+
+
+def test_a_flat_optimiser_for_each_entry_does_what_the_plain_one_does() -> None:
+    """Adam's steps of two entries, leaf by leaf; moments are one vector an entry."""
+    params = {"w": jnp.arange(12.0).reshape(2, 3, 2), "b": jnp.asarray([5.0, -1.0])}
+    grads = jax.tree.map(lambda x: jnp.sin(x + 1.0), params)
+    plain, flat = optax.adam(0.1), each(optax.flatten(optax.adam(0.1)))
+    expected, found = (params, plain.init(params)), (params, flat.init(params))
+    for _ in range(3):
+        expected, found = (descend(tx, grads, state, old) for tx, (old, state) in ((plain, expected), (flat, found)))
+    for name in params:
+        np.testing.assert_allclose(found[0][name], expected[0][name], rtol=1e-6)
+    assert optax.tree.get(found[1], "mu").shape == (2, 7)
+    assert optax.tree.get(found[1], "count").tolist() == [3, 3]
 
 
 def test_polyak_mixes_floats_and_takes_over_counters() -> None:

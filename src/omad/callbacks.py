@@ -36,7 +36,7 @@ class Context:
         self.metrics: Mapping[str, np.ndarray] = {}
         """Newest metrics, `(seed,)` each; not a number where a seed has none."""
         self.evaluation: Mapping[str, Episodes] = {}
-        """The newest evaluation: `sampled` and `noise_free`, each with leading axes `(seed, episode)`."""
+        """The newest evaluation: `sampled`, and `noise_free` where the run has it; `(seed, episode)` leads each."""
         self.stopped: str | None = None
         """Why a callback stops the run."""
 

@@ -72,6 +72,9 @@ class RunConfig:
     """Env steps between evaluations; there is always one at the end."""
     eval_episodes: int = 500
     """Episodes of an evaluation, from fixed initial states."""
+    eval_noise_free: bool = True
+    """Evaluate with noise-free actions too, beside sampled ones; presets leave it out where envs are hosted, which
+    would step twice as often. `omad eval` plays both in any case."""
     eval_seed: int = 1_000_000
     """Seed of the initial states and of the action noise of evaluations."""
     log_every: int = 2_000

@@ -121,16 +121,17 @@ class Experiment:
             Refused: It cannot fit.
         """
         config = self.config if at_once is None else dataclasses.replace(self.config, seeds=at_once)
-        need = forecast(config, self.built)
+        need = forecast(config, self.built, 1 if at_once is None else at_once)
         free, where = available_mib()
-        words = ", ".join(f"{name} {value:,.0f} MiB" for name, value in need.items() if name != "total")
+        words = ", ".join(f"{name} {value:,.0f} MiB" for name, value in need.items() if name not in _SUMS)
+        more = f"; {need['compiler']:,.0f} MiB more while it compiles for the first time" if need["compiler"] else ""
         if need["total"] > free:
             raise Refused(
-                f"The run needs about {need['total']:,.0f} MiB ({words}), but only {free:,.0f} MiB are free on "
+                f"The run needs about {need['total']:,.0f} MiB ({words}){more}, but only {free:,.0f} MiB are free on "
                 f"{where}; lower --buffer-size (now {config.buffer_size}), --batch-size (now {config.batch_size}), "
                 f"--eval-episodes (now {config.eval_episodes}), --seeds (now {config.seeds}) or the networks' widths."
             )
-        return f"memory forecast {need['total']:,.0f} MiB ({words}); {free:,.0f} MiB free"
+        return f"memory forecast {need['total']:,.0f} MiB ({words}){more}; {free:,.0f} MiB free"
 
     def check_evaluation(self) -> None:
         """Refuse an evaluation that cannot fit into memory.
@@ -261,6 +262,10 @@ class Experiment:
             finally:
                 built.close()
                 folder.close()
+
+
+_SUMS = ("total", "compiler")
+"""What stands outside of the brackets of a forecast."""
 
 
 def refuse_others(given: Sequence[Any], kind: type) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import enum
+import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+import numpy as np
+from jax.extend.random import threefry_2x32
+from jaxtyping import Array, Float, Int, Key
 
 from omad.spec import LONGEST_HOLD
 
-__all__ = ["Stream", "held", "run_key", "stream"]
+__all__ = ["Stream", "held", "normal", "run_key", "stream"]
 
 
 class Stream(enum.IntEnum):
@@ -37,6 +41,23 @@ def run_key(seed: int | Int[Array, ""]) -> Key[Array, ""]:
 def stream(root: Key[Array, ""], which: Stream, step: int | Int[Array, ""]) -> Key[Array, ""]:
     """The key of one purpose at one step; consume it once (split it first if many draws are needed)."""
     return jax.random.fold_in(jax.random.fold_in(root, which), step)
+
+
+def normal(key: Key[Array, ""], shape: Sequence[int]) -> Float[Array, ...]:
+    """Standard normal draws. The key is consumed.
+
+    Each hash of the counter gives two numbers, where `jax.random.normal` folds two into one so that it can be computed
+    in parts: on a CPU this takes a third of the time, and a quarter of it to compile. Values depend on nothing but key
+    and shape, also where a program is shared out over devices; each of these then draws everything.
+    """
+    jax.random.bits(key)  # so that a second draw from the key is found out in tests; compiled away
+    size = math.prod(shape)
+    bits = threefry_2x32(jax.random.key_data(key), jax.lax.iota(jnp.uint32, size))
+    one = jnp.asarray(0x3F800000, jnp.uint32)
+    unit = jax.lax.bitcast_convert_type((bits >> 9) | one, jnp.float32) - 1.0
+    lowest = np.nextafter(np.float32(-1.0), np.float32(0.0))
+    between = jnp.maximum(lowest, unit * (1.0 - lowest) + lowest)  # in (-1, 1)
+    return (math.sqrt(2.0) * jax.lax.erf_inv(between)).astype(float).reshape(shape)
 
 
 def held(root: Key[Array, ""], step: Int[Array, ""], mean: float) -> Int[Array, ""]:

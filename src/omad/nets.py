@@ -7,6 +7,7 @@ over the initialiser and over the call. What is carried but not trained (running
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ __all__ = [
     "NoiseNet",
     "RenormStats",
     "XqcCritic",
+    "gelu",
     "mish",
     "quiet",
     "sinusoidal_features",
@@ -76,6 +78,43 @@ def mish(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
     e = jnp.exp(jnp.minimum(x, 20.0))
     n = e * (e + 2.0)
     return x * (n / (n + 2.0))
+
+
+_GELU_FAR = 5.1
+"""Beyond this the sigmoid is 0 or 1 in single precision."""
+_GELU_OVER = (0.39894208, 0.038064451, 0.0037678814, 1.7566691e-4, 4.6114353e-6)
+_GELU_UNDER = (1.0, 0.26290015, 0.027914976, 1.5025093e-3, 7.6099889e-5, 4.3965967e-7)
+"""(s(x) - 1/2) / x as a quotient of polynomials in x^2, to 5e-8; 3e-7 larger, so that s ends in 0 and 1 exactly."""
+
+
+def _gelu_sigmoid(x: Float[Array, "*b"]) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
+    """s(x) = (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, and x^2, cut off where s is constant."""
+    near = jnp.clip(x, -_GELU_FAR, _GELU_FAR)
+    square = near * near
+    over, under = (
+        functools.reduce(lambda total, c: total * square + c, reversed(row[:-1]), row[-1])
+        for row in (_GELU_OVER, _GELU_UNDER)
+    )
+    return jnp.clip(0.5 + near * over / under, 0.0, 1.0), square
+
+
+@jax.custom_jvp
+def gelu(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """GELU in its tanh approximation, x s(x), to 2e-6 for |x| < 10 and a relative 2e-7 beyond; its slope to 5e-5.
+
+    Source: Hendrycks and Gimpel 2016, section 2.  Differs: s and the slope are computed from one quotient, which on a
+    CPU takes half of the time of a hyperbolic tangent and the derivative of the formula.
+    """
+    return x * _gelu_sigmoid(x)[0]
+
+
+@gelu.defjvp
+def _gelu_slope(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    """d/dx x s(x) = s + 2 sqrt(2 / pi) (1 + 3 * 0.044715 x^2) x s (1 - s)."""
+    (x,), (along,) = primals, tangents
+    s, square = _gelu_sigmoid(x)
+    y, scale = x * s, 2.0 * math.sqrt(2.0 / math.pi)
+    return y, along * (s + y * (1.0 - s) * (scale + 3.0 * 0.044715 * scale * square))
 
 
 class Mlp(eqx.Module):
@@ -155,14 +194,14 @@ class Denoiser(eqx.Module):
 
     def time_share(self, steps: Int[Array, " step"]) -> Float[Array, "step hidden"]:
         """The time embedding's share of the first layer, for all steps at once."""
-        embedded = self.time_out(jax.nn.gelu(self.time_in(time_features(steps, self.phase))))
+        embedded = self.time_out(gelu(self.time_in(time_features(steps, self.phase))))
         return embedded @ self.first.weight[-embedded.shape[-1] :]
 
     def __call__(self, x: Float[Array, "*b act"], share: Float[Array, "*b hidden"]) -> Float[Array, "*b act"]:
         """The control at x, given the sum of the observation's and the time's share."""
-        h = jax.nn.gelu(x @ self.first.weight[: x.shape[-1]] + share)
+        h = gelu(x @ self.first.weight[: x.shape[-1]] + share)
         for layer in self.hidden:
-            h = jax.nn.gelu(layer(h))
+            h = gelu(layer(h))
         return self.last(h)
 
 

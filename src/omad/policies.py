@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from omad.diffusion.schedule import cosine_squared
 from omad.diffusion.sde import Chain, Kernel, rollout
+from omad.keys import normal
 from omad.nets import Denoiser, Linear, Mlp
 from omad.ops.entropy import tanh_log_det
 
@@ -53,7 +54,7 @@ class DiffusionPolicy(eqx.Module):
 
 def draw_noise(key: Key[Array, ""], steps: int, batch: int, act: int) -> Float[Array, "points batch act"]:
     """The K + 1 standard normal draws of `batch` chains. The key is consumed."""
-    return jax.random.normal(key, (steps + 1, batch, act))
+    return normal(key, (steps + 1, batch, act))
 
 
 def chain(

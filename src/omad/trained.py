@@ -167,7 +167,8 @@ class Run(os.PathLike[str]):
         """All evaluations, by seed, env step and, where it says so, episode.
 
         `return` and `return_noise_free` are means; `returns` and `returns_noise_free` `(seed, step, episode)` are those
-        of every episode. The env's extra numbers have the names that the env gives them.
+        of every episode; noise-free ones are there where the run has them (`eval_noise_free`). The env's extra numbers
+        have the names that the env gives them.
         """
         rows: dict[tuple[int, int], dict[str, Any]] = {}
         for folder in self.folders:

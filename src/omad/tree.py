@@ -16,6 +16,7 @@ __all__ = [
     "at_agent",
     "at_seed",
     "descend",
+    "each",
     "global_norm",
     "polyak",
     "put_agent",
@@ -27,6 +28,7 @@ __all__ = [
 T = TypeVar("T")
 
 
+@jax.named_scope("optimiser")
 def descend(optimiser: optax.GradientTransformation, grads: Any, state: Any, params: T) -> tuple[T, Any]:
     """One optimiser step downhill: the new parameters and the new optimiser state."""
     updates, state = optimiser.update(grads, state)
@@ -38,6 +40,19 @@ def start(optimiser: optax.GradientTransformation, params: Any) -> optax.OptStat
     return optimiser.init(params)
 
 
+def each(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The optimiser for a stack of parameters: every entry of the leading axis has a state of its own.
+
+    Around `optax.flatten`, moments are one vector an entry: a step is one pass over it and not one over every leaf.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return jax.vmap(lambda grads, own: optimiser.update(grads, own))(updates, state)
+
+    return optax.GradientTransformation(lambda params: jax.vmap(optimiser.init)(params), update)
+
+
+@jax.named_scope("optimiser")
 def polyak(target: T, online: T, tau: float | Float[Array, ""]) -> T:
     """Exponential average of parameters: (1 - tau) target + tau online; counters are taken over as they are."""
 

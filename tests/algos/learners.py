@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from omad import algos
 from omad.algos.hasac import HasacConfig
@@ -160,3 +161,11 @@ def constant_twins(critics: Any, *levels: float) -> Any:
     flat = jax.tree.map(jnp.zeros_like, critics)
     last = dataclasses.replace(flat.layers[-1], bias=jnp.asarray(levels)[:, None])
     return dataclasses.replace(flat, layers=(*flat.layers[:-1], last))
+
+
+def moment(state: Any, like: Any, which: str = "mu") -> Any:
+    """Adam's moment, which is one vector an entry of the leading axis, as leaves like those of the parameters."""
+    leaves, tree = jax.tree.flatten(like)
+    ends = np.cumsum([leaf[0].size for leaf in leaves])[:-1]
+    parts = jnp.split(optax.tree.get(state, which), ends, axis=1)
+    return jax.tree.unflatten(tree, [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])

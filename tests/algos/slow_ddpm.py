@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from learners import Setup
 
+from omad.keys import normal
 from omad.tree import at_agent
 
 
@@ -42,7 +43,7 @@ def draws(setup: Setup, key: Any) -> list[Any]:
     """Each agent's own draws: T for its chain, one for what is added."""
     keys = jax.random.split(key, setup.spec.n_agents)
     shape = (setup.config.denoising_steps + 1, setup.batch.ret.shape[0], setup.spec.act_dim)
-    return [jax.random.normal(k, shape) for k in keys]
+    return [normal(k, shape) for k in keys]
 
 
 def actions(setup: Setup, actors: Any, obs: Any, noise: list[Any], spread: Any) -> Any:

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from learners import CONFIGS, Setup, constant_twins, filled, set_up, value
+from learners import CONFIGS, Setup, constant_twins, filled, moment, set_up, value
 
 from omad import buffer
 from omad.algos.hasac import HasacConfig, Temperatures, make
+from omad.keys import normal
 from omad.policies import GaussianPolicy, squashed
 from omad.tree import at_agent
 from omad.types import EnvSpec
@@ -79,7 +80,7 @@ def test_entropy_bonus_of_the_target(trio: Setup) -> None:
         critics_target=constant_twins(trio.learner.critics, 0.0, 0.0),
         temperatures=Temperatures(jnp.full(N, 3.0), jnp.asarray(math.log(0.5))),
     )
-    noise = np.asarray(jax.random.normal(jax.random.split(trio.key)[0], trio.batch.action.shape), float)
+    noise = np.asarray(normal(jax.random.split(trio.key)[0], trio.batch.action.shape), float)
     bonus = -0.5 * log_density(noise, log_std[:, None]).sum(1).mean()
     for discount in (0.9, 0.0):
         _, metrics = trio.update(learner, filled(trio.batch, ret=1.0, discount=discount), trio.key, jnp.asarray(1))
@@ -103,7 +104,7 @@ def test_n_step_targets_from_the_buffer(trio: Setup) -> None:
 def test_critic_gradient_is_that_of_the_written_loss(trio: Setup) -> None:
     """Squared error to the target, halved, summed over the twins; one Adam step on it; the state is read."""
     learner, batch, (after, metrics) = trio.learner, trio.batch, trio.plain
-    noise = jax.random.normal(jax.random.split(trio.key)[0], batch.action.shape)
+    noise = normal(jax.random.split(trio.key)[0], batch.action.shape)
     mask = jnp.asarray(SPEC.act_mask, jnp.float32)
     drawn = [squashed(at_agent(learner.actors, i), batch.next_obs[:, i], noise[:, i], mask[i]) for i in range(N)]
     next_x = jnp.concatenate([batch.next_state, *[d.action for d in drawn]], -1)
@@ -118,7 +119,7 @@ def test_critic_gradient_is_that_of_the_written_loss(trio: Setup) -> None:
     loss, grads = jax.jit(jax.value_and_grad(objective))(learner.critics)
     assert value(metrics, "critic/loss") == pytest.approx(float(loss), rel=1e-4)
     assert value(metrics, "critic/grad_norm") == pytest.approx(float(optax.tree.norm(grads)), rel=1e-4)
-    for mu, g in zip(jax.tree.leaves(optax.tree.get(after.critic_opt, "mu")), jax.tree.leaves(grads), strict=True):
+    for mu, g in zip(jax.tree.leaves(moment(after.critic_opt, grads)), jax.tree.leaves(grads), strict=True):
         np.testing.assert_allclose(mu, 0.1 * g, atol=1e-5)
 
 
@@ -147,7 +148,7 @@ def one_after_the_other(setup: Setup, critics: Any) -> tuple[list[Any], list[flo
 
     @jax.jit
     def draw(actor: Any, obs: Any, key: Any, real: Any) -> Any:
-        return squashed(actor, obs, jax.random.normal(key, shape), real)
+        return squashed(actor, obs, normal(key, shape), real)
 
     actions = [draw(actors[i], batch.obs[:, i], first[i], mask[i]).action for i in range(N)]
     log_probs = [0.0] * N
@@ -218,7 +219,7 @@ def test_acting_samples_or_takes_the_mean(trio: Setup) -> None:
     """Explore: tanh(mean + std noise), each agent from its own row; not explore: tanh(mean)."""
     actors, obs = trio.learner.actors, trio.batch.obs
     mask = jnp.asarray(SPEC.act_mask, jnp.float32)
-    noise = jax.random.normal(trio.key, trio.batch.action.shape)
+    noise = normal(trio.key, trio.batch.action.shape)
     for explore in (True, False):
         action = trio.algorithm.act(actors, obs, trio.key, explore)
         for i in range(N):
@@ -245,7 +246,7 @@ def test_temperatures_rise_where_entropy_is_below_target_and_fall_above(trio: Se
         order_key, _, turns_key = jax.random.split(jax.random.split(trio.key)[1], 3)
         keys = [jax.random.split(jax.random.fold_in(turns_key, t))[0] for t in range(N)]
         order = jax.random.permutation(order_key, N)
-        draws = {int(i): jax.random.normal(key, (16, 3)) for key, i in zip(keys, order, strict=True)}
+        draws = {int(i): normal(key, (16, 3)) for key, i in zip(keys, order, strict=True)}
         noise = np.stack([np.asarray(draws[i], float) for i in range(N)], 1)
         excess = log_density(noise, np.asarray(log_std)[:, None]).mean(0) - np.asarray(SPEC.act_dims)
         np.testing.assert_allclose(slope.log_agent, -0.1 * excess, rtol=1e-3)

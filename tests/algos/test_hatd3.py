@@ -15,6 +15,7 @@ from learners import CONFIGS, Setup, constant_twins, filled, set_up, value
 
 from omad import buffer
 from omad.algos.hatd3 import Hatd3Config, make
+from omad.keys import normal
 from omad.policies import TanhPolicy
 from omad.tree import at_agent
 from omad.types import EnvSpec
@@ -92,7 +93,7 @@ def test_target_actions_are_smoothed_within_bounds(trio: Setup, action: float) -
 
     Read off through target critics that say what stands in one entry of their row, the state's 4 entries first.
     """
-    noise = np.asarray(0.6 * jax.random.normal(jax.random.split(trio.key)[0], trio.batch.action.shape))
+    noise = np.asarray(0.6 * normal(jax.random.split(trio.key)[0], trio.batch.action.shape))
     assert (np.abs(noise) > 0.5).mean() > 0.2
     expected = np.clip(action + np.clip(noise, -0.5, 0.5), -1, 1) * MASK
     learner = dataclasses.replace(trio.learner, actors_target=always(trio.learner.actors, action))

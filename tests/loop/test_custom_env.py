@@ -136,6 +136,8 @@ def test_trains_resumes_evaluates_and_draws(lift: str, tmp_path: Path, monkeypat
         built.close()
     for a, b in zip(*map(jax.tree.leaves, carries), strict=True):
         np.testing.assert_array_equal(a, b)
+    kinds = [json.loads(line)["actions"] for line in (whole.path / "episodes.jsonl").read_text().splitlines()]
+    assert set(kinds) == {"sampled"}, "noise-free evaluations of hosted envs only on request"
     found = Run(whole.path).evaluate(5, 7, trust=True)
     assert [returns.shape for returns in found.returns.values()] == [(1, 5), (1, 5)]
     policy = load_policy(whole.path)

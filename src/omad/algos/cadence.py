@@ -35,5 +35,5 @@ def policy_update_if(due: Bool[Array, ""], update: Callable[[T], tuple[T, Metric
         shapes: Any = jax.eval_shape(update, learner)[1]
         return learner, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
-    learner, metrics = jax.lax.cond(due, update, skip, learner)
+    learner, metrics = jax.lax.cond(due, jax.named_scope("policy")(update), skip, learner)
     return learner, metrics | {"policy/update_share": Mean.of(due)}

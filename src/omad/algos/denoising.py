@@ -24,10 +24,11 @@ from omad.algos.joint import (
     twin_values,
 )
 from omad.diffusion import ddpm
+from omad.keys import normal
 from omad.nets import Mlp, NoiseNet, mish, quiet
 from omad.ops import td
 from omad.ops.entropy import gaussian_entropy
-from omad.tree import descend, global_norm, polyak, start
+from omad.tree import descend, each, global_norm, polyak, start
 from omad.types import Batch, EnvSpec, Mean, Metrics
 
 __all__ = [
@@ -143,7 +144,7 @@ def make_parts(config: DenoisingConfig, spec: EnvSpec, critic_tx: optax.Gradient
     schedule = ddpm.linear_schedule(steps, config.beta_scale)
     rows = joint_input(spec, config.critic_input)
     critic_sizes = [rows.size, *[config.critic_width] * config.critic_layers, 1]
-    actor_tx, alpha_tx = optax.adam(actor_rate(config)), optax.adam(config.alpha_lr)
+    actor_tx, alpha_tx = each(optax.flatten(optax.adam(actor_rate(config)))), optax.adam(config.alpha_lr)
 
     # ---------------------------------------------------------------- state
 
@@ -171,7 +172,7 @@ def make_parts(config: DenoisingConfig, spec: EnvSpec, critic_tx: optax.Gradient
     def noise_for(key: Key[Array, ""], batch: int) -> Float[Array, "agent points batch act"]:
         """T draws for each agent's chain and one for what is added to its action."""
         keys = jax.random.split(key, n_agents)
-        return jax.vmap(lambda k: jax.random.normal(k, (steps + 1, batch, spec.act_dim)))(keys)
+        return jax.vmap(lambda k: normal(k, (steps + 1, batch, spec.act_dim)))(keys)
 
     def chains(
         nets: NoiseNet, obs: Float[Array, "batch agent obs"], noise: Float[Array, "agent points batch act"]
@@ -239,7 +240,8 @@ def make_parts(config: DenoisingConfig, spec: EnvSpec, critic_tx: optax.Gradient
         learner: DenoisingState, batch: Batch, next_action: Float[Array, "batch agent act"]
     ) -> tuple[DenoisingState, Metrics]:
         """Descend the squared error to r + discount min Q_target(s', a'), without an entropy bonus."""
-        bootstrap = min_q(learner.targets, batch.next_obs, batch.next_state, next_action)
+        with jax.named_scope("target"):
+            bootstrap = min_q(learner.targets, batch.next_obs, batch.next_state, next_action)
         goal = td.target(config.reward_scale * batch.ret, batch.discount, bootstrap)
         seen = rows(batch.obs, batch.state, batch.action)
         fitted = fit(critic_tx, learner.critics, learner.critic_opt, seen, goal, jnp.square)

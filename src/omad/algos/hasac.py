@@ -45,10 +45,11 @@ from omad.algos import joint as shared
 from omad.algos.cadence import falling, policy_update_if
 from omad.algos.configs.harl import HasacConfig
 from omad.algos.sequential import sweep
+from omad.keys import normal
 from omad.nets import Mlp
 from omad.ops import td
 from omad.policies import GaussianPolicy, Squashed, squashed
-from omad.tree import descend, polyak, start
+from omad.tree import descend, each, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["HasacConfig", "HasacState", "Temperatures", "make"]
@@ -81,8 +82,8 @@ def make(config: HasacConfig, spec: EnvSpec) -> Algorithm:
     critic_in = shared.joint_input(spec, config.critic_input)
     critic_sizes = [critic_in.size, *[config.critic_width] * config.critic_layers, 1]
     penalty = functools.partial(td.huber, delta=config.huber_delta) if config.critic_loss == "huber" else td.squared
-    actor_tx = optax.adam(falling(config.actor_lr, config.lr_decay_steps, config.actor_every))
-    critic_tx = optax.adam(falling(config.critic_lr, config.lr_decay_steps))
+    actor_tx = optax.flatten(optax.adam(falling(config.actor_lr, config.lr_decay_steps, config.actor_every)))
+    critic_tx = each(optax.flatten(optax.adam(falling(config.critic_lr, config.lr_decay_steps))))
     alpha_tx = optax.adam(config.alpha_lr)
 
     def init_actor(key: Key[Array, ""]) -> GaussianPolicy:
@@ -98,7 +99,7 @@ def make(config: HasacConfig, spec: EnvSpec) -> Algorithm:
         temperatures = Temperatures(jnp.full(n_agents, log_alpha, float), jnp.asarray(log_alpha, float))
         return HasacState(
             actors, critics, critics, temperatures,
-            jax.vmap(functools.partial(start, actor_tx))(actors), start(critic_tx, critics),
+            start(each(actor_tx), actors), start(critic_tx, critics),
             start(alpha_tx, temperatures),
         )  # fmt: skip
 
@@ -119,7 +120,7 @@ def make(config: HasacConfig, spec: EnvSpec) -> Algorithm:
         actors: GaussianPolicy, obs: Float[Array, "*b agent obs"], key: Key[Array, ""], explore: bool
     ) -> Float[Array, "*b agent act"]:
         """Sampled actions (explore), or tanh of the means."""
-        noise = jax.random.normal(key, (*obs.shape[:-1], spec.act_dim))
+        noise = normal(key, (*obs.shape[:-1], spec.act_dim))
         return sample(actors, obs, noise if explore else jnp.zeros_like(noise))[0]
 
     # ---------------------------------------------------------------- actors and temperatures
@@ -134,7 +135,7 @@ def make(config: HasacConfig, spec: EnvSpec) -> Algorithm:
         alpha = jnp.exp(learner.temperatures.log_agent)
 
         def act_one(actor: GaussianPolicy, agent: Int[Array, ""], key: Key[Array, ""]) -> tuple[Any, Squashed]:
-            noise = jax.random.normal(key, (batch.ret.shape[0], spec.act_dim))
+            noise = normal(key, (batch.ret.shape[0], spec.act_dim))
             drawn = squashed(actor, batch.obs[:, agent], noise, mask[agent])
             return drawn.action, drawn
 
@@ -178,11 +179,12 @@ def make(config: HasacConfig, spec: EnvSpec) -> Algorithm:
         learner: HasacState, batch: Batch, key: Key[Array, ""], count: Int[Array, ""]
     ) -> tuple[HasacState, Metrics]:
         next_key, policy_key = jax.random.split(key)
-        noise = jax.random.normal(next_key, batch.action.shape)
-        next_action, log_prob = sample(learner.actors, batch.next_obs, noise)
-        next_x = critic_in(batch.next_obs, batch.next_state, next_action)
-        next_q = td.lower(shared.twin_values(learner.critics_target, next_x))
-        next_value = td.soft_value(next_q, log_prob.sum(-1), jnp.exp(learner.temperatures.log_critic))
+        with jax.named_scope("target"):
+            noise = normal(next_key, batch.action.shape)
+            next_action, log_prob = sample(learner.actors, batch.next_obs, noise)
+            next_x = critic_in(batch.next_obs, batch.next_state, next_action)
+            next_q = td.lower(shared.twin_values(learner.critics_target, next_x))
+            next_value = td.soft_value(next_q, log_prob.sum(-1), jnp.exp(learner.temperatures.log_critic))
         goal = td.target(batch.ret, batch.discount, next_value)
         x = critic_in(batch.obs, batch.state, batch.action)
         fitted = shared.fit(critic_tx, learner.critics, learner.critic_opt, x, goal, penalty)

@@ -45,10 +45,11 @@ from omad.algos.joint import (
     twin_values,
 )
 from omad.algos.sequential import sweep
+from omad.keys import normal
 from omad.nets import Mlp
 from omad.ops import td
 from omad.policies import TanhPolicy
-from omad.tree import polyak, start
+from omad.tree import each, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["Hatd3Config", "Hatd3State", "make"]
@@ -72,8 +73,8 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
     critic_in = joint_input(spec, config.critic_input)
     critic_sizes = [critic_in.size, *[config.critic_width] * config.critic_layers, 1]
     penalty = td.squared if config.critic_loss == "mse" else functools.partial(td.huber, delta=config.huber_delta)
-    actor_tx = optax.adam(falling(config.actor_lr, config.lr_decay_steps, config.actor_every))
-    critic_tx = optax.adam(falling(config.critic_lr, config.lr_decay_steps))
+    actor_tx = optax.flatten(optax.adam(falling(config.actor_lr, config.lr_decay_steps, config.actor_every)))
+    critic_tx = each(optax.flatten(optax.adam(falling(config.critic_lr, config.lr_decay_steps))))
 
     def init(key: Key[Array, ""]) -> Hatd3State:
         actor_key, critic_key = jax.random.split(key)
@@ -82,8 +83,7 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
         )
         actors = jax.vmap(fresh)(jax.random.split(actor_key, n_agents))
         critics = init_twins(critic_key, critic_sizes)
-        actor_opt = jax.vmap(functools.partial(start, actor_tx))(actors)
-        return Hatd3State(actors, critics, actors, critics, actor_opt, start(critic_tx, critics))
+        return Hatd3State(actors, critics, actors, critics, start(each(actor_tx), actors), start(critic_tx, critics))
 
     # ---------------------------------------------------------------- acting
 
@@ -98,7 +98,7 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
         action = act_all(actors, obs)
         if not explore:
             return action
-        noise = config.explore_noise * jax.random.normal(key, action.shape)
+        noise = config.explore_noise * normal(key, action.shape)
         return jnp.clip(action + noise, -1.0, 1.0) * mask
 
     # ---------------------------------------------------------------- actors and targets
@@ -138,10 +138,12 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
         learner: Hatd3State, batch: Batch, key: Key[Array, ""], count: Int[Array, ""]
     ) -> tuple[Hatd3State, Metrics]:
         noise_key, policy_key = jax.random.split(key)
-        noise = config.target_noise * jax.random.normal(noise_key, batch.action.shape)
-        next_action = td.smoothed(act_all(learner.actors_target, batch.next_obs), noise, config.target_noise_clip, mask)
-        next_x = critic_in(batch.next_obs, batch.next_state, next_action)
-        next_value = td.lower(twin_values(learner.critics_target, next_x))
+        with jax.named_scope("target"):
+            noise = config.target_noise * normal(noise_key, batch.action.shape)
+            next_action = act_all(learner.actors_target, batch.next_obs)
+            next_action = td.smoothed(next_action, noise, config.target_noise_clip, mask)
+            next_x = critic_in(batch.next_obs, batch.next_state, next_action)
+            next_value = td.lower(twin_values(learner.critics_target, next_x))
         fitted = fit(
             critic_tx, learner.critics, learner.critic_opt, critic_in(batch.obs, batch.state, batch.action),
             td.target(batch.ret, batch.discount, next_value), penalty,

@@ -44,8 +44,10 @@ from omad.algos.cadence import falling
 from omad.algos.configs.denoising import MadpmdConfig
 from omad.algos.denoising import DenoisingState, Moments, make_parts
 from omad.diffusion import ddpm
+from omad.keys import normal
 from omad.nets import NoiseNet
 from omad.ops import weights
+from omad.tree import each
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["MadpmdConfig", "make"]
@@ -64,8 +66,8 @@ def twice(optimiser: optax.GradientTransformation) -> optax.GradientTransformati
 
 def make(config: MadpmdConfig, spec: EnvSpec) -> Algorithm:
     """MADPMD for a task of the given sizes."""
-    critic_tx = optax.adam(falling(config.critic_lr, config.critic_decay_steps))
-    parts = make_parts(config, spec, twice(critic_tx) if config.reference_double_step else critic_tx)
+    critic_tx = optax.flatten(optax.adam(falling(config.critic_lr, config.critic_decay_steps)))
+    parts = make_parts(config, spec, each(twice(critic_tx) if config.reference_double_step else critic_tx))
     mask = spec.act_mask
 
     def policy_loss(
@@ -92,7 +94,7 @@ def make(config: MadpmdConfig, spec: EnvSpec) -> Algorithm:
         assert learner.moments is not None
         step_key, noise_key = jax.random.split(key)
         step = jax.random.randint(step_key, action.shape[:2], 0, parts.schedule.steps)
-        noise = jax.random.normal(noise_key, action.shape) * mask
+        noise = normal(noise_key, action.shape) * mask
         weight = weights.mirror_descent(
             q, learner.moments.mean, learner.moments.std, jnp.exp(learner.log_alpha),
             config.score_limit, config.reference_weights,
@@ -117,7 +119,8 @@ def make(config: MadpmdConfig, spec: EnvSpec) -> Algorithm:
         learner: DenoisingState, batch: Batch, key: Key[Array, ""], count: Int[Array, ""]
     ) -> tuple[DenoisingState, Metrics]:
         next_key, policy_key = jax.random.split(key)
-        next_action = parts.draw(learner, batch.next_obs, batch.next_state, next_key)
+        with jax.named_scope("target"):
+            next_action = parts.draw(learner, batch.next_obs, batch.next_state, next_key)
         learner, metrics = parts.step_critics(learner, batch, next_action)
         q = parts.min_q(learner.critics, batch.next_obs, batch.next_state, next_action)
         learner, policy_metrics = parts.on_cadence(

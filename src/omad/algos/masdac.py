@@ -44,8 +44,10 @@ from omad.algos.cadence import falling
 from omad.algos.configs.denoising import MasdacConfig
 from omad.algos.denoising import DenoisingState, make_parts
 from omad.diffusion import ddpm
+from omad.keys import normal
 from omad.nets import Mlp, NoiseNet
 from omad.ops import weights
+from omad.tree import each
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["MasdacConfig", "make"]
@@ -53,7 +55,8 @@ __all__ = ["MasdacConfig", "make"]
 
 def make(config: MasdacConfig, spec: EnvSpec) -> Algorithm:
     """MASDAC for a task of the given sizes."""
-    parts = make_parts(config, spec, optax.adam(falling(config.critic_lr, config.critic_decay_steps)))
+    critic_tx = each(optax.flatten(optax.adam(falling(config.critic_lr, config.critic_decay_steps))))
+    parts = make_parts(config, spec, critic_tx)
     n_agents, act_dim, mask = spec.n_agents, spec.act_dim, spec.act_mask
 
     def replaced_q(
@@ -88,9 +91,9 @@ def make(config: MasdacConfig, spec: EnvSpec) -> Algorithm:
         draw_key, step_key, there_key, back_key = jax.random.split(key, 4)
         action = parts.draw(learner, batch.obs, batch.state, draw_key)
         step = jax.random.randint(step_key, action.shape[:2], 0, parts.schedule.steps)
-        noisy = ddpm.q_sample(parts.schedule, action, step, jax.random.normal(there_key, action.shape) * mask)
+        noisy = ddpm.q_sample(parts.schedule, action, step, normal(there_key, action.shape) * mask)
         shape = (*action.shape[:2], config.reconstructions, act_dim)
-        noise = jax.random.normal(back_key, shape) * mask[:, None]
+        noise = normal(back_key, shape) * mask[:, None]
         own = jnp.clip(ddpm.predict_x0(parts.schedule, noisy[:, :, None], step[..., None], noise), -1.0, 1.0)
         q = replaced_q(learner.critics, batch, action, own)
         weight = weights.softmax(q, jnp.exp(learner.log_alpha), config.weight_scale)
@@ -107,7 +110,8 @@ def make(config: MasdacConfig, spec: EnvSpec) -> Algorithm:
         learner: DenoisingState, batch: Batch, key: Key[Array, ""], count: Int[Array, ""]
     ) -> tuple[DenoisingState, Metrics]:
         next_key, policy_key = jax.random.split(key)
-        next_action = parts.draw(learner, batch.next_obs, batch.next_state, next_key)
+        with jax.named_scope("target"):
+            next_action = parts.draw(learner, batch.next_obs, batch.next_state, next_key)
         learner, metrics = parts.step_critics(learner, batch, next_action)
         learner, policy_metrics = parts.on_cadence(count, lambda one: update_policies(one, batch, policy_key), learner)
         return learner, metrics | policy_metrics

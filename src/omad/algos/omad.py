@@ -48,7 +48,7 @@ from omad.algos.values import distributional, scalar
 from omad.errors import Refused
 from omad.nets import Critic, CriticStats, Denoiser, RenormConfig, XqcCritic
 from omad.policies import DiffusionPolicy, chain, draw_noise, inverse_softplus
-from omad.tree import at_agent, descend, global_norm, polyak, start
+from omad.tree import at_agent, descend, each, global_norm, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["OmadConfig", "OmadState", "Temperature", "make"]
@@ -101,12 +101,14 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
     groups = n_agents if config.alpha_per_agent else 1
     in_turn = config.policy_update == "sequential"
 
-    actor_tx = optax.chain(
-        optax.zero_nans(),
-        optax.clip(config.actor_clip),
-        optax.adam(falling(config.actor_lr, config.lr_decay_steps, config.actor_every), b1=config.adam_b1),
+    actor_tx = optax.flatten(
+        optax.chain(
+            optax.zero_nans(),
+            optax.clip(config.actor_clip),
+            optax.adam(falling(config.actor_lr, config.lr_decay_steps, config.actor_every), b1=config.adam_b1),
+        )
     )
-    critic_tx = optax.adam(falling(config.critic_lr, config.lr_decay_steps), b1=config.adam_b1)
+    critic_tx = each(optax.flatten(optax.adam(falling(config.critic_lr, config.lr_decay_steps), b1=config.adam_b1)))
     alpha_tx = optax.adam(config.alpha_lr)
 
     # ---------------------------------------------------------------- state
@@ -139,8 +141,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         temperature = Temperature(jnp.full(groups, math.log(max(config.alpha_init, 1e-30)), float))
         return OmadState(
             actors, critics, stats, (critics, stats) if config.target_network else None, temperature,
-            jax.vmap(lambda actor: start(actor_tx, actor))(actors) if in_turn else start(actor_tx, actors),
-            start(critic_tx, critics), start(alpha_tx, temperature),
+            start(each(actor_tx), actors), start(critic_tx, critics), start(alpha_tx, temperature),
         )  # fmt: skip
 
     # ---------------------------------------------------------------- acting
@@ -153,12 +154,15 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         actors: DiffusionPolicy, obs: Float[Array, "batch agent obs"], noise: Float[Array, "agent points batch act"]
     ) -> tuple[Float[Array, "batch agent act"], Float[Array, "batch agent"], Float[Array, "batch agent"]]:
         """Every agent's actions, running costs and terminal costs, each from its own row alone."""
-        # Shared parameters have no agent axis here, so that all agents' rows make one matrix product.
-        one = jax.tree.leaves(actors)[0].shape[0] == 1
-        out = jax.vmap(sample_chain, in_axes=(None if one else 0, 1, 0, 0))(
-            at_agent(actors, 0) if one else actors, obs, noise, mask
-        )
-        return jnp.moveaxis(out.action, 0, 1), out.running.T, out.terminal.T
+        if jax.tree.leaves(actors)[0].shape[0] > 1:
+            out = jax.vmap(sample_chain, in_axes=(0, 1, 0, 0))(actors, obs, noise, mask)
+            return jnp.moveaxis(out.action, 0, 1), out.running.T, out.terminal.T
+        # One set of parameters: the rows of all agents, which are of equal sizes, are one batch.
+        rows = obs.shape[0] * n_agents
+        draws = jnp.moveaxis(noise, 0, 2).reshape(-1, rows, spec.act_dim)
+        out = sample_chain(at_agent(actors, 0), obs.reshape(rows, -1), draws, mask[0])
+        running, terminal = (cost.reshape(-1, n_agents) for cost in (out.running, out.terminal))
+        return out.action.reshape(-1, n_agents, spec.act_dim), running, terminal
 
     def noise_for(key: Key[Array, ""], batch: int) -> Float[Array, "agent points batch act"]:
         keys = jax.random.split(key, n_agents)
@@ -330,7 +334,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         else:
             noise = noise_for(key, batch.obs.shape[0])
             grads, (running, metrics) = jax.grad(policy_loss, has_aux=True)(learner.actors, learner, batch, noise)
-            actors, actor_opt = descend(actor_tx, grads, learner.actor_opt, learner.actors)
+            actors, actor_opt = descend(each(actor_tx), grads, learner.actor_opt, learner.actors)
             grad_norm = global_norm(grads)
         temperature, alpha_opt = learner.temperature, learner.alpha_opt
         if config.alpha_mode == "auto":
@@ -352,7 +356,8 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
     ) -> tuple[OmadState, Metrics]:
         size = batch.ret.shape[0]
         next_key, policy_key = jax.random.split(key)
-        next_action, running, terminal = chains(learner.actors, batch.next_obs, noise_for(next_key, size))
+        with jax.named_scope("target"):
+            next_action, running, terminal = chains(learner.actors, batch.next_obs, noise_for(next_key, size))
         if alone:
             bonus = -(jnp.exp(learner.temperature.log_alpha) * (running + terminal)).T
         else:

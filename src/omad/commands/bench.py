@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from omad.algos.fields import check
 from omad.commands.train import ConfigOptions, parse, print_config
 from omad.compilation import use_compilation_cache
+from omad.config import to_dict
 from omad.console import console, print_json, row, table
 from omad.device import use_device
 
@@ -25,6 +28,11 @@ class Options(ConfigOptions):
 
     seconds: float = 10.0
     """Time to spend on each measurement, compilation left out."""
+    versus: str | None = None
+    """Compare with another configuration, pair by pair: words of omad bench that change this one, as "--batch-size
+    256"; nothing changes with ""."""
+    versus_version: Path | None = None
+    """Compare with another version: a Python interpreter that has it installed, or a folder with the package omad."""
     json: bool = False
     """Print JSON."""
 
@@ -58,11 +66,11 @@ def matmul_rate(seconds: float) -> tuple[float, int]:
 
 
 def measure(config: Any, seconds: float) -> dict[str, Any]:
-    """Speed of the fused loop on this machine: acting, env steps, sampling and gradient steps together."""
+    """Speed of the training loop on this machine: acting, env steps, sampling and gradient steps together."""
     import jax
     import jax.numpy as jnp
 
-    from omad.commands import operations
+    from omad.commands import operations, parts
     from omad.experiment import Experiment
 
     smaller = dataclasses.replace(config, buffer_size=max(config.batch_size, min(config.buffer_size, 20_000)))
@@ -88,7 +96,19 @@ def measure(config: Any, seconds: float) -> dict[str, Any]:
         if elapsed < 0.5:
             rows += cadence
     gradient_steps = best * config.updates_per_step * config.seeds
-    flops = operations.of_update(built.algorithm, built.spec, config.batch_size, cadence)
+
+    def chunk() -> Any:
+        nonlocal carry, row
+        carry = built.loop.chunk(carry, seeds, jnp.int32(row), jnp.int32(rows))
+        row += rows
+        return carry
+
+    shares = parts.shares(chunk)
+    built.close()
+    update = operations.update_jaxpr(built.algorithm, built.spec, config.batch_size)
+    flops = operations.of_jaxpr(update, cadence)
+    rehearsal, work = operations.rehearsal(operations.products(update, cadence))
+    own = _best(rehearsal, work, seconds)
     device = jax.devices()[0]
     return {
         "task": config.task,
@@ -102,10 +122,51 @@ def measure(config: Any, seconds: float) -> dict[str, Any]:
         "env_steps_per_s": best * config.n_envs * config.seeds,
         "matmul_flops_per_s": peak,
         "matmul_size": size,
+        "own_matmul_flops_per_s": own,
         "utilisation": flops * gradient_steps / peak,
+        "own_utilisation": flops * gradient_steps / own,
+        "shares": dict(shares),
         "compile_s": compile_s,
         "device": f"{device.platform} {device.device_kind}, {os.cpu_count()} cores",
     }
+
+
+_WORDS = {
+    "env": "env steps",
+    "target": "actions and values for targets",
+    "records": "replay buffer and metrics",
+    "waiting": "between operations",
+}
+"""What stands for a part in the table, if not its name. `waiting` holds a hosted task's Python and workers too."""
+
+
+def side_of(config: Any) -> dict[str, Any]:
+    """What another process needs to make the same configuration."""
+    values = to_dict(config)
+    fields = {name: values[name] if name in values else values["algo"][name] for name in config.given}
+    chosen = {name: getattr(config, name) for name in ("task", "algorithm", "preset")}
+    return chosen | {"fields": {name: value for name, value in fields.items() if name not in chosen}}
+
+
+def _versus(arguments: Sequence[str], config: Any, options: Options) -> int:
+    from omad.commands.versus import Side, compare
+
+    other, _ = parse([*arguments, *shlex.split(options.versus or "")], "omad bench [ALGO]", Options())
+    label = " ".join(part for part in (options.versus, str(options.versus_version or "")) if part) or "the same again"
+    one, two = Side("this", side_of(config)), Side(label, side_of(other), options.versus_version)
+    found = compare(one, two, options.seconds, options.compilation_cache)
+    if options.json:
+        print_json(found)
+        return 0
+    title = f"{config.algorithm} on {config.task}, preset {config.preset}, versus {label}, {found['pairs']} pairs"
+    columns = ("clock", "this", "other", "ratio", "middle half of the pairs")
+    made = table(title, *columns, right=columns[1:])
+    for clock, words in (("wall", "gradient steps per s"), ("cpu", "gradient steps per s of processor time")):
+        of = found[clock]
+        spread = f"{of['low']:.3f} to {of['high']:.3f}"
+        row(made, words, f"{of['one']:.2f}", f"{of['other']:.2f}", f"{of['ratio']:.3f}", spread)
+    console().print(made)
+    return 0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -116,6 +177,8 @@ def main(arguments: Sequence[str]) -> int:
         return print_config(config)
     use_device(options.device)
     use_compilation_cache(options.compilation_cache)
+    if options.versus is not None or options.versus_version is not None:
+        return _versus(arguments, config, options)
     found = measure(config, options.seconds)
     if options.json:
         print_json(found)
@@ -132,6 +195,9 @@ def main(arguments: Sequence[str]) -> int:
         ("env steps per s, all seeds", f"{found['env_steps_per_s']:.1f}"),
         (f"float32 matrix product, {found['matmul_size']}^3", f"{found['matmul_flops_per_s'] / 1e9:.1f} G/s"),
         ("utilisation", f"{found['utilisation']:.3f}"),
+        ("matrix products of the update's own shapes", f"{found['own_matmul_flops_per_s'] / 1e9:.1f} G/s"),
+        ("utilisation of that", f"{found['own_utilisation']:.3f}"),
+        *((f"share of time: {_WORDS.get(part, part)}", f"{share:.1%}") for part, share in found["shares"].items()),
         ("start-up and compilation", f"{found['compile_s']:.1f} s"),
     ):
         row(made, label, value)

@@ -1,52 +1,139 @@
-"""Arithmetic of a traced program: the operations of its matrix products, read from its jaxpr."""
+"""Arithmetic of a traced program: its matrix products and their operations, read from its jaxpr."""
 
 from __future__ import annotations
 
+import collections
+import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import Jaxpr, jaxprs_in_params
 
 from omad import buffer
 from omad.types import Algorithm, EnvSpec
 
-__all__ = ["of_jaxpr", "of_update"]
+__all__ = ["Product", "of_jaxpr", "of_update", "products", "rehearsal", "update_jaxpr"]
+
+_EACH = 64
+"""Times that a product is made in a row: with one pair of numbers after the other, as in an update's loops."""
 
 
-def of_jaxpr(jaxpr: Jaxpr, every: int = 1) -> float:
-    """Floating-point operations of all matrix products and convolutions; element-wise work is left out.
+class Product(NamedTuple):
+    """A kind of matrix product or convolution; equal ones take equally long."""
+
+    operands: tuple[tuple[tuple[int, ...], Any], ...]
+    """Shape and type of both sides."""
+    flops: float
+    make: Callable[..., Any]
+    """(one side, the other) -> the product; compared by what it is called with."""
+
+
+def products(jaxpr: Jaxpr, every: int = 1) -> dict[Product, float]:
+    """All matrix products and convolutions, and how often each is made; element-wise work is left out.
 
     A loop of known length counts as often as it runs; one whose length only the data decides counts once. The second
     branch of a `lax.cond`, for which its condition holds, counts once in `every` times, the first one in the others. Of
     a switch, the dearest branch counts.
     """
-    total = 0.0
+    total = collections.defaultdict[Product, float](float)
     for eqn in jaxpr.eqns:
-        name, out = eqn.primitive.name, eqn.outvars[0].aval if eqn.outvars else None
-        inner = [of_jaxpr(below, every) for below in jaxprs_in_params(eqn.params)]
-        if name == "dot_general":
-            (contracted, _), _ = eqn.params["dimension_numbers"]
-            depth = math.prod(_shape(eqn.invars[0].aval)[axis] for axis in contracted)
-            total += 2.0 * depth * math.prod(_shape(out))
-        elif name == "conv_general_dilated":
-            kernel, to = eqn.invars[1].aval, eqn.params["dimension_numbers"].rhs_spec[0]
-            total += 2.0 * math.prod(_shape(out)) * math.prod(_shape(kernel)) / _shape(kernel)[to]
+        name = eqn.primitive.name
+        inner = [products(below, every) for below in jaxprs_in_params(eqn.params)]
+        if name in ("dot_general", "conv_general_dilated"):
+            total[_product(eqn)] += 1
+            continue
+        times = eqn.params.get("length", 1) if name == "scan" else 1
+        shares = [times] * len(inner)
+        if name == "cond" and len(inner) == 2:
+            shares = [1 - 1 / every, 1 / every]
         elif name == "cond":
-            total += inner[0] + (inner[1] - inner[0]) / every if len(inner) == 2 else max(inner)
-        else:
-            total += eqn.params.get("length", 1) * sum(inner) if name == "scan" else sum(inner)
-    return total
+            dearest = max(range(len(inner)), key=lambda i: _flops(inner[i]))
+            shares = [float(i == dearest) for i in range(len(inner))]
+        for found, share in zip(inner, shares, strict=True):
+            for product, count in found.items():
+                total[product] += share * count
+    return dict(total)
 
 
-def _shape(aval: Any) -> tuple[int, ...]:
-    return aval.shape
+def _product(eqn: Any) -> Product:
+    shapes = tuple((tuple(v.aval.shape), v.aval.dtype) for v in eqn.invars)
+    if eqn.primitive.name == "dot_general":
+        (contracted, _), _ = eqn.params["dimension_numbers"]
+        depth = math.prod(shapes[0][0][axis] for axis in contracted)
+    else:
+        kernel = shapes[1][0]
+        depth = math.prod(kernel) / kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+    return Product(shapes, 2.0 * depth * math.prod(eqn.outvars[0].aval.shape), _Call(eqn.primitive, eqn.params))
 
 
-def of_update(algorithm: Algorithm, spec: EnvSpec, batch_size: int, every: int) -> float:
-    """Operations of one gradient step, on average over a cadence of `every`, the policies' own; nothing is compiled."""
+class _Call:
+    """A primitive with its parameters, compared by how these are written."""
+
+    def __init__(self, primitive: Any, params: dict[str, Any]) -> None:
+        self._primitive, self._params = primitive, params
+        self._words = f"{primitive} {sorted(params.items(), key=str)}"
+
+    def __call__(self, one: Any, other: Any) -> Any:
+        return self._primitive.bind(one, other, **self._params)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Call) and self._words == other._words
+
+    def __hash__(self) -> int:
+        return hash(self._words)
+
+
+def _flops(found: dict[Product, float]) -> float:
+    return sum(product.flops * count for product, count in found.items())
+
+
+def of_jaxpr(jaxpr: Jaxpr, every: int = 1) -> float:
+    """Floating-point operations of all matrix products and convolutions, counted as `products` does."""
+    return _flops(products(jaxpr, every))
+
+
+def update_jaxpr(algorithm: Algorithm, spec: EnvSpec, batch_size: int) -> Jaxpr:
+    """One gradient step; nothing is compiled."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     learner = jax.eval_shape(algorithm.init, key)
     count = jax.ShapeDtypeStruct((), "int32")
-    traced = jax.make_jaxpr(algorithm.update)(learner, buffer.batch_shapes(spec, batch_size), key, count)
-    return of_jaxpr(traced.jaxpr, every)
+    return jax.make_jaxpr(algorithm.update)(learner, buffer.batch_shapes(spec, batch_size), key, count).jaxpr
+
+
+def of_update(algorithm: Algorithm, spec: EnvSpec, batch_size: int, every: int) -> float:
+    """Operations of one gradient step, on average over a cadence of `every`, the policies' own."""
+    return of_jaxpr(update_jaxpr(algorithm, spec, batch_size), every)
+
+
+def rehearsal(found: dict[Product, float]) -> tuple[Callable[[], Any], float]:
+    """A compiled program that makes the given products, and nothing else, as often as is said, many times over.
+
+    Returns:
+        The program, and its operations.
+    """
+    work = sorted(found.items(), key=lambda item: -item[0].flops * item[1])
+    times = [max(1, round(_EACH * count)) for _, count in work]
+    random = np.random.default_rng(0)
+    given = [
+        tuple(jnp.asarray(random.uniform(-1.0, 1.0, shape), kind) for shape, kind in product.operands)
+        for product, _ in work
+    ]
+
+    def one(product: Product, times: int, sides: tuple[Any, Any]) -> Any:
+        def again(_: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+            left, made = carry
+            # Each product waits for the one before: otherwise one alone would be made.
+            return (left := left.at[(0,) * left.ndim].add(1e-30 * made.ravel()[0])), product.make(left, sides[1])
+
+        return jax.lax.fori_loop(0, times, again, (sides[0], product.make(*sides)))[1].ravel()[0]
+
+    @jax.jit
+    def run(given: list[Any]) -> list[Any]:
+        return [one(product, n, sides) for (product, _), n, sides in zip(work, times, given, strict=True)]
+
+    total = sum(product.flops * (n + 1) for (product, _), n in zip(work, times, strict=True))
+    return functools.partial(run, given), total

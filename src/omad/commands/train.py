@@ -87,7 +87,10 @@ def _typed(words: Sequence[str], flags: Mapping[str, bool]) -> set[str]:
 
 GROUPS = {
     "run": ("What is trained, and for how long.", RUN_FIELDS),
-    "evaluation": ("How policies are evaluated during training.", ("eval_every", "eval_episodes", "eval_seed")),
+    "evaluation": (
+        "How policies are evaluated during training.",
+        ("eval_every", "eval_episodes", "eval_seed", "eval_noise_free"),
+    ),
     "records": ("What is written, and how often.", ("log_every", "save_every", "keep_checkpoints", "keep_best")),
     "env": ("How envs are stepped.", ("n_envs", "env_workers", "env_timeout")),
 }

@@ -118,11 +118,15 @@ class Pool:
     def of(task: str, spec: EnvSpec, worlds: int, workers: int = 0, timeout_s: float = 60.0) -> Pool:
         """The worlds of a task of the table."""
         row = tasks.find(task)
-        if not row.asked:
-            return Pool(row.factory, row.arguments, spec, worlds, workers, timeout_s)
+        given = {**row.arguments, "told": told_of(spec)} if row.asked else row.arguments
+        return Pool(row.factory, given, spec, worlds, Pool.processes(task, worlds, workers), timeout_s)
+
+    @staticmethod
+    def processes(task: str, worlds: int, workers: int = 0) -> int:
+        """How many processes step that many worlds of a task."""
         # A user's worlds may disturb each other in one process, so each has one of its own unless told otherwise.
-        given = {**row.arguments, "told": told_of(spec)}
-        return Pool(row.factory, given, spec, worlds, workers or min(worlds, _MOST_ALONE), timeout_s)
+        alone = min(worlds, _MOST_ALONE) if tasks.find(task).asked else 0
+        return worker_count(worlds, workers or alone)
 
     def _start(self, order: dict[str, Any], quiet: bool, cpu: int | None) -> None:
         there, to = os.pipe()

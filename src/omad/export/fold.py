@@ -18,6 +18,7 @@ from omad.algos.denoising import DdpmPolicy
 from omad.diffusion import ddpm
 from omad.diffusion.sde import transition
 from omad.errors import Refused
+from omad.keys import normal
 from omad.nets import Linear
 from omad.policies import LOG_STD, DiffusionPolicy, GaussianPolicy, TanhPolicy
 from omad.spec import ObsNorm
@@ -227,9 +228,9 @@ def draw_noise(
 ) -> Float[Array, "agent batch row act"]:
     """The noise that the algorithm's own `act` draws from a key, in its order. The key is consumed."""
     if one.noise_rows == 1:
-        return jnp.moveaxis(jax.random.normal(key, (batch, agents, padded)), 1, 0)[:, :, None]
+        return jnp.moveaxis(normal(key, (batch, agents, padded)), 1, 0)[:, :, None]
     keys = jax.random.split(key, agents)
-    drawn = jax.vmap(lambda k: jax.random.normal(k, (one.noise_rows, batch, padded)))(keys)
+    drawn = jax.vmap(lambda k: normal(k, (one.noise_rows, batch, padded)))(keys)
     return jnp.moveaxis(drawn, 1, 2)
 
 

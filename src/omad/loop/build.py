@@ -18,9 +18,16 @@ from omad.evaluate import make_evaluate, make_host_evaluate
 from omad.loop import fused
 from omad.loop.hosted import Hosted
 from omad.symmetry import symmetric
-from omad.types import Algorithm, EnvSpec, JaxEnv
+from omad.types import Algorithm, EnvSpec, JaxEnv, Step
 
 __all__ = ["Built", "EvaluationWorlds", "build", "evaluation_mib", "forecast"]
+
+_PROGRAM_MIB, _CHAIN_MIB = 350.0, 60.0
+"""What an interpreter with JAX and the loaded programs of a run takes, and how much more if actions are denoised."""
+_COMPILER_MIB, _CHAIN_COMPILER_MIB, _FUSED_COMPILER_MIB = 200.0, 150.0, 75.0
+"""What compiling takes at its peak, and how much more for chains of denoising steps and for envs in JAX."""
+_WORKER_MIB = 70.0
+"""A process with NumPy and a robot. All of these are measured (RESULTS.md says how) and hold to about a tenth."""
 
 
 class Built(NamedTuple):
@@ -37,6 +44,8 @@ class Built(NamedTuple):
     """End whatever runs beside this process."""
     notes: tuple[str, ...] = ()
     """Sentences about the env that a user should read before training."""
+    demonstrations: Step | None = None
+    """Transitions that the loop was given."""
 
 
 def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = None) -> Built:
@@ -68,7 +77,7 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
     if isinstance(env, JaxEnv):
         loop = fused.make(algorithm, env, sizes, batch_seeds, shown)
         evaluate = [make_evaluate(one, env, config.eval_episodes, explore) for one, explore in acting]
-        return Built(env.spec, algorithm, loop, *evaluate, close=lambda: None)
+        return Built(env.spec, algorithm, loop, *evaluate, close=lambda: None, demonstrations=shown)
 
     def start(worlds: int) -> Pool:
         return Pool.of(config.task, env.spec, worlds, config.env_workers, config.env_timeout)
@@ -81,7 +90,7 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
         hosted.close()
         bench.close()
 
-    return Built(env.spec, algorithm, hosted, *evaluate, close=close, notes=env.notes)
+    return Built(env.spec, algorithm, hosted, *evaluate, close=close, notes=env.notes, demonstrations=shown)
 
 
 def _uniform(spec: EnvSpec) -> Callable[..., Any]:
@@ -118,21 +127,37 @@ class EvaluationWorlds:
             self._pool = None
 
 
-def forecast(config: RunConfig, built: Built) -> dict[str, float]:
-    """Memory that a run will take, in MiB, from shapes alone: `buffer`, `learner`, `work`, `evaluation`, `total`.
+def forecast(config: RunConfig, built: Built, processes: int = 1) -> dict[str, float]:
+    """Memory that a run will take at its peak, in MiB: parts by name, their `total`, and `compiler`.
 
     `work` is what one gradient step keeps for its backward pass, taken as the matrix products of the update with one
     float each per multiply-add chain; it is an upper estimate. `evaluation` is a step of all its episodes at once.
+    `compiler` comes on top while programs are compiled for the first time, and is no part of a later start. On an
+    accelerator only what lies there counts.
     """
     rows = buffer.rows_for(config.buffer_size, config.n_envs)
     learner = jax.eval_shape(built.algorithm.init, jax.eval_shape(lambda: jax.random.key(0)))
     mib = {
         "buffer": buffer.n_bytes(built.spec, rows, config.n_envs) * config.seeds / 2**20,
-        "learner": sum(v.size * v.dtype.itemsize for v in jax.tree.leaves(learner)) * config.seeds / 2**20,
+        "learner": _mib(learner) * config.seeds,
         "work": 64.0 + 4.0 * config.seeds * _activations(config.algo, built.spec.n_agents, config.batch_size) / 2**20,
         "evaluation": evaluation_mib(config, built),
     }
-    return mib | {"total": sum(mib.values())}
+    if built.demonstrations is not None:
+        mib["demonstrations"] = _mib(built.demonstrations) * processes
+    compiler = 0.0
+    if jax.default_backend() == "cpu":
+        chain, hosted = hasattr(config.algo, "denoising_steps"), isinstance(built.loop, Hosted)
+        mib["program"] = processes * (_PROGRAM_MIB + chain * _CHAIN_MIB)
+        compiler = processes * (_COMPILER_MIB + chain * _CHAIN_COMPILER_MIB + (not hosted) * _FUSED_COMPILER_MIB)
+        if hosted:
+            worlds = config.n_envs * config.seeds, min(config.eval_episodes, EvaluationWorlds.most)
+            mib["workers"] = _WORKER_MIB * sum(Pool.processes(config.task, n, config.env_workers) for n in worlds)
+    return mib | {"total": sum(mib.values()), "compiler": compiler}
+
+
+def _mib(tree: Any) -> float:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) / 2**20
 
 
 def evaluation_mib(config: RunConfig, built: Built) -> float:

@@ -262,6 +262,7 @@ def no_returns(algorithm: Algorithm, config: LoopConfig) -> ReturnStats | None:
     return ReturnStats.none(config.n_envs, float(algorithm.gamma), config.reward_bound)
 
 
+@jax.named_scope("acting")
 def choose(
     algorithm: Algorithm,
     spec: EnvSpec,
@@ -284,6 +285,7 @@ def choose(
     return spec.act_mask * jax.random.uniform(key, (obs.shape[0], spec.n_agents, spec.act_dim), minval=-1.0)
 
 
+@jax.named_scope("records")
 def absorb(
     carry: Carry,
     transition: Step,
@@ -323,6 +325,7 @@ def absorb(
     )
 
 
+@jax.named_scope("sampling")
 def draw_batch(
     algorithm: Algorithm,
     config: LoopConfig,
@@ -374,7 +377,8 @@ def learn_row(
         # Barriers as in `choose`, but none around the learner: it would be copied, which at the paper's sizes took as
         # long as the update itself.
         batch = jax.lax.optimization_barrier(batch)
-        learner, metrics = algorithm.update(learner, batch, stream(root, Stream.UPDATE, count), count)
+        with jax.named_scope("critic"):  # what the algorithm names no otherwise
+            learner, metrics = algorithm.update(learner, batch, stream(root, Stream.UPDATE, count), count)
         metrics = jax.lax.optimization_barrier(metrics)
         sums = {name: total + metrics[name] if name in metrics else total for name, total in sums.items()}
         return learner, sums, row + i // often  # plus nothing, but the compiler does not know
@@ -419,6 +423,7 @@ def make(
             returns=no_returns(algorithm, config),
         )
 
+    @jax.named_scope("env")
     def interact(
         carry: Carry,
         action: Float[Array, "env agent act"],

@@ -379,12 +379,12 @@ class Session:
             )
 
     def _evaluate(self) -> None:
-        """Evaluate every seed's policy with sampled and with noise-free actions."""
+        """Evaluate every seed's policy with sampled actions, and with noise-free ones where the run says so."""
         policy, config = self.context.policies(), self.config
         found, rows = {}, []
         kinds: tuple[tuple[Literal["sampled", "noise_free"], Any], ...] = (
             ("sampled", self.built.sampled),
-            ("noise_free", self.built.noise_free),
+            *((("noise_free", self.built.noise_free),) if config.eval_noise_free else ()),
         )
         for kind, function in kinds:
             episodes = jax.device_get(function(policy, jnp.int32(config.eval_seed), jnp.int32(self.row)))

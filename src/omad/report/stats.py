@@ -165,7 +165,8 @@ def read_evaluations(lines: Iterable[Any], actions: str = "sampled") -> dict[int
             _finite(line.returns, f"returns of seed {seed} at step {step}")
             found[seed][step] = line.returns
     if not found:
-        raise Refused(f"there is no evaluation of {actions} actions.")
+        more = " A run has them with --eval-noise-free." if actions == "noise_free" else ""
+        raise Refused(f"there is no evaluation of {actions} actions.{more}")
     return {
         seed: Evaluations(tuple(sorted(at)), tuple(at[step] for step in sorted(at)))
         for seed, at in sorted(found.items())
