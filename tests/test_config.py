@@ -121,6 +121,8 @@ NUMBERS = [
     ("coverage /nowhere --bins 1", "--bins"),
     ("coverage /nowhere --first 1", "--first"),
     ("coverage /nowhere --first 99999999999", "--first"),
+    ("entropy /nowhere --observations 0", "--observations"),
+    ("entropy /nowhere --seed -1", "--seed"),
     ("modes /nowhere --draws 0", "--draws"),
     ("modes /nowhere --draws 1000000000", "--draws"),
     ("modes /nowhere --seed -1", "--seed"),

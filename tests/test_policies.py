@@ -112,7 +112,7 @@ def test_control_is_clipped() -> None:
 
 def test_acting_needs_nothing_but_own_parameters_own_observations_and_noise() -> None:
     """Decentralised execution is visible in the signature: no state, no critic, no other agent."""
-    allowed = {"policy", "obs", "noise", "mask", "prior_scale", "control_clip"}
+    allowed = {"policy", "obs", "noise", "mask", "prior_scale", "control_clip", "kernel"}
     assert set(inspect.signature(policies.chain).parameters) == allowed
     assert set(DiffusionPolicy.__dataclass_fields__) == {"denoiser", "raw_scale", "raw_friction"}
 

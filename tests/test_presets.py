@@ -58,7 +58,7 @@ def digest(values: dict[str, Any]) -> str:
 def snapshot(every: int = 1) -> dict[str, Any]:
     """A digest for each algorithm (in their order) of each task and preset, and some configurations as they are."""
     digests: dict[str, Any] = {}
-    for preset in ("cpu", "paper", "matched"):
+    for preset in SNAPPED:
         digests[preset] = {
             task: " ".join(digest(changed(resolve(task, name, preset))) for name in ORDER)
             for task in every_task()[::every]
@@ -66,12 +66,13 @@ def snapshot(every: int = 1) -> dict[str, Any]:
     shown = [
         to_dict(resolve(task, name, preset))
         for task in ("mpe/spread-3", "mpe/deception-2?history=2", "mamujoco-full/ant-2x4", "games/islands-2")
-        for preset in ("cpu", "paper", "matched")
+        for preset in SNAPPED
         for name in ORDER
     ]
     return {"digests": digests, "configurations": shown}
 
 
+SNAPPED = ("cpu", "efficient", "paper", "matched")
 ORDER = ("omad", "hasac", "hatd3", "madpmd", "masdac")
 
 
@@ -93,6 +94,8 @@ def test_every_value_of_every_preset_has_a_source_and_is_what_is_resolved():
         for field, (value, source) in sourced(task, algorithm, preset).items():
             assert re.match(r"\[(A|S|D|X|H|R|I|M|\?)\]", source), (preset, task, field)
             held = getattr(config, field, None) if hasattr(config, field) else getattr(config.algo, field)
+            if field == "v_max" and config.reward_norm == "return":
+                value = config.reward_bound
             assert held == value or field == "buffer_size", (preset, task, field)
 
 
@@ -192,6 +195,28 @@ def test_omad_is_matched_as_it_is_on_a_cpu_but_for_what_helps_there(task: str):
     algo = dataclasses.replace(cpu.algo, **{field: values[1] for field, values in changed.items()})
     cpu = dataclasses.replace(cpu, updates_per_step=matched.updates_per_step, symmetry=False, algo=algo)
     assert dataclasses.replace(cpu, preset="matched") == matched
+
+
+@pytest.mark.parametrize("algorithm", REGISTRY)
+@pytest.mark.parametrize("task", [*list(tasks.TASKS)[::12], "mpe/deception-2?adversary=static&state=full"])
+def test_efficient_is_as_on_a_cpu_but_for_gradient_steps_and_what_robots_gain_by(task: str, algorithm: str):
+    cpu, efficient = resolve(task, algorithm, "cpu"), resolve(task, algorithm, "efficient")
+    robot = task.startswith("mamujoco-")
+    assert (efficient.updates_per_env_step, efficient.batch_size) == (2.0 if robot else 1.0, 256)
+    assert efficient.n_envs == cpu.n_envs == (4 if robot else 8)
+    assert (efficient.reward_norm, efficient.warmup_steps) == ("return" if robot else "none", 2_500)
+    own = ("critic_net", "critic_reduce", "alpha_init", "alpha_lr", "v_max", "lr_decay_steps")
+    algo = {name: getattr(cpu.algo, name) for name in own if hasattr(cpu.algo, name)}
+    if algorithm == "omad" and robot:
+        assert [getattr(efficient.algo, name) for name in own] == ["xqc", "min", 0.01, 1e-3, 5.0, 0]
+        assert resolve(task, "omad", "efficient", reward_norm="none").algo.v_max == cpu.algo.v_max
+    else:
+        assert "env step" in sourced(task, algorithm, "efficient")["updates_per_step"][1]
+        kept = {name: value for name, value in algo.items() if name != "lr_decay_steps"}
+        assert all(getattr(efficient.algo, name) == value for name, value in kept.items())
+    assert dataclasses.replace(efficient.algo, **algo) == cpu.algo
+    same = {"updates_per_step": cpu.updates_per_step, "batch_size": cpu.batch_size, "reward_norm": "none"}
+    assert dataclasses.replace(efficient, preset="cpu", algo=cpu.algo, **same) == cpu
 
 
 def test_a_scope_may_ask_for_options_with_or_without_their_values():

@@ -213,6 +213,6 @@ def test_completion(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert completed("omad", "tr") == ["train"]
     assert completed("omad", "train", "ha") == ["hasac", "hatd3"]
     assert completed("omad", "train", "--total") == ["--total-steps"]
-    assert completed("omad", "train", "--preset", "") == ["cpu", "paper", "matched", "tiny"]
+    assert completed("omad", "train", "--preset", "") == ["cpu", "efficient", "paper", "matched", "tiny"]
     assert "mpe/spread-3" in completed("omad", "bench", "--task", "mpe/sp")
     assert completed("omad", "eval", "--whi") == ["--which"]

@@ -140,7 +140,8 @@ def test_a_run_learns_by_symmetry_if_asked(asked: bool, monkeypatch: pytest.Monk
 def test_a_task_without_symmetries_is_refused():
     with pytest.raises(Refused, match="probe/push states no symmetries"):
         resolve("probe/push", symmetry=True)
-    assert all(tasks.find(name).symmetric == name.startswith("mpe/") for name in tasks.TASKS)
+    ours = [name for name in tasks.TASKS if not name.startswith("mamujoco-")]
+    assert all(tasks.find(name).symmetric == name.startswith("mpe/") for name in ours)
 
 
 def test_a_script_that_is_not_ours_may_know_left_from_right():

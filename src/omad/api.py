@@ -38,7 +38,7 @@ def train(
     Args:
         task: Name of a task, as `omad tasks` lists them.
         algorithm: Name of the algorithm.
-        preset: `cpu`, `paper`, `matched` or `tiny`.
+        preset: `cpu`, `efficient`, `paper`, `matched` or `tiny`.
         run_dir: A new folder; by default one below `runs/`, named after task, algorithm, preset and time.
         env: An env of your own instead of a task; see `Experiment`.
         callbacks: Told of progress; they may stop the run.

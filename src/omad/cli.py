@@ -28,6 +28,7 @@ COMMANDS = {
     "report": ("omad.commands.report", "one page of what runs have shown: curves, tables, env steps to a return"),
     "coverage": ("omad.commands.coverage", "how much of the state space runs have visited, on one grid for all"),
     "modes": ("omad.commands.modes", "how many of a game's equally good actions policies keep, and draw them"),
+    "entropy": ("omad.commands.entropy", "what the entropy bound of OMAD's policies is worth along training"),
     "tasks": ("omad.commands.tasks", "list the tasks, their protocols, anchors and published results"),
     "bench": ("omad.commands.bench", "measure speed and utilisation of a task and preset"),
     "check-env": ("omad.commands.check", "run an env, a user's own or ours, and report whether it can be trained on"),

@@ -33,8 +33,8 @@ class RunConfig:
     algorithm: str = "omad"
     """Name of the algorithm; on the command line it may also stand first, without the flag."""
     preset: Preset = "cpu"
-    """The settings these values started from: tuned for a CPU; as published; what all algorithms have in common, the
-    same envs, gradient steps, batch and widths; or small enough to end in seconds."""
+    """The settings these values started from: best per minute of a CPU core; best per env step; as published; what all
+    algorithms have in common, the same envs, gradient steps, batch and widths; or small enough to end in seconds."""
     seeds: int = 1
     """Training seeds, all in one process."""
     first_seed: int = 0
@@ -63,7 +63,7 @@ class RunConfig:
     each (Kim et al. 2026, FlashSAC)."""
     symmetry: bool = False
     """Learn from a random turned or mirrored image of every sampled transition; for tasks that state their symmetries
-    (the particle tasks). Not part of the published method [M]."""
+    (the particle tasks; ant, walker2d and swimmer). Not part of the published method [M]."""
     demonstrations: str = ""
     """An .npz of transitions, as omad record writes it, of which every batch takes a share; none by default."""
     demonstration_share: float = 0.25
@@ -121,7 +121,8 @@ class RunConfig:
             raise Refused(f"noise_hold is {self.noise_hold}; it must lie between 1 and {LONGEST_HOLD}.")
         if self.symmetry and not tasks.find(self.task).symmetric:
             raise Refused(
-                f"symmetry is on, but {self.task} states no symmetries; allowed: tasks of mpe/. Give --no-symmetry."
+                f"symmetry is on, but {self.task} states no symmetries; allowed: tasks of mpe/ and the robots ant, "
+                "walker2d and swimmer. Give --no-symmetry."
             )
         if self.demonstrations:
             # A run may be resumed from another folder.
@@ -207,7 +208,7 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
     Args:
         task: Name of the task.
         algorithm: Name of the algorithm.
-        preset: `cpu`, `paper`, `matched` or `tiny`.
+        preset: `cpu`, `efficient`, `paper`, `matched` or `tiny`.
         **fields: Any field of `RunConfig` or of the algorithm's configuration.
 
     Raises:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from omad.diffusion.schedule import cosine_squared
-from omad.diffusion.sde import Chain, rollout
+from omad.diffusion.sde import Chain, Kernel, rollout
 from omad.keys import normal
 from omad.nets import Denoiser, Linear, Mlp
 from omad.ops.entropy import tanh_log_det
@@ -64,6 +64,7 @@ def chain(
     mask: Float[Array, " act"],
     prior_scale: float,
     control_clip: float,
+    kernel: Kernel = "euler",
 ) -> Chain:
     """Sample one agent's actions on its own observations.
 
@@ -77,7 +78,7 @@ def chain(
     def control(x: Float[Array, "batch act"], share: Float[Array, " hidden"]) -> Float[Array, "batch act"]:
         return jnp.clip(policy.denoiser(x, seen + share[None, :]), -control_clip, control_clip)
 
-    return rollout(control, shares, policy.step_size(steps), prior_scale, noise, mask)
+    return rollout(control, shares, policy.step_size(steps), prior_scale, noise, mask, kernel=kernel)
 
 
 class TanhPolicy(eqx.Module):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["LONGEST_HOLD", "EnvSpec", "ObsNorm", "RewardNorm"]
+__all__ = ["LONGEST_HOLD", "EnvSpec", "ObsNorm", "RewardNorm", "Symmetry"]
 
 ObsNorm = Literal["none", "running", "harl"]
 """How observations may be standardised (`standardise.py`)."""
@@ -82,3 +82,24 @@ class EnvSpec:
     def obs_mask(self) -> Any:
         """`(agent, obs)`: 1 where an observation entry is real, 0 where it is padding."""
         return (np.arange(self.obs_dim)[None, :] < np.asarray(self.obs_dims)[:, None]).astype(float)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Symmetry:
+    """A finite group of signed permutations under which a task is the same.
+
+    Element g shows a vector x as `sign[g] * x[index[g]]`. For observations and actions that is every agent's row, all
+    alike; or, with an axis of agents, each entry of the whole table, by its place in the table's rows one after
+    another, so that agents may change places. If (o, s, a, r, o', s') can happen, then so can its image, with the same
+    r and equally likely. Compared by identity, so that an env stays hashable.
+    """
+
+    obs_index: np.ndarray
+    """`(element, obs)` or `(element, agent, obs)`."""
+    obs_sign: np.ndarray
+    state_index: np.ndarray
+    """`(element, state)`."""
+    state_sign: np.ndarray
+    action_index: np.ndarray
+    """`(element, act)` or `(element, agent, act)`, of actions in [-1, 1]."""
+    action_sign: np.ndarray

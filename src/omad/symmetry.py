@@ -1,7 +1,8 @@
 """Learning by symmetry, the same for every algorithm: an algorithm in, an algorithm out.
 
 Where a task looks the same turned or mirrored, a transition is as good as all its images. Each gradient step replaces
-every transition of its batch by one of its images, drawn uniformly; acting is not touched. So critics need not learn
+every transition of its batch by one of its images, drawn uniformly; acting is not touched. Agents may change places in
+an image, as a robot's left and right legs do. So critics need not learn
 what is left and what is right, and a policy gains nothing by a habit such as "the leftmost landmark is mine", which on
 `mpe/spread-4` seems to be where learning gets stuck otherwise (docs/learning-notes.md). Published OMAD lacks it.
 
@@ -63,6 +64,9 @@ def image(batch: Batch, symmetry: Symmetry, element: Int[Array, " batch"]) -> Ba
     """Every transition as the given element of the group shows it; rewards and discounts stay."""
 
     def turned(x: Float[Array, "batch *agent entry"], index: np.ndarray, sign: np.ndarray) -> Array:
+        if index.ndim == 3:  # agents change places: the table is one row
+            row = turned(x.reshape(len(x), -1), index.reshape(len(index), -1), sign.reshape(len(sign), -1))
+            return row.reshape(x.shape)
         shape = (x.shape[0],) + (1,) * (x.ndim - 2) + (x.shape[-1],)
         where = jnp.asarray(index)[element].reshape(shape)
         return jnp.asarray(sign, x.dtype)[element].reshape(shape) * jnp.take_along_axis(x, where, axis=-1)

@@ -27,7 +27,7 @@ from omad.tasks.returns import RANDOM
 from omad.tree import at_agent, at_seed, stacked
 from omad.trust import refuse_changed, refuse_foreign
 
-__all__ = ["Evaluated", "Records", "Run", "Which", "policies_at", "which_of"]
+__all__ = ["Evaluated", "Records", "Run", "Which", "policies_at", "replayed", "which_of"]
 
 Which = Literal["last", "best"] | int
 """A moment of a run: its newest checkpoint, each seed's best evaluation, or the checkpoint of an env step."""
@@ -360,6 +360,39 @@ def policies_at(folder: RunFolder, algorithm: Any, which: Which = "last") -> tup
         except Refused as error:
             reason = str(error)
     raise Refused(f"{folder.path} has no readable checkpoint: {reason}.")
+
+
+def replayed(folder: RunFolder, trust: bool = False) -> Any:
+    """What the replay buffer of a run's newest checkpoint holds, from its first env step on.
+
+    Args:
+        folder: The run.
+        trust: Whether code that the folder names may be imported.
+
+    Returns:
+        Transitions with the leading axes `(seed, row, env)`.
+
+    Raises:
+        Refused: There is no checkpoint, or the buffer has lost its first transitions already.
+    """
+    checkpoints = folder.checkpoints()
+    if not checkpoints:
+        raise Refused(f"{folder.path} has no checkpoint yet; resume it until it has saved once.")
+    refuse_foreign(folder.config.task, folder.path, trust)
+    built = Experiment(dataclasses.replace(folder.config, demonstrations=""), loggers=()).built
+    try:
+        shapes = built.loop.shapes(jnp.asarray(folder.config.all_seeds, jnp.int32))
+    finally:
+        built.close()
+    ring = checkpoints[0].restore("rest", shapes, loose=("env_state",)).ring
+    rows, done = ring.reward.shape[1], checkpoints[0].row
+    if done > rows:
+        steps, kept = done * folder.config.n_envs, rows * folder.config.n_envs
+        raise Refused(
+            f"{folder.path} has done {steps:,} env steps, but its buffer keeps {kept:,}: its first states are gone. "
+            "Train with a larger --buffer-size."
+        )
+    return jax.tree.map(lambda leaf: leaf[:, :done], ring)
 
 
 def _best(folder: RunFolder, shapes: Any) -> tuple[Any, tuple[int, ...]]:

@@ -5,7 +5,6 @@ Shape words: `batch agent obs act state`. Unless a docstring says otherwise, lea
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from omad.spec import EnvSpec
+from omad.spec import EnvSpec, Symmetry
 
 __all__ = [
     "Algorithm",
@@ -101,25 +100,6 @@ Metrics = dict[str, Mean]
 EnvState = Any
 Learner = Any
 Policy = PyTree
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Symmetry:
-    """A finite group of signed permutations under which a task is the same.
-
-    Element g shows a vector x as `sign[g] * x[index[g]]`, every agent's alike. If (o, s, a, r, o', s') can happen, then
-    so can its image, with the same r and equally likely. Compared by identity, so that an env stays hashable.
-    """
-
-    obs_index: np.ndarray
-    """`(element, obs)`."""
-    obs_sign: np.ndarray
-    state_index: np.ndarray
-    """`(element, state)`."""
-    state_sign: np.ndarray
-    action_index: np.ndarray
-    """`(element, act)`, of actions in [-1, 1]."""
-    action_sign: np.ndarray
 
 
 class JaxEnv(NamedTuple):

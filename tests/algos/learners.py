@@ -38,7 +38,7 @@ CONFIGS: dict[str, Any] = {
     "masdac": MasdacConfig(**TINY_DDPM, reconstructions=4),
 }
 """Small settings of every registered algorithm, with a policy update that does not come at every gradient step."""
-ALL_AT_ONCE = "omad scalar independent sequential"
+ALL_AT_ONCE, XQC = "omad scalar independent sequential", "omad xqc exact"
 VARIANTS: dict[str, Any] = {
     "omad scalar": dataclasses.replace(SMALL, critic_kind="scalar"),
     "omad independent": dataclasses.replace(SMALL, critic_scope="independent"),
@@ -47,8 +47,9 @@ VARIANTS: dict[str, Any] = {
         SMALL, critic_kind="scalar", critic_scope="independent", policy_update="sequential", target_network=True,
         critic_reduce="min", alpha_per_agent=True, learn_step_size=False,
     ),
+    XQC: dataclasses.replace(SMALL, critic_net="xqc", critic_blocks=1, critic_reduce="min", chain_kernel="exact"),
 }  # fmt: skip
-"""Ablations; the last one is held to the same contract as algorithms."""
+"""Ablations and options; the last two are held to the same contract as algorithms."""
 NOISE = {"actors": 0.3, "acting": 0.3, "actors_target": 0.3, "critics": 0.1, "critics_target": 0.1, "targets": 0.1}
 """Noise on each field of parameters, whatever an algorithm has of them."""
 

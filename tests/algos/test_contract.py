@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from learners import ALL_AT_ONCE, CONFIGS, Setup, batch_for, ordinary, small_setup
+from learners import ALL_AT_ONCE, CONFIGS, XQC, Setup, batch_for, ordinary, small_setup
 
 from omad import algos
 from omad.loop.fused import RETURN, LoopConfig, no_metrics
@@ -23,7 +23,7 @@ from omad.tree import all_finite
 from omad.types import Mean, is_mean
 
 
-@pytest.fixture(scope="module", params=[*CONFIGS, ALL_AT_ONCE])
+@pytest.fixture(scope="module", params=[*CONFIGS, ALL_AT_ONCE, XQC])
 def setup(request: pytest.FixtureRequest) -> Setup:
     """The compiled learner of the name, on the probe whose agents are of unequal size."""
     return small_setup(request.param)

@@ -80,6 +80,7 @@ def test_options_are_off_by_default() -> None:
             config = resolve("mpe/spread-3", name, preset)
             assert (config.reward_norm, config.noise_hold) == ("none", 1.0)
             algo = {"critic_net": "renorm", "alpha_pace": "gradient", "critic_blocks": 0, "critic_decay_steps": 0}
+            algo["chain_kernel"] = "euler"
             for field, value in algo.items():
                 assert getattr(config.algo, field, value) == value, (preset, name, field)
 

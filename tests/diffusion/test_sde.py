@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from omad.diffusion.schedule import cosine_squared
-from omad.diffusion.sde import Chain, rollout
+from omad.diffusion.sde import Chain, Kernel, rollout, transition
 from omad.ops.entropy import tanh_log_det
 
 SIGMA = 2.5
@@ -34,14 +34,14 @@ TABLE = [
 ROWS = pytest.mark.parametrize(("steps", "c", "b", "running", "entropy", "bound", "mean", "var"), TABLE)
 
 
-def linear_chain(h: Any, c: Any, b: Any, noise: Any, squash: bool = False) -> Chain:
+def linear_chain(h: Any, c: Any, b: Any, noise: Any, squash: bool = False, kernel: Kernel = "euler") -> Chain:
     """The chain under u = c x + b; `noise` is (points, batch, act), `h` is (step, act)."""
     act = noise.shape[-1]
     shares = jnp.zeros((noise.shape[0] - 1, 1), noise.dtype)
-    return rollout(lambda x, share: c * x + b, shares, h, SIGMA, noise, jnp.ones(act, noise.dtype), squash)
+    return rollout(lambda x, share: c * x + b, shares, h, SIGMA, noise, jnp.ones(act, noise.dtype), squash, kernel)
 
 
-run = jax.jit(linear_chain, static_argnames="squash")
+run = jax.jit(linear_chain, static_argnames=("squash", "kernel"))
 
 
 def cubature(steps: int) -> np.ndarray:
@@ -64,15 +64,20 @@ def normal_logpdf(x: Any, mean: Any, var: Any) -> Any:
     return -0.5 * (x - mean) ** 2 / var - 0.5 * jnp.log(2 * math.pi * var)
 
 
-def literal_cost(control: Any, h: Any, noise: Any) -> tuple[Any, Any, Any]:
+def literal_cost(control: Any, h: Any, noise: Any, kernel: Kernel = "euler") -> tuple[Any, Any, Any]:
     """(x^K, running cost without tanh, terminal cost), by two Gaussian log-densities a step."""
+    # Shares of the point and of the control, and the variance.
+    keep, gain, var = 1 - h / SIGMA**2, h, 2 * h
+    if kernel == "exact":  # the solution of dx = (-x / sigma^2 + u) dt + sqrt(2) dW over h, u held
+        keep = jnp.exp(-h / SIGMA**2)
+        gain, var = SIGMA**2 * (1 - keep), SIGMA**2 * (1 - keep**2)
     x = SIGMA * noise[0]
     terminal = normal_logpdf(x, 0.0, SIGMA**2).sum(-1)
     running = jnp.zeros(x.shape[:-1])
     for k in range(h.shape[0]):
-        forward = x + h[k] * (-x / SIGMA**2 + control(x, k))
-        y = forward + jnp.sqrt(2 * h[k]) * noise[k + 1]
-        ratio = normal_logpdf(y, forward, 2 * h[k]) - normal_logpdf(x, y - h[k] * y / SIGMA**2, 2 * h[k])
+        forward = keep[k] * x + gain[k] * control(x, k)
+        y = forward + jnp.sqrt(var[k]) * noise[k + 1]
+        ratio = normal_logpdf(y, forward, var[k]) - normal_logpdf(x, keep[k] * y, var[k])
         running = running + ratio.sum(-1)
         x = y
     return x, running, terminal
@@ -145,6 +150,30 @@ def test_cost_telescopes_under_the_exact_reference_process() -> None:
     np.testing.assert_allclose(running, np.asarray(normal_logpdf(x, 0.0, SIGMA**2)).sum(-1) - terminal, atol=1e-4)
 
 
+def test_exact_steps_without_control_leave_no_gap() -> None:
+    """R = log N(x^K; 0, sigma^2) - P for every single chain, so the bound is the entropy, whatever the steps."""
+    with jax.enable_x64(True):
+        h = jnp.asarray(step_sizes(8) * np.linspace(1.0, 30.0, 8)[:, None])
+        noise = jnp.asarray(np.random.default_rng(0).standard_normal((9, 1000, 1)))
+        out = run(h, 0.0, 0.0, noise, kernel="exact")
+        end = normal_logpdf(out.action, 0.0, SIGMA**2)[:, 0]
+        np.testing.assert_allclose(out.running, end - out.terminal, rtol=0, atol=1e-12)
+        tight = run(h, 0.0, 0.0, jnp.asarray(cubature(8)), kernel="exact")
+        assert float(tight.action.var()) == pytest.approx(SIGMA**2, abs=1e-12)
+        assert -float(tight.cost.mean()) == pytest.approx(gaussian_entropy(SIGMA**2), abs=1e-12)
+    single = run(jnp.asarray(h, jnp.float32), 0.0, 0.0, jnp.asarray(noise, jnp.float32), kernel="exact")
+    np.testing.assert_allclose(single.running, end - out.terminal, rtol=0, atol=1e-5)
+
+
+def test_kernels_agree_on_short_steps_and_in_numpy() -> None:
+    h = np.geomspace(1e-6, 1e-3, 5)
+    for a, b in zip(transition(h, SIGMA, "exact", np), transition(h, SIGMA, "euler", np), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4)
+    for kernel in ("euler", "exact"):
+        for a, b in zip(transition(3.0 * h, SIGMA, kernel, np), transition(3.0 * h, SIGMA, kernel), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
 def test_bound_is_the_entropy_when_the_chain_is_reversed_exactly() -> None:
     """For c = -1, K = 8: with the true conditional q(x^k | x^{k+1}) as noising kernel, -E[R + P] = 1.916084 = H."""
     h, noise = step_sizes(8)[:, 0], cubature(8)[:, :, 0]
@@ -187,7 +216,8 @@ def curved(weights: Any) -> Any:
     return control
 
 
-def test_compact_log_ratio_is_the_literal_one() -> None:
+@pytest.mark.parametrize("kernel", ["euler", "exact"])
+def test_compact_log_ratio_is_the_literal_one(kernel: Kernel) -> None:
     """Per chain within 1e-4 of two log-densities a step, with the same gradients (control, step sizes, noise)."""
     weights = jax.random.normal(jax.random.key(1), (3, 3))
     noise = jax.random.normal(jax.random.key(2), (5, 256, 3))
@@ -196,12 +226,12 @@ def test_compact_log_ratio_is_the_literal_one() -> None:
     steps = jnp.arange(4.0)
 
     def compact(weights: Any, scale: Any, noise: Any) -> Any:
-        chain = rollout(curved(weights), steps, c * scale, SIGMA, noise, jnp.ones(3), False)
+        chain = rollout(curved(weights), steps, c * scale, SIGMA, noise, jnp.ones(3), False, kernel)
         return chain.running, chain.terminal, chain.action
 
     def literal(weights: Any, scale: Any, noise: Any) -> Any:
         control = curved(weights)
-        x, running, terminal = literal_cost(lambda x, k: control(x, jnp.asarray(float(k))), c * scale, noise)
+        x, running, terminal = literal_cost(lambda x, k: control(x, jnp.asarray(float(k))), c * scale, noise, kernel)
         return running, terminal, x
 
     def both(f: Any) -> tuple[Any, Any]:

@@ -28,6 +28,7 @@ from omad.export.runner import BadPolicy, Policy
 from omad.export.team import boxes, compare, differences, export, folded_vectors
 
 UNEQUAL = "probe/push"
+EXACT = {"chain_kernel": "exact", "step_init": 1.0}
 QUICK = [
     *((algorithm, UNEQUAL, "none") for algorithm in ALGORITHMS),
     ("omad", "mpe/deception-2?history=3", "running"),
@@ -51,6 +52,18 @@ def test_numpy_and_onnx_act_as_jax_does(algorithm: str, task: str, obs_norm: str
     out = export(trained, tmp_path / "team")
     found = compare(out, trained, bundle.VECTORS)["difference"]
     assert set(found) == {"numpy", "onnx"} and max(found.values()) <= 1e-5, found
+
+
+def test_exact_steps_are_exported(tmp_path: Path) -> None:
+    """Their noise is no longer the root of twice the way along the drift; with fewer steps as well."""
+    pytest.importorskip("onnxruntime")
+    trained = team("omad", UNEQUAL, **EXACT)
+    for steps in (None, 2):
+        out = export(trained, tmp_path / str(steps), denoising_steps=steps)
+        found = compare(out, trained, bundle.VECTORS)["difference"]
+        assert set(found) == {"numpy", "onnx"} and max(found.values()) <= 1e-5, found
+    one, euler = (fold(t.policy, t.config, t.spec, "none")[0].tensors for t in (trained, team("omad", UNEQUAL)))
+    assert "jump" not in euler and (one["jump"] ** 2 < 2 * one["step"]).all()
 
 
 @pytest.fixture(scope="module")

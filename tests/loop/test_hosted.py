@@ -30,7 +30,9 @@ SMALL: dict[str, Any] = {
     "denoising_steps": 2, "actor_width": 8, "actor_layers": 1, "time_frequencies": 4, "time_width": 4,
     "critic_width": 8, "critic_layers": 1, "atoms": 11, "n_step": 2,
 }  # fmt: skip
-LEVERS: dict[str, Any] = {"critic_net": "xqc", "critic_blocks": 1, "alpha_pace": "env", "lr_decay_steps": 9}
+LEVERS: dict[str, Any] = {
+    "critic_net": "xqc", "critic_blocks": 1, "alpha_pace": "env", "lr_decay_steps": 9, "chain_kernel": "exact",
+}  # fmt: skip
 SEEDS = jnp.arange(2, dtype=jnp.int32)
 SIZES = LoopConfig(n_envs=3, updates_per_step=2, batch_size=8, buffer_rows=16, warmup_rows=4)
 

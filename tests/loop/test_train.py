@@ -64,8 +64,9 @@ class Killed(BaseException):
 @pytest.fixture(scope="module")
 def config() -> RunConfig:
     """With every option of the learner that carries anything, or draws anything."""
-    levers = {"critic_net": "xqc", "critic_blocks": 1, "alpha_pace": "env", "reward_norm": "return", "noise_hold": 2.0}
-    return resolve("probe/push", **TINY, **levers)
+    of_run = {"reward_norm": "return", "noise_hold": 2.0}
+    levers = {"critic_net": "xqc", "critic_blocks": 1, "alpha_pace": "env", "chain_kernel": "exact"}
+    return resolve("probe/push", **TINY, **of_run, **levers)
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,7 @@ Source tags below: [A] abstract of the paper; [S] summaries of the full paper; [
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -145,19 +146,21 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
 
     # ---------------------------------------------------------------- acting
 
+    sample_chain = functools.partial(
+        chain, prior_scale=config.prior_scale, control_clip=config.control_clip, kernel=config.chain_kernel
+    )
+
     def chains(
         actors: DiffusionPolicy, obs: Float[Array, "batch agent obs"], noise: Float[Array, "agent points batch act"]
     ) -> tuple[Float[Array, "batch agent act"], Float[Array, "batch agent"], Float[Array, "batch agent"]]:
         """Every agent's actions, running costs and terminal costs, each from its own row alone."""
         if jax.tree.leaves(actors)[0].shape[0] > 1:
-            out = jax.vmap(chain, in_axes=(0, 1, 0, 0, None, None))(
-                actors, obs, noise, mask, config.prior_scale, config.control_clip
-            )
+            out = jax.vmap(sample_chain, in_axes=(0, 1, 0, 0))(actors, obs, noise, mask)
             return jnp.moveaxis(out.action, 0, 1), out.running.T, out.terminal.T
         # One set of parameters: the rows of all agents, which are of equal sizes, are one batch.
         rows = obs.shape[0] * n_agents
         draws = jnp.moveaxis(noise, 0, 2).reshape(-1, rows, spec.act_dim)
-        out = chain(at_agent(actors, 0), obs.reshape(rows, -1), draws, mask[0], config.prior_scale, config.control_clip)
+        out = sample_chain(at_agent(actors, 0), obs.reshape(rows, -1), draws, mask[0])
         running, terminal = (cost.reshape(-1, n_agents) for cost in (out.running, out.terminal))
         return out.action.reshape(-1, n_agents, spec.act_dim), running, terminal
 
@@ -301,7 +304,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
             noise = draw_noise(key, steps, size, spec.act_dim)
             if not config.learn_step_size:
                 actor = frozen_steps(actor)
-            out = chain(actor, batch.obs[:, agent], noise, mask[agent], config.prior_scale, config.control_clip)
+            out = sample_chain(actor, batch.obs[:, agent], noise, mask[agent])
             return out.action, (out.running, out.terminal)
 
         def own_loss(action: Float[Array, "batch agent act"], drawn: Any, agent: Int[Array, ""]) -> tuple[Any, Any]:

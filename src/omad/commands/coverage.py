@@ -70,31 +70,13 @@ def visited_states(run: Any, first: int | None = None, trust: bool = False) -> A
     Raises:
         Refused: There is no checkpoint, or the buffer has lost its first states already.
     """
-    import jax.numpy as jnp
     import numpy as np
 
-    from omad.experiment import Experiment
-    from omad.trust import refuse_foreign
+    from omad.trained import replayed
 
-    checkpoints = run.checkpoints()
-    if not checkpoints:
-        raise Refused(f"{run.path} has no checkpoint yet; resume it until it has saved once.")
-    refuse_foreign(run.config.task, run.path, trust)
-    built = Experiment(dataclasses.replace(run.config, demonstrations=""), loggers=()).built
-    try:
-        shapes = built.loop.shapes(jnp.asarray(run.config.all_seeds, jnp.int32))
-    finally:
-        built.close()
-    ring = checkpoints[0].restore("rest", shapes, loose=("env_state",)).ring
-    rows, done = ring.reward.shape[1], checkpoints[0].row
-    if done > rows:
-        steps, kept = done * run.config.n_envs, rows * run.config.n_envs
-        raise Refused(
-            f"{run.path} has done {steps:,} env steps, but its buffer keeps {kept:,}: its first states are gone. Train "
-            "with a larger --buffer-size."
-        )
-    kept = np.asarray(ring.state if built.spec.state_dim else ring.obs)[:, :done]
-    flat = kept.reshape(kept.shape[0], done * run.config.n_envs, -1)
+    ring = replayed(run, trust)
+    kept = np.asarray(ring.state if run.spec.state_dim else ring.obs)
+    flat = kept.reshape(kept.shape[0], kept.shape[1] * run.config.n_envs, -1)
     return np.concatenate([seed[:first] for seed in flat]).astype(float)
 
 

@@ -5,6 +5,10 @@ process with a learned control u:
 
     x^{k+1} = x^k + h_k (-x^k / sigma^2 + u(x^k, o, k)) + sqrt(2 h_k) eps_k,      a = tanh(x^K)
 
+Or each step is the process's own transition over h_k with the control held ("exact"), in which x^k keeps the share
+rho = exp(-h_k / sigma^2): the drift is that of a step of (1 - rho) sigma^2, the noise has variance
+sigma^2 (1 - rho^2). Then a chain without control stays in the prior, and its bound is the entropy.
+
 The reference (noising) kernel walks back with the same h_k and without control. The log-ratio of the two, plus the
 tanh Jacobian, is the running cost R; the prior's log-density is the terminal cost P; and
 
@@ -17,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -25,7 +30,9 @@ from jaxtyping import Array, Float
 
 from omad.ops.entropy import tanh_log_det
 
-__all__ = ["Chain", "rollout"]
+__all__ = ["Chain", "Kernel", "rollout", "transition"]
+
+Kernel = Literal["euler", "exact"]
 
 Control = Callable[[Float[Array, "batch act"], Array], Float[Array, "batch act"]]
 
@@ -46,6 +53,14 @@ class Chain(eqx.Module):
         return self.running + self.terminal
 
 
+def transition(h: Any, prior_scale: float, kernel: Kernel, xp: Any = jnp) -> tuple[Any, Any]:
+    """How far steps h go along the drift, and the standard deviation of their noise; `xp` is JAX's NumPy or NumPy."""
+    if kernel == "euler":
+        return h, xp.sqrt(2.0 * h)
+    rate = h / prior_scale**2
+    return -(prior_scale**2) * xp.expm1(-rate), prior_scale * xp.sqrt(-xp.expm1(-2.0 * rate))
+
+
 def rollout(
     control: Control,
     shares: Array,
@@ -54,12 +69,14 @@ def rollout(
     noise: Float[Array, "points batch act"],
     mask: Float[Array, " act"],
     squash: bool = True,
+    kernel: Kernel = "euler",
 ) -> Chain:
     """Run the chain under any control.
 
     With g = (x^k + x^{k+1}) / sigma^2 - u, the log-ratio of the two Gaussian kernels of a step is, per
     dimension, h g^2 / 4 - sqrt(h / 2) g eps: the quadratic forms written out and cancelled, so nothing is divided
-    by h and no large numbers are subtracted.
+    by h and no large numbers are subtracted. For exact steps it is (q g)^2 / 2 - q g eps, q the way along the drift
+    over the noise's standard deviation; with Euler's q = sqrt(h / 2) that is the same.
 
     Args:
         control: (x, share of this step) -> u.
@@ -69,6 +86,7 @@ def rollout(
         noise: Standard normal: K + 1 entries, the first for the prior, then one a step.
         mask: 1 for real action dimensions, 0 for padding, which stays at zero and costs nothing.
         squash: Whether a = tanh(x^K); else a = x^K.
+        kernel: Of both directions: a step of Euler-Maruyama, or the process's own transition with the control held.
 
     Returns:
         Actions and costs.
@@ -82,9 +100,15 @@ def rollout(
         x, cost = carry
         h, share, eps = inputs
         u = control(x, share) * mask
-        y = x + h * (u - precision * x) + jnp.sqrt(2.0 * h) * eps
+        pull, jump = transition(h, prior_scale, kernel)
+        y = x + pull * (u - precision * x) + jump * eps
         g = precision * (x + y) - u
-        return (y, cost + jnp.sum(0.25 * h * g * g - jnp.sqrt(0.5 * h) * g * eps, axis=-1)), None
+        if kernel == "euler":
+            ratio = 0.25 * h * g * g - jnp.sqrt(0.5 * h) * g * eps
+        else:
+            q = pull / jump
+            ratio = 0.5 * jnp.square(q * g) - q * g * eps
+        return (y, cost + jnp.sum(ratio, axis=-1)), None
 
     # Backward, only the matrix products are kept and the rest is computed again: on a CPU, storing every
     # intermediate of every step costs twice as much time as computing it.

@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 
 from omad import extras
+from omad.envs.mirror import BODIES, mirrored
 from omad.envs.world import HostEnv, Moved, Seen, scale, stack
 from omad.errors import Refused
-from omad.spec import EnvSpec
+from omad.spec import EnvSpec, Symmetry
 
 __all__ = ["MujocoWorld", "factored", "make"]
 
@@ -66,6 +67,20 @@ def factored(scenario: str, parts: str, obsk: int, render: bool = False) -> Any:
     return mamujoco_v1.parallel_env(scenario, "2x4", obsk, factorization, **drawn)
 
 
+def _routes(factored: Any) -> list[np.ndarray]:
+    """Actuators of each agent, in the order of its action."""
+    return [np.asarray([node.act_ids for node in part]) for part in factored.agent_action_partitions]
+
+
+def _mirror(spec: EnvSpec, scenario: str, parts: str, obsk: int | None) -> Symmetry:
+    """The robot and its mirror image."""
+    env = factored(scenario, parts, obsk or 0)
+    rows = env.observation_factorization
+    shown = None if obsk is None else [np.asarray(rows[agent]) for agent in env.possible_agents]
+    env.close()
+    return mirrored(spec, scenario, _routes(env), shown)
+
+
 _LIMITS = {"Humanoid": 0.4, "HumanoidStandup": 0.4, "Pusher": 2.0}
 """Largest control of the robots whose actions do not lie in [-1, 1]."""
 
@@ -85,7 +100,7 @@ class MujocoWorld:
         self.spec, self.obsk = spec, obsk
         self.factored = factored(scenario, parts, obsk or 0, render)
         self.single = self.factored.single_agent_env.unwrapped
-        self.routes = [np.asarray([node.act_ids for node in part]) for part in self.factored.agent_action_partitions]
+        self.routes = _routes(self.factored)
         """Actuators of each agent."""
         if len(self.routes) != spec.n_agents or self.single.action_space.shape[0] != spec.joint_act_dim:
             raise Refused(
@@ -196,4 +211,5 @@ def make(task: str, sizes: Sequence[Any], scenario: str, parts: str, obsk: int |
     if limit := _LIMITS.get(scenario):
         high = tuple((limit,) * size for size in spec.act_dims)
         spec = dataclasses.replace(spec, act_low=tuple(tuple(-x for x in row) for row in high), act_high=high)
-    return HostEnv(spec, lambda render: MujocoWorld(spec, scenario, parts, obsk, render))
+    mirror = (lambda: _mirror(spec, scenario, parts, obsk)) if scenario in BODIES else None
+    return HostEnv(spec, lambda render: MujocoWorld(spec, scenario, parts, obsk, render), symmetry=mirror)

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from omad.spec import EnvSpec
+from omad.spec import EnvSpec, Symmetry
 
 __all__ = ["HostEnv", "Moved", "Seen", "World", "scale", "stack"]
 
@@ -79,6 +79,8 @@ class HostEnv(NamedTuple):
     """Whether its worlds can be saved; if not, a resumed run begins new episodes."""
     notes: tuple[str, ...] = ()
     """Sentences that a user should read before training."""
+    symmetry: Callable[[], Symmetry] | None = None
+    """Works out what leaves the task as it is; only this package's own robots are asked."""
 
 
 def stack(rows: Sequence[np.ndarray], width: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from omad.algos.denoising import DdpmPolicy
 from omad.diffusion import ddpm
+from omad.diffusion.sde import transition
 from omad.errors import Refused
 from omad.keys import normal
 from omad.nets import Linear
@@ -38,7 +39,8 @@ class Folded(NamedTuple):
     """Plain numbers and names."""
     tensors: dict[str, np.ndarray]
     """Single precision. Every kind has `obs.weight`, `time` (first-layer biases, a row a step), `hidden.I.weight`,
-    `hidden.I.bias`, `last.weight`, `last.bias`; those that denoise an action have `x.weight` as well."""
+    `hidden.I.bias`, `last.weight`, `last.bias`; those that denoise an action have `x.weight` as well. A chain's `step`
+    is the way along the drift; its `jump` is the standard deviation of the noise, where that is not sqrt(2 step)."""
     noise_rows: int
     """Rows of standard normal noise that an action reads; zeros make it noise-free."""
     normaliser: ObsNorm
@@ -98,7 +100,9 @@ def _chain(policy: DiffusionPolicy, config: Any, obs: int, act: int, steps: int)
     groups = np.array_split(np.arange(trained), steps)
     length = np.asarray(policy.step_size(trained), np.float64)[:, :act]
     time = _time_share(net, jnp.arange(trained))[np.asarray([group[0] for group in groups])]
-    tensors = {"step": _array([length[group].sum(0) for group in groups])}
+    length = np.stack([length[group].sum(0) for group in groups])
+    pull, jump = transition(length, config.prior_scale, config.chain_kernel, np)
+    tensors = {"step": _array(pull)} | ({} if config.chain_kernel == "euler" else {"jump": _array(jump)})
     tensors |= _denoising(net.first, time, (policy.raw_friction.shape[-1], obs, act))
     tensors |= _stack(net.hidden, net.last, act)
     settings = {
@@ -275,8 +279,9 @@ def sample(
     if one.kind == "chain":
         for k in range(one.steps):
             h = t["step"][k]
+            jump = t["jump"][k] if "jump" in t else jnp.sqrt(2.0 * h)
             u = jnp.clip(net(x @ t["x.weight"] + seen + t["time"][k]), -s["control_clip"], s["control_clip"])
-            x = x + h * (u - x / s["prior_scale"] ** 2) + jnp.sqrt(2.0 * h) * noise[..., k + 1, :]
+            x = x + h * (u - x / s["prior_scale"] ** 2) + jump * noise[..., k + 1, :]
     elif one.kind == "ddpm":
         for k in reversed(range(one.steps)):
             from_x, from_noise, mean_x0, mean_x, std = t["coefficients"][k]

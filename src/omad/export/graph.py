@@ -102,7 +102,7 @@ def build(one: Folded, low: np.ndarray, high: np.ndarray, title: str) -> bytes:
         x = g("Mul", row(0), s["prior_scale"])
         if one.kind == "chain":
             h = t["step"]
-            keep, jump = 1.0 - h / np.float32(s["prior_scale"] ** 2), np.sqrt(2.0 * h)
+            keep, jump = 1.0 - h / np.float32(s["prior_scale"] ** 2), t.get("jump", np.sqrt(2.0 * h))
             for k in range(one.steps):
                 u = g.clip(net(k, g("MatMul", x, into)), -s["control_clip"], s["control_clip"])
                 drift = g("Add", g("Mul", x, keep[k]), g("Mul", u, h[k]))

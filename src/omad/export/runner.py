@@ -95,7 +95,7 @@ class Policy:
         ]
         if self.kind == "chain":
             self.keep = F(1) - self.t["step"] / F(self.set["prior_scale"] ** 2)
-            self.jump = np.sqrt(F(2) * self.t["step"])
+            self.jump = self.t.get("jump", np.sqrt(F(2) * self.t["step"]))
         worst = np.abs(self.policy(self.t["test.obs"], self.t["test.noise"]) - self.t["test.action"]).max()
         if not worst <= about["tolerance"]:
             raise BadPolicy(f"{self.name}: a test vector is off by {worst:.2g} on this computer; export it again.")
@@ -156,7 +156,7 @@ class Policy:
             return clip(np.tanh(self.net(seen + t["time"][0])) + F(s["explore_std"]) * eps[0], 1)
         shares = [seen + row for row in t["time"]]  # of the observation and of time in the first layer
         x = F(s["prior_scale"]) * eps[0]
-        if self.kind == "chain":  # Euler-Maruyama steps of a controlled Ornstein-Uhlenbeck process
+        if self.kind == "chain":  # steps of a controlled Ornstein-Uhlenbeck process
             within, low, high = t["x.weight"], *np.asarray([-s["control_clip"], s["control_clip"]], F)
             for share, keep, step, jump, e in zip(shares, self.keep, t["step"], self.jump, eps[1:]):  # noqa: B905
                 u = np.minimum(np.maximum(self.net(np.dot(x, within) + share), low), high)

@@ -64,10 +64,9 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
     """
     algorithm = make_algorithm(config.algo, env.spec, config.obs_norm, config.updates_per_env_step)
     if config.symmetry:
-        group = getattr(env, "symmetry", None)
-        if group is None:
+        if env.symmetry is None:
             raise Refused(f"symmetry is on, but {config.task} states no symmetries. Give --no-symmetry.")
-        algorithm = symmetric(algorithm, group)
+        algorithm = symmetric(algorithm, env.symmetry() if isinstance(env, HostEnv) else env.symmetry)
     sizes = fused.LoopConfig(
         n_envs=config.n_envs,
         updates_per_step=config.updates_per_step,

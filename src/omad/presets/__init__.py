@@ -16,7 +16,7 @@ from omad.tasks import Task
 
 __all__ = ["LEGEND", "PRESETS", "Preset", "settings_of"]
 
-Preset = Literal["cpu", "paper", "matched", "tiny"]
+Preset = Literal["cpu", "efficient", "paper", "matched", "tiny"]
 
 LEGEND = (
     "Sources: [A] abstract of the OMAD paper (arXiv 2602.18291); [S] summaries of that paper; [D] DIME's code; [X] "
@@ -33,6 +33,16 @@ PRESETS: Mapping[str, tuple[Sets, Mapping[str, Sets]]] = MappingProxyType(
             common.matched,
             {
                 "omad": omad.cpu,
+                "hasac": harl.hasac,
+                "hatd3": harl.hatd3,
+                "madpmd": denoising.matched,
+                "masdac": denoising.masdac_cpu,
+            },
+        ),
+        "efficient": (
+            common.efficient,
+            {
+                "omad": omad.efficient,
                 "hasac": harl.hasac,
                 "hatd3": harl.hatd3,
                 "madpmd": denoising.matched,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omad.presets.settings import Settings
 
-__all__ = ["baseline", "matched", "paper", "small", "ten_episodes", "tiny"]
+__all__ = ["baseline", "efficient", "matched", "paper", "small", "ten_episodes", "tiny"]
 
 
 def _one_kind(settings: Settings) -> None:
@@ -31,6 +31,14 @@ def matched(settings: Settings) -> None:
     settings("[M]", n_envs=8)
     settings("[M] 0.25 gradient steps per env step", updates_per_step=2)
     settings("[M] half the cost of 256, no worse per gradient step", batch_size=128)
+
+
+def efficient(settings: Settings) -> None:
+    """What is best per env step: more gradient steps, on more transitions each."""
+    settings("[?] 1 gradient step per env step; not measured", n_envs=8, updates_per_step=8, batch_size=256)
+    if settings.on("mamujoco-"):
+        settings("[M] 2 gradient steps per env step: docs/learning/robots.md", n_envs=4, updates_per_step=8)
+        settings("[M] docs/learning/robots.md", batch_size=256, reward_norm="return", warmup_steps=2_500)
 
 
 def tiny(settings: Settings) -> None:

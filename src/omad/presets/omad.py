@@ -5,7 +5,7 @@ from __future__ import annotations
 from omad.presets import common
 from omad.presets.settings import Settings, robot
 
-__all__ = ["cpu", "matched", "paper", "tiny"]
+__all__ = ["cpu", "efficient", "matched", "paper", "tiny"]
 
 _V_MAX = {
     "ant": (1600.0, "[D]"),
@@ -81,6 +81,18 @@ def cpu(settings: Settings) -> None:
             _deception_with_memory(settings)
         elif settings.option("adversary") == "static" and settings.option("state") == "full":
             _still_adversary_seen_whole(settings)
+
+
+def efficient(settings: Settings) -> None:
+    """As `cpu`, but for what is best per env step."""
+    cpu(settings)
+    common.efficient(settings)
+    if settings.on("mamujoco-"):
+        settings("[M] docs/learning/robots.md, HalfCheetah 2x3 and Ant 2x4", critic_net="xqc")
+        settings("[M] best at 15k env steps on both; one seed", critic_reduce="min")
+        settings("[M] where rewards are normalised: docs/learning/robots.md", alpha_init=0.01, alpha_lr=1e-3)
+    elif settings.values.get("lr_decay_steps"):
+        settings("[?] the gradient steps of 200k env steps", lr_decay_steps=200_000)
 
 
 def _spread_4(settings: Settings) -> None:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from omad.tasks.returns import ROBOTS_PUBLISHED, robot_anchors
 from omad.tasks.rows import Task, UnknownTask
 
-__all__ = ["PROTOCOLS", "ROBOTS", "is_segments", "mujoco", "robot"]
+__all__ = ["MIRRORED", "PROTOCOLS", "ROBOTS", "is_segments", "mujoco", "robot"]
 
 ROBOTS: dict[str, tuple[str, str, tuple[int, ...], tuple[int, ...], tuple[int, ...], int, int]] = {
     "ant-2x4": ("Ant", "2x4", (4, 4), (61, 61), (63, 63), 105, 1000),
@@ -29,6 +29,9 @@ ROBOTS: dict[str, tuple[str, str, tuple[int, ...], tuple[int, ...], tuple[int, .
 the state, time limit. All measured, and checked by a test against the package. Pusher has only the protocol `full`: the
 package orders its local observations differently in every process (several of its joints share a name). So has
 manysegmentant: what the package shows its agents are entries of other joints than theirs."""
+
+MIRRORED = ("Ant", "Walker2d", "Swimmer")
+"""Scenarios of which `envs.mirror` knows the image."""
 
 _SEGMENTS = re.compile(r"manysegment(swimmer|ant)-([1-9]\d?)x([1-9]\d?)")
 PROTOCOLS = ("full", "obsk0", "obsk1")
@@ -86,6 +89,7 @@ def mujoco(base: str) -> Task:
         anchors=robot_anchors(name),
         published=ROBOTS_PUBLISHED.get(name, ()) if protocol == "full" else (),
         hosted=True,
+        symmetric=scenario in MIRRORED,
     )
 
 

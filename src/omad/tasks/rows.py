@@ -48,7 +48,7 @@ class Task:
     hosted: bool = False
     """Whether the env runs on the host, in worker processes, and not in JAX."""
     symmetric: bool = False
-    """Whether the env says what leaves it as it is (`JaxEnv.symmetry`)."""
+    """Whether the env says what leaves it as it is (`JaxEnv.symmetry`, `HostEnv.symmetry`)."""
     code: str = ""
     """`module:function` that the name itself says to import; from a run folder only where that is trusted."""
     asked: bool = False

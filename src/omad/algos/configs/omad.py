@@ -36,6 +36,9 @@ class OmadConfig:
     """Whether delta and phi are trained [D]."""
     control_clip: float = 1e4
     """Bound on the denoiser's output [D]."""
+    chain_kernel: Literal["euler", "exact"] = "euler"
+    """Steps of both directions of the chain: Euler-Maruyama's [D], or the reference process's own transitions with
+    the control held over a step, which without control leave no gap between the entropy and its bound [I]."""
     share_policy: bool = False
     """One set of policy parameters for all agents, which must be of equal sizes [H: none is shared]. Each agent still
     acts alone on its own observation; who does what then hangs on where agents are, not on their numbers [M]."""
@@ -137,6 +140,7 @@ class OmadConfig:
             not_negative=("alpha_init", "atom_entropy", "renorm_warmup", "lr_decay_steps", "critic_blocks"),
             finite=("target_run_per_dim",),
             choices={
+                "chain_kernel": ("euler", "exact"),
                 "critic_net": ("renorm", "xqc"),
                 "critic_input": CRITIC_INPUTS,
                 "critic_kind": ("distributional", "scalar"),

@@ -1,0 +1,138 @@
+"""`omad entropy RUN`: what the entropy bound of policies is worth along training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from omad.algos.fields import check
+from omad.console import console, print_json, row, table
+from omad.errors import Refused
+from omad.report import entropy as pictures
+from omad.report.records import SectionFile
+from omad.report.whole import write_section
+
+__all__ = ["main", "measure"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Compare the entropy bound of OMAD's policies with their true entropy, for agents of one action dimension.
+
+    Of every checkpoint that the run keeps (train with --keep-checkpoints), at observations that the run had seen by
+    then, drawn from its replay buffer. Both numbers come from quadrature over the chain, so neither is a sample.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run folder, as printed by omad train."""
+    out: Path | None = None
+    """Study folder in which to write sections/NAME.json and NAME.png, which omad report shows."""
+    observations: int = 32
+    """Observations of each checkpoint."""
+    seed: int = 0
+    """Of which observations are drawn."""
+    trust: bool = False
+    """Import the code of a user's env that the run folder names; only for folders that you trust."""
+    json: bool = False
+    """Print JSON."""
+
+
+def measure(path: Path, count: int, seed: int = 0, trust: bool = False) -> list[dict[str, Any]]:
+    """A row for every training seed, checkpoint and agent of one action dimension, means over the observations.
+
+    Args:
+        path: The run folder.
+        count: Observations of each checkpoint.
+        seed: Of which are drawn.
+        trust: Whether code that the folder names may be imported.
+
+    Raises:
+        Refused: No such agent, no checkpoint, or the buffer has lost its first observations already.
+    """
+    import numpy as np
+
+    from omad.algos import make as make_algorithm
+    from omad.export import entropy
+    from omad.export.fold import fold
+    from omad.run.folder import RunFolder, members
+    from omad.trained import policies_at, replayed
+    from omad.tree import at_seed
+
+    rows = []
+    for folder in [RunFolder.open(inside) for inside in members(path)]:
+        config, spec = folder.config, folder.spec
+        agents = [i for i, size in enumerate(spec.act_dims) if size == 1]
+        if config.algorithm != "omad" or not agents:
+            raise Refused(
+                f"{folder.path} has {config.algorithm} on {config.task}, with action dimensions {spec.act_dims}; give "
+                "a run of omad with agents of one, such as mamujoco-full/swimmer-2x1."
+            )
+        seen = np.asarray(replayed(folder, trust).obs)
+        algorithm = make_algorithm(config.algo, spec, config.obs_norm)
+        for saved in sorted(folder.checkpoints(), key=lambda one: one.row):
+            policies, _ = policies_at(folder, algorithm, saved.env_steps)
+            for place, training_seed in enumerate(config.all_seeds):
+                team = fold(at_seed(policies, place), config.algo, spec, config.obs_norm)
+                known = seen[place, : saved.row].reshape(-1, *seen.shape[3:])
+                drawn = known[np.random.default_rng(seed).integers(len(known), size=count)]
+                for agent in agents:
+                    found = entropy.at(team[agent], drawn[:, agent, : spec.obs_dims[agent]])
+                    rows.append({
+                        "seed": training_seed,
+                        "env_steps": saved.env_steps,
+                        "agent": agent,
+                        "entropy": float(np.mean([one.true for one in found])),
+                        "bound": float(np.mean([one.bound for one in found])),
+                        "gap": float(np.mean([one.gap for one in found])),
+                        "largest_gap": float(max(one.gap for one in found)),
+                    })  # fmt: skip
+    return rows
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the table; with --out, write the section."""
+    options = tyro.cli(Options, prog="omad entropy", args=list(arguments))
+    check(options, counts=("observations",), not_negative=("seed",), most={"observations": 100_000}, flags=True)
+    from omad.run.folder import RunFolder, members
+
+    config = RunFolder.open(members(options.run)[0]).config
+    found = measure(options.run, options.observations, options.seed, options.trust)
+    title = f"{config.task}: entropy of actions and its bound"
+    everything = {
+        "task": config.task, "chain_kernel": config.algo.chain_kernel, "observations": options.observations,
+        "rows": found,
+    }  # fmt: skip
+    if options.json:
+        print_json(everything)
+    else:
+        made = table(
+            title, "seed", "env steps", "agent", "entropy", "bound", "gap",
+            right=("env steps", "entropy", "bound", "gap"), caption=f"nats, means over {options.observations} "
+            "observations of the replay buffer; an action in [-1, 1] has at most 0.693",
+        )  # fmt: skip
+        for one in found:
+            numbers = (f"{one[name]:.3f}" for name in ("entropy", "bound", "gap"))
+            row(made, str(one["seed"]), f"{one['env_steps']:,}", str(one["agent"]), *numbers)
+        console().print(made)
+    if options.out is not None:
+        write_section(options.out, f"entropy-{config.task}", _section(title, found), pictures.draw(found, title))
+    return 0
+
+
+def _section(title: str, found: Sequence[dict[str, Any]]) -> SectionFile:
+    """For the report."""
+    last = max(one["env_steps"] for one in found)
+    told = " ".join(
+        f"Seed {one['seed']}, agent {one['agent']}: entropy {one['entropy']:.3f}, bound {one['bound']:.3f}."
+        for one in found
+        if one["env_steps"] == last
+    )
+    return SectionFile(
+        title=title[:1].upper() + title[1:],
+        text=f"After {last:,} env steps, in nats. {told}",
+        alt=f"Entropy and its bound over env steps, a panel an agent. {told}",
+    )
