@@ -14,8 +14,12 @@ import jaxtyping
 # Before anything of `omad` is imported: every annotated function checks its arguments and its result.
 jaxtyping.install_import_hook("omad", "beartype.beartype")
 os.environ["MPLBACKEND"] = "Agg"
-# Compiling is most of the time of most tests. Code of the lowest optimisation level is several times faster to make.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+# Compiling is most of the time of most tests. Code of the lowest optimisation level, and by the older emitters of fused
+# loops, is several times faster to make.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false",
+)
 
 # Processes that tests start must not inherit that SIGINT is ignored, as in a job of a script.
 with contextlib.suppress(ValueError):  # not in the main thread
