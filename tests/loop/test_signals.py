@@ -174,7 +174,7 @@ def _aim(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_group_signals_at_three_moments(tmp_path: Path) -> None:
     """One of each signal."""
-    struck(tmp_path, "probe/push", 3, total_steps=4_000)
+    struck(tmp_path, "probe/push", 3, total_steps=6_000)
 
 
 def test_group_signals_at_three_moments_of_a_hosted_run(tmp_path: Path) -> None:
