@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import dataclasses
 import os
 import shutil
 import signal
-import tempfile
+import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jaxtyping
@@ -28,11 +28,28 @@ os.environ.setdefault(
 # Processes that tests start must not inherit that SIGINT is ignored, as in a job of a script.
 with contextlib.suppress(ValueError):  # not in the main thread
     signal.signal(signal.SIGINT, signal.default_int_handler)
-# What one test has compiled, others and the processes they start need not compile again; nothing is left behind.
+
+
+def programs_of_earlier_runs(folder: Path, most_bytes: int = 1 << 30) -> Path:
+    """Without those that a killed process has left half written; with none once they take too much room."""
+    size = 0
+    for entry in folder.glob("*-cache"):
+        data = entry.read_bytes()
+        size += len(data)
+        try:
+            zlib.decompress(data)
+        except zlib.error:
+            entry.unlink()
+    if size > most_bytes:
+        shutil.rmtree(folder)
+    return folder
+
+
+# What one test has compiled, others, the processes they start and later test runs need not compile again.
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="omad-tests-")
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    programs = Path(__file__).parents[1] / ".pytest_cache" / "jax"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs_of_earlier_runs(programs))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
