@@ -13,7 +13,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from omad.types import Batch, EnvSpec, Step
 
@@ -71,7 +71,7 @@ def sample(
     count: Int[Array, ""],
     key: Key[Array, ""],
     batch_size: int,
-    gamma: float,
+    gamma: float | Float[Array, ""],
     n_step: int = 1,
     place: Int[Array, ""] | None = None,
 ) -> Batch:
@@ -98,7 +98,9 @@ def sample(
     return _transitions(ring, start, env, gamma, n_step, place)
 
 
-def sample_complete(episodes: Step, key: Key[Array, ""], batch_size: int, gamma: float, n_step: int = 1) -> Batch:
+def sample_complete(
+    episodes: Step, key: Key[Array, ""], batch_size: int, gamma: float | Float[Array, ""], n_step: int = 1
+) -> Batch:
     """The same from complete episodes, one after another, as the only column of a ring that is never written to."""
     start = jax.random.randint(key, (batch_size,), 0, episodes.reward.shape[0])
     return _transitions(episodes, start, jnp.zeros_like(start), gamma, n_step)
@@ -108,7 +110,7 @@ def _transitions(
     ring: Step,
     start: Int[Array, " batch"],
     env: Int[Array, " batch"],
-    gamma: float,
+    gamma: float | Float[Array, ""],
     n_step: int,
     place: Int[Array, ""] | None = None,
 ) -> Batch:

@@ -86,4 +86,7 @@ def symmetric(algorithm: Algorithm, symmetry: Symmetry) -> Algorithm:
         element = jax.random.randint(draw, batch.ret.shape, 0, len(symmetry.obs_index))
         return algorithm.update(learner, image(batch, symmetry, element), key, count)
 
-    return algorithm._replace(update=update)
+    remade = algorithm.remade
+    return algorithm._replace(
+        update=update, remade=None if remade is None else lambda given: symmetric(remade(given), symmetry)
+    )

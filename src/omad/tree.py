@@ -38,7 +38,7 @@ def start(optimiser: optax.GradientTransformation, params: Any) -> optax.OptStat
     return optimiser.init(params)
 
 
-def polyak(target: T, online: T, tau: float) -> T:
+def polyak(target: T, online: T, tau: float | Float[Array, ""]) -> T:
     """Exponential average of parameters: (1 - tau) target + tau online; counters are taken over as they are."""
 
     def mix(t: Array, o: Array) -> Array:

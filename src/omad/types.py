@@ -6,7 +6,8 @@ Shape words: `batch agent obs act state`. Unless a docstring says otherwise, lea
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -150,10 +151,15 @@ class Algorithm(NamedTuple):
 
     Every call gives metrics of the same names; what is not measured in a step has weight 0.
     """
-    gamma: float
+    gamma: float | Float[Array, ""]
     """Discount factor, for the sampler."""
     n_step: int
     """Steps of reward in a target, for the sampler."""
+    hyperparameters: Mapping[str, float] = MappingProxyType({})
+    """Those that do not shape the program. Loops hand them to compiled programs as arguments, so that runs
+    which differ in these alone are compiled once."""
+    remade: Callable[[Mapping[str, Any]], Algorithm] | None = None
+    """(hyperparameters) -> the same algorithm with these, which may be tracers; None where there are none."""
 
 
 def is_mean(leaf: Any) -> bool:

@@ -36,7 +36,7 @@ class Ticks(eqx.Module):
 
 def clock() -> JaxEnv:
     """Shows (draw of the reset, time); reward is the draw plus 10 x time; truncated after four steps."""
-    spec = EnvSpec("clock", (2, 2), (1, 2), 1, HORIZON)
+    spec = EnvSpec("clock", (2, 2), (1, 2), 1, HORIZON, info_keys=("ticks",))
 
     def observe(state: Ticks) -> Observation:
         row = jnp.stack([state.start, state.time.astype(float)])
@@ -50,7 +50,8 @@ def clock() -> JaxEnv:
         del action, key
         after = Ticks(state.start, state.time + 1)
         no = jnp.zeros((), bool)
-        return after, Outcome(observe(after), state.start + 10.0 * state.time, no, after.time >= HORIZON)
+        info = {"ticks": after.time.astype(float)}
+        return after, Outcome(observe(after), state.start + 10.0 * state.time, no, after.time >= HORIZON, info)
 
     return JaxEnv(spec, reset, step)
 
@@ -175,7 +176,14 @@ def test_training_returns_are_those_of_finished_episodes(done: Carry) -> None:
     ring = jax.tree.map(lambda x: np.asarray(x)[:, :14], done.ring)
     np.testing.assert_array_equal(done.sums[fused.RETURN].weight, 3 * ENVS)
     np.testing.assert_allclose(done.sums[fused.RETURN].total, ring.reward[:, :12].sum((1, 2)), rtol=1e-5)
-    np.testing.assert_allclose(done.episode_return, ring.reward[:, 12:].sum(1), rtol=1e-5)
+    np.testing.assert_allclose(done.episode[fused.RETURN], ring.reward[:, 12:].sum(1), rtol=1e-5)
+
+
+def test_numbers_of_the_env_are_summed_over_episodes(done: Carry) -> None:
+    """1 + 2 + 3 + 4 for each episode that ended; the running ones are two steps old."""
+    np.testing.assert_array_equal(done.sums["train/ticks"].total, 10.0 * 3 * ENVS)
+    np.testing.assert_array_equal(done.sums["train/ticks"].weight, 3 * ENVS)
+    np.testing.assert_array_equal(done.episode["train/ticks"], 1.0 + 2.0)
 
 
 def test_learned_actions_come_from_the_policy_with_fresh_noise(done: Carry) -> None:

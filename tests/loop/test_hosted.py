@@ -121,7 +121,7 @@ def test_worlds_that_cannot_be_saved_begin_anew():
         attached = here._attach(lost, SEEDS, 5)
         assert np.asarray(attached.ring.truncated)[:, 4].all()
         assert not np.asarray(attached.ring.truncated)[:, :4].any()
-        np.testing.assert_array_equal(np.asarray(attached.episode_return), 0.0)
+        np.testing.assert_array_equal(np.asarray(attached.episode["train/return"]), 0.0)
 
 
 @pytest.mark.parametrize("explore", [True, False])

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -90,7 +90,7 @@ def train_words(path: Path, task: str, algorithm: str = "hatd3", **fields: Any) 
 def progress(path: Path) -> dict[str, int]:
     """What may be waited for: bytes of lines, and entries of the folder of checkpoints, which come and go meanwhile."""
     sizes, entries = {"metrics": 0, "episodes": 0}, list[str]()
-    for run in (path, *(path / f"seed-{seed}" for seed in (0, 1))):
+    for run in (path, *(path / f"seed-{seed}" for seed in (0, 1)), *path.glob("*/*/*/*")):  # of a run, seeds, a study
         for name in sizes:
             with contextlib.suppress(OSError):
                 sizes[name] += (run / f"{name}.jsonl").stat().st_size
@@ -133,16 +133,26 @@ def lines(path: Path) -> tuple[bytes, list[dict[str, Any]]]:
 
 def struck(tmp_path: Path, task: str, moments: int, **fields: Any) -> None:
     """Stop a run at random moments and resume it each time: right codes, nothing left, the same end."""
+
+    def words(path: Path) -> list[str]:
+        return ["resume", str(path), "--trust"] if path.exists() else train_words(path, task, **fields)
+
+    struck_while(tmp_path, words, members, moments)
+
+
+def struck_while(
+    tmp_path: Path, words: Callable[[Path], list[str]], runs: Callable[[Path], list[Path]], moments: int
+) -> None:
+    """The same for any command that works in a folder and, given again, goes on there."""
     path, still = tmp_path / "struck", tmp_path / "still"
-    code, said = Started(train_words(still, task, **fields), tmp_path / "still.txt").end()
+    code, said = Started(words(still), tmp_path / "still.txt").end()
     assert code == 0, said
     rng = np.random.default_rng(0)
     kinds = itertools.cycle(["start", "metrics", "checkpoints", "episodes", "metrics"])
     numbers = itertools.cycle([signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
     done = 0
     for turn in range(moments):
-        words = ["resume", str(path), "--trust"] if path.exists() else train_words(path, task, **fields)
-        started = Started(words, tmp_path / f"{turn}.txt")
+        started = Started(words(path), tmp_path / f"{turn}.txt")
         kind, number = next(kinds), next(numbers)
         wait_for(started, path, kind, rng)
         started.signal(number)
@@ -156,12 +166,12 @@ def struck(tmp_path: Path, task: str, moments: int, **fields: Any) -> None:
         else:
             assert code == 128 + number, about
             assert "Traceback" not in said, about
-        assert not list(path.rglob("ended.json")), about
+        assert all('"finished"' in file.read_text() for file in path.rglob("ended.json")), about
     else:
-        code, said = Started(["resume", str(path), "--trust"], tmp_path / "last.txt").end()
+        code, said = Started(words(path), tmp_path / "last.txt").end()
         assert code == 0, said
     assert done >= 0.8 * moments
-    for one, other in zip(members(path), members(still), strict=True):
+    for one, other in zip(runs(path), runs(still), strict=True):
         assert lines(one) == lines(other)
         for a, b in zip(last_carry(one), last_carry(other), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -195,6 +205,26 @@ def test_group_signals_at_three_moments_of_a_hosted_run(tmp_path: Path) -> None:
 )
 def test_group_signals_at_twenty_moments(tmp_path: Path, task: str, fields: dict[str, Any]) -> None:
     struck(tmp_path, task, 20, algorithm="omad", **OMAD, **fields)
+
+
+def sweep_struck(tmp_path: Path, moments: int, total_steps: int) -> None:
+    """A sweep of two runs at a time, stopped with its whole group; the same command goes on."""
+    study = tmp_path / "study.py"
+    study.write_text(
+        "from omad.study import Study, grid\n"
+        f"STUDY = Study('s', grid(['probe/push'], seeds=[0, 1], **{SMALL | OMAD | {'total_steps': total_steps}!r}))\n"
+    )
+
+    def words(path: Path) -> list[str]:
+        return ["sweep", str(study), "--out", str(path), "--workers", "2"]
+
+    struck_while(tmp_path, words, lambda path: sorted(found.parent for found in path.rglob("config.json")), moments)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_group_signals_at_twelve_moments_of_a_sweep(tmp_path: Path) -> None:
+    sweep_struck(tmp_path, 12, 20_000)
 
 
 def test_a_reader_that_goes_away(tmp_path: Path) -> None:

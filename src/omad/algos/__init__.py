@@ -7,6 +7,7 @@ what that folder says, but only what was installed or registered on this machine
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import importlib
@@ -96,5 +97,21 @@ def make(config: Any, spec: EnvSpec, obs_norm: ObsNorm = "none", updates_per_env
 
     if getattr(config, "alpha_pace", "gradient") == "env":
         config = dataclasses.replace(config, alpha_lr=config.alpha_lr / updates_per_env_step)
-    algorithm = importlib.import_module(getattr(config, "program", type(config).__module__)).make(config, spec)
-    return standardised(algorithm, spec, obs_norm)
+    program = importlib.import_module(getattr(config, "program", type(config).__module__))
+
+    def remade(hyperparameters: Mapping[str, Any]) -> Algorithm:
+        return standardised(program.make(_with(config, hyperparameters), spec), spec, obs_norm)
+
+    algorithm = remade({})
+    if not (names := getattr(config, "traced", ())):
+        return algorithm
+    hyperparameters = {name: float(getattr(config, name)) for name in names}
+    return algorithm._replace(hyperparameters=hyperparameters, remade=remade)
+
+
+def _with(config: Any, hyperparameters: Mapping[str, Any]) -> Any:
+    """The configuration with others, which may be tracers, and so are not checked again."""
+    config = copy.copy(config)
+    for name, value in hyperparameters.items():
+        object.__setattr__(config, name, value)
+    return config

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from omad.types import Mean, Metrics
 
@@ -17,7 +17,7 @@ __all__ = ["falling", "policy_update_if"]
 T = TypeVar("T")
 
 
-def falling(start: float, steps: int, every: int = 1) -> optax.ScalarOrSchedule:
+def falling(start: float | Float[Array, ""], steps: int, every: int = 1) -> optax.ScalarOrSchedule:
     """A learning rate that falls linearly to a tenth in `steps` gradient steps and stays there; 0 keeps it constant.
 
     `every` is how many gradient steps there are to one of its optimiser's.

@@ -33,7 +33,7 @@ class Values(NamedTuple):
     """(target, values) -> what is to be watched."""
 
 
-def distributional(v_max: float, atoms: int, atom_entropy: float) -> Values:
+def distributional(v_max: float, atoms: int, atom_entropy: float | Float[Array, ""]) -> Values:
     """Probabilities of atoms on [-v_max, v_max]; cross entropy, less a bonus on the entropy over atoms."""
     places = categorical.support(v_max, atoms)
 

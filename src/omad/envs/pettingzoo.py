@@ -8,7 +8,7 @@ others go on shows zeros, and its action goes nowhere. An episode ends with its 
 that ended last were terminated (an agent with both flags up is), else by the clock; or by omad's clock after
 `?horizon=` steps. If the factory takes an argument of one of these two names, it gets it too.
 
-Evaluations keep each agent's own return, `return/AGENT`, and the numbers that its infos hold after a first step,
+Metrics and evaluations keep each agent's own return, `return/AGENT`, and the numbers that its infos hold after a first step,
 `AGENT/KEY`, summed over an episode; one that is absent later, or not finite, counts as 0.
 
 For an exact resume an env may offer `save_state() -> bytes` (always of one length) and `load_state(bytes)`.
@@ -37,7 +37,7 @@ OURS = ("team_reward", "horizon")
 DEFAULT_HORIZON = 1000
 _TOO_LARGE = 20_000
 _MOST_NUMBERS = 64
-"""Numbers of the env's infos that evaluations keep."""
+"""Numbers of the env's infos that are kept."""
 _METHODS = ("observation_space", "action_space", "reset", "step", "unwrapped", "close")
 
 

@@ -30,9 +30,12 @@ from omad.errors import EnvFailed, NonFinite, UnevenSaves
 from omad.keys import Stream, run_key, stream
 from omad.loop.fused import (
     Carry,
+    Given,
     LoopConfig,
     absorb,
     choose,
+    episode_metrics,
+    given_to,
     learn_row,
     no_metrics,
     no_returns,
@@ -55,18 +58,20 @@ _DRAWN = 32
 class Layout:
     """How all that a vector step gives lies in one row of numbers a world, so that it is one transfer to the device.
 
-    Successor and its state, reward, terminated, truncated, what is seen next and its state.
+    Successor and its state, reward, terminated, truncated, extra numbers, what is seen next and its state.
     """
 
     def __init__(self, spec: EnvSpec) -> None:
         self.agents, self.obs = spec.n_agents, spec.n_agents * spec.obs_dim
         self.shown = self.obs + spec.state_dim
-        self.width = 2 * self.shown + 3
+        self.info_keys = spec.info_keys
+        self.width = 2 * self.shown + 3 + len(spec.info_keys)
 
     def pack(self, arrival: Arrival) -> np.ndarray:
         """`(world, number)`."""
         n = len(arrival.reward)
-        numbers = (part[:, None] for part in (arrival.reward, arrival.terminated, arrival.truncated))
+        extra = (arrival.info[name] for name in self.info_keys)
+        numbers = (part[:, None] for part in (arrival.reward, arrival.terminated, arrival.truncated, *extra))
         successor, shown = ((obs.reshape(n, -1), state) for obs, state in (arrival[:2], arrival[-2:]))
         return np.concatenate([*successor, *numbers, *shown], axis=1, dtype=np.float32)
 
@@ -90,6 +95,10 @@ class Layout:
         reward, terminated, truncated = (table[..., self.shown + i] for i in range(3))
         over = terminated > 0, truncated > 0
         return Step(*self.shown_next(before), action, reward, *over, *self._apart(table[..., : self.shown]))
+
+    def info(self, table: Array) -> dict[str, Array]:
+        """The env's extra numbers."""
+        return {name: table[..., self.shown + 3 + i] for i, name in enumerate(self.info_keys)}
 
 
 class Trees(NamedTuple):
@@ -153,10 +162,10 @@ class Hosted:
         demonstrations: Step | None = None,
     ) -> None:
         self.spec, self.config, self._start = env.spec, config, start
-        algorithm = traced_once(algorithm)
+        given, having = given_to(algorithm, demonstrations), traced_once(algorithm)
         self.batch_seeds = jax.default_backend() != "cpu" if batch_seeds is None else batch_seeds
         self._action = env.spec.n_agents, env.spec.act_dim
-        self._demonstrations = demonstrations
+        self._given = given
         self._pool: Pool | None = None
         self._live: Any = None
         """The `env_state` at which the running worlds stand; any other has to be loaded first."""
@@ -164,7 +173,7 @@ class Hosted:
         """Why a resume begins new episodes; empty where it goes on exactly."""
         self._bytes_each: int | None = None
         """Length of a world's save, once there was one."""
-        self._one = functools.partial(_core, algorithm, env, config)
+        self._one = functools.partial(_core, having(given.hyperparameters), env, config)
         self._init = jax.jit(jax.vmap(self._one))
         self._algorithm = algorithm
         self._layout = layout = Layout(env.spec)
@@ -192,8 +201,8 @@ class Hosted:
             place: Int[Array, ""] | None,
         ) -> tuple[list[Array], list[Array]]:
             """Keep the transition of row `step`."""
-            carry = self._trees.whole(leaves, ring)
-            return self._trees.bare(absorb(carry, layout.transition(*given), step, place=place))
+            carry, table = self._trees.whole(leaves, ring), given[-1]
+            return self._trees.bare(absorb(carry, layout.transition(*given), layout.info(table), step, place=place))
 
         def learn(
             leaves: list[Array],
@@ -202,12 +211,14 @@ class Hosted:
             seed: Int[Array, ""],
             step: Int[Array, ""],
             real: Bool[Array, ""],
-            demonstrations: Step | None,
+            handed: Given,
             place: Int[Array, ""] | None,
         ) -> tuple[list[Array], list[Array]]:
             """Keep row `step - 1` (if it is `real`: the first of a chunk is kept already), then learn."""
-            carry = absorb(self._trees.whole(leaves, ring), layout.transition(*given), step - 1, real, place)
-            return self._trees.bare(learn_row(algorithm, config, carry, run_key(seed), step, demonstrations, place)[0])
+            carry, info = self._trees.whole(leaves, ring), layout.info(given[-1])
+            carry = absorb(carry, layout.transition(*given), info, step - 1, real, place)
+            learning, shown = having(handed.hyperparameters), handed.demonstrations
+            return self._trees.bare(learn_row(learning, config, carry, run_key(seed), step, shown, place)[0])
 
         def healthy(carry: Carry) -> Bool[Array, " seed"]:
             return jax.vmap(lambda learner, sums: all_finite((learner, sums)))(carry.learner, carry.sums)
@@ -361,7 +372,7 @@ class Hosted:
         # one part a seed, or one part for all of them.
         if self.batch_seeds:
             leaves, ring = jax.device_put((leaves, ring), seed_sharding(n))
-            self._demonstrations = on_all(self._demonstrations, n)
+            self._given = on_all(self._given, n)
             cores, places = [leaves], [None]
         else:
             cores, places = self._split(leaves, n), [np.int32(i) for i in range(n)]
@@ -373,7 +384,7 @@ class Hosted:
         given = list(
             zip(tables, self._put(np.zeros((*shown.shape[:2], *self._action), np.float32)), tables, strict=True)
         )
-        real, shared = np.bool_(False), self._demonstrations
+        real, shared = np.bool_(False), self._given
         bits: list[tuple[np.ndarray, np.ndarray]] = []
         for row in range(start, start + count):
             step = np.int32(row)
@@ -441,9 +452,9 @@ class Hosted:
         last = (row - 1) % carry.ring.reward.shape[1]
         truncated = carry.ring.truncated.at[:, last].set(~carry.ring.terminated[:, last])
         return eqx.tree_at(
-            lambda c: (c.observation, c.ring.truncated, c.episode_return),
+            lambda c: (c.observation, c.ring.truncated, c.episode),
             carry,
-            (self._reset(seeds, row), truncated, jnp.zeros_like(carry.episode_return)),
+            (self._reset(seeds, row), truncated, jax.tree.map(jnp.zeros_like, carry.episode)),
         )
 
 
@@ -467,7 +478,7 @@ def _core(algorithm: Algorithm, env: HostEnv, config: LoopConfig, seed: Int[Arra
             jnp.zeros((config.n_envs, env.spec.n_agents, env.spec.obs_dim)),
             jnp.zeros((config.n_envs, env.spec.state_dim)),
         ),
-        episode_return=jnp.zeros(config.n_envs),
+        episode={name: jnp.zeros(config.n_envs) for name in episode_metrics(env.spec)},
         sums=no_metrics(algorithm, env.spec, config),
         returns=no_returns(algorithm, config),
     )

@@ -37,7 +37,10 @@ def soft_value(
 
 
 def smoothed(
-    action: Float[Array, "*b act"], noise: Float[Array, "*b act"], limit: float, mask: Float[Array, "*m act"]
+    action: Float[Array, "*b act"],
+    noise: Float[Array, "*b act"],
+    limit: float | Float[Array, ""],
+    mask: Float[Array, "*m act"],
 ) -> Float[Array, "*b act"]:
     """Action plus noise, the noise within +-limit, the sum within [-1, 1], padding zero.
 
@@ -51,7 +54,7 @@ def squared(error: Float[Array, "*b"]) -> Float[Array, "*b"]:
     return 0.5 * jnp.square(error)
 
 
-def huber(error: Float[Array, "*b"], delta: float) -> Float[Array, "*b"]:
+def huber(error: Float[Array, "*b"], delta: float | Float[Array, ""]) -> Float[Array, "*b"]:
     """Half the squared error up to delta, from there on its tangent.
 
     Source: Huber 1964, section 4.

@@ -18,6 +18,11 @@ class DenoisingConfig:
     Source tags: [R] that code; [I] inferred; [?] assumed.
     """
 
+    traced: ClassVar[tuple[str, ...]] = (
+        "actor_lr", "actor_lr_end", "critic_lr", "alpha_lr", "gamma", "tau", "reward_scale", "target_entropy_per_dim",
+    )  # fmt: skip
+    """Fields that do not shape the program: runs that differ in these alone are compiled once."""
+
     # the chain
     denoising_steps: int = 20
     """T, denoising steps of a chain [R]."""

@@ -17,6 +17,10 @@ class HasacConfig:
 
     program: ClassVar[str] = "omad.algos.hasac"
     """The module whose `make` builds the algorithm."""
+    traced: ClassVar[tuple[str, ...]] = (
+        "actor_lr", "critic_lr", "alpha_lr", "gamma", "tau", "huber_delta", "target_entropy_per_dim",
+    )  # fmt: skip
+    """Fields that do not shape the program: runs that differ in these alone are compiled once."""
 
     # the policy of each agent
     actor_width: int = 256
@@ -97,6 +101,10 @@ class Hatd3Config:
 
     program: ClassVar[str] = "omad.algos.hatd3"
     """The module whose `make` builds the algorithm."""
+    traced: ClassVar[tuple[str, ...]] = (
+        "actor_lr", "critic_lr", "gamma", "tau", "huber_delta", "target_noise", "target_noise_clip",
+    )  # fmt: skip
+    """Fields that do not shape the program: runs that differ in these alone are compiled once."""
 
     # actors
     actor_width: int = 128

@@ -17,6 +17,11 @@ class OmadConfig:
 
     program: ClassVar[str] = "omad.algos.omad"
     """The module whose `make` builds the algorithm."""
+    traced: ClassVar[tuple[str, ...]] = (
+        "actor_lr", "critic_lr", "alpha_lr", "adam_b1", "gamma", "tau", "actor_clip", "atom_entropy",
+        "target_run_per_dim",
+    )  # fmt: skip
+    """Fields that do not shape the program: runs that differ in these alone are compiled once."""
 
     # the chain
     denoising_steps: int = 8

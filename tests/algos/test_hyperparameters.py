@@ -1,0 +1,60 @@
+"""Hyperparameters that do not shape the program are arguments of it: a search over them compiles once."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from learners import CONFIGS
+
+from omad import algos, envs
+from omad.loop import fused
+from omad.loop.fused import LoopConfig
+
+ENV = envs.make("probe/push")
+SEEDS, NUMBER = jax.ShapeDtypeStruct((1,), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
+SIZES = LoopConfig(n_envs=2, updates_per_step=3, batch_size=8, buffer_rows=16, warmup_rows=4)
+
+
+def others(config: Any) -> Any:
+    """The same with another value of every field that is said not to shape the program."""
+    return dataclasses.replace(config, **{name: 0.7 * getattr(config, name) for name in config.traced})
+
+
+def program(config: Any, how: str = "none") -> str:
+    """What would be compiled."""
+    loop = fused.make(algos.make(config, ENV.spec, how), ENV, SIZES)  # pyright: ignore[reportArgumentType]
+    return loop.chunk.lower(jax.eval_shape(loop.init, SEEDS), SEEDS, NUMBER, NUMBER).as_text()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_program_is_the_same_for_other_values(name: str) -> None:
+    config = CONFIGS[name]
+    how = "running" if name == "omad" else "none"  # through a wrapper, too
+    assert program(config, how) == program(others(config), how)
+
+
+def test_a_field_that_shapes_the_program_does_change_it() -> None:
+    """Lest the test above compares nothing."""
+    config = CONFIGS["hatd3"]
+    assert program(config) != program(dataclasses.replace(config, actor_every=2))
+
+
+def test_values_reach_the_program() -> None:
+    """A learning rate of (nearly) nothing leaves the critics where they were."""
+    seeds = jnp.arange(1, dtype=jnp.int32)
+
+    def moved(lr: float) -> float:
+        config = dataclasses.replace(CONFIGS["hatd3"], critic_lr=lr)
+        loop = fused.make(algos.make(config, ENV.spec), ENV, SIZES)
+        carry = loop.warm(loop.init(seeds), seeds, jnp.int32(0), jnp.int32(4))
+        before = jax.tree.map(np.asarray, carry.learner.critics)
+        after = loop.chunk(carry, seeds, jnp.int32(4), jnp.int32(2)).learner.critics
+        return max(float(np.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True))
+
+    assert moved(1e-20) < 1e-15
+    assert moved(1e-2) > 1e-3
