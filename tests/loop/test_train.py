@@ -274,7 +274,7 @@ def test_a_non_finite_number_stops_the_run(
         sick = jnp.where(count >= poison_at, jnp.nan, loss.total)
         return learner, metrics | {"critic/loss": eqx.tree_at(lambda m: m.total, loss, sick)}
 
-    poisoned = built.algorithm._replace(update=update)
+    poisoned = built.algorithm._replace(update=update, remade=None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(building, "make_algorithm", lambda *_: poisoned)
         sick = build(config, envs.make(config.task))
