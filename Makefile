@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+# More words for pytest, as in `make test ARGS=--durations=20`.
+ARGS ?=
 
 .PHONY: install install-all install-test demo test test-slow check clean pins
 
@@ -33,16 +35,19 @@ demo: install
 	$(BIN)/omad demo
 
 test: install-test
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --maxprocesses $(WORKERS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --maxprocesses $(WORKERS) $(ARGS)
 
-# Learning checks that take minutes.
+# What takes minutes: learning checks, every algorithm where two are always run, long kills. They run more than they
+# compile, so programs are made as users' are, but for the emitters of fused loops.
 test-slow: install-test
-	$(BIN)/python -m pytest -m slow
+	XLA_FLAGS=--xla_cpu_use_fusion_emitters=false $(BIN)/python -m pytest -m slow $(ARGS)
 
+# Types are checked while ruff, which takes a second, speaks first; either one fails it.
 check: install-test
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/pyright
+	@$(BIN)/pyright > .pyright.log 2>&1 & types=$$!; failed=0; \
+	$(BIN)/ruff format --check . || failed=1; \
+	$(BIN)/ruff check . || failed=1; \
+	wait $$types || failed=1; cat .pyright.log; rm -f .pyright.log; exit $$failed
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache

@@ -2,34 +2,93 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
-import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import jaxtyping
 
 # Before anything of `omad` is imported: every annotated function checks its arguments and its result.
 jaxtyping.install_import_hook("omad", "beartype.beartype")
 os.environ["MPLBACKEND"] = "Agg"
-# Compiling is most of the time of most tests. Code of the lowest optimisation level is several times faster to make.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+# Compiling is most of the time of most tests. Code of the lowest optimisation level, by the older emitters of fused
+# loops and in one piece, is several times faster to make. The processes that tests start take over the same flags.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
 
 # Processes that tests start must not inherit that SIGINT is ignored, as in a job of a script.
 with contextlib.suppress(ValueError):  # not in the main thread
     signal.signal(signal.SIGINT, signal.default_int_handler)
-# What one test has compiled, others and the processes they start need not compile again; nothing is left behind.
+
+
+def programs_of_earlier_runs(folder: Path, most_bytes: int = 1 << 30) -> Path:
+    """Without those that a killed process has left half written; with none once they take too much room."""
+    size = 0
+    for entry in folder.glob("*-cache"):
+        data = entry.read_bytes()
+        size += len(data)
+        try:
+            zlib.decompress(data)
+        except zlib.error:
+            entry.unlink()
+    if size > most_bytes:
+        shutil.rmtree(folder)
+    return folder
+
+
+# What one test has compiled, others, the processes they start and later test runs need not compile again.
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="omad-tests-")
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    programs = Path(__file__).parents[1] / ".pytest_cache" / "jax"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs_of_earlier_runs(programs))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_debug_key_reuse", True)
 
 hypothesis.settings.register_profile("omad", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("omad")
+
+COUNTS = (
+    "preset", "seeds", "first_seed", "total_steps", "eval_every", "eval_seed", "log_every", "save_every",
+    "keep_checkpoints", "keep_best", "init_from", "given",
+)  # fmt: skip
+"""Fields of a run that its programs do not depend on."""
+OURS = ("probe/", "mpe/", "games/")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs_are_shared() -> Iterator[None]:
+    """Runs of this process that differ only in how long they are or what they write share their compiled programs.
+
+    Of this package's own tasks in JAX, whose parts hold no state. A patched `make_algorithm` gets its own programs.
+    """
+    from omad import experiment
+    from omad.loop import build as building
+    from omad.types import JaxEnv
+
+    kept: dict[Any, building.Built] = {}
+
+    def build(config: Any, env: Any, batch_seeds: bool | None = None) -> building.Built:
+        if not isinstance(env, JaxEnv) or not config.task.startswith(OURS) or config.symmetry or config.demonstrations:
+            return building.build(config, env, batch_seeds)
+        fields = {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in COUNTS}
+        key = (repr(fields), config.updates_per_env_step, batch_seeds, building.make_algorithm, env.spec)
+        if key not in kept:
+            kept[key] = building.build(config, env, batch_seeds)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "build", build)
+        yield

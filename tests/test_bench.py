@@ -95,8 +95,9 @@ def test_loops_and_branches_count_as_often_as_they_run():
 
 def test_measure_reports_consistent_numbers():
     config = resolve(
-        "probe/push", total_steps=1_000, warmup_steps=20, batch_size=8, v_max=5.0, actor_width=8, critic_width=8
-    )
+        "probe/push", total_steps=1_000, warmup_steps=20, batch_size=8, v_max=5.0, atoms=11, denoising_steps=2,
+        actor_width=8, actor_layers=1, critic_width=8, critic_layers=1,
+    )  # fmt: skip
     found = measure(config, 0.2)
     rate = found["flops_per_gradient_step"] * found["gradient_steps_per_s"] / found["matmul_flops_per_s"]
     assert found["utilisation"] == pytest.approx(rate)

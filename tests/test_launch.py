@@ -21,14 +21,15 @@ from omad.experiment import Experiment
 from omad.run.folder import Ended, RunFolder, members
 
 SMALL: dict[str, Any] = {
-    "denoising_steps": 2, "actor_width": 8, "actor_layers": 1, "time_frequencies": 4, "time_width": 4,
-    "critic_width": 8, "critic_layers": 1, "atoms": 11, "total_steps": 600, "warmup_steps": 100, "n_envs": 4,
-    "batch_size": 8, "eval_every": 200, "eval_episodes": 4, "log_every": 100, "save_every": 200,
+    "actor_width": 8, "actor_layers": 1, "critic_width": 8, "critic_layers": 1, "total_steps": 600,
+    "warmup_steps": 100, "n_envs": 4, "batch_size": 8, "eval_every": 200, "eval_episodes": 1, "log_every": 100,
+    "save_every": 200,
 }  # fmt: skip
+OMAD: dict[str, Any] = {"denoising_steps": 2, "time_frequencies": 4, "time_width": 4, "atoms": 11}
 
 
-def small(**fields: Any) -> Any:
-    return resolve("probe/push", **(SMALL | fields))
+def small(algorithm: str = "hatd3", **fields: Any) -> Any:
+    return resolve("probe/push", algorithm, **(SMALL | fields))
 
 
 def lines(run: Path, name: str) -> list[dict[str, Any]]:
@@ -41,17 +42,18 @@ def quiet(states: list[launch.State]) -> None:
     del states
 
 
-def test_seeds_side_by_side_are_the_seeds_of_one_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("algorithm", ["hatd3", pytest.param("omad", marks=pytest.mark.slow)])
+def test_seeds_side_by_side_are_the_seeds_of_one_process(tmp_path: Path, algorithm: str) -> None:
     """Line by line; complete runs are left alone; a folder of several runs is told apart from a run."""
-    folders = Experiment(small(seeds=2, first_seed=5)).create_each(tmp_path / "both")
+    both: dict[str, Any] = SMALL | (OMAD if algorithm == "omad" else {}) | {"seeds": 2, "first_seed": 5}
+    folders = Experiment(resolve("probe/push", algorithm, **both)).create_each(tmp_path / "both")
     assert folders == members(tmp_path / "both") == [tmp_path / "both" / f"seed-{k}" for k in (5, 6)]
     seen: list[str] = []
     ended = launch.side_by_side(folders, 2, lambda states: seen.extend(state.state for state in states))
     assert [state.state for state in ended] == ["done", "done"], [state.message for state in ended]
     assert "running" in seen
     assert [state.env_steps for state in ended] == [600, 600]
-    both: dict[str, Any] = SMALL | {"seeds": 2, "first_seed": 5}
-    api.train("probe/push", run_dir=tmp_path / "one", **both)
+    api.train("probe/push", algorithm, run_dir=tmp_path / "one", **both)
     for name in ("metrics.jsonl", "episodes.jsonl"):
         together = [line for folder in folders for line in lines(folder, name)]
         key = lambda line: (line["seed"], line["step"], line.get("actions", ""))  # noqa: E731

@@ -25,9 +25,9 @@ from omad.run.folder import Ended, RunFolder
 from omad.study import Run, Study, grid, load, place
 
 SMALL: dict[str, Any] = {
-    "denoising_steps": 2, "actor_width": 8, "actor_layers": 1, "time_frequencies": 4, "time_width": 4,
-    "critic_width": 8, "critic_layers": 1, "atoms": 11, "total_steps": 600, "warmup_steps": 100, "n_envs": 4,
-    "batch_size": 8, "eval_every": 200, "eval_episodes": 4, "log_every": 100, "save_every": 200,
+    "actor_width": 8, "actor_layers": 1, "critic_width": 8, "critic_layers": 1, "total_steps": 600,
+    "warmup_steps": 100, "n_envs": 4, "batch_size": 8, "eval_every": 200, "eval_episodes": 1, "log_every": 100,
+    "save_every": 200,
 }  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def create(config: RunConfig, path: Path) -> RunFolder:
 def study_file(path: Path, tasks: list[str], settings: dict[str, Any], seeds: int, **fields: Any) -> Path:
     path.write_text(
         "from omad.study import Study, grid\n"
-        f"STUDY = Study('small', grid({tasks!r}, ['omad'], {settings!r}, range({seeds}), **{SMALL | fields!r}))\n"
+        f"STUDY = Study('small', grid({tasks!r}, ['hatd3'], {settings!r}, range({seeds}), **{SMALL | fields!r}))\n"
     )
     return path
 
@@ -106,11 +106,11 @@ def test_folders_are_made_once_and_changed_runs_refused(tmp_path: Path) -> None:
     study = load(study_file(tmp_path / "s.py", ["probe/push"], {"cpu": {}}, 2))
     root = tmp_path / "out"
     folders = place(study, root, create)
-    assert folders == [root / "probe-push/omad/cpu/seed-0", root / "probe-push/omad/cpu/seed-1"]
+    assert folders == [root / "probe-push/hatd3/cpu/seed-0", root / "probe-push/hatd3/cpu/seed-1"]
     listed = json.loads((root / "study.json").read_text())
     assert [(run["folder"], run["seed"], run["setting"]) for run in listed["runs"]] == [
-        ("probe-push/omad/cpu/seed-0", 0, "cpu"),
-        ("probe-push/omad/cpu/seed-1", 1, "cpu"),
+        ("probe-push/hatd3/cpu/seed-0", 0, "cpu"),
+        ("probe-push/hatd3/cpu/seed-1", 1, "cpu"),
     ]
     before = (folders[0] / "manifest.json").stat().st_mtime_ns
     (folders[1] / "manifest.json").unlink()
@@ -285,7 +285,7 @@ def test_ray_is_stopped_after_runs_have_saved(tmp_path: Path) -> None:
     process = subprocess.Popen(
         swept(study, out, "--launcher", "ray"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    folder, end = out / "probe-push/omad/cpu/seed-0", time.monotonic() + 300
+    folder, end = out / "probe-push/hatd3/cpu/seed-0", time.monotonic() + 300
     while not (last_line(folder / "metrics.jsonl") or {}).get("gradient_steps"):
         assert time.monotonic() < end and process.poll() is None, "the run did not begin"
         time.sleep(0.2)

@@ -118,7 +118,9 @@ def compiled(name: str, obs_dims: tuple[int, ...], act_dims: tuple[int, ...]) ->
 
         return jax.lax.fori_loop(1, updates + 1, step, learner)
 
-    return jax.jit(algorithm.init), jax.jit(train)
+    # Thousands of updates: here code that runs quickly is worth the time to make it.
+    quick = {"xla_backend_optimization_level": 3}
+    return jax.jit(algorithm.init), jax.jit(train, compiler_options=quick)
 
 
 @functools.cache
@@ -198,8 +200,18 @@ def test_every_registered_algorithm_is_on_the_ladder() -> None:
     assert set(CLIMBERS) == set(algos.REGISTRY)
 
 
-@pytest.mark.parametrize("probe", PROBES)
-@pytest.mark.parametrize("name", CLIMBERS)
+ALWAYS = [("omad", probe) for probe in PROBES if probe != "push"] + [("hatd3", probe) for probe in PROBES]
+"""A categorical and a scalar critic, a diffusion and a deterministic policy; all others climb in `make test-slow`."""
+
+
+@pytest.mark.parametrize(
+    ("name", "probe"),
+    [
+        pytest.param(name, probe, marks=[] if (name, probe) in ALWAYS else [pytest.mark.slow])
+        for name in CLIMBERS
+        for probe in PROBES
+    ],
+)
 def test_probe(name: str, probe: str) -> None:
     """From uniformly random play."""
     check(name, probe, *from_random_play(name, probe))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import sys
 from typing import Any
 
@@ -17,7 +18,8 @@ from omad.envs.foreign import Timed
 from omad.errors import Refused
 from omad.types import JaxEnv
 
-pytest.importorskip("jaxmarl")
+if importlib.util.find_spec("jaxmarl") is None:  # it takes seconds to import, so not while tests are collected
+    pytest.skip("JaxMARL is not installed", allow_module_level=True)
 SPREAD = "jaxmarl:MPE_simple_spread_v3"
 
 

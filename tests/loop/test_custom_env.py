@@ -16,7 +16,7 @@ from omad.api import load_policy
 from omad.callbacks import Callback, Context
 from omad.commands.check import inspect
 from omad.commands.render import Options, films, write_gif, write_mp4
-from omad.config import resolve
+from omad.config import RunConfig, resolve
 from omad.envs.draw import contact_sheet
 from omad.errors import EnvFailed, Refused
 from omad.experiment import Experiment
@@ -88,10 +88,10 @@ class Lift(ParallelEnv):
 '''
 TINY: dict[str, Any] = {
     "total_steps": 120, "warmup_steps": 24, "n_envs": 2, "updates_per_step": 1, "batch_size": 8, "buffer_size": 64,
-    "log_every": 30, "eval_every": 60, "eval_episodes": 3, "save_every": 40, "v_max": 8.0, "atoms": 11,
-    "denoising_steps": 2, "actor_width": 8, "actor_layers": 1, "time_frequencies": 4, "time_width": 4,
+    "log_every": 30, "eval_every": 60, "eval_episodes": 3, "save_every": 40, "actor_width": 8, "actor_layers": 1,
     "critic_width": 8, "critic_layers": 1, "env_workers": 2,
 }  # fmt: skip
+OMAD: dict[str, Any] = {"v_max": 8.0, "atoms": 11, "denoising_steps": 2, "time_frequencies": 4, "time_width": 4}
 
 
 @pytest.fixture
@@ -101,7 +101,11 @@ def lift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "pettingzoo:lift_scratch:Lift"
 
 
-def cut_and_resumed(task: str, path: Path) -> RunFolder:
+def config_of(task: str, algorithm: str = "hatd3", **fields: Any) -> RunConfig:
+    return resolve(task, algorithm, **TINY | (OMAD if algorithm == "omad" else {}) | fields)
+
+
+def cut_and_resumed(config: RunConfig, path: Path) -> RunFolder:
     """A run that is stopped at env step 60 and resumed by new processes."""
 
     class Stop(Callback):
@@ -109,7 +113,7 @@ def cut_and_resumed(task: str, path: Path) -> RunFolder:
             if context.env_steps >= 60:
                 context.stop("far enough")
 
-    assert Experiment(resolve(task, **TINY), callbacks=[Stop()]).start(path).stopped == "far enough"
+    assert Experiment(config, callbacks=[Stop()]).start(path).stopped == "far enough"
     assert RunFolder.open(path).checkpoints()[0].env_steps < 120
     folder = RunFolder.open(path)
     result = Experiment.of_run(folder, trust=True).work(folder, fresh=False)
@@ -117,12 +121,13 @@ def cut_and_resumed(task: str, path: Path) -> RunFolder:
     return RunFolder.open(path)
 
 
-def test_trains_resumes_evaluates_and_draws(lift: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("algorithm", ["hatd3", pytest.param("omad", marks=pytest.mark.slow)])
+def test_trains_resumes_evaluates_and_draws(algorithm: str, lift: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LIFT_COUNT", str(tmp_path / "count.txt"))
-    whole = RunFolder.open(Experiment(resolve(lift, **TINY)).start(tmp_path / "whole").run_dir)
+    whole = RunFolder.open(Experiment(config_of(lift, algorithm)).start(tmp_path / "whole").run_dir)
     made = (tmp_path / "count.txt").read_text().count("made")
     assert made == 1 + TINY["n_envs"] + TINY["eval_episodes"], "once for its sizes, and once in every world"
-    cut = cut_and_resumed(lift, tmp_path / "cut")
+    cut = cut_and_resumed(config_of(lift, algorithm), tmp_path / "cut")
     assert whole.manifest["resume"] == "exact"
     assert (whole.path / "episodes.jsonl").read_bytes() == (cut.path / "episodes.jsonl").read_bytes()
     built = build(whole.config, envs.make(whole.config.task))
@@ -154,7 +159,7 @@ def test_trains_resumes_evaluates_and_draws(lift: str, tmp_path: Path, monkeypat
 
 
 def test_an_env_that_cannot_be_saved_is_resumed_at_an_episode_boundary(lift: str, tmp_path: Path):
-    run = cut_and_resumed(lift + "?saves=false", tmp_path / "run")
+    run = cut_and_resumed(config_of(lift + "?saves=false"), tmp_path / "run")
     assert run.manifest["resume"] == "resumed at an episode boundary"
     steps = [line["step"] for line in map(json.loads, (run.path / "episodes.jsonl").read_text().splitlines())]
     assert steps == sorted(steps)
@@ -171,7 +176,7 @@ def test_an_env_that_cannot_be_saved_is_resumed_at_an_episode_boundary(lift: str
 )
 def test_a_fault_ends_the_run_with_a_sentence_and_a_good_checkpoint(lift: str, tmp_path: Path, fault: str, words: str):
     """Every world takes its 45th step in vector step 44; the checkpoint of env step 80 stands."""
-    config = resolve(f"{lift}?fault={fault}&at=45", **TINY | {"eval_every": 1000, "env_timeout": 15.0})
+    config = config_of(f"{lift}?fault={fault}&at=45", eval_every=1000, env_timeout=15.0)
     with pytest.raises(EnvFailed, match=words) as error:
         Experiment(config).start(tmp_path / "run")
     assert "env 0" in str(error.value) or "env 1" in str(error.value)

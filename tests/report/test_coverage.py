@@ -53,15 +53,15 @@ def test_states_that_cannot_be_compared(states: Any, words: str) -> None:
 
 
 SMALL: dict[str, Any] = {
-    "denoising_steps": 2, "actor_width": 8, "actor_layers": 1, "time_frequencies": 4, "time_width": 4,
-    "critic_width": 8, "critic_layers": 1, "atoms": 11, "total_steps": 400, "warmup_steps": 100, "n_envs": 4,
-    "batch_size": 8, "eval_every": 400, "eval_episodes": 4, "log_every": 200, "save_every": 400,
+    "actor_width": 8, "actor_layers": 1, "critic_width": 8, "critic_layers": 1, "total_steps": 400,
+    "warmup_steps": 100, "n_envs": 4, "batch_size": 8, "eval_every": 400, "eval_episodes": 1, "log_every": 200,
+    "save_every": 400,
 }  # fmt: skip
 
 
 def test_states_of_runs_come_from_their_buffers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As many as env steps, real positions and not padding; a buffer that has forgotten its beginning is refused."""
-    run = api.train("mpe/spread-2", run_dir=tmp_path / "cpu" / "seed-0", loggers=[], **SMALL)
+    run = api.train("mpe/spread-2", "hatd3", run_dir=tmp_path / "cpu" / "seed-0", loggers=[], **SMALL)
     from omad.commands.coverage import visited_states
 
     states = visited_states(RunFolder.open(run))
@@ -71,13 +71,13 @@ def test_states_of_runs_come_from_their_buffers(tmp_path: Path, capsys: pytest.C
     assert cli.main(["coverage", str(tmp_path), "--out", str(tmp_path), "--json", "--bins", "8"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["states"] == 400
-    assert found["methods"]["omad, cpu"]["share"] == 1.0
+    assert found["methods"]["hatd3, cpu"]["share"] == 1.0
     section = json.loads((tmp_path / "sections" / "coverage-mpe-spread-2.json").read_text())
     assert (tmp_path / "sections" / section["figure"]).read_bytes().startswith(b"\x89PNG")
     assert cli.main(["coverage", str(run), "--bins", "1"]) == 2
     assert cli.main(["coverage", str(tmp_path / "sections")]) == 2
     forgetful: dict[str, Any] = SMALL | {"buffer_size": 200}
-    short = api.train("mpe/spread-2", run_dir=tmp_path / "short", **forgetful)
+    short = api.train("mpe/spread-2", "hatd3", run_dir=tmp_path / "short", **forgetful)
     capsys.readouterr()
     assert cli.main(["coverage", str(short)]) == 2
     assert "first states are gone" in capsys.readouterr().err

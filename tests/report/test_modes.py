@@ -53,11 +53,11 @@ def test_actions_at_no_point_and_rare_points() -> None:
 
 def test_the_command_counts_draws_and_writes_a_section(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small: dict[str, Any] = {
-        "denoising_steps": 2, "actor_width": 8, "actor_layers": 1, "time_frequencies": 4, "time_width": 4,
-        "critic_width": 8, "critic_layers": 1, "atoms": 11, "total_steps": 300, "warmup_steps": 100, "n_envs": 4,
-        "batch_size": 8, "eval_every": 300, "eval_episodes": 4, "log_every": 100, "save_every": 300,
+        "actor_width": 8, "actor_layers": 1, "critic_width": 8, "critic_layers": 1, "total_steps": 300,
+        "warmup_steps": 100, "n_envs": 4, "batch_size": 8, "eval_every": 300, "eval_episodes": 1, "log_every": 100,
+        "save_every": 300,
     }  # fmt: skip
-    run = api.train("games/meeting-2", run_dir=tmp_path / "cpu" / "seed-0", loggers=[], **small)
+    run = api.train("games/meeting-2", "hatd3", run_dir=tmp_path / "cpu" / "seed-0", loggers=[], **small)
     assert cli.main(["modes", str(tmp_path), "--draws", "50", "--out", str(tmp_path), "--json"]) == 0
     (one,) = json.loads(capsys.readouterr().out).values()
     assert one["one observation"]["draws"] == 50
