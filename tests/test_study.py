@@ -29,16 +29,20 @@ SMALL: dict[str, Any] = {
     "warmup_steps": 100, "n_envs": 4, "batch_size": 8, "eval_every": 200, "eval_episodes": 1, "log_every": 100,
     "save_every": 200,
 }  # fmt: skip
+OMAD: dict[str, Any] = {"denoising_steps": 2, "time_frequencies": 4, "time_width": 4, "atoms": 11}
 
 
 def create(config: RunConfig, path: Path) -> RunFolder:
     return Experiment(config).create(path)
 
 
-def study_file(path: Path, tasks: list[str], settings: dict[str, Any], seeds: int, **fields: Any) -> Path:
+def study_file(
+    path: Path, tasks: list[str], settings: dict[str, Any], seeds: int, algorithm: str = "hatd3", **fields: Any
+) -> Path:
+    given = SMALL | (OMAD if algorithm == "omad" else {}) | fields
     path.write_text(
         "from omad.study import Study, grid\n"
-        f"STUDY = Study('small', grid({tasks!r}, ['hatd3'], {settings!r}, range({seeds}), **{SMALL | fields!r}))\n"
+        f"STUDY = Study('small', grid({tasks!r}, [{algorithm!r}], {settings!r}, range({seeds}), **{given!r}))\n"
     )
     return path
 
@@ -226,8 +230,8 @@ def test_a_sweep_that_was_killed_goes_on_to_the_same_results(tmp_path: Path) -> 
 def test_24_runs_killed_three_times(tmp_path: Path) -> None:
     """The sweep and all processes of its runs die by SIGKILL at once, three times."""
     settings = {"cpu": {}, "calm": {"gamma": 0.5}}
-    study = study_file(tmp_path / "s.py", ["probe/push", "probe/signal", "probe/delay"], settings, 4, total_steps=2_000)
-    out = tmp_path / "out"
+    tasks, out = ["probe/push", "probe/signal", "probe/delay"], tmp_path / "out"
+    study = study_file(tmp_path / "s.py", tasks, settings, 4, "omad", total_steps=2_000)
     assert len(load(study).runs) == 24
     for after_s in (6.0, 15.0, 25.0):
         kill_once_begun(swept(study, out), out, after_s)

@@ -139,7 +139,9 @@ class Algorithm(NamedTuple):
     """Those that do not shape the program. Loops hand them to compiled programs as arguments, so that runs
     which differ in these alone are compiled once."""
     remade: Callable[[Mapping[str, Any]], Algorithm] | None = None
-    """(hyperparameters) -> the same algorithm with these, which may be tracers; None where there are none."""
+    """(hyperparameters) -> the same algorithm with these, which may be tracers; None where there are none.
+
+    Loops learn by what this gives: whoever replaces `update` replaces this, too, or sets it to None."""
 
 
 def is_mean(leaf: Any) -> bool:
