@@ -25,9 +25,10 @@ os.environ.setdefault(
     "--xla_cpu_parallel_codegen_split_count=1",
 )
 
-# Processes that tests start must not inherit that SIGINT is ignored, as in a job of a script.
+# Processes that tests start must not inherit that signals are ignored, as in a job of a script or under nohup.
 with contextlib.suppress(ValueError):  # not in the main thread
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def programs_of_earlier_runs(folder: Path, most_bytes: int = 1 << 30) -> Path:

@@ -20,7 +20,7 @@ from omad.cli import COMMANDS, main
         ("train --task mpe/spred-3", ("'mpe/spred-3'", "mpe/spread-3")),
         ("train --task mpe/spread-11", ("'mpe/spread-11'", "mpe/spread-10")),
         ("train --task mpe/deception-2?adversary=sttic", ("sttic", "static")),
-        ("train --preset cpus", ("'cpus'", "cpu, paper")),
+        ("train --preset cpus", ("'cpus'", "cpu, efficient, paper")),
         ("train --batch-size -3", ("batch_size is -3", "at least 1")),
         ("train --n-envs 0", ("n_envs is 0", "at least 1")),
         ("train --total-steps 100", ("total_steps is 100", "warmup_steps is 2500", "--total-steps")),

@@ -204,7 +204,8 @@ def test_efficient_is_as_on_a_cpu_but_for_gradient_steps_and_what_robots_gain_by
     robot = task.startswith("mamujoco-")
     assert (efficient.updates_per_env_step, efficient.batch_size) == (2.0 if robot else 1.0, 256)
     assert efficient.n_envs == cpu.n_envs == (4 if robot else 8)
-    assert (efficient.reward_norm, efficient.warmup_steps) == ("return" if robot else "none", 2_500)
+    assert (efficient.reward_norm, efficient.obs_norm) == (("return", "running") if robot else ("none", cpu.obs_norm))
+    assert efficient.warmup_steps == 2_500
     own = ("critic_net", "critic_reduce", "alpha_init", "alpha_lr", "v_max", "lr_decay_steps")
     algo = {name: getattr(cpu.algo, name) for name in own if hasattr(cpu.algo, name)}
     if algorithm == "omad" and robot:
@@ -215,7 +216,8 @@ def test_efficient_is_as_on_a_cpu_but_for_gradient_steps_and_what_robots_gain_by
         kept = {name: value for name, value in algo.items() if name != "lr_decay_steps"}
         assert all(getattr(efficient.algo, name) == value for name, value in kept.items())
     assert dataclasses.replace(efficient.algo, **algo) == cpu.algo
-    same = {"updates_per_step": cpu.updates_per_step, "batch_size": cpu.batch_size, "reward_norm": "none"}
+    same: dict[str, Any] = {"updates_per_step": cpu.updates_per_step, "batch_size": cpu.batch_size}
+    same |= {"reward_norm": "none", "obs_norm": cpu.obs_norm}
     assert dataclasses.replace(efficient, preset="cpu", algo=cpu.algo, **same) == cpu
 
 
