@@ -173,7 +173,8 @@ class Hosted:
         """Why a resume begins new episodes; empty where it goes on exactly."""
         self._bytes_each: int | None = None
         """Length of a world's save, once there was one."""
-        self._one = functools.partial(_core, having(given.hyperparameters), env, config)
+        measured = algorithm._replace(update=having(given.hyperparameters).update)
+        self._one = functools.partial(_core, measured, env, config)
         self._init = jax.jit(jax.vmap(self._one))
         self._algorithm = algorithm
         self._layout = layout = Layout(env.spec)

@@ -211,7 +211,8 @@ class Session:
             self._event("stop", reason)
         if self.row < total and not self._saved:
             self._save()
-        self._show()
+        if self.signals.number is None and not self._failed:  # else whoever stopped the run waits for its end
+            self._show()
         self._call("on_end")
         if self.row == total:
             self._event("end", "complete")

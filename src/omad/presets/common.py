@@ -7,7 +7,7 @@ from omad.presets.settings import Settings
 __all__ = ["baseline", "efficient", "matched", "paper", "small", "ten_episodes", "tiny"]
 
 
-def _one_kind(settings: Settings) -> None:
+def _evaluations(settings: Settings) -> None:
     """Evaluations of tasks whose envs are hosted."""
     if settings.task.hosted:
         settings("[?] hosted envs would step twice as often", eval_noise_free=False)
@@ -15,7 +15,7 @@ def _one_kind(settings: Settings) -> None:
 
 def paper(settings: Settings) -> None:
     """As published for OMAD, and its code's lengths where they are not."""
-    _one_kind(settings)
+    _evaluations(settings)
     settings("[S] 3e6 steps on most tasks", total_steps=3_000_000)
     settings("[D]", n_envs=1, updates_per_step=2)
     settings("[S][D]", batch_size=256, buffer_size=1_000_000)
@@ -27,7 +27,7 @@ def paper(settings: Settings) -> None:
 
 def matched(settings: Settings) -> None:
     """Envs, gradient steps and batch that all algorithms have in common."""
-    _one_kind(settings)
+    _evaluations(settings)
     settings("[M]", n_envs=8)
     settings("[M] 0.25 gradient steps per env step", updates_per_step=2)
     settings("[M] half the cost of 256, no worse per gradient step", batch_size=128)
@@ -35,7 +35,7 @@ def matched(settings: Settings) -> None:
 
 def efficient(settings: Settings) -> None:
     """What is best per env step: more gradient steps, on more transitions each."""
-    _one_kind(settings)
+    _evaluations(settings)
     settings("[?] 1 gradient step per env step; not measured", n_envs=8, updates_per_step=8, batch_size=256)
     if settings.on("mamujoco-"):
         settings("[M] 2 gradient steps per env step: docs/learning/robots.md", n_envs=4, updates_per_step=8)
@@ -45,7 +45,7 @@ def efficient(settings: Settings) -> None:
 
 def tiny(settings: Settings) -> None:
     """Seconds on any machine: everything happens, nothing is learned."""
-    _one_kind(settings)
+    _evaluations(settings)
     settings("[?] a few seconds", total_steps=400, n_envs=4, updates_per_step=1, batch_size=16, buffer_size=400)
     settings("[?] a few seconds", warmup_steps=200, eval_every=200, eval_episodes=4, log_every=100, save_every=200)
 
