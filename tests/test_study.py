@@ -284,7 +284,7 @@ def test_ray_with_a_killed_worker(tmp_path: Path) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra `cluster`")
 def test_ray_is_stopped_after_runs_have_saved(tmp_path: Path) -> None:
     """Ctrl-C: the run in its middle saves where it is, far from any checkpoint of its own accord."""
-    fields = {"total_steps": 2_000_000, "save_every": 2_000_000, "eval_every": 2_000_000}
+    fields: dict[str, Any] = {"total_steps": 2_000_000, "save_every": 2_000_000, "eval_every": 2_000_000}
     study, out = study_file(tmp_path / "s.py", ["probe/push"], {"cpu": {}}, 1, **fields), tmp_path / "out"
     process = subprocess.Popen(
         swept(study, out, "--launcher", "ray"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
