@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from omad.envs.world import HostEnv, Moved, Seen
+from omad.envs.host_env import HostEnv, HostObservation, StepResult
 from omad.spec import EnvSpec
 
 DRAWN = 100
@@ -34,18 +34,18 @@ class Idle:
     """A world that costs nothing: constant observations, no reward, truncated by the clock."""
 
     def __init__(self, spec: EnvSpec) -> None:
-        self.seen = Seen(np.zeros((spec.n_agents, spec.obs_dim)), np.zeros(spec.state_dim))
+        self.seen = HostObservation(np.zeros((spec.n_agents, spec.obs_dim)), np.zeros(spec.state_dim))
         self.horizon, self.time = spec.horizon, 0
 
-    def reset(self, seed: int) -> Seen:
+    def reset(self, seed: int) -> HostObservation:
         """The constant."""
         self.time = 0
         return self.seen
 
-    def step(self, action: np.ndarray, seed: int) -> Moved:
+    def step(self, action: np.ndarray, seed: int) -> StepResult:
         """The constant."""
         self.time += 1
-        return Moved(self.seen, 0.0, False, self.time >= self.horizon, {})
+        return StepResult(self.seen, 0.0, False, self.time >= self.horizon, {})
 
     def save(self) -> np.ndarray:
         """The clock."""

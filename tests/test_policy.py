@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from omad.envs.world import scale
+from omad.envs.host_env import scale
 from omad.errors import Refused
 from omad.export.bundle import Facts
 from omad.export.team import Trained

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from omad.standardise import Moments, standardised, within
+from omad.standardise import RunningStats, standardised, within
 from omad.types import Algorithm, Batch, EnvSpec
 
 SPEC = EnvSpec("test", (3, 2), (1, 1), 4, 10)
@@ -42,7 +42,7 @@ def spy() -> tuple[Algorithm, list[Any]]:
 
 def test_moments_of_batches_are_those_of_all_rows_together():
     rows = np.random.default_rng(0).normal(3, 2, (40, 5)).astype(np.float32)
-    moments = Moments.none(5)
+    moments = RunningStats.none(5)
     for part in (rows[:7], rows[7:8], rows[8:]):
         moments = moments.seen(jnp.asarray(part))
     np.testing.assert_allclose(np.asarray(moments.mean), rows.mean(0), rtol=1e-5)
@@ -56,7 +56,7 @@ def test_moments_of_batches_are_those_of_all_rows_together():
 
 def test_nothing_seen_changes_nothing():
     x = jnp.asarray([1.0, -2.0, 3.0])
-    np.testing.assert_allclose(np.asarray(Moments.none(3)(x)), np.asarray(x), rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(RunningStats.none(3)(x)), np.asarray(x), rtol=1e-5)
 
 
 def test_within_a_vector_as_harl_does():

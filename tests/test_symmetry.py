@@ -13,7 +13,7 @@ import pytest
 from omad import algos, envs, tasks
 from omad.algos.omad import OmadConfig
 from omad.config import resolve
-from omad.envs.mpe import ADVERSARIES, World, deception
+from omad.envs.mpe import ADVERSARIES, MpeState, deception
 from omad.errors import Refused
 from omad.loop.build import build
 from omad.symmetry import image, plane, symmetric
@@ -22,7 +22,7 @@ from omad.types import Batch, JaxEnv, Mean, Symmetry
 ELEMENTS = 8
 
 
-def moved(world: World, element: int) -> World:
+def moved(world: MpeState, element: int) -> MpeState:
     """A world turned or mirrored, worked by hand: swap the axes or not, then mirror each or not."""
     swap, sign = element >= 4, np.array([(1, 1), (-1, 1), (1, -1), (-1, -1)][element % 4])
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from omad.callbacks import BestPolicy, Callback, EarlyStopping
     from omad.config import RunConfig
     from omad.envs import register as register_env
-    from omad.envs.world import HostEnv
+    from omad.envs.host_env import HostEnv
     from omad.experiment import Experiment
     from omad.loggers import Logger
     from omad.spec import EnvSpec
@@ -26,7 +26,7 @@ _LAZY = {
     "EarlyStopping": "omad.callbacks:EarlyStopping",
     "EnvSpec": "omad.spec:EnvSpec",
     "Experiment": "omad.experiment:Experiment",
-    "HostEnv": "omad.envs.world:HostEnv",
+    "HostEnv": "omad.envs.host_env:HostEnv",
     "JaxEnv": "omad.types:JaxEnv",
     "Logger": "omad.loggers:Logger",
     "Observation": "omad.types:Observation",

@@ -14,7 +14,7 @@ from typing import Any
 import omad
 from omad import tasks
 from omad.config import RunConfig, sources
-from omad.envs.world import HostEnv
+from omad.envs.host_env import HostEnv
 from omad.loop.session import AT_A_BOUNDARY, EXACT
 from omad.run import machine
 from omad.types import JaxEnv

@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Key
 
-from omad.envs.world import scale
+from omad.envs.host_env import scale
 from omad.errors import Refused
 from omad.export.team import Trained
 from omad.export.team import export as export_team

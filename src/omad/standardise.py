@@ -17,14 +17,14 @@ from jaxtyping import Array, Float, Int, Key
 from omad.spec import ObsNorm
 from omad.types import Algorithm, Batch, EnvSpec, Learner, Metrics, Policy
 
-__all__ = ["KINDS", "Moments", "Standardised", "standardised", "within"]
+__all__ = ["KINDS", "RunningStats", "Standardised", "standardised", "within"]
 
 KINDS = ("none", "running", "harl")
 _LIMIT = 10.0
 """Standardised entries are clipped to this many deviations, as is usual."""
 
 
-class Moments(eqx.Module):
+class RunningStats(eqx.Module):
     """Mean and variance of what has been seen, entry by entry."""
 
     count: Float[Array, "*s"]
@@ -32,18 +32,18 @@ class Moments(eqx.Module):
     variance: Float[Array, "*s entry"]
 
     @staticmethod
-    def none(size: int) -> Moments:
+    def none(size: int) -> RunningStats:
         """Nothing seen yet: standardising changes nothing."""
-        return Moments(jnp.zeros(()), jnp.zeros(size), jnp.ones(size))
+        return RunningStats(jnp.zeros(()), jnp.zeros(size), jnp.ones(size))
 
-    def seen(self, rows: Float[Array, "batch entry"]) -> Moments:
+    def seen(self, rows: Float[Array, "batch entry"]) -> RunningStats:
         """With a batch more. Source: Chan, Golub, LeVeque 1983, eq. 2.1 (merging two samples)."""
         n = rows.shape[0]
         total = self.count + n
         mean, variance = rows.mean(0), rows.var(0)
         step = mean - self.mean
         merged = (self.count * self.variance + n * variance + step**2 * self.count * n / total) / total
-        return Moments(total, self.mean + step * n / total, merged)
+        return RunningStats(total, self.mean + step * n / total, merged)
 
     def __call__(self, x: Float[Array, "*b entry"]) -> Float[Array, "*b entry"]:
         """Standardised, within ten deviations."""
@@ -54,9 +54,9 @@ class Standardised(eqx.Module):
     """A learner or a policy, and the moments that it looks through."""
 
     inner: Any
-    obs: Moments
+    obs: RunningStats
     """Of all agents' rows, flattened."""
-    state: Moments
+    state: RunningStats
 
 
 def within(x: Float[Array, "*b entry"], mask: Any = 1.0) -> Float[Array, "*b entry"]:
@@ -90,12 +90,12 @@ def standardised(algorithm: Algorithm, spec: EnvSpec, how: ObsNorm) -> Algorithm
             update=lambda learner, batch, key, count: algorithm.update(learner, look(batch, rows, within), key, count),
         )
 
-    def through(moments: Moments) -> Any:
+    def through(moments: RunningStats) -> Any:
         return lambda obs: moments(obs.reshape(*obs.shape[:-2], -1)).reshape(obs.shape) * mask
 
     def init(key: Key[Array, ""]) -> Standardised:
         n = spec.n_agents * spec.obs_dim
-        return Standardised(algorithm.init(key), Moments.none(n), Moments.none(spec.state_dim))
+        return Standardised(algorithm.init(key), RunningStats.none(n), RunningStats.none(spec.state_dim))
 
     def act(policy: Policy, obs: Float[Array, "*b agent obs"], key: Key[Array, ""], explore: bool) -> Any:
         return algorithm.act(policy.inner, through(policy.obs)(obs), key, explore)

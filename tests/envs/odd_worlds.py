@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from omad.envs.world import HostEnv, Moved, Seen
+from omad.envs.host_env import HostEnv, HostObservation, StepResult
 from omad.spec import EnvSpec
 
 PIECES = 4
@@ -42,33 +42,33 @@ class Counter:
         self.last = np.zeros((2, 2))
         self.step_seed = 0
 
-    def reset(self, seed: int) -> Seen:
+    def reset(self, seed: int) -> HostObservation:
         self.seed, self.time, self.last, self.step_seed = seed, 0, np.zeros((2, 2)), 0
         return self._spoilt(self._see())
 
-    def step(self, action: np.ndarray, seed: int) -> Moved:
+    def step(self, action: np.ndarray, seed: int) -> StepResult:
         assert action.shape == (2, 2)
         self.time, self.last, self.step_seed = self.time + 1, action.copy(), seed
         over = self.time >= self.spec.horizon
         by_task = over and self.seed % 2 == 1
         info = {"time": float(self.time), "twice": 2.0 * action[0, 0]}
-        moved = Moved(self._see(), self.time + action.sum(), by_task, over and not by_task, info)
+        moved = StepResult(self._see(), self.time + action.sum(), by_task, over and not by_task, info)
         return self._wrong(moved)
 
-    def _see(self) -> Seen:
+    def _see(self) -> HostObservation:
         obs = [[*pieces(self.seed), self.time, *row] for row in self.last]
         state = [*pieces(self.step_seed), "jax" in sys.modules] if self.spec.state_dim else []
-        return Seen(np.asarray(obs, float), np.asarray(state, float))
+        return HostObservation(np.asarray(obs, float), np.asarray(state, float))
 
     def _due(self, where: str) -> bool:
         """Whether to misbehave now: at a call, at a time, in the episode of a seed."""
         fault = self.fault
         return fault.get("where", "step") == where and fault.get("time", 0) == self.time and fault["seed"] == self.seed
 
-    def _spoilt(self, seen: Seen) -> Seen:
-        return misbehave(self.fault["kind"], Moved(seen, 0.0, False, False)).next if self._due("reset") else seen
+    def _spoilt(self, seen: HostObservation) -> HostObservation:
+        return misbehave(self.fault["kind"], StepResult(seen, 0.0, False, False)).next if self._due("reset") else seen
 
-    def _wrong(self, moved: Moved) -> Any:
+    def _wrong(self, moved: StepResult) -> Any:
         return misbehave(self.fault["kind"], moved) if self._due("step") else moved
 
     def save(self) -> np.ndarray | None:

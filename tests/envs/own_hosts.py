@@ -15,7 +15,7 @@ from gymnasium.spaces import Box
 from pettingzoo import ParallelEnv
 
 from omad import EnvSpec, HostEnv
-from omad.envs.world import Moved, Seen
+from omad.envs.host_env import HostObservation, StepResult
 
 
 def note(what: str) -> None:
@@ -31,16 +31,16 @@ class Lamp:
         note("world")
         self.time, self.drawn = 0, render
 
-    def _seen(self) -> Seen:
-        return Seen(np.asarray([[self.time, 0.0], [self.time, 1.0]]), np.asarray([float(self.time)]))
+    def _seen(self) -> HostObservation:
+        return HostObservation(np.asarray([[self.time, 0.0], [self.time, 1.0]]), np.asarray([float(self.time)]))
 
-    def reset(self, seed: int) -> Seen:
+    def reset(self, seed: int) -> HostObservation:
         self.time = seed % 7
         return self._seen()
 
-    def step(self, action: np.ndarray, seed: int) -> Moved:
+    def step(self, action: np.ndarray, seed: int) -> StepResult:
         self.time += 1
-        return Moved(self._seen(), float(action[0, 0]), False, self.time >= 10, {"lit": 2.0})
+        return StepResult(self._seen(), float(action[0, 0]), False, self.time >= 10, {"lit": 2.0})
 
     def save(self) -> np.ndarray:
         return np.asarray([self.time], np.uint8)

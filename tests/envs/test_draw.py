@@ -16,12 +16,12 @@ from omad.envs import draw, make, mpe
 from omad.errors import Refused
 
 
-def episode(name: str, steps: int = 4) -> tuple[mpe.World, np.ndarray]:
+def episode(name: str, steps: int = 4) -> tuple[mpe.MpeState, np.ndarray]:
     env = make(name)
     first, _ = env.reset(jax.random.key(0))
     action = jnp.ones((env.spec.n_agents, env.spec.act_dim))
 
-    def step(world: mpe.World, key: Any) -> tuple[mpe.World, Any]:
+    def step(world: mpe.MpeState, key: Any) -> tuple[mpe.MpeState, Any]:
         world, outcome = env.step(world, action, key)
         return world, (world, outcome.reward)
 
@@ -58,7 +58,7 @@ def test_png_is_a_sheet_of_moments(tmp_path: Path) -> None:
 
 def test_bodies_far_away_stay_in_the_picture(tmp_path: Path) -> None:
     worlds, _ = episode("mpe/spread-2", steps=1)
-    far = mpe.World(worlds.pos + 5, worlds.vel, worlds.landmarks, worlds.goal, worlds.time)
+    far = mpe.MpeState(worlds.pos + 5, worlds.vel, worlds.landmarks, worlds.goal, worlds.time)
     path = draw.episode_png(far, None, tmp_path / "far.png", moments=1)
     with Image.open(path) as image:
         seen = np.asarray(image.convert("RGB"), int)[draw.HEADER :]

@@ -12,7 +12,7 @@ import pytest
 from omad import envs, tasks
 from omad.envs import mpe, scripted
 from omad.envs.draw import episode_frames
-from omad.envs.history import env_state, remember
+from omad.envs.frame_stack import env_state, stack_frames
 from omad.errors import Refused
 from omad.types import JaxEnv, Observation, Outcome
 
@@ -105,7 +105,7 @@ def test_a_name_says_how_much_is_remembered() -> None:
 
 def test_agents_of_several_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="sizes"):
-        remember(envs.make("probe/push"), 2, "probe/push?history=2")
+        stack_frames(envs.make("probe/push"), 2, "probe/push?history=2")
 
 
 def test_scripts_and_pictures_read_the_env_state() -> None:

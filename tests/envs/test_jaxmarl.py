@@ -31,7 +31,7 @@ def theirs() -> JaxEnv:
     return env
 
 
-def injected(like: Timed, world: mpe.World) -> Timed:
+def injected(like: Timed, world: mpe.MpeState) -> Timed:
     """JaxMARL's state where ours is."""
     still = jnp.zeros_like(world.landmarks)
     state = dataclasses.replace(
@@ -52,7 +52,7 @@ def test_its_spread_is_ours(theirs: JaxEnv) -> None:
         world = ours.reset(key)[0]
         world = dataclasses.replace(world, pos=world.pos * scale)
 
-        def step(world: mpe.World, key: Any) -> Any:
+        def step(world: mpe.MpeState, key: Any) -> Any:
             action = jax.random.uniform(key, (3, 5), minval=-1.0)
             there, other = theirs.step(injected(like, world), action, key)
             world, outcome = ours.step(world, action, key)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from omad import envs, tasks
-from omad.envs.mamujoco import MujocoWorld, factored
+from omad.envs.host_env import HostObservation, StepResult
+from omad.envs.mamujoco import MujocoInstance, factored
 from omad.envs.pool import Pool
-from omad.envs.world import Moved, Seen
 from omad.errors import Refused
 from omad.spec import EnvSpec
 from omad.tasks import robots
@@ -49,8 +49,8 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def start(name: str) -> MujocoWorld:
-    return envs.make(name).world(False)
+def start(name: str) -> MujocoInstance:
+    return envs.make(name).create(False)
 
 
 def draw(rng: np.random.Generator, spec: EnvSpec) -> np.ndarray:
@@ -88,7 +88,7 @@ class Beside:
         self.spec = self.ours["full"].spec
         self.box = self.theirs["obsk0"].single_agent_env.action_space
 
-    def compare(self, seen: dict[str, Seen], shown: dict[str, Any], state: np.ndarray | None) -> None:
+    def compare(self, seen: dict[str, HostObservation], shown: dict[str, Any], state: np.ndarray | None) -> None:
         n = self.spec.n_agents
         due = np.concatenate([np.tile(seen["full"].state, (n, 1)), np.eye(n)], axis=1)
         assert (seen["full"].obs == due).all()
@@ -106,7 +106,7 @@ class Beside:
         shown = {kind: them.reset(seed=seed)[0] for kind, them in self.theirs.items()}
         self.compare(seen, shown, None if self.plain is None else self.plain.reset(seed=seed)[0])
 
-    def step(self, action: np.ndarray) -> tuple[dict[str, Moved], dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[dict[str, StepResult], dict[str, Any]]:
         rows = driven(self.spec, action, self.box)
         acts = {f"agent_{i}": row for i, row in enumerate(rows)}
         moved = {kind: world.step(action, 0) for kind, world in self.ours.items()}
@@ -321,7 +321,7 @@ class Told(NamedTuple):
     flags: tuple[bool, bool]
 
 
-def told(moved: Moved) -> Told:
+def told(moved: StepResult) -> Told:
     return Told(
         moved.next.state.tobytes(), moved.next.obs.tobytes(), moved.reward, (moved.terminated, moved.truncated)
     )  # fmt: skip
@@ -384,13 +384,13 @@ def test_a_missing_package_is_refused_with_what_to_install(package: str, monkeyp
     env = envs.make("mamujoco-full/ant-2x4")  # sizes are known without it
     assert env.spec.state_dim == 105
     with pytest.raises(Refused, match=rf"needs the package {package}; .*pip install 'omad\[mujoco\]'"):
-        env.world(False)
+        env.create(False)
 
 
 def test_a_table_that_is_wrong_is_refused() -> None:
     spec = EnvSpec("wrong", (63,) * 3, (4, 2, 2), 105, 1000)
     with pytest.raises(Refused, match="2 agents drive 8 actuators here, but 3 and 8 are expected"):
-        MujocoWorld(spec, "Ant", "2x4", 1)
+        MujocoInstance(spec, "Ant", "2x4", 1)
 
 
 def test_the_diagonal_is_offered_at_every_distance() -> None:
@@ -443,7 +443,7 @@ import os, ctypes.util
 os.environ.setdefault("MUJOCO_GL", "egl" if ctypes.util.find_library("EGL") else "osmesa")
 import numpy as np, mujoco
 from omad import envs
-world = envs.make("mamujoco-full/halfcheetah-2x3").world(True)
+world = envs.make("mamujoco-full/halfcheetah-2x3").create(True)
 world.reset(0)
 shares = []
 for x in (0.0, 50.0):

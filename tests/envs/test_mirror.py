@@ -59,7 +59,7 @@ def test_the_image_of_a_transition_is_a_transition(robot: str, protocol: str):
     """Observations of every agent, states, rewards and ends, over several steps, to 1e-9 in double precision."""
     env = envs.make(f"mamujoco-{protocol}/{robot}")
     group, body = env.symmetry(), BODIES[robots.robot(robot)[0]]
-    world, rng = env.world(False), np.random.default_rng(0)
+    world, rng = env.create(False), np.random.default_rng(0)
     moved, forces = 0.0, 0
     for _ in range(STARTS):
         start, actions = rng.integers(1 << 30), rng.uniform(-1, 1, (STEPS, env.spec.n_agents, env.spec.act_dim))

@@ -43,16 +43,16 @@ class Recorded:
         steps = self.raw[key].shape[1] - 1
         return self.raw[key][:, start : start + steps].reshape(self.size, -1, 2)
 
-    def worlds(self) -> mpe.World:
+    def worlds(self) -> mpe.MpeState:
         """The states before the steps, in the default precision."""
         pos, vel, landmarks = (jnp.asarray(x, float) for x in (self.pos, self.vel, self.landmarks))
-        return mpe.World(pos, vel, landmarks, jnp.asarray(self.goal), jnp.asarray(self.time))
+        return mpe.MpeState(pos, vel, landmarks, jnp.asarray(self.goal), jnp.asarray(self.time))
 
-    def step(self) -> tuple[mpe.World, Outcome]:
+    def step(self) -> tuple[mpe.MpeState, Outcome]:
         """One step of the env, as a learner calls it, from every recorded state."""
         n = self.n_agents
 
-        def one(world: mpe.World, action: Any) -> tuple[mpe.World, Outcome]:
+        def one(world: mpe.MpeState, action: Any) -> tuple[mpe.MpeState, Outcome]:
             bad, good = (0.5 + 0.5 * action[0]).astype(jnp.float32), action[-n:]
             if self.spread:
                 env = mpe.spread(n, state=True)
@@ -119,8 +119,8 @@ def test_deception_replays_whole_episodes_of_mpe2() -> None:
         actions = jnp.asarray(rec.action.reshape(60, 25, 3, 5)).astype(float)
         first = jax.tree.map(lambda leaf: leaf[::25], rec.worlds())
 
-        def episode(world: mpe.World, actions: Any) -> tuple[Any, Any]:
-            def step(world: mpe.World, action: Any) -> tuple[mpe.World, Any]:
+        def episode(world: mpe.MpeState, actions: Any) -> tuple[Any, Any]:
+            def step(world: mpe.MpeState, action: Any) -> tuple[mpe.MpeState, Any]:
                 world = mpe.move(world, mpe.thrust_of(action))
                 bad, good = mpe.deception_distances(world)
                 return world, (world.pos, 2 * (bad - good))
@@ -237,14 +237,14 @@ def test_resets_fill_the_square_and_draw_every_goal() -> None:
     np.testing.assert_allclose(corner, 0.0, atol=0.05)
 
 
-def world_of(pos: Any, landmarks: Any, vel: Any = None, time: int = 0) -> mpe.World:
+def world_of(pos: Any, landmarks: Any, vel: Any = None, time: int = 0) -> mpe.MpeState:
     pos = jnp.asarray(pos, float)
     vel = jnp.zeros_like(pos) if vel is None else jnp.asarray(vel, float)
     zero = jnp.zeros((), jnp.int32)
-    return mpe.World(pos, vel, jnp.asarray(landmarks, float), zero, zero + time)
+    return mpe.MpeState(pos, vel, jnp.asarray(landmarks, float), zero, zero + time)
 
 
-def once(env: JaxEnv, world: mpe.World, action: Any, seed: int = 0) -> tuple[mpe.World, Outcome]:
+def once(env: JaxEnv, world: mpe.MpeState, action: Any, seed: int = 0) -> tuple[mpe.MpeState, Outcome]:
     return jax.jit(env.step)(world, action, jax.random.key(seed))
 
 
@@ -341,11 +341,11 @@ def test_contact_pushes_apart_with_equal_and_opposite_forces() -> None:
 
 
 def test_adversaries_do_what_they_are_called() -> None:
-    def final(adversary: Any) -> mpe.World:
+    def final(adversary: Any) -> mpe.MpeState:
         env = mpe.deception(2, adversary=adversary, horizon=40)
         world = world_of([[0.9, -0.9], [-0.5, 0.4], [3.0, 3.0]], [[1.0, 0.0], [-0.6, 0.6]])
 
-        def step(world: mpe.World, key: Any) -> tuple[mpe.World, None]:
+        def step(world: mpe.MpeState, key: Any) -> tuple[mpe.MpeState, None]:
             return env.step(world, jnp.zeros((2, 5)), key)[0], None
 
         return jax.lax.scan(step, world, jax.random.split(jax.random.key(0), 40))[0]
@@ -359,7 +359,7 @@ def test_adversaries_do_what_they_are_called() -> None:
 
 
 def test_callable_adversary_is_named_in_the_task() -> None:
-    def flee(world: mpe.World, key: Any) -> Any:
+    def flee(world: mpe.MpeState, key: Any) -> Any:
         del key
         return jnp.zeros((5,), world.pos.dtype)
 

@@ -391,7 +391,7 @@ def test_numbers_of_infos_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.syspath_prepend(str(tmp_path))
     env: Any = envs.make("pettingzoo:told_env:Env")
     assert env.spec.info_keys == ("return/a", "return/b", "a/fuel", "a/hit")
-    world = env.world(False)
+    world = env.create(False)
     world.reset(0)
     seen = [dict(world.step(np.zeros((2, 1)), 0).info) for _ in range(3)]
     assert [row["a/fuel"] for row in seen] == [1.0, 2.0, 0.0] and [row["a/hit"] for row in seen] == [0.0, 1.0, 0.0]

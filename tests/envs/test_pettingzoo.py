@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from omad import envs, tasks
-from omad.envs.pettingzoo import PettingZooWorld
+from omad.envs.pettingzoo import PettingZooInstance
 from omad.envs.pool import Pool
 from omad.errors import Refused
 
@@ -28,15 +28,15 @@ def _odd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(HERE))
 
 
-def start(name: str, render: bool = False) -> PettingZooWorld:
-    return envs.make(f"pettingzoo:odd_parallel:{name}" if ":" not in name else name).world(render)
+def start(name: str, render: bool = False) -> PettingZooInstance:
+    return envs.make(f"pettingzoo:odd_parallel:{name}" if ":" not in name else name).create(render)
 
 
 def act(left: float = 0.0, first: float = 0.0, second: float = 0.0, padding: float = 0.0) -> np.ndarray:
     return np.asarray([[left, padding], [first, second]])
 
 
-def flags(world: PettingZooWorld, steps: int) -> list[tuple[bool, bool]]:
+def flags(world: PettingZooInstance, steps: int) -> list[tuple[bool, bool]]:
     world.reset(0)
     return [world.step(act(), 0)[2:4] for _ in range(steps)]
 
@@ -189,7 +189,7 @@ def test_the_horizon_is_that_of_the_env_unless_asked() -> None:
 def test_the_state_is_flat() -> None:
     env = envs.make("pettingzoo:odd_parallel:Stateful")
     assert env.spec.state_dim == 6
-    world = env.world(False)
+    world = env.create(False)
     assert world.reset(0).state.tolist() == [0] * 6
     assert world.step(act(), 0).next.state.tolist() == [1] * 6
 
@@ -217,7 +217,7 @@ def test_another_world_goes_on(kind: str) -> None:
     name = f"pettingzoo:odd_parallel:{kind}?left_ends=3&horizon=6"
     env = envs.make(name)
     assert env.exact
-    world, other = env.world(False), env.world(False)
+    world, other = env.create(False), env.create(False)
     world.reset(7)
     other.reset(8)
     for before in range(5):
@@ -225,7 +225,7 @@ def test_another_world_goes_on(kind: str) -> None:
         assert saved is not None
         assert (saved.dtype, saved.size) == (np.uint8, 8 + 8 * env.spec.state_dim + 32)
         moved = world.step(act(0.1 * before, 0.2, 0.3), 0)
-        for one in (other, env.world(False)):
+        for one in (other, env.create(False)):
             one.load(saved)
             again = one.step(act(0.1 * before, 0.2, 0.3), 0)
             assert again.next.obs.tobytes() == moved.next.obs.tobytes()

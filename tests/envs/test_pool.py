@@ -18,8 +18,8 @@ import pytest
 
 from omad import envs
 from omad.envs import worker
-from omad.envs.pool import Arrival, Pool, joined, worker_count
-from omad.envs.world import Seen
+from omad.envs.host_env import HostObservation
+from omad.envs.pool import Pool, PoolStep, joined, worker_count
 from omad.errors import EnvFailed
 
 HERE = Path(__file__).parent
@@ -61,7 +61,7 @@ def time_of(obs: np.ndarray) -> list[float]:
     return obs[:, 0, odd_worlds.PIECES].tolist()
 
 
-def play(pool: Pool, steps: int, first: int = 0) -> list[Arrival]:
+def play(pool: Pool, steps: int, first: int = 0) -> list[PoolStep]:
     """Steps with actions and seeds that are functions of the step and the world."""
     told = []
     for t in range(first, first + steps):
@@ -73,8 +73,8 @@ def play(pool: Pool, steps: int, first: int = 0) -> list[Arrival]:
     return told
 
 
-def same(one: list[Arrival], other: list[Arrival]) -> bool:
-    def flat(arrivals: list[Arrival]) -> list[bytes]:
+def same(one: list[PoolStep], other: list[PoolStep]) -> bool:
+    def flat(arrivals: list[PoolStep]) -> list[bytes]:
         return [
             np.asarray(leaf).tobytes()
             for arrival in arrivals
@@ -438,7 +438,7 @@ sys.path.insert(0, sys.argv[1])
 import omad.envs.worker
 from omad import envs
 env = envs.make(sys.argv[2])
-world = env.world(False)
+world = env.create(False)
 world.reset(0)
 world.step(np.zeros((env.spec.n_agents, env.spec.act_dim)), 0)
 print([name for name in ("jax", "equinox", "matplotlib") if name in sys.modules])
@@ -596,7 +596,7 @@ def test_the_pool_of_a_task_of_the_table() -> None:
 class Reuses(odd_worlds.Counter):
     """Hands out the same two arrays every time, as many envs do."""
 
-    def _see(self) -> Seen:
+    def _see(self) -> HostObservation:
         fresh = super()._see()
         if not hasattr(self, "kept"):
             self.kept = fresh

@@ -75,7 +75,7 @@ def test_assignment_is_the_cheapest_and_cover_sends_the_nearest_to_the_goal() ->
     pos = jnp.asarray([[5.0, 5.0], [-1.0, 0.0], [0.4, 0.0]])
     landmarks = jnp.asarray([[0.0, 0.0], [1.5, 0.0]])
     zero = jnp.zeros((), jnp.int32)
-    world = mpe.World(pos, jnp.zeros_like(pos), landmarks, zero, zero)
+    world = mpe.MpeState(pos, jnp.zeros_like(pos), landmarks, zero, zero)
     spec = mpe.deception(2, xy=True).spec
     key = jax.random.key(0)
     assert np.sign(scripted.assigned(spec)(world, key)).tolist() == [[1, 0], [1, 0]]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from omad import buffer, envs
-from omad.envs.world import HostEnv
+from omad.envs.host_env import HostEnv
 from omad.loop import fused
 from omad.loop.fused import Given, LoopConfig
 from omad.loop.hosted import Hosted

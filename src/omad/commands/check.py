@@ -15,8 +15,8 @@ import tyro
 from omad import tasks
 from omad.algos.fields import MOST, check
 from omad.console import console, print_json
-from omad.envs.ask import call
 from omad.envs.contract import Broken, guarded, number
+from omad.envs.isolated import call
 from omad.errors import Refused
 
 __all__ = ["inspect", "main"]
@@ -100,11 +100,11 @@ def _nothing(t: int) -> None:
 def _traces(task: str, steps: int, seed: int) -> tuple[Any, list[dict[str, Any]]]:
     """The env, and what its steps gave: alone, alone again, and with a second world stepped in turn."""
     from omad import envs
-    from omad.envs.hosted import JaxWorld
+    from omad.envs.hosted import JaxInstance
     from omad.types import JaxEnv
 
     env = envs.make(task)
-    start = (lambda: JaxWorld(env)) if isinstance(env, JaxEnv) else (lambda: env.world(False))
+    start = (lambda: JaxInstance(env)) if isinstance(env, JaxEnv) else (lambda: env.create(False))
     runs: list[dict[str, Any]] = []
     for _ in range(2):
         with _closed(start()) as world:
@@ -164,7 +164,7 @@ def inspect(task: str, steps: int = 1000, seed: int = 0) -> dict[str, Any]:
         Refused: The env cannot be made, or not be used at all.
     """
     row = tasks.find(task)
-    if not row.asked:
+    if not row.isolated:
         return _inspect(task, steps, seed)
     given = {"task": row.name, "steps": steps, "seed": seed}
     found = call(row.name, "omad.commands.check:_inspect", given, _PATIENCE_S, {"PYTHONHASHSEED": "0"})

@@ -84,7 +84,7 @@ def _jax_film(env: Any, act: Any, seed: int, steps: int) -> Film:
 def _host_film(env: Any, act: Any, seed: int, steps: int) -> Film:
     from omad.envs.draw import labelled
 
-    world = env.world(True)
+    world = env.create(True)
     try:
         seen = world.reset(seed)
         frames, total = [labelled(world.render(), env.spec.name, 0, 0.0)], 0.0

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from omad.envs import contract
 from omad.envs.contract import Broken, guarded
-from omad.envs.history import env_state
-from omad.envs.mpe import AGENT_RADIUS, COVER_RADIUS, World
+from omad.envs.frame_stack import env_state
+from omad.envs.mpe import AGENT_RADIUS, COVER_RADIUS, MpeState
 from omad.errors import Refused
 from omad.keys import Stream, run_key, stream
 from omad.tasks import GAME_MODES
@@ -247,7 +247,7 @@ def episode_png(
 
 
 def _episode(worlds: EnvState, rewards: Sequence[float] | np.ndarray | None, title: str) -> _Episode:
-    world: World = env_state(worlds)
+    world: MpeState = env_state(worlds)
     pos = np.asarray(world.pos, float)
     if pos.ndim != 3:
         raise ValueError(f"States must be stacked over time and of one episode; positions have shape {pos.shape}.")

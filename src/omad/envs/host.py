@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from omad.envs.contract import Broken, guarded, problem
+from omad.envs.description import describe_spec, given_or_found
+from omad.envs.host_env import EnvInstance, HostEnv
 from omad.envs.imported import built, imported
-from omad.envs.told import told_of, told_or_asked
-from omad.envs.world import HostEnv, World
 from omad.errors import Refused
 
 __all__ = ["checked", "create", "describe", "make"]
@@ -28,7 +28,7 @@ def checked(factory: str, env: Any) -> HostEnv:
     """
     if not isinstance(env, HostEnv):
         raise Refused(
-            f"{factory} gave a {type(env).__name__}, not an omad.HostEnv; give HostEnv(spec, world), in which world is "
+            f"{factory} gave a {type(env).__name__}, not an omad.HostEnv; give HostEnv(spec, create), in which world is "
             "a function of one argument, whether it must render, that gives an object with reset, step, save, load, "
             "render and close."
         )
@@ -49,9 +49,9 @@ def create(factory: str, arguments: Mapping[str, Any]) -> HostEnv:
     return checked(factory, built(factory, made, arguments))
 
 
-def _started(env: HostEnv, factory: str, render: bool) -> World:
-    world = env.world(render)
-    if not isinstance(world, World):
+def _started(env: HostEnv, factory: str, render: bool) -> EnvInstance:
+    world = env.create(render)
+    if not isinstance(world, EnvInstance):
         missing = [name for name in ("reset", "step", "save", "load", "render", "close") if not hasattr(world, name)]
         raise Refused(f"{factory}: its world is a {type(world).__name__}, which has no {', '.join(missing)}.")
     return world
@@ -75,12 +75,12 @@ def describe(factory: str, arguments: dict[str, Any]) -> dict[str, Any]:
         guarded("close()", world.close)
     except Broken as error:
         raise Refused(f"{factory}: {error}; fix the env, or its spec.") from error
-    return told_of(spec, exact, tuple(notes))
+    return describe_spec(spec, exact, tuple(notes))
 
 
 def make(
     task: str, factory: str, arguments: dict[str, Any], told: Mapping[str, Any] | None = None,
-    only_world: bool = False, timeout_s: float = 120.0,
+    creates_instance: bool = False, timeout_s: float = 120.0,
 ) -> HostEnv:  # fmt: skip
     """The env of a user.
 
@@ -89,13 +89,13 @@ def make(
         factory: `module:qualname`.
         arguments: Of the factory.
         told: What is known of it, so that it is not asked again.
-        only_world: Whether the factory is not that of a `HostEnv`, but the `world` of one, which `told` is known of.
+        creates_instance: Whether the factory is not that of a `HostEnv`, but the `world` of one, which `told` is known of.
         timeout_s: For the process that is asked.
 
     Raises:
         Refused: It cannot be made, or not be used; the message says why.
     """
-    found = told_or_asked(task, "omad.envs.host:describe", factory, arguments, told, timeout_s)
+    found = given_or_found(task, "omad.envs.host:describe", factory, arguments, told, timeout_s)
     spec = found.spec(task)
 
     @functools.cache
@@ -105,8 +105,8 @@ def make(
             raise Refused(f"{task} is not what it was when it was asked: {'; '.join(changed)}.")
         return env
 
-    def world(render: bool) -> World:
-        env = HostEnv(spec, imported(factory)) if only_world else here()
+    def world(render: bool) -> EnvInstance:
+        env = HostEnv(spec, imported(factory)) if creates_instance else here()
         return _started(env, factory, render)
 
     return HostEnv(spec, world, found.exact, tuple(found.notes))

@@ -10,21 +10,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from omad.envs.world import HostEnv, Moved, Seen
+from omad.envs.host_env import HostEnv, HostObservation, StepResult
 from omad.types import JaxEnv, Observation
 
-__all__ = ["JaxWorld", "make"]
+__all__ = ["JaxInstance", "make"]
 
 
 def _key(seed: int) -> Any:
     return jax.random.wrap_key_data(jnp.asarray(np.asarray([seed], np.uint64).view(np.uint32)))
 
 
-def _seen(observation: Observation) -> Seen:
-    return Seen(np.asarray(observation.obs), np.asarray(observation.state))
+def _seen(observation: Observation) -> HostObservation:
+    return HostObservation(np.asarray(observation.obs), np.asarray(observation.state))
 
 
-class JaxWorld:
+class JaxInstance:
     """One running JAX env; a seed is the bits of the key that the fused loop would give it."""
 
     def __init__(self, env: JaxEnv) -> None:
@@ -32,15 +32,15 @@ class JaxWorld:
         self._reset, self._step = jax.jit(env.reset), jax.jit(env.step)
         self._state: Any = jax.eval_shape(env.reset, _key(0))[0]
 
-    def reset(self, seed: int) -> Seen:
+    def reset(self, seed: int) -> HostObservation:
         """As the env resets from the key."""
         self._state, observation = self._reset(_key(seed))
         return _seen(observation)
 
-    def step(self, action: np.ndarray, seed: int) -> Moved:
+    def step(self, action: np.ndarray, seed: int) -> StepResult:
         """As the env steps with the key."""
         self._state, outcome = self._step(self._state, jnp.asarray(action, float), _key(seed))
-        return Moved(
+        return StepResult(
             _seen(outcome.next), float(outcome.reward), bool(outcome.terminated), bool(outcome.truncated),
             {name: float(value) for name, value in outcome.info.items()},
         )  # fmt: skip
@@ -76,4 +76,4 @@ def make(factory: str, arguments: dict[str, Any]) -> HostEnv:
     module, _, function = factory.partition(":")
     env: JaxEnv = getattr(importlib.import_module(module), function)(**arguments)
     spec = env.spec
-    return HostEnv(dataclasses.replace(spec, name=f"{spec.name}?host=true"), lambda render: JaxWorld(env))
+    return HostEnv(dataclasses.replace(spec, name=f"{spec.name}?host=true"), lambda render: JaxInstance(env))

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 
 from omad import extras
+from omad.envs.host_env import HostEnv, HostObservation, StepResult, scale, stack
 from omad.envs.mirror import BODIES, mirrored
-from omad.envs.world import HostEnv, Moved, Seen, scale, stack
 from omad.errors import Refused
 from omad.spec import EnvSpec, Symmetry
 
-__all__ = ["MujocoWorld", "factored", "make"]
+__all__ = ["MujocoInstance", "factored", "make"]
 
 _DIAGONAL = (("hip1", "ankle1", "hip3", "ankle3"), ("hip2", "ankle2", "hip4", "ankle4"))
 """Ant's legs 1 and 3, 2 and 4: what gymnasium-robotics calls 2x4d is front against back."""
@@ -85,7 +85,7 @@ _LIMITS = {"Humanoid": 0.4, "HumanoidStandup": 0.4, "Pusher": 2.0}
 """Largest control of the robots whose actions do not lie in [-1, 1]."""
 
 
-class MujocoWorld:
+class MujocoInstance:
     """One robot, driven by several agents.
 
     Args:
@@ -120,29 +120,29 @@ class MujocoWorld:
             self.rows[:, spec.obs_dim - spec.n_agents :] = np.eye(spec.n_agents)
         self.time = 0
 
-    def reset(self, seed: int) -> Seen:
+    def reset(self, seed: int) -> HostObservation:
         """As Gymnasium resets from this seed."""
         state, _ = self.single.reset(seed=seed)
         self.time = 0
         return self._see(state)
 
-    def step(self, action: np.ndarray, seed: int) -> Moved:
+    def step(self, action: np.ndarray, seed: int) -> StepResult:
         """Drive every actuator once, by the joint it moves."""
         del seed
         return self.drive(scale(action.ravel()[self.gather], self.low, self.high))
 
-    def drive(self, joint: np.ndarray) -> Moved:
+    def drive(self, joint: np.ndarray) -> StepResult:
         """One step by a joint action in the units of the robot, in the order of its actuators."""
         state, reward, terminated, _, _ = self.single.step(joint)
         self.time += 1
-        return Moved(self._see(state), float(reward), bool(terminated), self.time >= self.spec.horizon)
+        return StepResult(self._see(state), float(reward), bool(terminated), self.time >= self.spec.horizon)
 
-    def _see(self, state: np.ndarray) -> Seen:
+    def _see(self, state: np.ndarray) -> HostObservation:
         """From the state to one row an agent."""
         if self.obsk is None:
             rows = self.rows.copy()
             rows[:, : len(state)] = state
-            return Seen(rows, state)
+            return HostObservation(rows, state)
         if self.index is None:
             shown = self.factored._get_obs()
             rows = [shown[agent] for agent in self.factored.possible_agents]
@@ -152,7 +152,7 @@ class MujocoWorld:
                 velocity = self.single.data.qvel
                 whole = np.concatenate([state[: len(state) - velocity.size], velocity])
             rows = [whole[self.index[agent]] for agent in self.factored.possible_agents]
-        return Seen(stack(rows, self.spec.obs_dim), state)
+        return HostObservation(stack(rows, self.spec.obs_dim), state)
 
     @property
     def clips(self) -> bool:
@@ -212,4 +212,4 @@ def make(task: str, sizes: Sequence[Any], scenario: str, parts: str, obsk: int |
         high = tuple((limit,) * size for size in spec.act_dims)
         spec = dataclasses.replace(spec, act_low=tuple(tuple(-x for x in row) for row in high), act_high=high)
     mirror = (lambda: _mirror(spec, scenario, parts, obsk)) if scenario in BODIES else None
-    return HostEnv(spec, lambda render: MujocoWorld(spec, scenario, parts, obsk, render), symmetry=mirror)
+    return HostEnv(spec, lambda render: MujocoInstance(spec, scenario, parts, obsk, render), symmetry=mirror)

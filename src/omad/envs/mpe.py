@@ -28,13 +28,13 @@ from jaxtyping import Array, Float, Int, Key
 
 from omad import tasks
 from omad.envs import adapt
-from omad.envs.history import remember
+from omad.envs.frame_stack import stack_frames
 from omad.symmetry import plane
 from omad.types import EnvSpec, JaxEnv, Observation, Outcome
 
 __all__ = [
     "ADVERSARIES",
-    "World",
+    "MpeState",
     "contact_force",
     "deception",
     "deception_distances",
@@ -57,7 +57,7 @@ AGENT_RADIUS = 0.15
 COVER_RADIUS = 0.1
 
 
-class World(eqx.Module):
+class MpeState(eqx.Module):
     """The env state of both tasks."""
 
     pos: Float[Array, "*b body 2"]
@@ -71,7 +71,7 @@ class World(eqx.Module):
     """Steps done in this episode."""
 
 
-Adversary = Callable[[World, Key[Array, ""]], Float[Array, " act"]]
+Adversary = Callable[[MpeState, Key[Array, ""]], Float[Array, " act"]]
 """(world before the step, key) -> five-number action in [0, 1]; the adversary is body 0."""
 
 
@@ -102,7 +102,9 @@ def contact_force(pos: Float[Array, "body 2"], radius: float) -> Float[Array, "b
     return CONTACT_FORCE * jnp.sum(delta * (depth / jnp.where(gap > 0, gap, 1))[..., None], 1)
 
 
-def move(world: World, thrust: Float[Array, "body 2"], *, radius: float | None = None, dynamics: str = "v3") -> World:
+def move(
+    world: MpeState, thrust: Float[Array, "body 2"], *, radius: float | None = None, dynamics: str = "v3"
+) -> MpeState:
     """One step of physics.
 
     Args:
@@ -116,7 +118,7 @@ def move(world: World, thrust: Float[Array, "body 2"], *, radius: float | None =
         force = force + contact_force(world.pos, radius)
     vel = (1 - DAMPING) * world.vel + DT * force
     pos = world.pos + DT * (world.vel if dynamics == "v3" else vel)
-    return World(pos, vel, world.landmarks, world.goal, world.time + 1)
+    return MpeState(pos, vel, world.landmarks, world.goal, world.time + 1)
 
 
 def pursue(
@@ -146,7 +148,7 @@ def _relative(points: Float[Array, "point 2"], pos: Float[Array, "body 2"]) -> F
 # Cooperative navigation
 
 
-def spread_observe(world: World) -> Float[Array, "agent obs"]:
+def spread_observe(world: MpeState) -> Float[Array, "agent obs"]:
     """Observations of `spread`.
 
     Own velocity, own position, landmarks and other agents relative to oneself, the others' silent messages
@@ -157,7 +159,7 @@ def spread_observe(world: World) -> Float[Array, "agent obs"]:
     return jnp.concatenate([world.vel, world.pos, _relative(world.landmarks, world.pos), others, silence], axis=1)
 
 
-def spread_terms(world: World) -> tuple[Float[Array, ""], Float[Array, " agent"], Float[Array, ""]]:
+def spread_terms(world: MpeState) -> tuple[Float[Array, ""], Float[Array, " agent"], Float[Array, ""]]:
     """What the reward of `spread` is made of.
 
     Returns:
@@ -197,7 +199,7 @@ def spread(
         dynamics: `v3` or `v2`, see `move`.
         xy: act by two numbers, the thrust, and not by five.
         state: give critics the concatenated observations as the global state.
-        history: observations that an agent holds, see `omad.envs.history`.
+        history: observations that an agent holds, see `omad.envs.frame_stack`.
     """
     name = f"mpe/spread-{n_agents}{'-xy' if xy else ''}"
     options = _checked(
@@ -216,15 +218,15 @@ def spread(
         **_bounds(n_agents, xy),
     )
 
-    def observe(world: World) -> Observation:
+    def observe(world: MpeState) -> Observation:
         obs = spread_observe(world)
         return Observation(obs, obs.reshape(-1)[: spec.state_dim])
 
-    def reset(key: Key[Array, ""]) -> tuple[World, Observation]:
+    def reset(key: Key[Array, ""]) -> tuple[MpeState, Observation]:
         world = _place(key, n_agents, n_agents)
         return world, observe(world)
 
-    def step(world: World, action: Float[Array, "agent act"], key: Key[Array, ""]) -> tuple[World, Outcome]:
+    def step(world: MpeState, action: Float[Array, "agent act"], key: Key[Array, ""]) -> tuple[MpeState, Outcome]:
         del key
         world = move(world, thrust_of(action), radius=AGENT_RADIUS, dynamics=dynamics)
         near, touches, covered = spread_terms(world)
@@ -244,13 +246,13 @@ def spread(
 
     symmetry = plane(spec.obs_dim, spec.state_dim, xy=xy)
     env = adapt.rescale(JaxEnv(spec, reset, step, symmetry), *_box(n_agents, xy))
-    return remember(env, history, tasks.spell(name, options | {"history": history}))
+    return stack_frames(env, history, tasks.spell(name, options | {"history": history}))
 
 
 # Physical deception
 
 
-def deception_observe(world: World) -> tuple[Float[Array, "agent obs"], Float[Array, " adversary_obs"]]:
+def deception_observe(world: MpeState) -> tuple[Float[Array, "agent obs"], Float[Array, " adversary_obs"]]:
     """Observations of the good agents and of the adversary.
 
     A good agent sees the goal, the landmarks and the other bodies (the adversary first), all relative to
@@ -261,33 +263,33 @@ def deception_observe(world: World) -> tuple[Float[Array, "agent obs"], Float[Ar
     return jnp.concatenate([goal, seen[1:]], axis=1), seen[0]
 
 
-def deception_distances(world: World) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def deception_distances(world: MpeState) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Distance to the goal of the adversary and of the nearest good agent."""
     to_goal = distance(world.landmarks[world.goal][None, :] - world.pos)
     return to_goal[0], to_goal[1:].min()
 
 
-def _random(world: World, key: Key[Array, ""]) -> Float[Array, " act"]:
+def _random(world: MpeState, key: Key[Array, ""]) -> Float[Array, " act"]:
     return jax.random.uniform(key, (5,), world.pos.dtype)
 
 
-def _static(world: World, key: Key[Array, ""]) -> Float[Array, " act"]:
+def _static(world: MpeState, key: Key[Array, ""]) -> Float[Array, " act"]:
     del key
     return jnp.zeros((5,), world.pos.dtype)
 
 
-def _to(world: World, target: Float[Array, " xy"]) -> Float[Array, " act"]:
+def _to(world: MpeState, target: Float[Array, " xy"]) -> Float[Array, " act"]:
     thrust = pursue(world.pos[0], world.vel[0], target)
     pushes = jnp.stack([-thrust, thrust], 1).reshape(4)  # left, right, down, up
     return jnp.concatenate([jnp.zeros((1,), thrust.dtype), jnp.maximum(pushes, 0)])
 
 
-def _landmark_mean(world: World, key: Key[Array, ""]) -> Float[Array, " act"]:
+def _landmark_mean(world: MpeState, key: Key[Array, ""]) -> Float[Array, " act"]:
     del key
     return _to(world, world.landmarks.mean(0))
 
 
-def _follower(world: World, key: Key[Array, ""]) -> Float[Array, " act"]:
+def _follower(world: MpeState, key: Key[Array, ""]) -> Float[Array, " act"]:
     del key
     held = distance(world.landmarks[:, None, :] - world.pos[None, 1:, :]).min(1)
     return _to(world, world.landmarks[jnp.argmin(held)])
@@ -329,7 +331,7 @@ def deception(
         xy: the good agents act by two numbers, the thrust, and not by five.
         state: give critics a global state: the good agents' observations, then the adversary's, as mpe2 does; with
             `full`, also all velocities, which no observation shows and without which the task is not Markov.
-        history: observations that an agent holds, see `omad.envs.history`; with the own actions between them, 2 tell
+        history: observations that an agent holds, see `omad.envs.frame_stack`; with the own actions between them, 2 tell
             an agent its velocity.
     """
     script = adversary if callable(adversary) else ADVERSARIES.get(adversary, _random)
@@ -353,18 +355,18 @@ def deception(
         **_bounds(n_good, xy),
     )
 
-    def observe(world: World) -> Observation:
+    def observe(world: MpeState) -> Observation:
         good, bad = deception_observe(world)
         return Observation(good, jnp.concatenate([good.reshape(-1), bad, world.vel.reshape(-1)])[: spec.state_dim])
 
-    def reset(key: Key[Array, ""]) -> tuple[World, Observation]:
+    def reset(key: Key[Array, ""]) -> tuple[MpeState, Observation]:
         goal_key, place_key = jax.random.split(key)
         world = _place(place_key, n_good + 1, n_good)
         goal = jax.random.randint(goal_key, (), 0, n_good, dtype=world.goal.dtype)
         world = dataclasses.replace(world, goal=goal)
         return world, observe(world)
 
-    def step(world: World, action: Float[Array, "agent act"], key: Key[Array, ""]) -> tuple[World, Outcome]:
+    def step(world: MpeState, action: Float[Array, "agent act"], key: Key[Array, ""]) -> tuple[MpeState, Outcome]:
         thrust = jnp.concatenate([thrust_of(script(world, key))[None, :], thrust_of(action)])
         world = move(world, thrust, dynamics=dynamics)
         bad, good = deception_distances(world)
@@ -381,7 +383,7 @@ def deception(
     # Of an adversary that is not one of ours nothing is known.
     symmetry = None if callable(adversary) else plane(spec.obs_dim, spec.state_dim, xy=xy)
     env = adapt.rescale(JaxEnv(spec, reset, step, symmetry), *_box(n_good, xy))
-    return remember(env, history, tasks.spell(name, options | {"history": history}))
+    return stack_frames(env, history, tasks.spell(name, options | {"history": history}))
 
 
 def _checked(family: str, n: int, allowed: range, options: dict[str, Any]) -> dict[str, Any]:
@@ -397,12 +399,12 @@ def _checked(family: str, n: int, allowed: range, options: dict[str, Any]) -> di
     return options
 
 
-def _place(key: Key[Array, ""], n_bodies: int, n_landmarks: int) -> World:
+def _place(key: Key[Array, ""], n_bodies: int, n_landmarks: int) -> MpeState:
     """Everything at rest, uniformly in [-1, 1]^2."""
     points = jax.random.uniform(key, (n_bodies + n_landmarks, 2), minval=-1, maxval=1)
     pos = points[:n_bodies]
     zero = jnp.zeros((), jnp.int32)
-    return World(pos, jnp.zeros_like(pos), points[n_bodies:], zero, zero)
+    return MpeState(pos, jnp.zeros_like(pos), points[n_bodies:], zero, zero)
 
 
 def _bounds(n_agents: int, xy: bool) -> dict[str, Any]:

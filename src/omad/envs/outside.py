@@ -15,10 +15,10 @@ import jax.numpy as jnp
 
 from omad.envs import gymnax, host, jaxmarl, pettingzoo
 from omad.envs.contract import Broken, guarded, problem
+from omad.envs.description import describe_spec
 from omad.envs.foreign import OURS
+from omad.envs.host_env import HostEnv
 from omad.envs.imported import OWN, built, imported, takes
-from omad.envs.told import told_of
-from omad.envs.world import HostEnv
 from omad.errors import Refused
 from omad.tasks.outside import Entry, entry_of
 from omad.types import JaxEnv, Observation, Outcome
@@ -96,7 +96,7 @@ def make_entry(task: str, arguments: Mapping[str, Any]) -> JaxEnv | HostEnv:
     if isinstance(made, HostEnv):
         env, path = host.checked(name, made), _path(entry, base)
         entry.scheme = "host"
-        return host.make(task, path, dict(arguments), told_of(env.spec, env.exact, env.notes))
+        return host.make(task, path, dict(arguments), describe_spec(env.spec, env.exact, env.notes))
     if pettingzoo.is_env(made):
         path = _path(entry, base)
         told = pettingzoo.described(pettingzoo.parallel(path, made), path, arguments)

@@ -24,13 +24,13 @@ import numpy as np
 
 from omad.envs import contract
 from omad.envs.contract import Broken, guarded
+from omad.envs.description import EnvDescription, given_or_found
+from omad.envs.host_env import HostEnv, HostObservation, StepResult, scale
 from omad.envs.imported import built, imported
-from omad.envs.told import Told, told_or_asked
-from omad.envs.world import HostEnv, Moved, Seen, scale
 from omad.errors import Refused
 from omad.spec import EnvSpec
 
-__all__ = ["PettingZooWorld", "create", "describe", "described", "is_class", "is_env", "make", "parallel"]
+__all__ = ["PettingZooInstance", "create", "describe", "described", "is_class", "is_env", "make", "parallel"]
 
 OURS = ("team_reward", "horizon")
 """Arguments that are read here; the factory gets them only if it takes arguments of these names."""
@@ -255,11 +255,11 @@ def described(env: Any, factory: str, arguments: Mapping[str, Any]) -> dict[str,
             raise Refused(str(inner)) from None
         raise Refused(f"{factory}: {error}; fix the env, or the versions of what it needs.") from None
     each = [f"{contract.RETURN}{agent}" for agent in agents]
-    told = Told(agents, obs_dims, act_dims, lows, highs, state, horizon, guessed, exact, notes, [*each, *own])
+    told = EnvDescription(agents, obs_dims, act_dims, lows, highs, state, horizon, guessed, exact, notes, [*each, *own])
     return msgspec.to_builtins(told)
 
 
-class PettingZooWorld:
+class PettingZooInstance:
     """One running env; its rows are in the order of the spec's agents.
 
     Raises:
@@ -289,13 +289,13 @@ class PettingZooWorld:
         self.cut = False
         """Whether omad's clock, not the env's, ended the last episode."""
 
-    def reset(self, seed: int) -> Seen:
+    def reset(self, seed: int) -> HostObservation:
         """An episode from a seed of 31 bits."""
         seen = contract.reset_gave(self.env.reset(seed=seed & 0x7FFFFFFF), self.agents)
         self.time = 0
         return self._see(seen, "reset()")
 
-    def step(self, action: np.ndarray, seed: int) -> Moved:
+    def step(self, action: np.ndarray, seed: int) -> StepResult:
         """All agents that still live act."""
         del seed
         acts = {}
@@ -315,9 +315,9 @@ class PettingZooWorld:
         for name, agent, key in self.numbers:
             each[name] = contract.finite(_info_of(infos, agent).get(key)) or 0.0
         reward = total / len(self.agents) if self.mean else total
-        return Moved(shown, reward, terminated, not terminated and (over or self.cut), each)
+        return StepResult(shown, reward, terminated, not terminated and (over or self.cut), each)
 
-    def _see(self, seen: Mapping[str, Any], what: str) -> Seen:
+    def _see(self, seen: Mapping[str, Any], what: str) -> HostObservation:
         obs = np.zeros((self.spec.n_agents, self.spec.obs_dim))
         for row, agent, size in zip(obs, self.agents, self.spec.obs_dims, strict=True):
             if agent in seen:
@@ -331,7 +331,7 @@ class PettingZooWorld:
                 state = np.zeros(0)  # of agents that have ended, some envs cannot tell it any more
             if state.size == self.spec.state_dim:  # some envs' state shrinks as agents end; the last whole one stands
                 self.state = state
-        return Seen(obs, self.state)
+        return HostObservation(obs, self.state)
 
     def save(self) -> np.ndarray | None:
         """What the env saves of itself, and the clock."""
@@ -391,10 +391,10 @@ def make(
             f"{task}: horizon is {wanted!r}; it must be a whole number of steps, at least 1. The "
             "factory's own argument of this name is written env.horizon."
         )
-    found = told_or_asked(task, "omad.envs.pettingzoo:describe", factory, arguments, told, timeout_s)
+    found = given_or_found(task, "omad.envs.pettingzoo:describe", factory, arguments, told, timeout_s)
     spec = found.spec(task)
 
-    def world(render: bool) -> PettingZooWorld:
-        return PettingZooWorld(create(factory, arguments, render), spec, kind == "mean")
+    def world(render: bool) -> PettingZooInstance:
+        return PettingZooInstance(create(factory, arguments, render), spec, kind == "mean")
 
     return HostEnv(spec, world, found.exact, tuple(found.notes))

@@ -25,14 +25,14 @@ import psutil
 
 from omad import processes, tasks
 from omad.envs import worker
-from omad.envs.told import told_of
+from omad.envs.description import describe_spec
 from omad.errors import EnvFailed, UnevenSaves
 from omad.spec import EnvSpec
 
-__all__ = ["Arrival", "Pool", "joined", "worker_count"]
+__all__ = ["Pool", "PoolStep", "joined", "worker_count"]
 
 
-class Arrival(NamedTuple):
+class PoolStep(NamedTuple):
     """What a step of all worlds gave back, single precision; leading axis worlds."""
 
     next_obs: np.ndarray
@@ -118,14 +118,14 @@ class Pool:
     def of(task: str, spec: EnvSpec, worlds: int, workers: int = 0, timeout_s: float = 60.0) -> Pool:
         """The worlds of a task of the table."""
         row = tasks.find(task)
-        given = {**row.arguments, "told": told_of(spec)} if row.asked else row.arguments
+        given = {**row.arguments, "told": describe_spec(spec)} if row.isolated else row.arguments
         return Pool(row.factory, given, spec, worlds, Pool.processes(task, worlds, workers), timeout_s)
 
     @staticmethod
     def processes(task: str, worlds: int, workers: int = 0) -> int:
         """How many processes step that many worlds of a task."""
         # A user's worlds may disturb each other in one process, so each has one of its own unless told otherwise.
-        alone = min(worlds, _MOST_ALONE) if tasks.find(task).asked else 0
+        alone = min(worlds, _MOST_ALONE) if tasks.find(task).isolated else 0
         return worker_count(worlds, workers or alone)
 
     def _start(self, order: dict[str, Any], quiet: bool, cpu: int | None) -> None:
@@ -249,7 +249,7 @@ class Pool:
             self._ask(one, worker.STEP, number, *(part[mine] for part in parts))
             self._waiting += 1
 
-    def receive(self, number: int) -> Arrival:
+    def receive(self, number: int) -> PoolStep:
         """Wait for the step that was asked for.
 
         Raises:
@@ -259,7 +259,7 @@ class Pool:
         rows = np.concatenate([np.frombuffer(a, np.float32).reshape(-1, s.row()) for a in self._gather(number)])
         seen = s.agents * s.obs + s.state
         numbers = rows[:, seen : -seen or None]
-        return Arrival(
+        return PoolStep(
             *self._seen(rows[:, :seen]),
             numbers[:, 0],
             numbers[:, 1] > 0,

@@ -61,7 +61,7 @@ def _same(one: Entry, other: Entry) -> bool:
 
 def _is_env(given: Any) -> bool:
     from omad.envs import outside, pettingzoo
-    from omad.envs.world import HostEnv
+    from omad.envs.host_env import HostEnv
 
     return outside.is_jax(given) or isinstance(given, HostEnv) or pettingzoo.is_env(given)
 
@@ -74,7 +74,7 @@ def of_object(env: Any, name: str | None = None) -> str:
 
     Args:
         env: A `JaxEnv`, an env in the style of JaxMARL or gymnax (also `(env, parameters)`), a class of PettingZoo's
-            `ParallelEnv`, a `HostEnv` whose `world` can be imported, or a function without arguments that gives one of
+            `ParallelEnv`, a `HostEnv` whose `create` can be imported, or a function without arguments that gives one of
             these or a PettingZoo env.
         name: The name that it must have, as the configuration of an earlier run has it.
 
@@ -88,8 +88,8 @@ def of_object(env: Any, name: str | None = None) -> str:
 
 
 def _task_of(env: Any, wanted: str | None) -> str:
-    from omad.envs import host, imported, outside, pettingzoo, told
-    from omad.envs.world import HostEnv
+    from omad.envs import description, host, imported, outside, pettingzoo
+    from omad.envs.host_env import HostEnv
 
     if isinstance(env, str):
         raise Refused(f"env is the text {env!r}; it takes an object, and a task's name goes to task=.")
@@ -100,7 +100,9 @@ def _task_of(env: Any, wanted: str | None) -> str:
         return _keep(env, wanted)
     if isinstance(env, HostEnv):
         given, place = host.checked("env", env), _importable(env.world, imported.path_of(env.world))
-        entry = Entry(place, source=env, scheme="host", told=told.told_of(given.spec, given.exact, given.notes))
+        entry = Entry(
+            place, source=env, scheme="host", told=description.describe_spec(given.spec, given.exact, given.notes)
+        )
         task = _name_for(env, given.spec.name, wanted)
         add(task, entry)
         return task
@@ -120,11 +122,11 @@ def _task_of(env: Any, wanted: str | None) -> str:
         return f"jax:{path}"
     if isinstance(made, HostEnv):
         task, given = f"host:{_importable(env, path)}", host.checked(label, made)
-        told.hand_over(task, told.told_of(given.spec, given.exact, given.notes))
+        description.hand_over(task, description.describe_spec(given.spec, given.exact, given.notes))
         return task
     if pettingzoo.is_env(made):
         task = f"pettingzoo:{_importable(env, path)}"
-        told.hand_over(task, pettingzoo.described(pettingzoo.parallel(path, made), path, {}))
+        description.hand_over(task, pettingzoo.described(pettingzoo.parallel(path, made), path, {}))
         return task
     raise Refused(f"{label} gave a {type(made).__name__}; it must give {_USABLE}.")
 

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from omad.envs.history import env_state
-from omad.envs.mpe import World, distance, pursue
+from omad.envs.frame_stack import env_state
+from omad.envs.mpe import MpeState, distance, pursue
 from omad.types import EnvSpec, EnvState, JaxEnv
 
 __all__ = ["Scripted", "anchor_returns", "assigned", "cover", "encode", "greedy", "random", "zero"]
 
-Scripted = Callable[[World, Key[Array, ""]], Float[Array, "agent act"]]
+Scripted = Callable[[MpeState, Key[Array, ""]], Float[Array, "agent act"]]
 """(env state, key) -> actions in [-1, 1] of the learning agents."""
 
 _GAINS = {"v3": (8.0, 2.0), "v2": (12.0, 1.5)}
@@ -38,7 +38,7 @@ def encode(thrust: Float[Array, "agent 2"], act_dim: int) -> Float[Array, "agent
 def zero(spec: EnvSpec) -> Scripted:
     """No thrust."""
 
-    def act(world: World, key: Key[Array, ""]) -> Float[Array, "agent act"]:
+    def act(world: MpeState, key: Key[Array, ""]) -> Float[Array, "agent act"]:
         del world, key
         return jnp.zeros((spec.n_agents, spec.act_dim))
 
@@ -48,7 +48,7 @@ def zero(spec: EnvSpec) -> Scripted:
 def random(spec: EnvSpec) -> Scripted:
     """Uniform in the action box."""
 
-    def act(world: World, key: Key[Array, ""]) -> Float[Array, "agent act"]:
+    def act(world: MpeState, key: Key[Array, ""]) -> Float[Array, "agent act"]:
         del world
         return jax.random.uniform(key, (spec.n_agents, spec.act_dim), minval=-1, maxval=1)
 
@@ -58,7 +58,7 @@ def random(spec: EnvSpec) -> Scripted:
 def greedy(spec: EnvSpec) -> Scripted:
     """Every agent steers to the landmark nearest to itself, taken or not, with gains 4 and 1.5."""
 
-    def act(world: World, key: Key[Array, ""]) -> Float[Array, "agent act"]:
+    def act(world: MpeState, key: Key[Array, ""]) -> Float[Array, "agent act"]:
         del key
         target = world.landmarks[jnp.argmin(_ranges(world, spec.n_agents), axis=1)]
         return _steer(spec, world, target, 4.0, 1.5)
@@ -84,7 +84,7 @@ def _matched(spec: EnvSpec, dynamics: str, haste: float) -> Scripted:
     orders = np.asarray(list(itertools.permutations(range(n))))
     kp, kd = _GAINS[dynamics]
 
-    def act(world: World, key: Key[Array, ""]) -> Float[Array, "agent act"]:
+    def act(world: MpeState, key: Key[Array, ""]) -> Float[Array, "agent act"]:
         del key
         weight = 1 + haste * (jnp.arange(n) == world.goal)
         costs = (_ranges(world, n) * weight[None, :])[np.arange(n)[None, :], orders].sum(1)
@@ -122,13 +122,13 @@ def _rollout(
 
 
 def _steer(
-    spec: EnvSpec, world: World, target: Float[Array, "agent 2"], kp: float, kd: float
+    spec: EnvSpec, world: MpeState, target: Float[Array, "agent 2"], kp: float, kd: float
 ) -> Float[Array, "agent act"]:
     """Actions of proportional-derivative control; the learning agents are the last bodies."""
     n = spec.n_agents
     return encode(pursue(world.pos[-n:], world.vel[-n:], target, kp, kd), spec.act_dim)
 
 
-def _ranges(world: World, n_agents: int) -> Float[Array, "agent landmark"]:
+def _ranges(world: MpeState, n_agents: int) -> Float[Array, "agent landmark"]:
     """Distances from the last `n_agents` bodies to the landmarks."""
     return distance(world.landmarks[None, :, :] - world.pos[-n_agents:, None, :])

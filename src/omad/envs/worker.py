@@ -24,7 +24,7 @@ import numpy as np
 
 from omad import processes
 from omad.envs.contract import Broken, place_of
-from omad.envs.world import HostEnv, Moved, Seen, World
+from omad.envs.host_env import EnvInstance, HostEnv, HostObservation, StepResult
 
 __all__ = ["Frame", "Shapes", "main", "receive", "send", "serve"]
 
@@ -140,14 +140,16 @@ def _checked(table: np.ndarray, shapes: Shapes, first: int, stepped: bool) -> np
     return table
 
 
-def _advance(world: World, action: np.ndarray, seed: int, reset_seed: int, row: np.ndarray, shapes: Shapes) -> None:
+def _advance(
+    world: EnvInstance, action: np.ndarray, seed: int, reset_seed: int, row: np.ndarray, shapes: Shapes
+) -> None:
     """Step one world and write its part of the answer, the successor before a reset may use its memory again.
 
     Raises:
         _Unusable: A shape is not as declared.
     """
     seen = shapes.agents * shapes.obs + shapes.state
-    moved: Moved = world.step(action, seed)
+    moved: StepResult = world.step(action, seed)
     _write(row[:seen], moved.next, shapes, "step()")
     over = bool(moved.terminated), bool(moved.truncated)
     row[seen] = moved.reward
@@ -160,12 +162,12 @@ def _advance(world: World, action: np.ndarray, seed: int, reset_seed: int, row: 
         row[row.size - seen :] = row[:seen]
 
 
-def _begin(world: World, seed: int, row: np.ndarray, shapes: Shapes) -> None:
+def _begin(world: EnvInstance, seed: int, row: np.ndarray, shapes: Shapes) -> None:
     """Reset one world and write what it shows; raises as `_advance`."""
     _write(row, world.reset(seed), shapes, "reset()")
 
 
-def _write(row: np.ndarray, seen: Seen, shapes: Shapes, what: str) -> None:
+def _write(row: np.ndarray, seen: HostObservation, shapes: Shapes, what: str) -> None:
     """What is seen, in single precision.
 
     Raises:
@@ -181,7 +183,7 @@ def _write(row: np.ndarray, seen: Seen, shapes: Shapes, what: str) -> None:
         part[:] = np.ravel(found)
 
 
-def serve(worlds: list[World], shapes: Shapes, first: int, request: Frame) -> list[np.ndarray | bytes]:
+def serve(worlds: list[EnvInstance], shapes: Shapes, first: int, request: Frame) -> list[np.ndarray | bytes]:
     """The answer to one request.
 
     Raises:
@@ -260,7 +262,7 @@ def main() -> None:
         module, _, function = order["factory"].partition(":")
         env: HostEnv = _guarded(first, lambda: getattr(importlib.import_module(module), function)(**order["arguments"]))
         shapes = Shapes.of(env.spec)
-        worlds = [_guarded(first + i, lambda: env.world(False)) for i in range(order["count"])]
+        worlds = [_guarded(first + i, lambda: env.create(False)) for i in range(order["count"])]
         processes.outlive_signals()  # again, for what was imported may handle them
         send(outward, DONE, 0)
         asked = select.poll()

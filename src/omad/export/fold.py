@@ -208,14 +208,14 @@ def fold(policies: Any, config: Any, spec: EnvSpec, obs_norm: ObsNorm, steps: in
         found = found._replace(normaliser=obs_norm)
         if moments is not None:
             rows = [
-                np.asarray(m, np.float32).reshape(spec.n_agents, spec.obs_dim)[i, :obs] for m in moments_of(moments)
+                np.asarray(m, np.float32).reshape(spec.n_agents, spec.obs_dim)[i, :obs] for m in mean_and_std(moments)
             ]
             found.tensors.update({"norm.mean": _array(rows[0]), "norm.std": _array(rows[1])})
         folded.append(found)
     return folded
 
 
-def moments_of(moments: Any) -> tuple[Any, Any]:
+def mean_and_std(moments: Any) -> tuple[Any, Any]:
     """Mean and standard deviation that entries are standardised by."""
     return moments.mean, jnp.sqrt(moments.variance + 1e-6)
 

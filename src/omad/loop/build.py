@@ -14,8 +14,8 @@ from omad import buffer, demonstrations
 from omad.algos import make as make_algorithm
 from omad.config import RunConfig
 from omad.envs.draw import contact_sheet, draws, play
+from omad.envs.host_env import HostEnv
 from omad.envs.pool import Pool
-from omad.envs.world import HostEnv
 from omad.errors import Refused
 from omad.evaluate import make_evaluate, make_host_evaluate
 from omad.keys import Stream, run_key, stream
@@ -24,7 +24,7 @@ from omad.loop.hosted import Hosted
 from omad.symmetry import symmetric
 from omad.types import Algorithm, EnvSpec, JaxEnv, Step
 
-__all__ = ["Built", "EvaluationWorlds", "build", "evaluation_mib", "forecast"]
+__all__ = ["Built", "EvaluationPool", "build", "evaluation_mib", "forecast"]
 
 _PROGRAM_MIB, _CHAIN_MIB = 350.0, 60.0
 """What an interpreter with JAX and the loaded programs of a run takes, and how much more if actions are denoised."""
@@ -99,7 +99,7 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
         return Pool.of(config.task, env.spec, worlds, config.env_workers, config.env_timeout)
 
     hosted = Hosted(algorithm, env, sizes, start, batch_seeds, shown)
-    bench = EvaluationWorlds(start, config.eval_episodes)
+    bench = EvaluationPool(start, config.eval_episodes)
     evaluate = [make_host_evaluate(one, env.spec, bench, config.eval_episodes, explore) for one, explore in acting]
 
     def close() -> None:
@@ -128,7 +128,7 @@ def _uniform(spec: EnvSpec) -> Callable[..., Any]:
     return act
 
 
-class EvaluationWorlds:
+class EvaluationPool:
     """Worlds of their own for evaluations, started when first asked for."""
 
     most = 16
@@ -175,7 +175,7 @@ def forecast(config: RunConfig, built: Built, processes: int = 1) -> dict[str, f
         mib["program"] = processes * (_PROGRAM_MIB + chain * _CHAIN_MIB)
         compiler = processes * (_COMPILER_MIB + chain * _CHAIN_COMPILER_MIB + (not hosted) * _FUSED_COMPILER_MIB)
         if hosted:
-            worlds = config.n_envs * config.seeds, min(config.eval_episodes, EvaluationWorlds.most)
+            worlds = config.n_envs * config.seeds, min(config.eval_episodes, EvaluationPool.most)
             mib["workers"] = _WORKER_MIB * sum(Pool.processes(config.task, n, config.env_workers) for n in worlds)
     return mib | {"total": sum(mib.values()), "compiler": compiler}
 

@@ -34,14 +34,14 @@ __all__ = [
     "Carry",
     "Fused",
     "Given",
-    "InTurn",
     "LoopConfig",
+    "SequentialSeeds",
     "absorb",
     "choose",
     "draw_batch",
     "episode_metrics",
     "given_to",
-    "learn_row",
+    "learn_vector_step",
     "make",
     "no_metrics",
     "no_returns",
@@ -114,7 +114,7 @@ class Fused(NamedTuple):
     """(seeds) -> what `init` gives, as shapes."""
 
 
-class InTurn:
+class SequentialSeeds:
     """What the `vmap` of a loop over seeds computes, seed after seed: one compiled program, without a seed axis.
 
     Inside a compiled loop over seeds XLA rounds differently, and the hosted loop would not be met any more. All that
@@ -181,8 +181,8 @@ def on_all(shared: T, n_seeds: int) -> T:
     return jax.device_put(shared, NamedSharding(seed_sharding(n_seeds).mesh, PartitionSpec()))
 
 
-class Together:
-    """The `vmap` of a loop over seeds, shared out over the local devices; arguments as those of `InTurn`."""
+class ShardedSeeds:
+    """The `vmap` of a loop over seeds, shared out over the local devices; arguments as those of `SequentialSeeds`."""
 
     def __init__(self, one: Callable[..., Any], given: Given | None) -> None:
         self._batched = jax.vmap(one, in_axes=(0, 0, None, None, None))
@@ -346,7 +346,7 @@ def draw_batch(
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), own, given)
 
 
-def learn_row(
+def learn_vector_step(
     algorithm: Algorithm,
     config: LoopConfig,
     carry: Carry,
@@ -470,13 +470,13 @@ def make(
                 obs = carry.observation.obs
                 action = choose(learning, spec, carry.learner, obs, root, step, learn, config.noise_hold)
                 if given:
-                    carry, step = learn_row(learning, config, carry, root, step, given.demonstrations, place)
+                    carry, step = learn_vector_step(learning, config, carry, root, step, given.demonstrations, place)
                 return interact(env, config, carry, action, root, step, place)
 
             return jax.lax.fori_loop(start, start + count, vector_step, carry)
 
         handed = given if learn else None
-        return Together(one, handed) if batch_seeds else InTurn(one, handed)
+        return ShardedSeeds(one, handed) if batch_seeds else SequentialSeeds(one, handed)
 
     def healthy(carry: Carry) -> Bool[Array, " seed"]:
         return jax.vmap(lambda c: all_finite((c.learner, c.sums)))(carry)

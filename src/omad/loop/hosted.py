@@ -24,8 +24,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from omad import buffer
-from omad.envs.pool import Arrival, Pool, joined
-from omad.envs.world import HostEnv
+from omad.envs.host_env import HostEnv
+from omad.envs.pool import Pool, PoolStep, joined
 from omad.errors import EnvFailed, NonFinite, UnevenSaves
 from omad.keys import Stream, run_key, stream
 from omad.loop.fused import (
@@ -36,7 +36,7 @@ from omad.loop.fused import (
     choose,
     episode_metrics,
     given_to,
-    learn_row,
+    learn_vector_step,
     no_metrics,
     no_returns,
     on_all,
@@ -67,7 +67,7 @@ class Layout:
         self.info_keys = spec.info_keys
         self.width = 2 * self.shown + 3 + len(spec.info_keys)
 
-    def pack(self, arrival: Arrival) -> np.ndarray:
+    def pack(self, arrival: PoolStep) -> np.ndarray:
         """`(world, number)`."""
         n = len(arrival.reward)
         extra = (arrival.info[name] for name in self.info_keys)
@@ -219,14 +219,14 @@ class Hosted:
             carry, info = self._trees.whole(leaves, ring), layout.info(given[-1])
             carry = absorb(carry, layout.transition(*given), info, step - 1, real, place)
             learning, shown = having(handed.hyperparameters), handed.demonstrations
-            return self._trees.bare(learn_row(learning, config, carry, run_key(seed), step, shown, place)[0])
+            return self._trees.bare(learn_vector_step(learning, config, carry, run_key(seed), step, shown, place)[0])
 
         def healthy(carry: Carry) -> Bool[Array, " seed"]:
             return jax.vmap(lambda learner, sums: all_finite((learner, sums)))(carry.learner, carry.sums)
 
         self._bits = jax.jit(bits)
         self.healthy = jax.jit(healthy)
-        self._programs: Any = functools.cache(self._batched if self.batch_seeds else self._in_turn)
+        self._programs: Any = functools.cache(self._batched if self.batch_seeds else self._sequential)
         self._functions: tuple[Any, Any, Any] = act, keep, learn
         # One program: leaf after leaf would be hundreds of dispatches a chunk.
         self._split = jax.jit(lambda tree, n: [at_seed(tree, i) for i in range(n)], static_argnums=1)
@@ -236,7 +236,7 @@ class Hosted:
     def _trees(self) -> Trees:
         return Trees.of(self._algorithm, jax.eval_shape(self._one, jax.ShapeDtypeStruct((), jnp.int32)))
 
-    def _in_turn(self, n_seeds: int) -> tuple[Any, Any, Any]:
+    def _sequential(self, n_seeds: int) -> tuple[Any, Any, Any]:
         """Programs of one seed at a time, which are the fused loop's on a CPU; rings keep their seed axis."""
         act, keep, learn = self._functions
         return (
@@ -428,7 +428,7 @@ class Hosted:
             place = int(np.argmin(good.reshape(len(seeds), -1).all(1)))
             raise NonFinite(f"seed {int(seeds[place])} gave an action that is not finite", f"at vector step {row}")
 
-    def _receive(self, pool: Pool, cores: list[list[Array]], seeds: Int[Array, " seed"], row: int) -> Arrival:
+    def _receive(self, pool: Pool, cores: list[list[Array]], seeds: Int[Array, " seed"], row: int) -> PoolStep:
         """Wait for the worlds; where one fails that a diverged learner acted in, it is the learner that is named."""
         try:
             return pool.receive(row)

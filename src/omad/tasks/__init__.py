@@ -9,7 +9,7 @@ the suffix `-xy` change only what critics or agents are given or how actions are
 
 from __future__ import annotations
 
-from omad.tasks.grammar import OPTIONS, options_of, remembered, spell
+from omad.tasks.grammar import OPTIONS, options_of, spell, stacked_dims
 from omad.tasks.outside import find_outside, registered
 from omad.tasks.robots import PROTOCOLS, is_segments
 from omad.tasks.rows import Anchor, Published, Task, UnknownTask, nearest
@@ -28,8 +28,8 @@ __all__ = [
     "find",
     "nearest",
     "options_of",
-    "remembered",
     "spell",
+    "stacked_dims",
 ]
 
 

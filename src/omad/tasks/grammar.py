@@ -11,7 +11,7 @@ from typing import Any
 
 from omad.tasks.rows import UnknownTask, nearest
 
-__all__ = ["OPTIONS", "arguments_of", "family", "options_of", "remembered", "spell", "value_of"]
+__all__ = ["OPTIONS", "arguments_of", "family", "options_of", "spell", "stacked_dims", "value_of"]
 
 # Options: name -> (default, parser of text, what is allowed)
 
@@ -47,7 +47,7 @@ def _steps(text: str) -> int:
     return value
 
 
-def _moments(text: str) -> int:
+def _history_length(text: str) -> int:
     value = int(text)
     if not 1 <= value <= 10:
         raise ValueError(text)
@@ -58,7 +58,7 @@ Option = tuple[Any, Callable[[str], Any], str]
 
 _COMMON: dict[str, Option] = {
     "dynamics": ("v3", _one_of("v3", "v2"), "v3 or v2"),
-    "history": (1, _moments, "a whole number from 1 to 10"),
+    "history": (1, _history_length, "a whole number from 1 to 10"),
     "horizon": (25, _steps, "a whole number from 1 to 10000"),
     "state": (False, _flag, "true or false"),
 }
@@ -81,9 +81,9 @@ OPTIONS: Mapping[str, Mapping[str, Option]] = MappingProxyType(
 """Options of each family of tasks: default, parser, and the words for what is allowed."""
 
 
-def remembered(obs_dims: tuple[int, ...], act_dims: tuple[int, ...], moments: int) -> tuple[int, ...]:
+def stacked_dims(obs_dims: tuple[int, ...], act_dims: tuple[int, ...], history_length: int) -> tuple[int, ...]:
     """Sizes of observations that hold several moments, and the own actions between them."""
-    return tuple(obs + (moments - 1) * (obs + act) for obs, act in zip(obs_dims, act_dims, strict=True))
+    return tuple(obs + (history_length - 1) * (obs + act) for obs, act in zip(obs_dims, act_dims, strict=True))
 
 
 def family(base: str) -> str:

@@ -32,7 +32,7 @@ SCHEMES: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 """Scheme -> what makes the env, and the protocol."""
-_ASKED = ("pettingzoo", "host")
+_ISOLATED = ("pettingzoo", "host")
 """Schemes whose code runs in processes of its own."""
 _PATH = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
 
@@ -116,7 +116,7 @@ def find_outside(name: str) -> Task | None:
             "arguments after ? as in ?n=3&continuous=true."
         )
     row = _row(name, factory, protocol, factory=place, arguments=arguments_of(name))
-    return dataclasses.replace(row, code=place, asked=scheme in _ASKED, hosted=scheme in _ASKED)
+    return dataclasses.replace(row, code=place, isolated=scheme in _ISOLATED, hosted=scheme in _ISOLATED)
 
 
 def _entered(name: str, base: str, entry: Entry) -> Task:
@@ -129,9 +129,9 @@ def _entered(name: str, base: str, entry: Entry) -> Task:
         row = _row(name, "omad.envs.outside:make_entry", protocol, arguments=arguments_of(name))
         return dataclasses.replace(row, symmetric=getattr(entry.given, "symmetry", None) is not None)
     factory, _ = SCHEMES[entry.scheme]
-    known = {} if entry.told is None else {"told": entry.told, "only_world": True}
+    known = {} if entry.told is None else {"told": entry.told, "creates_instance": True}
     row = _row(name, factory, protocol, factory=entry.path, arguments=arguments_of(name), **known)
-    return dataclasses.replace(row, asked=True, hosted=True)
+    return dataclasses.replace(row, isolated=True, hosted=True)
 
 
 def _row(name: str, maker: str, protocol: str, /, **arguments: Any) -> Task:

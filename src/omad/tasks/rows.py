@@ -51,7 +51,7 @@ class Task:
     """Whether the env says what leaves it as it is (`JaxEnv.symmetry`, `HostEnv.symmetry`)."""
     code: str = ""
     """`module:function` that the name itself says to import; from a run folder only where that is trusted."""
-    asked: bool = False
+    isolated: bool = False
     """Whether a process of its own is asked what the env is like, and worlds are told it."""
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from omad.tasks.grammar import OPTIONS, family, remembered, spell
+from omad.tasks.grammar import OPTIONS, family, spell, stacked_dims
 from omad.tasks.returns import ANCHORS, PUBLISHED, RANDOM
 from omad.tasks.robots import PROTOCOLS, ROBOTS, mujoco
 from omad.tasks.rows import Task
@@ -53,7 +53,7 @@ def build(base: str, given: Mapping[str, Any]) -> Task:
         arguments = {"n_good": n, "xy": xy} | options
     if options["history"] > 1:
         protocol += f" Agents hold their last {options['history']} observations and the own actions between them."
-        obs_dims = remembered(obs_dims, act_dims, options["history"])
+        obs_dims = stacked_dims(obs_dims, act_dims, options["history"])
     plain = {**options, "state": False, "history": 1}
     compared = spell(base.removesuffix("-xy"), plain)
     anchors = ANCHORS.get(compared, ())

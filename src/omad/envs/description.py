@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from omad import processes
-from omad.envs.ask import call
+from omad.envs.isolated import call
 from omad.spec import EnvSpec
 
-__all__ = ["Told", "hand_over", "told_of", "told_or_asked"]
+__all__ = ["EnvDescription", "describe_spec", "given_or_found", "hand_over"]
 
 
-class Told(msgspec.Struct):
+class EnvDescription(msgspec.Struct):
     """What an env is like, as a process told that was asked."""
 
     agents: list[str]
@@ -38,9 +38,9 @@ class Told(msgspec.Struct):
         )  # fmt: skip
 
 
-def told_of(spec: EnvSpec, exact: bool = True, notes: tuple[str, ...] = ()) -> dict[str, Any]:
+def describe_spec(spec: EnvSpec, exact: bool = True, notes: tuple[str, ...] = ()) -> dict[str, Any]:
     """What is known of an env, for a worker that is to make the same one."""
-    told = Told(
+    told = EnvDescription(
         list(spec.agents), list(spec.obs_dims), list(spec.act_dims), [list(row) for row in spec.act_low],
         [list(row) for row in spec.act_high], spec.state_dim, spec.horizon, exact=exact, notes=list(notes),
         info_keys=list(spec.info_keys),
@@ -56,10 +56,10 @@ def hand_over(task: str, told: Mapping[str, Any]) -> None:
     _handed[task] = told
 
 
-def told_or_asked(
+def given_or_found(
     task: str, describe: str, factory: str, arguments: Mapping[str, Any], told: Mapping[str, Any] | None,
     timeout_s: float,
-) -> Told:  # fmt: skip
+) -> EnvDescription:  # fmt: skip
     """What an env is like: as told or handed over, else as a process of its own answers.
 
     Args:
@@ -83,4 +83,4 @@ def told_or_asked(
 
             module, _, function = describe.partition(":")
             told = getattr(importlib.import_module(module), function)(**given)
-    return msgspec.convert(told, Told)
+    return msgspec.convert(told, EnvDescription)

@@ -19,10 +19,10 @@ from jaxtyping import Array, Float, Key
 from omad import tasks
 from omad.types import EnvState, JaxEnv, Observation, Outcome, Symmetry
 
-__all__ = ["Remembered", "env_state", "remember"]
+__all__ = ["StackedState", "env_state", "stack_frames"]
 
 
-class Remembered(eqx.Module):
+class StackedState(eqx.Module):
     """The env's own state, what the agents see in it, and what they saw and did before, the newest first."""
 
     state: EnvState
@@ -32,10 +32,10 @@ class Remembered(eqx.Module):
 
 def env_state(state: EnvState) -> EnvState:
     """The env's own state, whether its agents remember or not."""
-    return state.state if isinstance(state, Remembered) else state
+    return state.state if isinstance(state, StackedState) else state
 
 
-def remember(env: JaxEnv, steps: int, name: str) -> JaxEnv:
+def stack_frames(env: JaxEnv, steps: int, name: str) -> JaxEnv:
     """The env, its agents seeing their last observations and own actions as well.
 
     An observation holds the present one, then for each earlier moment, the newest first, the observation and the action
@@ -59,20 +59,20 @@ def remember(env: JaxEnv, steps: int, name: str) -> JaxEnv:
     def show(seen: Observation, past: Float[Array, "agent moment seen_and_done"]) -> Observation:
         return Observation(jnp.concatenate([seen.obs, past.reshape(spec.n_agents, -1)], axis=1), seen.state)
 
-    def reset(key: Key[Array, ""]) -> tuple[Remembered, Observation]:
+    def reset(key: Key[Array, ""]) -> tuple[StackedState, Observation]:
         state, seen = env.reset(key)
         idle = jnp.concatenate([seen.obs, jnp.zeros((spec.n_agents, spec.act_dim), seen.obs.dtype)], axis=1)
         past = jnp.repeat(idle[:, None], steps - 1, axis=1)
-        return Remembered(state, seen.obs, past), show(seen, past)
+        return StackedState(state, seen.obs, past), show(seen, past)
 
-    def step(was: Remembered, action: Float[Array, "agent act"], key: Key[Array, ""]) -> tuple[Remembered, Outcome]:
+    def step(was: StackedState, action: Float[Array, "agent act"], key: Key[Array, ""]) -> tuple[StackedState, Outcome]:
         state, outcome = env.step(was.state, action, key)
         newest = jnp.concatenate([was.obs, jnp.clip(action, -1, 1)], axis=1)
         past = jnp.concatenate([newest[:, None], was.past[:, :-1]], axis=1)
         shown = dataclasses.replace(outcome, next=show(outcome.next, past))
-        return Remembered(state, outcome.next.obs, past), shown
+        return StackedState(state, outcome.next.obs, past), shown
 
-    sizes = tasks.remembered(spec.obs_dims, spec.act_dims, steps)
+    sizes = tasks.stacked_dims(spec.obs_dims, spec.act_dims, steps)
     longer = dataclasses.replace(spec, name=name, obs_dims=sizes)
     return JaxEnv(longer, reset, step, env.symmetry and _longer(env.symmetry, steps))
 

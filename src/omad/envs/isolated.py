@@ -50,7 +50,7 @@ def call(
     marked = {processes.WORKER: "1", "PYTHONPATH": paths, "PYTHONSAFEPATH": "1", "JAX_PLATFORMS": "cpu"}
     with tempfile.TemporaryDirectory(prefix="omad-ask-") as folder:
         answer = Path(folder) / "answer.json"
-        words = [sys.executable, "-m", "omad.envs.ask", str(answer)]
+        words = [sys.executable, "-m", "omad.envs.isolated", str(answer)]
         order = json.dumps({"function": function, "arguments": dict(arguments)}).encode() + b"\n"
         with processes.blocked():
             child = subprocess.Popen(

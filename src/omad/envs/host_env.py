@@ -1,6 +1,6 @@
 """Envs that are not written in JAX: one running env in NumPy, and what is known about it beforehand.
 
-A `World` never resets itself and gives the true successor, like a `JaxEnv`. This file imports NumPy only, for every
+A `EnvInstance` never resets itself and gives the true successor, like a `JaxEnv`. This file imports NumPy only, for every
 worker process reads it.
 """
 
@@ -14,10 +14,10 @@ import numpy as np
 
 from omad.spec import EnvSpec, Symmetry
 
-__all__ = ["HostEnv", "Moved", "Seen", "World", "scale", "stack"]
+__all__ = ["EnvInstance", "HostEnv", "HostObservation", "StepResult", "scale", "stack"]
 
 
-class Seen(NamedTuple):
+class HostObservation(NamedTuple):
     """What is visible at one moment."""
 
     obs: np.ndarray
@@ -26,10 +26,10 @@ class Seen(NamedTuple):
     """`(state,)`, for critics only."""
 
 
-class Moved(NamedTuple):
+class StepResult(NamedTuple):
     """What one step gives back; never the result of a reset."""
 
-    next: Seen
+    next: HostObservation
     reward: float
     """Team reward."""
     terminated: bool
@@ -41,14 +41,14 @@ class Moved(NamedTuple):
 
 
 @runtime_checkable
-class World(Protocol):
+class EnvInstance(Protocol):
     """One running env."""
 
-    def reset(self, seed: int) -> Seen:
+    def reset(self, seed: int) -> HostObservation:
         """Begin an episode; its start is a function of the seed (at most 64 bits) alone."""
         ...
 
-    def step(self, action: np.ndarray, seed: int) -> Moved:
+    def step(self, action: np.ndarray, seed: int) -> StepResult:
         """Act `(agent, act)` in [-1, 1]; padded entries are zero. The seed is for envs that draw in a step."""
         ...
 
@@ -73,7 +73,7 @@ class HostEnv(NamedTuple):
     """An env that runs on the host: its sizes, and how to start one."""
 
     spec: EnvSpec
-    world: Callable[[bool], World]
+    world: Callable[[bool], EnvInstance]
     """(whether it will have to render) -> a running env."""
     exact: bool = True
     """Whether its worlds can be saved; if not, a resumed run begins new episodes."""
