@@ -1,4 +1,4 @@
-"""What is known of an env whose code runs in other processes: told once, and handed on, so that none is made for it."""
+"""The description of an env whose code runs in other processes: made once and handed on, so that no env is created."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["EnvDescription", "describe_spec", "given_or_found", "hand_over"]
 
 
 class EnvDescription(msgspec.Struct):
-    """What an env is like, as a process told that was asked."""
+    """Sizes, bounds and notes of an env, as its process reports them."""
 
     agents: list[str]
     obs_dims: list[int]
@@ -39,48 +39,48 @@ class EnvDescription(msgspec.Struct):
 
 
 def describe_spec(spec: EnvSpec, exact: bool = True, notes: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What is known of an env, for a worker that is to make the same one."""
-    told = EnvDescription(
+    """The description of an env of these sizes, for a worker that is to create the same one."""
+    description = EnvDescription(
         list(spec.agents), list(spec.obs_dims), list(spec.act_dims), [list(row) for row in spec.act_low],
         [list(row) for row in spec.act_high], spec.state_dim, spec.horizon, exact=exact, notes=list(notes),
         info_keys=list(spec.info_keys),
     )  # fmt: skip
-    return msgspec.to_builtins(told)
+    return msgspec.to_builtins(description)
 
 
 _handed: dict[str, Mapping[str, Any]] = {}
 
 
-def hand_over(task: str, told: Mapping[str, Any]) -> None:
-    """What an env is like that was looked at already; the next who would ask is told this."""
-    _handed[task] = told
+def hand_over(task: str, description: Mapping[str, Any]) -> None:
+    """Keep a description that exists already for the next `given_or_found` of the task."""
+    _handed[task] = description
 
 
 def given_or_found(
-    task: str, describe: str, factory: str, arguments: Mapping[str, Any], told: Mapping[str, Any] | None,
+    task: str, describe: str, factory: str, arguments: Mapping[str, Any], description: Mapping[str, Any] | None,
     timeout_s: float,
 ) -> EnvDescription:  # fmt: skip
-    """What an env is like: as told or handed over, else as a process of its own answers.
+    """An env's description: as given or handed over, else as a process of its own reports it.
 
     Args:
         task: For messages.
-        describe: `module:function` that tells, called with `factory` and `arguments`.
+        describe: `module:function` that describes it, called with `factory` and `arguments`.
         factory: `module:qualname` of the user's factory.
         arguments: Of the factory, and of omad.
-        told: What is known already.
-        timeout_s: For the process that is asked.
+        description: What is known already.
+        timeout_s: For the process that describes it.
 
     Raises:
         Refused: The env cannot be made, or not be used.
     """
-    told = told or _handed.pop(task, None)
-    if told is None:
+    description = description or _handed.pop(task, None)
+    if description is None:
         given = {"factory": factory, "arguments": dict(arguments)}
         if os.environ.get(processes.WORKER) is None:
-            told = call(task, describe, given, timeout_s)
+            description = call(task, describe, given, timeout_s)
         else:  # this is a process of its own
             import importlib
 
             module, _, function = describe.partition(":")
-            told = getattr(importlib.import_module(module), function)(**given)
-    return msgspec.convert(told, EnvDescription)
+            description = getattr(importlib.import_module(module), function)(**given)
+    return msgspec.convert(description, EnvDescription)

@@ -1,6 +1,6 @@
 """A user's own env on the host, as a factory that gives a `HostEnv`: `host:package.module:factory`.
 
-As with PettingZoo's envs, its code runs in processes of its own: in workers, and in one that is asked once.
+As with PettingZoo's envs, its code runs in processes of its own: in workers, and in one that describes it once.
 """
 
 from __future__ import annotations
@@ -28,19 +28,18 @@ def checked(factory: str, env: Any) -> HostEnv:
     """
     if not isinstance(env, HostEnv):
         raise Refused(
-            f"{factory} gave a {type(env).__name__}, not an omad.HostEnv; give HostEnv(spec, create), in which world is "
-            "a function of one argument, whether it must render, that gives an object with reset, step, save, load, "
-            "render and close."
+            f"{factory} gave a {type(env).__name__}, not an omad.HostEnv; give HostEnv(spec, create), where "
+            "create(render) returns an object with reset, step, save, load, render and close."
         )
     if words := problem(env.spec):
         raise Refused(f"{factory}: {words}.")
-    if not callable(env.world):
-        raise Refused(f"{factory}: world of its HostEnv is a {type(env.world).__name__}; it must be callable.")
+    if not callable(env.create):
+        raise Refused(f"{factory}: create of its HostEnv is a {type(env.create).__name__}; it must be callable.")
     return env
 
 
 def create(factory: str, arguments: Mapping[str, Any]) -> HostEnv:
-    """Import and call the factory; in a worker's process, or in one that is only asked.
+    """Import and call the factory; in a worker's process, or in one that only describes it.
 
     Raises:
         Refused: It cannot be imported or called, or gives something else.
@@ -50,15 +49,15 @@ def create(factory: str, arguments: Mapping[str, Any]) -> HostEnv:
 
 
 def _started(env: HostEnv, factory: str, render: bool) -> EnvInstance:
-    world = env.create(render)
-    if not isinstance(world, EnvInstance):
-        missing = [name for name in ("reset", "step", "save", "load", "render", "close") if not hasattr(world, name)]
-        raise Refused(f"{factory}: its world is a {type(world).__name__}, which has no {', '.join(missing)}.")
-    return world
+    instance = env.create(render)
+    if not isinstance(instance, EnvInstance):
+        missing = [name for name in ("reset", "step", "save", "load", "render", "close") if not hasattr(instance, name)]
+        raise Refused(f"{factory}: create() returned a {type(instance).__name__}, which has no {', '.join(missing)}.")
+    return instance
 
 
 def describe(factory: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Make an env, start one world and tell what it is like; runs in a process that is only asked.
+    """Create one instance of an env and describe it; runs in a process that does only this.
 
     Raises:
         Refused: It cannot be made, or not be used; the message says why.
@@ -66,20 +65,20 @@ def describe(factory: str, arguments: dict[str, Any]) -> dict[str, Any]:
     env = create(factory, arguments)
     spec, notes = env.spec, list(env.notes)
     try:
-        world = guarded("starting a world", _started, env, factory, False)
-        seen = guarded("its reset()", world.reset, 0)
+        instance = guarded("create()", _started, env, factory, False)
+        seen = guarded("its reset()", instance.reset, 0)
         for name, due in (("obs", (spec.n_agents, spec.obs_dim)), ("state", (spec.state_dim,))):
             if (shape := np.shape(getattr(seen, name, ()))) != due:
                 raise Broken(f"reset() gave {name} of shape {shape}; its spec declares {due}")
-        exact = env.exact and guarded("save()", world.save) is not None
-        guarded("close()", world.close)
+        exact = env.exact and guarded("save()", instance.save) is not None
+        guarded("close()", instance.close)
     except Broken as error:
         raise Refused(f"{factory}: {error}; fix the env, or its spec.") from error
     return describe_spec(spec, exact, tuple(notes))
 
 
 def make(
-    task: str, factory: str, arguments: dict[str, Any], told: Mapping[str, Any] | None = None,
+    task: str, factory: str, arguments: dict[str, Any], description: Mapping[str, Any] | None = None,
     creates_instance: bool = False, timeout_s: float = 120.0,
 ) -> HostEnv:  # fmt: skip
     """The env of a user.
@@ -88,25 +87,25 @@ def make(
         task: Its whole name.
         factory: `module:qualname`.
         arguments: Of the factory.
-        told: What is known of it, so that it is not asked again.
-        creates_instance: Whether the factory is not that of a `HostEnv`, but the `world` of one, which `told` is known of.
-        timeout_s: For the process that is asked.
+        description: What is known of it, so that no process is started to describe it.
+        creates_instance: Whether the factory is the `create` of a `HostEnv`, which `description` describes.
+        timeout_s: For the process that describes it.
 
     Raises:
         Refused: It cannot be made, or not be used; the message says why.
     """
-    found = given_or_found(task, "omad.envs.host:describe", factory, arguments, told, timeout_s)
+    found = given_or_found(task, "omad.envs.host:describe", factory, arguments, description, timeout_s)
     spec = found.spec(task)
 
     @functools.cache
-    def here() -> HostEnv:
+    def host_env() -> HostEnv:
         env = create(factory, arguments)
         if changed := spec.differences(env.spec):
-            raise Refused(f"{task} is not what it was when it was asked: {'; '.join(changed)}.")
+            raise Refused(f"{task} is not what it was when it was first described: {'; '.join(changed)}.")
         return env
 
-    def world(render: bool) -> EnvInstance:
-        env = HostEnv(spec, imported(factory)) if creates_instance else here()
+    def create_instance(render: bool) -> EnvInstance:
+        env = HostEnv(spec, imported(factory)) if creates_instance else host_env()
         return _started(env, factory, render)
 
-    return HostEnv(spec, world, found.exact, tuple(found.notes))
+    return HostEnv(spec, create_instance, found.exact, tuple(found.notes))

@@ -1,7 +1,7 @@
 """Envs that are not written in JAX: one running env in NumPy, and what is known about it beforehand.
 
-A `EnvInstance` never resets itself and gives the true successor, like a `JaxEnv`. This file imports NumPy only, for every
-worker process reads it.
+An `EnvInstance` never resets itself and gives the true successor, like a `JaxEnv`. This file imports NumPy only, for
+every worker process reads it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["EnvInstance", "HostEnv", "HostObservation", "StepResult", "scale", "
 
 
 class HostObservation(NamedTuple):
-    """What is visible at one moment."""
+    """What agents and critics observe at one step."""
 
     obs: np.ndarray
     """`(agent, obs)`, zeros behind the short rows."""
@@ -70,13 +70,13 @@ class EnvInstance(Protocol):
 
 
 class HostEnv(NamedTuple):
-    """An env that runs on the host: its sizes, and how to start one."""
+    """An env that runs on the host: its sizes, and how to create a running instance."""
 
     spec: EnvSpec
-    world: Callable[[bool], EnvInstance]
+    create: Callable[[bool], EnvInstance]
     """(whether it will have to render) -> a running env."""
     exact: bool = True
-    """Whether its worlds can be saved; if not, a resumed run begins new episodes."""
+    """Whether its instances can be saved; if not, a resumed run begins new episodes."""
     notes: tuple[str, ...] = ()
     """Sentences that a user should read before training."""
     symmetry: Callable[[], Symmetry] | None = None

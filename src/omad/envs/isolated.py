@@ -1,7 +1,7 @@
-"""Ask a user's env something in a process of its own, so that its code never runs in the learner's.
+"""Call a function on a user's env in a process of its own, so that its code never runs in the learner's.
 
 The process may print (to standard error), change its working directory, parse a command line, end, or hang: here only
-an answer in JSON arrives, or one sentence. Started by `ask`, never by hand.
+an answer in JSON arrives, or one sentence. Started by `call`, never by hand.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def call(
     """
     paths = os.pathsep.join(str(Path(path).absolute()) for path in [*sys.path, Path.cwd()])
     marked = {processes.WORKER: "1", "PYTHONPATH": paths, "PYTHONSAFEPATH": "1", "JAX_PLATFORMS": "cpu"}
-    with tempfile.TemporaryDirectory(prefix="omad-ask-") as folder:
+    with tempfile.TemporaryDirectory(prefix="omad-isolated-") as folder:
         answer = Path(folder) / "answer.json"
         words = [sys.executable, "-m", "omad.envs.isolated", str(answer)]
-        order = json.dumps({"function": function, "arguments": dict(arguments)}).encode() + b"\n"
+        request = json.dumps({"function": function, "arguments": dict(arguments)}).encode() + b"\n"
         with processes.blocked():
             child = subprocess.Popen(
                 words, stdin=subprocess.PIPE, stdout=_standard_error(), start_new_session=True,
@@ -59,7 +59,7 @@ def call(
             )  # fmt: skip
         assert child.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            child.stdin.write(order)
+            child.stdin.write(request)
             child.stdin.flush()
         try:
             for _ in range(max(1, round(timeout_s / _POLL_S))):  # a stopped process counts no time
@@ -79,14 +79,14 @@ def call(
             with contextlib.suppress(OSError):
                 child.stdin.close()
         try:
-            told = schema.read_json(answer, dict[str, Any], _MOST)
+            result = schema.read_json(answer, dict[str, Any], _MOST)
         except FileNotFoundError:
             code = child.returncode
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             raise Refused(f"{task}: the process that made the env {how} before it could answer.") from None
-    if "refused" in told:
-        raise Refused(str(told["refused"]))
-    return told
+    if "refused" in result:
+        raise Refused(str(result["refused"]))
+    return result
 
 
 def _standard_error() -> Any:
@@ -97,16 +97,16 @@ def _standard_error() -> Any:
 
 
 def main() -> None:
-    """Answer the order that stands on standard input into the file that is named."""
+    """Run the request on standard input and write its result to the file that is named."""
     answer = Path(sys.argv[1])
-    order = json.loads(sys.stdin.buffer.readline())
+    request = json.loads(sys.stdin.buffer.readline())
     sys.argv = sys.argv[:1]
-    module, _, name = order["function"].partition(":")
+    module, _, name = request["function"].partition(":")
     try:
-        told = getattr(importlib.import_module(module), name)(**order["arguments"])
+        result = getattr(importlib.import_module(module), name)(**request["arguments"])
     except Refused as error:
-        told = {"refused": str(error)}
-    answer.with_suffix(".partial").write_text(json.dumps(told), encoding="utf-8")
+        result = {"refused": str(error)}
+    answer.with_suffix(".partial").write_text(json.dumps(result), encoding="utf-8")
     answer.with_suffix(".partial").replace(answer)
     sys.stdin.buffer.read()  # until the process that asked ends this one, or is gone
 

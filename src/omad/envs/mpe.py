@@ -199,7 +199,7 @@ def spread(
         dynamics: `v3` or `v2`, see `move`.
         xy: act by two numbers, the thrust, and not by five.
         state: give critics the concatenated observations as the global state.
-        history: observations that an agent holds, see `omad.envs.frame_stack`.
+        history: observations in a frame stack, see `omad.envs.frame_stack`.
     """
     name = f"mpe/spread-{n_agents}{'-xy' if xy else ''}"
     options = _checked(
@@ -331,8 +331,8 @@ def deception(
         xy: the good agents act by two numbers, the thrust, and not by five.
         state: give critics a global state: the good agents' observations, then the adversary's, as mpe2 does; with
             `full`, also all velocities, which no observation shows and without which the task is not Markov.
-        history: observations that an agent holds, see `omad.envs.frame_stack`; with the own actions between them, 2 tell
-            an agent its velocity.
+        history: observations in a frame stack, see `omad.envs.frame_stack`; 2 of them with the own action between
+            determine an agent's velocity.
     """
     script = adversary if callable(adversary) else ADVERSARIES.get(adversary, _random)
     label = "random" if callable(adversary) else adversary

@@ -99,9 +99,9 @@ def make_entry(task: str, arguments: Mapping[str, Any]) -> JaxEnv | HostEnv:
         return host.make(task, path, dict(arguments), describe_spec(env.spec, env.exact, env.notes))
     if pettingzoo.is_env(made):
         path = _path(entry, base)
-        told = pettingzoo.described(pettingzoo.parallel(path, made), path, arguments)
+        description = pettingzoo.described(pettingzoo.parallel(path, made), path, arguments)
         entry.scheme = "pettingzoo"
-        return pettingzoo.make(task, path, dict(arguments), told)
+        return pettingzoo.make(task, path, dict(arguments), description)
     raise Refused(
         f"{name} gave a {type(made).__name__}; it must give {_USABLE}, a HostEnv, or a PettingZoo ParallelEnv."
     )

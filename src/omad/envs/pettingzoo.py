@@ -1,6 +1,6 @@
 """Any PettingZoo `ParallelEnv` with continuous actions, by import path.
 
-A user's code runs in processes of its own: in workers, and in one that is only asked what the env is like (`ask`). What
+A user's code runs in processes of its own: in workers, and in one that only describes the env (`isolated`). What
 it gives there is checked (`contract`).
 
 The team reward is the sum of the agents' rewards (`?team_reward=mean` for their mean). An agent that has ended while
@@ -63,7 +63,7 @@ def is_env(made: Any) -> bool:
 
 
 def create(factory: str, arguments: Mapping[str, Any], render: bool = False) -> Any:
-    """Import and call the factory; in a worker's process, or in one that is only asked.
+    """Import and call the factory; in a worker's process, or in one that only describes it.
 
     Raises:
         Refused: It cannot be imported or called, or gives something that is not a PettingZoo env.
@@ -255,8 +255,10 @@ def described(env: Any, factory: str, arguments: Mapping[str, Any]) -> dict[str,
             raise Refused(str(inner)) from None
         raise Refused(f"{factory}: {error}; fix the env, or the versions of what it needs.") from None
     each = [f"{contract.RETURN}{agent}" for agent in agents]
-    told = EnvDescription(agents, obs_dims, act_dims, lows, highs, state, horizon, guessed, exact, notes, [*each, *own])
-    return msgspec.to_builtins(told)
+    description = EnvDescription(
+        agents, obs_dims, act_dims, lows, highs, state, horizon, guessed, exact, notes, [*each, *own]
+    )
+    return msgspec.to_builtins(description)
 
 
 class PettingZooInstance:
@@ -365,7 +367,11 @@ class PettingZooInstance:
 
 
 def make(
-    task: str, factory: str, arguments: dict[str, Any], told: Mapping[str, Any] | None = None, timeout_s: float = 120.0
+    task: str,
+    factory: str,
+    arguments: dict[str, Any],
+    description: Mapping[str, Any] | None = None,
+    timeout_s: float = 120.0,
 ) -> HostEnv:
     """The env of a user.
 
@@ -373,8 +379,8 @@ def make(
         task: Its whole name.
         factory: `module:function`.
         arguments: Of the factory, and of omad.
-        told: What `describe` said of it before, so that it is not asked again.
-        timeout_s: For the process that is asked.
+        description: What `describe` returned before, so that no process is started for it.
+        timeout_s: For the process that describes it.
 
     Raises:
         Refused: It cannot be made, or not be used; the message says why.
@@ -391,10 +397,10 @@ def make(
             f"{task}: horizon is {wanted!r}; it must be a whole number of steps, at least 1. The "
             "factory's own argument of this name is written env.horizon."
         )
-    found = given_or_found(task, "omad.envs.pettingzoo:describe", factory, arguments, told, timeout_s)
+    found = given_or_found(task, "omad.envs.pettingzoo:describe", factory, arguments, description, timeout_s)
     spec = found.spec(task)
 
-    def world(render: bool) -> PettingZooInstance:
+    def create_instance(render: bool) -> PettingZooInstance:
         return PettingZooInstance(create(factory, arguments, render), spec, kind == "mean")
 
-    return HostEnv(spec, world, found.exact, tuple(found.notes))
+    return HostEnv(spec, create_instance, found.exact, tuple(found.notes))

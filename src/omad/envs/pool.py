@@ -118,7 +118,7 @@ class Pool:
     def of(task: str, spec: EnvSpec, worlds: int, workers: int = 0, timeout_s: float = 60.0) -> Pool:
         """The worlds of a task of the table."""
         row = tasks.find(task)
-        given = {**row.arguments, "told": describe_spec(spec)} if row.isolated else row.arguments
+        given = {**row.arguments, "description": describe_spec(spec)} if row.isolated else row.arguments
         return Pool(row.factory, given, spec, worlds, Pool.processes(task, worlds, workers), timeout_s)
 
     @staticmethod

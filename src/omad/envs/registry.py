@@ -99,10 +99,9 @@ def _task_of(env: Any, wanted: str | None) -> str:
     if outside.is_jax(env):
         return _keep(env, wanted)
     if isinstance(env, HostEnv):
-        given, place = host.checked("env", env), _importable(env.world, imported.path_of(env.world))
-        entry = Entry(
-            place, source=env, scheme="host", told=description.describe_spec(given.spec, given.exact, given.notes)
-        )
+        given, place = host.checked("env", env), _importable(env.create, imported.path_of(env.create))
+        known = description.describe_spec(given.spec, given.exact, given.notes)
+        entry = Entry(place, source=env, scheme="host", description=known)
         task = _name_for(env, given.spec.name, wanted)
         add(task, entry)
         return task

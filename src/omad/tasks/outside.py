@@ -47,8 +47,8 @@ class Entry:
     """The factory, or what it gave; None where the path says it all."""
     source: Any = None
     """The object from which that was made."""
-    told: Mapping[str, Any] | None = None
-    """Of an object on the host: what it is like."""
+    description: Mapping[str, Any] | None = None
+    """Of an object on the host: its sizes, bounds and notes."""
     scheme: str = ""
     """`pettingzoo` or `host` once it is known that the path gives one."""
 
@@ -129,7 +129,7 @@ def _entered(name: str, base: str, entry: Entry) -> Task:
         row = _row(name, "omad.envs.outside:make_entry", protocol, arguments=arguments_of(name))
         return dataclasses.replace(row, symmetric=getattr(entry.given, "symmetry", None) is not None)
     factory, _ = SCHEMES[entry.scheme]
-    known = {} if entry.told is None else {"told": entry.told, "creates_instance": True}
+    known = {} if entry.description is None else {"description": entry.description, "creates_instance": True}
     row = _row(name, factory, protocol, factory=entry.path, arguments=arguments_of(name), **known)
     return dataclasses.replace(row, isolated=True, hosted=True)
 

@@ -44,7 +44,7 @@ class Task:
     anchors: tuple[Anchor, ...] = ()
     """Returns of policies that need no learning, or of bounds on all policies."""
     published: tuple[Published, ...] = ()
-    """Returns of learned policies in publications, on this protocol as far as can be told."""
+    """Returns of learned policies in publications, on this protocol as far as is known."""
     hosted: bool = False
     """Whether the env runs on the host, in worker processes, and not in JAX."""
     symmetric: bool = False
@@ -52,7 +52,7 @@ class Task:
     code: str = ""
     """`module:function` that the name itself says to import; from a run folder only where that is trusted."""
     isolated: bool = False
-    """Whether a process of its own is asked what the env is like, and worlds are told it."""
+    """Whether the env's code runs in processes of its own only: one describes it, workers step it."""
 
     @property
     def n_agents(self) -> int:
