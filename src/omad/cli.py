@@ -14,9 +14,9 @@ from omad.processes import StopSignals, silence
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
-    "train": ("omad.commands.train", "train a team from nothing; the last line printed is the run folder"),
+    "train": ("omad.commands.train", "train a team; the last line printed is the run folder"),
     "resume": ("omad.commands.resume", "continue a run from its newest checkpoint"),
-    "sweep": ("omad.commands.sweep", "work on all runs of a study, side by side, and go on where it was"),
+    "sweep": ("omad.commands.sweep", "run a study: all its runs in parallel; continues where it was"),
     "eval": ("omad.commands.evaluate", "evaluate the policies of a run"),
     "export": ("omad.commands.export", "write policies as one folder an agent that needs no JAX: NumPy and ONNX"),
     "distil": ("omad.commands.distil", "train policies of few denoising steps to act as a run's do, and export them"),
@@ -24,16 +24,16 @@ COMMANDS = {
     "run-bundle": ("omad.commands.run_bundle", "play with an exported team, one process an agent"),
     "record": ("omad.commands.record", "write episodes of a run's policies, or of random actions, as demonstrations"),
     "runs": ("omad.commands.runs", "list runs: what was trained, how far, with which returns, and their state"),
-    "compare": ("omad.commands.compare", "how two configurations differ, values and their sources"),
-    "report": ("omad.commands.report", "one page of what runs have shown: curves, tables, env steps to a return"),
-    "coverage": ("omad.commands.coverage", "how much of the state space runs have visited, on one grid for all"),
-    "modes": ("omad.commands.modes", "how many of a game's equally good actions policies keep, and draw them"),
-    "entropy": ("omad.commands.entropy", "what the entropy bound of OMAD's policies is worth along training"),
-    "tasks": ("omad.commands.tasks", "list the tasks, their protocols, anchors and published results"),
+    "compare": ("omad.commands.compare", "show how two configurations differ, values and their sources"),
+    "report": ("omad.commands.report", "report on runs as one page: learning curves, tables, sample efficiency"),
+    "coverage": ("omad.commands.coverage", "state coverage of runs: visited bins of one common grid"),
+    "modes": ("omad.commands.modes", "modes of a game that policies cover, per agent and jointly, with pictures"),
+    "entropy": ("omad.commands.entropy", "how tight the entropy bound of OMAD's policies is during training"),
+    "tasks": ("omad.commands.tasks", "list the tasks, their protocols, reference returns and published results"),
     "bench": ("omad.commands.bench", "measure speed and utilisation of a task and preset"),
-    "check-env": ("omad.commands.check", "run an env, a user's own or ours, and report whether it can be trained on"),
-    "render": ("omad.commands.render", "film, animation and contact sheet of episodes by a run's policies"),
-    "demo": ("omad.commands.demo", "a few minutes of OMAD, an evaluation beside the anchors, and pictures"),
+    "check-env": ("omad.commands.check", "check whether an env, your own or one of ours, can be trained on"),
+    "render": ("omad.commands.render", "video, animation and contact sheet of episodes of a run's policies"),
+    "demo": ("omad.commands.demo", "a few minutes of OMAD, an evaluation beside reference returns, and pictures"),
 }
 """Command -> (module with `main(arguments) -> exit code`, one line of help)."""
 
@@ -126,8 +126,8 @@ def _file_error(error: OSError, command: str) -> str:
     names = " and ".join(repr(os.fsdecode(name)) for name in (error.filename, error.filename2) if name is not None)
     said = f"{names}: {cause}" if names else cause
     if command in _WRITING:
-        return f"{said}. What was written before is kept; mend the cause (free space, rights), then: omad resume RUN."
-    return f"{said}. Mend the cause (name, free space, rights) and give the command again."
+        return f"{said}. What was written before is kept; fix the cause (free space, rights), then: omad resume RUN."
+    return f"{said}. Fix the cause (name, free space, rights) and run the command again."
 
 
 def _fail(message: str, code: int) -> int:

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend; the command line prints them as one sentence and exits with 2."""
+"""Errors that the user can fix; the command line prints them as one sentence and exits with 2."""
 
 from __future__ import annotations
 
@@ -22,4 +22,4 @@ class CallbackFailed(RuntimeError):
 
 
 class UnevenSaves(EnvFailed):
-    """Saves of an env are not all of the same length; its worlds still run."""
+    """Saves of an env are not all of the same length; its instances still run."""

@@ -20,7 +20,7 @@ __all__ = ["Episodes", "make_evaluate", "make_host_evaluate"]
 
 
 class Episodes(eqx.Module):
-    """What evaluation saw, one entry an episode."""
+    """Results of an evaluation, one entry an episode."""
 
     returns: Float[Array, "*s episode"]
     """Undiscounted team returns."""
@@ -82,46 +82,46 @@ def make_host_evaluate(
     Args:
         algorithm: Whose `act` to use.
         spec: Sizes of the task.
-        pool: Gives the running worlds to evaluate in; episodes go through them in rounds.
+        pool: Returns the running envs to evaluate in; episodes go through them in rounds.
         episodes: How many; episode j starts from the same seed for every policy and at every time.
         explore: Sampled actions, or noise-free ones.
     """
 
-    def decide(policy: Policy, obs: Array, eval_seed: Array, step: Array, t: Array) -> tuple[Array, Array]:
-        """Actions, and bits of the keys of the worlds' own draws."""
+    def act(policy: Policy, obs: Array, eval_seed: Array, step: Array, t: Array) -> tuple[Array, Array]:
+        """Actions, and bits of the keys of the envs' own draws."""
         root = run_key(eval_seed)
         action = algorithm.act(policy, obs, jax.random.fold_in(stream(root, Stream.EVAL_ACT, step), t), explore)
         keys = jax.random.split(jax.random.fold_in(stream(root, Stream.EVAL_ENV, step), t), obs.shape[0])
         return action, jax.random.key_data(keys)
 
-    act = jax.jit(decide)
+    jitted_act = jax.jit(act)
 
     def one(policy: Policy, eval_seed: int, step: int) -> Episodes:
-        worlds = pool()
+        envs = pool()
         root = run_key(eval_seed)
         starts = joined(jax.random.key_data(jax.random.split(stream(root, Stream.EVAL_RESET, 0), episodes)))
         found: list[Episodes] = []
-        for round_, first in enumerate(range(0, episodes, worlds.worlds)):
-            # The last round may have fewer episodes than worlds; the surplus repeats and is not counted.
-            seeds = np.resize(starts[first : first + worlds.worlds], worlds.worlds)
-            obs, _ = worlds.reset(seeds)
-            alive = np.ones(worlds.worlds, bool)
-            returns, lengths = np.zeros(worlds.worlds), np.zeros(worlds.worlds, np.int32)
-            info = {name: np.zeros(worlds.worlds) for name in spec.info_keys}
+        for round_, first in enumerate(range(0, episodes, envs.n_envs)):
+            # The last round may have fewer episodes than envs; the surplus repeats and is not counted.
+            seeds = np.resize(starts[first : first + envs.n_envs], envs.n_envs)
+            obs, _ = envs.reset(seeds)
+            alive = np.ones(envs.n_envs, bool)
+            returns, lengths = np.zeros(envs.n_envs), np.zeros(envs.n_envs, np.int32)
+            info = {name: np.zeros(envs.n_envs) for name in spec.info_keys}
             for t in range(spec.horizon):
                 when = round_ * spec.horizon + t
-                action, keys = act(policy, obs, jnp.int32(eval_seed), jnp.int32(step), jnp.int32(when))
+                action, keys = jitted_act(policy, obs, jnp.int32(eval_seed), jnp.int32(step), jnp.int32(when))
                 if not np.isfinite(np.asarray(action)).all():
                     kind = "a sampled" if explore else "a noise-free"
                     raise NonFinite(f"{spec.name}: the policy gave {kind} action that is not finite in an evaluation")
-                worlds.send(np.asarray(action), joined(np.asarray(keys)), seeds, t)
-                arrival = worlds.receive(t)
-                returns += alive * arrival.reward
+                envs.send(np.asarray(action), joined(np.asarray(keys)), seeds, t)
+                result = envs.receive(t)
+                returns += alive * result.reward
                 lengths += alive
                 for name in info:
-                    info[name] += alive * arrival.info[name]
-                alive &= ~(arrival.terminated | arrival.truncated)
-                obs = arrival.obs
+                    info[name] += alive * result.info[name]
+                alive &= ~(result.terminated | result.truncated)
+                obs = result.obs
                 if not alive.any():
                     break
             sums = {name: jnp.asarray(total, float) for name, total in info.items()}

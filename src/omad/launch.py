@@ -1,4 +1,4 @@
-"""Runs side by side: one process a run, each on cores of its own.
+"""Runs in parallel: one process a run, each on cores of its own.
 
 Every run folder exists before its process starts, and a process does nothing but `omad resume FOLDER`. So beginning,
 going on after a cut, and beginning again what failed are one and the same, and a folder is all that is needed.
@@ -21,7 +21,7 @@ from omad.errors import Refused
 from omad.processes import STOPPING
 from omad.run.folder import EPISODES, METRICS, Ended, RunFolder
 
-__all__ = ["State", "Tell", "begin", "cores_for", "last_line", "side_by_side", "state_of", "verdict"]
+__all__ = ["OnUpdate", "State", "begin", "cores_for", "last_line", "side_by_side", "state_of", "verdict"]
 
 _POLL_S = 0.2
 _PATIENCE_S = 120.0
@@ -30,7 +30,7 @@ _PATIENCE_S = 120.0
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Where one run stands."""
+    """The state of one run."""
 
     folder: Path
     state: str
@@ -41,11 +41,11 @@ class State:
     evaluation: tuple[int, float] | None
     """Env step and mean return of the newest evaluation with sampled actions."""
     message: str = ""
-    """What a failed run said last."""
+    """The last message of a failed run."""
 
 
-Tell = Callable[[list[State]], None]
-"""Is told, a few times a second, how all runs stand."""
+OnUpdate = Callable[[list[State]], None]
+"""Called a few times a second with the states of all runs."""
 
 
 def last_line(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any] | None:
@@ -108,19 +108,19 @@ def cores_for(slots: int) -> list[set[int]]:
 def side_by_side(
     folders: Sequence[Path],
     at_once: int,
-    tell: Tell,
+    on_update: OnUpdate,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[State]:
-    """Work on runs until each is done, has failed, or was stopped; complete ones are left alone.
+    """Run until each run is done, has failed, or was stopped; complete ones are skipped.
 
     Args:
         folders: Run folders, begun or not, in the order in which to take them.
         at_once: Processes at a time.
-        tell: Called a few times a second with the state of all runs.
-        stop: Asked as often; once it says so, running processes are asked to save and end, and nothing is started.
+        on_update: Called a few times a second with the state of all runs.
+        stop: Called as often; once it is true, running processes are asked to save and end, and nothing is started.
 
     Returns:
-        How every run stands at the end.
+        The last state of every run.
     """
     runs = [RunFolder.open(folder) for folder in folders]
     states = [state_of(run, "done" if run.complete else "waiting") for run in runs]
@@ -158,7 +158,7 @@ def side_by_side(
                 del busy[i]
                 free.append(slot)
                 states[i] = state_of(runs[i], *verdict(runs[i], code))
-            tell(states)
+            on_update(states)
             if queue or busy:
                 time.sleep(_POLL_S)
     finally:
@@ -170,7 +170,7 @@ def side_by_side(
 
 
 def verdict(run: RunFolder, code: int) -> tuple[str, str]:
-    """How a run stands after its process has ended: `done`, `stopped` or `failed`, and what it said last."""
+    """The state of a run after its process has ended: `done`, `stopped` or `failed`, and its last message."""
     if run.complete:
         return "done", ""
     if code in (*(128 + n for n in STOPPING), *(-n for n in STOPPING)):  # the latter: before it could listen

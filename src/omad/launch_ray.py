@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from omad.errors import Refused
-from omad.launch import State, Tell, begin, state_of, verdict
+from omad.launch import OnUpdate, State, begin, state_of, verdict
 from omad.run.folder import RunFolder
 
 __all__ = ["on_ray"]
@@ -60,19 +60,19 @@ def connect() -> Any:
 def on_ray(
     folders: Sequence[Path],
     resources: Mapping[str, float],
-    tell: Tell,
+    on_update: OnUpdate,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[State]:
-    """Work on runs on the cluster that this process is connected to, or on one of this machine's own.
+    """Run on the cluster that this process is connected to, or on a local one.
 
     Args:
         folders: Run folders, begun or not, in the order in which to take them.
         resources: `num_cpus` and `num_gpus` that a run takes up.
-        tell: Told twice a second how all runs stand.
-        stop: Asked as often; once it says so, running processes save and end, and nothing is started.
+        on_update: Called twice a second with the states of all runs.
+        stop: Called as often; once it is true, running processes save and end, and nothing is started.
 
     Returns:
-        How every run stands at the end.
+        The last state of every run.
 
     Raises:
         Refused: Ray is not installed.
@@ -95,12 +95,12 @@ def on_ray(
                 del open_[i]
             else:
                 states[i] = state_of(runs[i], "running" if RunFolder.busy(runs[i].path) else "waiting")
-        tell(states)
+        on_update(states)
     return states
 
 
 def _ended(ray: Any, task: Any) -> tuple[str, str]:
-    """What became of a task."""
+    """The state and message of a task that has ended."""
     try:
         return ray.get(task)
     except ray.exceptions.TaskCancelledError:

@@ -314,15 +314,15 @@ def test_the_clock_truncates(robot: str, limit: int) -> None:
 # ---------------------------------------------------------------- saving
 
 
-class Told(NamedTuple):
+class Plain(NamedTuple):
     state: bytes
     obs: bytes
     reward: float
     flags: tuple[bool, bool]
 
 
-def told(moved: StepResult) -> Told:
-    return Told(
+def plain(moved: StepResult) -> Plain:
+    return Plain(
         moved.next.state.tobytes(), moved.next.obs.tobytes(), moved.reward, (moved.terminated, moved.truncated)
     )  # fmt: skip
 
@@ -346,12 +346,12 @@ def test_another_world_goes_on_bit_for_bit(robot: str, kind: str) -> None:
     sizes |= {saved.size}
     keep = saved.copy()
     actions = [draw(rng, world.spec) for _ in range(40)]
-    due = [told(world.step(action, 0)) for action in actions]
+    due = [plain(world.step(action, 0)) for action in actions]
     assert (saved == keep).all()  # a copy, not a view of what runs
     for other in (fresh, busy):
         other.load(saved)
         assert (other.save() == saved).all()
-        assert [told(other.step(action, 0)) for action in actions] == due
+        assert [plain(other.step(action, 0)) for action in actions] == due
         sizes |= {other.save().size}
         assert (other.reset(4).state == world.reset(4).state).all()
     assert len(sizes) == 1
@@ -369,9 +369,9 @@ def test_one_world_goes_back() -> None:
         world.step(draw(rng, world.spec), 0)
     saved = world.save()
     actions = [draw(rng, world.spec) for _ in range(120)]
-    due = [told(world.step(action, 0)) for action in actions]
+    due = [plain(world.step(action, 0)) for action in actions]
     world.load(saved)
-    assert [told(world.step(action, 0)) for action in actions] == due
+    assert [plain(world.step(action, 0)) for action in actions] == due
 
 
 # ---------------------------------------------------------------- packages, processes
@@ -402,7 +402,7 @@ def test_worlds_in_processes_say_the_same() -> None:
     name = "mamujoco-obsk1/halfcheetah-6x1"
     env, world = envs.make(name), start(name)
     rng = np.random.default_rng(0)
-    pool = Pool.of(name, env.spec, worlds=2, workers=2)
+    pool = Pool.of(name, env.spec, n_envs=2, workers=2)
     try:
         pool.reset(np.asarray([3, 4], np.uint64))
         world.reset(4)
@@ -421,7 +421,7 @@ def test_chains_start_in_several_processes_at_once() -> None:
     """gymnasium-robotics writes such a robot to a file of one name, reads it and deletes it."""
     name = "mamujoco-full/manysegmentswimmer-3x2"
     for _ in range(3):
-        pool = Pool.of(name, envs.make(name).spec, worlds=4, workers=4)
+        pool = Pool.of(name, envs.make(name).spec, n_envs=4, workers=4)
         pool.close()
 
 
@@ -433,7 +433,7 @@ def test_files_in_the_folder_for_temporary_files_are_not_imported(
         (tmp_path / f"{module}.py").write_text("raise SystemExit(7)\n")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     name = "mamujoco-full/swimmer-2x1"
-    Pool.of(name, envs.make(name).spec, worlds=1).close()
+    Pool.of(name, envs.make(name).spec, n_envs=1).close()
 
 
 def test_the_camera_follows_the_robot() -> None:

@@ -16,8 +16,8 @@ import pytest
 import omad
 from omad import envs, tasks
 from omad.commands.check import inspect
+from omad.envs import description, registry
 from omad.envs import outside as envs_outside
-from omad.envs import registry, told
 from omad.envs.pool import Pool
 from omad.errors import Refused
 from omad.tasks import outside
@@ -37,7 +37,7 @@ PATH, HOST = "own_envs:", "own_hosts:"
 def _own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(HERE))
     monkeypatch.setattr(outside, "_entries", {})
-    monkeypatch.setattr(told, "_handed", {})
+    monkeypatch.setattr(description, "_handed", {})
     monkeypatch.setattr(envs_outside, "_handed", {})
 
 

@@ -252,7 +252,7 @@ def test_in_worker_processes() -> None:
     """Saved in one pool, loaded in another that was never reset."""
     name = "pettingzoo:odd_parallel:Saved?left_ends=2&horizon=3"
     spec = envs.make(name).spec
-    pool, other = (Pool.of(name, spec, worlds=3, workers=workers) for workers in (2, 1))
+    pool, other = (Pool.of(name, spec, n_envs=3, workers=workers) for workers in (2, 1))
     try:
         obs, _ = pool.reset(np.asarray([1, 2, 3], np.uint64))
         assert obs[:, :, 1].tolist() == [[2, 2], [3, 3], [4, 4]]
@@ -362,7 +362,7 @@ def test_an_env_in_the_working_directory_is_found(tmp_path: Path, monkeypatch: p
     name = "pettingzoo:made_here:env"
     spec = envs.make(name).spec
     assert spec.obs_dims == (3, 4)
-    Pool.of(name, spec, worlds=1).close()
+    Pool.of(name, spec, n_envs=1).close()
 
 
 # ---------------------------------------------------------------- real envs

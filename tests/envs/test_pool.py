@@ -43,9 +43,9 @@ def _no_child_is_left() -> Iterator[None]:
     assert set(psutil.Process().children()) <= before
 
 
-def pool_of(worlds: int, workers: int = 1, factory: str = "odd_worlds:counter", **arguments: Any) -> Pool:
+def pool_of(n_envs: int, workers: int = 1, factory: str = "odd_worlds:counter", **arguments: Any) -> Pool:
     spec = odd_worlds.counter(**arguments).spec if factory.endswith(":counter") else odd_worlds.counter().spec
-    return Pool(factory, arguments, spec, worlds, workers, START)
+    return Pool(factory, arguments, spec, n_envs, workers, START)
 
 
 def u64(*numbers: int) -> np.ndarray:
@@ -53,7 +53,7 @@ def u64(*numbers: int) -> np.ndarray:
 
 
 def seed_of(obs: np.ndarray) -> list[int]:
-    """Of each world, the seed that its first agent sees."""
+    """Of each env, the seed that its first agent sees."""
     return [odd_worlds.whole(one[0, : odd_worlds.PIECES]) for one in obs]
 
 
@@ -62,23 +62,23 @@ def time_of(obs: np.ndarray) -> list[float]:
 
 
 def play(pool: Pool, steps: int, first: int = 0) -> list[PoolStep]:
-    """Steps with actions and seeds that are functions of the step and the world."""
-    told = []
+    """Steps with actions and seeds that are functions of the step and the env."""
+    results = []
     for t in range(first, first + steps):
         rng = np.random.default_rng(t)
-        n = pool.worlds
+        n = pool.n_envs
         actions = rng.uniform(-1, 1, (n, 2, 2)).astype(np.float32)
         pool.send(actions, rng.integers(0, 2**64, n, np.uint64), rng.integers(0, 2**64, n, np.uint64), t)
-        told.append(pool.receive(t))
-    return told
+        results.append(pool.receive(t))
+    return results
 
 
 def same(one: list[PoolStep], other: list[PoolStep]) -> bool:
-    def flat(arrivals: list[PoolStep]) -> list[bytes]:
+    def flat(results: list[PoolStep]) -> list[bytes]:
         return [
             np.asarray(leaf).tobytes()
-            for arrival in arrivals
-            for part in arrival
+            for result in results
+            for part in result
             for leaf in (part.values() if isinstance(part, dict) else [part])
         ]
 
@@ -96,13 +96,13 @@ def test_every_world_gets_its_own_action_and_seeds() -> None:
         assert seed_of(obs) == [10, 11, 12, 13, 14]
         actions = np.arange(20, dtype=np.float32).reshape(5, 2, 2) / 32
         pool.send(actions, u64(20, 21, 22, 23, 24), u64(*[99] * 5), 0)
-        arrival = pool.receive(0)
-        assert (arrival.next_obs[:, :, -2:] == actions).all()
-        assert seed_of(arrival.next_obs) == [10, 11, 12, 13, 14]
-        assert [odd_worlds.whole(one[:4]) for one in arrival.next_state] == [20, 21, 22, 23, 24]
-        assert arrival.reward.tolist() == (1 + actions.sum((1, 2))).tolist()
-        assert (arrival.obs == arrival.next_obs).all()
-        assert (arrival.state == arrival.next_state).all()
+        result = pool.receive(0)
+        assert (result.next_obs[:, :, -2:] == actions).all()
+        assert seed_of(result.next_obs) == [10, 11, 12, 13, 14]
+        assert [odd_worlds.whole(one[:4]) for one in result.next_state] == [20, 21, 22, 23, 24]
+        assert result.reward.tolist() == (1 + actions.sum((1, 2))).tolist()
+        assert (result.obs == result.next_obs).all()
+        assert (result.state == result.next_state).all()
     finally:
         pool.close()
 
@@ -131,22 +131,22 @@ def test_an_ended_episode_shows_its_true_successor_and_where_the_next_begins() -
         pool.reset(u64(1, 2, 3))
         still = np.zeros((3, 2, 2), np.float32)
         pool.send(still, u64(0, 0, 0), u64(50, 60, 70), 0)
-        arrival = pool.receive(0)
-        assert seed_of(arrival.obs) == [1, 2, 3]  # reset seeds are not used
-        assert not arrival.terminated.any()
-        assert not arrival.truncated.any()
+        result = pool.receive(0)
+        assert seed_of(result.obs) == [1, 2, 3]  # reset seeds are not used
+        assert not result.terminated.any()
+        assert not result.truncated.any()
         pool.send(still + 0.5, u64(7, 8, 9), u64(51, 61, 71), 1)
-        arrival = pool.receive(1)
-        assert arrival.terminated.tolist() == [True, False, True]
-        assert arrival.truncated.tolist() == [False, True, False]
-        assert (seed_of(arrival.next_obs), time_of(arrival.next_obs)) == ([1, 2, 3], [2, 2, 2])
-        assert (arrival.next_obs[:, :, -2:] == 0.5).all()
-        assert [odd_worlds.whole(one[:4]) for one in arrival.next_state] == [7, 8, 9]
-        assert (seed_of(arrival.obs), time_of(arrival.obs)) == ([51, 61, 71], [0, 0, 0])
-        assert (arrival.state[:, :4] == 0).all()
+        result = pool.receive(1)
+        assert result.terminated.tolist() == [True, False, True]
+        assert result.truncated.tolist() == [False, True, False]
+        assert (seed_of(result.next_obs), time_of(result.next_obs)) == ([1, 2, 3], [2, 2, 2])
+        assert (result.next_obs[:, :, -2:] == 0.5).all()
+        assert [odd_worlds.whole(one[:4]) for one in result.next_state] == [7, 8, 9]
+        assert (seed_of(result.obs), time_of(result.obs)) == ([51, 61, 71], [0, 0, 0])
+        assert (result.state[:, :4] == 0).all()
         pool.send(still, u64(0, 0, 0), u64(52, 62, 72), 2)
-        arrival = pool.receive(2)
-        assert (seed_of(arrival.obs), time_of(arrival.obs)) == ([51, 61, 71], [1, 1, 1])
+        result = pool.receive(2)
+        assert (seed_of(result.obs), time_of(result.obs)) == ([51, 61, 71], [1, 1, 1])
     finally:
         pool.close()
 
@@ -160,10 +160,10 @@ def test_only_worlds_whose_episode_ended_are_reset() -> None:
         table = pool.save(1).copy()
         table[0] = saved[0]  # the first world is one step behind
         pool.load(table, 1)
-        arrivals = play(pool, 2, 1)
-        assert [arrival.truncated.tolist() for arrival in arrivals] == [[False, False], [False, True]]
-        assert seed_of(arrivals[-1].obs)[0] == 4
-        assert time_of(arrivals[-1].obs) == [2, 0]
+        results = play(pool, 2, 1)
+        assert [result.truncated.tolist() for result in results] == [[False, False], [False, True]]
+        assert seed_of(results[-1].obs)[0] == 4
+        assert time_of(results[-1].obs) == [2, 0]
         assert play(pool, 1, 3)[0].truncated.tolist() == [True, False]
     finally:
         pool.close()
@@ -176,14 +176,14 @@ def test_info_and_an_empty_state() -> None:
         assert state.shape == (3, 0)
         actions = np.asarray([0.25, -0.5, 1.0], np.float32)[:, None, None] * np.ones((3, 2, 2), np.float32)
         pool.send(actions, u64(1, 1, 1), u64(1, 1, 1), 0)
-        arrival = pool.receive(0)
-        assert list(arrival.info) == ["time", "twice"]
-        assert arrival.info["time"].tolist() == [1, 1, 1]
-        assert arrival.info["twice"].tolist() == [0.5, -1.0, 2.0]
-        assert arrival.reward.tolist() == [2.0, -1.0, 5.0]
-        assert arrival.next_state.shape == arrival.state.shape == (3, 0)
-        assert (arrival.terminated.dtype, arrival.truncated.dtype) == (np.bool_, np.bool_)
-        assert seed_of(arrival.obs) == [1, 2, 3]
+        result = pool.receive(0)
+        assert list(result.info) == ["time", "twice"]
+        assert result.info["time"].tolist() == [1, 1, 1]
+        assert result.info["twice"].tolist() == [0.5, -1.0, 2.0]
+        assert result.reward.tolist() == [2.0, -1.0, 5.0]
+        assert result.next_state.shape == result.state.shape == (3, 0)
+        assert (result.terminated.dtype, result.truncated.dtype) == (np.bool_, np.bool_)
+        assert seed_of(result.obs) == [1, 2, 3]
     finally:
         pool.close()
 
@@ -204,9 +204,9 @@ def test_seeds_of_64_bits_survive() -> None:
         obs, _ = pool.reset(u64(*large))
         assert seed_of(obs) == large
         pool.send(np.zeros((4, 2, 2), np.float32), u64(*large[::-1]), u64(*(x ^ 1 for x in large)), 0)
-        arrival = pool.receive(0)
-        assert [odd_worlds.whole(one[:4]) for one in arrival.next_state] == large[::-1]
-        assert seed_of(arrival.obs) == [x ^ 1 for x in large]
+        result = pool.receive(0)
+        assert [odd_worlds.whole(one[:4]) for one in result.next_state] == large[::-1]
+        assert seed_of(result.obs) == [x ^ 1 for x in large]
     finally:
         pool.close()
 
@@ -288,7 +288,7 @@ AT_STEP = [
 
 
 @pytest.mark.parametrize(("kind", "words"), AT_STEP, ids=[kind for kind, _ in AT_STEP])
-def test_a_fault_is_told_with_world_and_step(kind: str, words: str) -> None:
+def test_a_fault_names_env_and_step(kind: str, words: str) -> None:
     pool = pool_of(4, 2, state=True, fault={"kind": kind, "seed": 13, "time": 2})
     pids = [one.process.pid for one in pool._workers]
     try:
@@ -470,7 +470,7 @@ def test_signals_that_ask_to_stop_are_for_the_parent(number: int, monkeypatch: p
 
 
 def test_time_while_a_worker_is_stopped_does_not_count_as_hanging() -> None:
-    """Four times the patience; a hang is told all the same."""
+    """Four times the patience; a hang is reported all the same."""
     pool = pool_of(1, 1, fault={"kind": "hang", "seed": 1, "time": 2})
     pid = pool._workers[0].process.pid
     pool.reset(u64(1))
@@ -583,7 +583,7 @@ def lives(process: psutil.Process) -> bool:
 def test_the_pool_of_a_task_of_the_table() -> None:
     """A probe in its host form, which does import JAX."""
     name = "probe/timeout?host=true"
-    pool = Pool.of(name, envs.make(name).spec, worlds=2, workers=1)
+    pool = Pool.of(name, envs.make(name).spec, n_envs=2, workers=1)
     try:
         obs, _ = pool.reset(u64(1, 2))
         assert obs.shape == (2, 2, 1)

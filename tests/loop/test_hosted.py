@@ -51,12 +51,12 @@ def both(probe: str, levers: bool = False) -> Iterator[tuple[Any, fused.Fused, H
     if levers:
         algorithm = make_algorithm(small(task, **LEVERS), env.spec, "running", 2.0 / 3.0)
         sizes = dataclasses.replace(SIZES, reward_norm="return", noise_hold=2.0)
-    there = fused.make(algorithm, env, sizes)
-    here = Hosted(algorithm, host, sizes, lambda worlds: Pool.of(task + "?host=true", host.spec, worlds, 1))
+    fused_loop = fused.make(algorithm, env, sizes)
+    hosted_loop = Hosted(algorithm, host, sizes, lambda worlds: Pool.of(task + "?host=true", host.spec, worlds, 1))
     try:
-        yield env, there, here, algorithm
+        yield env, fused_loop, hosted_loop, algorithm
     finally:
-        here.close()
+        hosted_loop.close()
 
 
 def assert_equal(left: Carry, right: Carry) -> None:
@@ -77,13 +77,13 @@ def as_bytes(env_state: Any) -> np.ndarray:
 
 def agree(probe: str, levers: bool) -> None:
     """Warm-up, learning, episode ends, a ring that wraps around, two seeds at once, chunks of unequal length."""
-    with both(probe, levers) as (_, there, here, _):
-        f, h = there.init(SEEDS), here.init(SEEDS)
+    with both(probe, levers) as (_, fused_loop, hosted_loop, _):
+        f, h = fused_loop.init(SEEDS), hosted_loop.init(SEEDS)
         assert_equal(f, h)
         row = 0
         for loop, count in (("warm", 4), ("chunk", 1), ("chunk", 7), ("chunk", 9)):
-            f = getattr(there, loop)(f, SEEDS, jnp.int32(row), jnp.int32(count))
-            h = getattr(here, loop)(h, SEEDS, jnp.int32(row), jnp.int32(count))
+            f = getattr(fused_loop, loop)(f, SEEDS, jnp.int32(row), jnp.int32(count))
+            h = getattr(hosted_loop, loop)(h, SEEDS, jnp.int32(row), jnp.int32(count))
             row += count
             assert_equal(f, h)
             np.testing.assert_array_equal(as_bytes(f.env_state), np.asarray(h.env_state))
@@ -106,21 +106,21 @@ def test_both_loops_agree_exactly_as_users_compile_them(probe: str):
 
 def test_a_carry_is_all_that_goes_on():
     """Worlds that have moved on are brought back to where the carry stands; without learning, to keep it quick."""
-    with both("timeout") as (_, _, here, _):
-        start = here.warm(here.init(SEEDS), SEEDS, 0, 7)
+    with both("timeout") as (_, _, hosted_loop, _):
+        start = hosted_loop.warm(hosted_loop.init(SEEDS), SEEDS, 0, 7)
         saved = jax.tree.map(np.array, start)
-        once = here.warm(start, SEEDS, 7, 6)
-        again = here.warm(jax.tree.map(jnp.asarray, saved), SEEDS, 7, 6)
+        once = hosted_loop.warm(start, SEEDS, 7, 6)
+        again = hosted_loop.warm(jax.tree.map(jnp.asarray, saved), SEEDS, 7, 6)
         assert_equal(once, again)
         np.testing.assert_array_equal(np.asarray(once.env_state), np.asarray(again.env_state))
 
 
 def test_worlds_that_cannot_be_saved_begin_anew():
     """The episodes that they were in count as truncated in the buffer, and new ones begin."""
-    with both("timeout") as (_, _, here, _):
-        start = here.warm(here.init(SEEDS), SEEDS, 0, 5)
+    with both("timeout") as (_, _, hosted_loop, _):
+        start = hosted_loop.warm(hosted_loop.init(SEEDS), SEEDS, 0, 5)
         lost = eqx.tree_at(lambda c: c.env_state, start, jnp.zeros((2, SIZES.n_envs, 0), jnp.uint8))
-        attached = here._attach(lost, SEEDS, 5)
+        attached = hosted_loop._attach(lost, SEEDS, 5)
         assert np.asarray(attached.ring.truncated)[:, 4].all()
         assert not np.asarray(attached.ring.truncated)[:, :4].any()
         np.testing.assert_array_equal(np.asarray(attached.episode["train/return"]), 0.0)
@@ -128,8 +128,8 @@ def test_worlds_that_cannot_be_saved_begin_anew():
 
 @pytest.mark.parametrize("explore", [True, False])
 def test_both_evaluations_agree(explore: bool):
-    with both("signal") as (env, there, _, algorithm):
-        policies = jax.vmap(algorithm.policy)(there.init(SEEDS).learner)
+    with both("signal") as (env, fused_loop, _, algorithm):
+        policies = jax.vmap(algorithm.policy)(fused_loop.init(SEEDS).learner)
         pool = Pool.of(env.spec.name + "?host=true", env.spec, 5, 1)
         try:
             asked = policies, jnp.int32(3), jnp.int32(7)

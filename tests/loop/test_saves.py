@@ -14,11 +14,11 @@ from omad.loop.hosted import Hosted
 from omad.spec import EnvSpec
 
 
-class Worlds(Pool):
-    """Stands for running worlds: what each save gives, and what loading raises."""
+class FakePool(Pool):
+    """Stands for running envs: what each save gives, and what loading raises."""
 
     def __init__(self, saves: list[Any], fault: Exception | None = None) -> None:
-        self.worlds, self.saves, self.fault, self.closed = 2, saves, fault, False
+        self.n_envs, self.saves, self.fault, self.closed = 2, saves, fault, False
 
     def save(self, number: int) -> np.ndarray:
         found = self.saves.pop(0)
@@ -41,7 +41,7 @@ class Worlds(Pool):
 
 
 def loop(pool: Pool) -> Hosted:
-    """A loop of which only the worlds are there."""
+    """A loop of which only the envs are there."""
     hosted = Hosted.__new__(Hosted)
     hosted.spec = EnvSpec("x", (1, 1), (1, 1), 0, 5)
     hosted.config = LoopConfig(n_envs=2, updates_per_step=1, batch_size=2, buffer_rows=4, warmup_rows=1)
@@ -50,7 +50,7 @@ def loop(pool: Pool) -> Hosted:
 
 
 def test_good_saves_are_kept() -> None:
-    hosted = loop(Worlds([5, 5, 5, 5, 5]))
+    hosted = loop(FakePool([5, 5, 5, 5, 5]))
     assert hosted._try_saves(1)
     assert hosted._snapshot(1, 0).shape == (1, 2, 5)
     assert hosted._snapshot(1, 3).shape == (1, 2, 5)
@@ -69,18 +69,18 @@ def test_good_saves_are_kept() -> None:
 )
 def test_bad_saves_are_found_at_the_start(saves: list[Any], fault: Any, words: str, ended: bool) -> None:
     """Worlds that raised something are gone, and new ones are started."""
-    pool = Worlds(saves, fault)
+    pool = FakePool(saves, fault)
     hosted = loop(pool)
     hosted._try_saves(1)
     assert words in hosted.why_inexact
     assert pool.closed == ended
-    hosted._pool = Worlds([])
+    hosted._pool = FakePool([])
     assert hosted._snapshot(1, 0).shape == (1, 2, 0)
 
 
 @pytest.mark.parametrize("later", [9, UnevenSaves("of two lengths.")])
 def test_saves_that_change_later_are_given_up(later: Any) -> None:
-    hosted = loop(Worlds([5, 5, 5, 5, later]))
+    hosted = loop(FakePool([5, 5, 5, 5, later]))
     hosted._try_saves(1)
     assert hosted._snapshot(1, 0).shape == (1, 2, 5)
     assert hosted._snapshot(1, 8).shape == (1, 2, 0)

@@ -36,8 +36,8 @@ class Options:
     """Print JSON."""
 
 
-def _trace(world: Any, spec: Any, steps: int, seed: int, between: Callable[[int], None]) -> dict[str, Any]:
-    """What a number of steps gave; `between` is called before each of them."""
+def _trace(instance: Any, spec: Any, steps: int, seed: int, between: Callable[[int], None]) -> dict[str, Any]:
+    """Results of a number of steps; `between` is called before each of them."""
     rng = np.random.default_rng(seed)
     mask = spec.act_mask
     found: dict[str, Any] = {"obs": [], "rewards": [], "lengths": [], "returns": [], "broken": "", "spent": 0.0}
@@ -45,7 +45,7 @@ def _trace(world: Any, spec: Any, steps: int, seed: int, between: Callable[[int]
     length, total, t = 0, 0.0, 0
 
     def reset(at: int) -> None:
-        found["obs"].append(guarded("reset()", world.reset, at).obs)
+        found["obs"].append(guarded("reset()", instance.reset, at).obs)
         _whole(found["obs"][-1], spec, "reset()")
 
     try:
@@ -54,22 +54,22 @@ def _trace(world: Any, spec: Any, steps: int, seed: int, between: Callable[[int]
             action = mask * rng.uniform(-1, 1, mask.shape)
             between(t)
             started = time.perf_counter()
-            moved = guarded("step()", world.step, action, seed + t)
+            result = guarded("step()", instance.step, action, seed + t)
             found["spent"] += (time.perf_counter() - started) * (t > 0)  # a JAX env is compiled in its first step
-            _whole(moved.next.obs, spec, "step()")
-            if np.shape(moved.next.state) != (spec.state_dim,) or not np.isfinite(_single(moved.next.state)).all():
+            _whole(result.next.obs, spec, "step()")
+            if np.shape(result.next.state) != (spec.state_dim,) or not np.isfinite(_single(result.next.state)).all():
                 raise Broken(f"the state is not finite or not of size {spec.state_dim}")
-            length, total = length + 1, total + number(moved.reward, "step() gave the reward")
-            found["obs"].append(moved.next.obs)
-            found["rewards"].append(moved.reward)
-            if moved.terminated or moved.truncated:
-                ends["terminated" if moved.terminated else "truncated"] += 1
-                ends["cut"] += bool(getattr(world, "cut", False))
+            length, total = length + 1, total + number(result.reward, "step() gave the reward")
+            found["obs"].append(result.next.obs)
+            found["rewards"].append(result.reward)
+            if result.terminated or result.truncated:
+                ends["terminated" if result.terminated else "truncated"] += 1
+                ends["cut"] += bool(getattr(instance, "cut", False))
                 found["lengths"].append(length)
                 found["returns"].append(total)
                 length, total = 0, 0.0
                 reset(seed + t + 1)
-        found["saves"] = guarded("save_state()", world.save) is not None
+        found["saves"] = guarded("save_state()", instance.save) is not None
     except Broken as error:
         found["broken"] = f"{error}, at step {t}"
     found.setdefault("saves", False)
@@ -94,46 +94,46 @@ def _whole(obs: Any, spec: Any, what: str) -> None:
 
 
 def _nothing(t: int) -> None:
-    """No other world steps meanwhile."""
+    """No other instance steps in between."""
 
 
 def _traces(task: str, steps: int, seed: int) -> tuple[Any, list[dict[str, Any]]]:
-    """The env, and what its steps gave: alone, alone again, and with a second world stepped in turn."""
+    """The env, and the results of its steps: alone, alone again, and interleaved with a second instance."""
     from omad import envs
     from omad.envs.hosted import JaxInstance
     from omad.types import JaxEnv
 
     env = envs.make(task)
-    start = (lambda: JaxInstance(env)) if isinstance(env, JaxEnv) else (lambda: env.create(False))
+    create = (lambda: JaxInstance(env)) if isinstance(env, JaxEnv) else (lambda: env.create(False))
     runs: list[dict[str, Any]] = []
     for _ in range(2):
-        with _closed(start()) as world:
-            runs.append(_trace(world, env.spec, steps, seed, _nothing))
+        with _closed(create()) as instance:
+            runs.append(_trace(instance, env.spec, steps, seed, _nothing))
         if runs[0]["broken"]:
             return env, runs
-    with _closed(start()) as world, _closed(start()) as other:
+    with _closed(create()) as instance, _closed(create()) as other:
         rng = np.random.default_rng(seed + 1)
         guarded("reset()", other.reset, seed + 1)
 
         def between(t: int) -> None:
-            moved = guarded("step()", other.step, env.spec.act_mask * rng.uniform(-1, 1, env.spec.act_mask.shape), t)
-            if moved.terminated or moved.truncated:
+            result = guarded("step()", other.step, env.spec.act_mask * rng.uniform(-1, 1, env.spec.act_mask.shape), t)
+            if result.terminated or result.truncated:
                 guarded("reset()", other.reset, t)
 
-        runs.append(_trace(world, env.spec, min(steps, _IN_TURN), seed, between))
+        runs.append(_trace(instance, env.spec, min(steps, _INTERLEAVED), seed, between))
     return env, runs
 
 
-_IN_TURN = 200
-"""Steps in which two worlds step in turn."""
+_INTERLEAVED = 200
+"""Steps in which two instances step alternately."""
 
 
 @contextlib.contextmanager
-def _closed(world: Any) -> Iterator[Any]:
+def _closed(instance: Any) -> Iterator[Any]:
     try:
-        yield world
+        yield instance
     finally:
-        guarded("close()", world.close)
+        guarded("close()", instance.close)
 
 
 def _digest(run: dict[str, Any]) -> str:
@@ -184,7 +184,7 @@ def inspect(task: str, steps: int = 1000, seed: int = 0) -> dict[str, Any]:
             "also behave otherwise there."
         )
     elif found["deterministic"] and other["digest"] != digest:
-        found["notes"].append("Not the same in another process: the same seed and actions gave something else there.")
+        found["notes"].append("Not the same in another process: the same seed and actions gave another result there.")
     return found
 
 
@@ -209,11 +209,11 @@ def _inspect(task: str, steps: int, seed: int) -> dict[str, Any]:
     notes += getattr(env, "notes", ())
     if not apart:
         notes.append(
-            "Worlds in one process disturb each other: with a second world stepped in turn, the same seed and actions "
-            "gave something else. Training gives each world a process of its own unless --env-workers is given."
+            "Instances in one process disturb each other: interleaved with a second instance, the same seed and "
+            "actions gave another result. Training runs each instance in its own process unless --env-workers is given."
         )
     if not same:
-        notes.append("Not deterministic: the same seed and actions gave something else the second time.")
+        notes.append("Not deterministic: the same seed and actions gave another result the second time.")
     if seen.size and np.abs(seen).max() > 100:
         notes.append(
             f"Observations reach {np.abs(seen).max():.3g}; consider --obs-norm running, or smaller units in the env."

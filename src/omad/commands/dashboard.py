@@ -1,4 +1,4 @@
-"""How runs that are worked on side by side are shown: a live table on a terminal, a line an evaluation elsewhere."""
+"""The dashboard of parallel runs: a live table on a terminal, one line an evaluation elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from omad.console import console, row, table
-from omad.launch import State, Tell
+from omad.launch import OnUpdate, State
 from omad.processes import StopSignals
 
 __all__ = ["Stop", "run_with_dashboard", "status_table"]
@@ -22,7 +22,7 @@ _COLOURS = {"done": "green", "failed": "red", "stopped": "yellow"}
 
 
 class Stop(StopSignals):
-    """Remembers the first signal that asks to stop, and when time is up."""
+    """Holds the first signal that asks to stop, and the time limit."""
 
     def __init__(self, time_limit_s: float | None = None) -> None:
         super().__init__()
@@ -33,27 +33,28 @@ class Stop(StopSignals):
         return self.number is not None or (self._end is not None and time.monotonic() >= self._end)
 
 
-def run_with_dashboard(work: Callable[[Tell, Stop], list[State]], stop: Stop) -> int:
-    """Work on runs side by side and show how they go.
+def run_with_dashboard(work: Callable[[OnUpdate, Stop], list[State]], stop: Stop) -> int:
+    """Run in parallel and show the progress.
 
     Args:
-        work: Does it; tells the states of all runs while it does, asks whether to stop, returns how they ended.
+        work: Runs them; calls its first argument with the states of all runs, its second to ask whether to stop, and
+            returns the last states.
         stop: Stops on signals and when time is up.
 
     Returns:
         The exit code: 0 all done; 1 some failed; 128 + n stopped by signal n; 0 stopped by the time limit.
     """
     out = console()
-    told: dict[Path, Any] = {}
+    printed: dict[Path, Any] = {}
 
     def lines(states: list[State]) -> None:
         name = _names(states)
         for state in states:
             step = state.evaluation and state.evaluation[0]
             now = (state.state, step)
-            if told.get(state.folder) != now and state.state != "waiting":
-                told[state.folder] = now
-                out.print(f"{time.strftime('%H:%M:%S')} {name[state.folder]}: {_words(state)}")
+            if printed.get(state.folder) != now and state.state != "waiting":
+                printed[state.folder] = now
+                out.print(f"{time.strftime('%H:%M:%S')} {name[state.folder]}: {_format(state)}")
 
     ended: list[State] = []
     try:
@@ -73,7 +74,7 @@ def run_with_dashboard(work: Callable[[Tell, Stop], list[State]], stop: Stop) ->
     return 1 if failed else 0
 
 
-def _words(state: State) -> str:
+def _format(state: State) -> str:
     words = [state.state, f"step {state.env_steps:,} of {state.total_steps:,}"]
     if state.state == "running" and state.steps_per_s:
         words.append(f"{state.steps_per_s:,.0f} steps/s")
@@ -89,7 +90,7 @@ def _names(states: Sequence[State]) -> dict[Path, str]:
 
 
 def status_table(states: Sequence[State], rows: int = 30) -> Table:
-    """How runs stand: those that are not done, at most so many."""
+    """The states of runs: those that are not done, at most so many."""
     counts = {kind: sum(state.state == kind for state in states) for kind in ("done", "failed")}
     numbers = ("env steps", "steps/s", "return")
     title = f"{counts['done']} of {len(states)} runs done, {counts['failed']} failed"

@@ -1,4 +1,4 @@
-"""`omad demo`: a short training run, then an evaluation beside the anchors, the curve, and an animation."""
+"""`omad demo`: a short training run, then an evaluation beside reference returns, the curve, and an animation."""
 
 from __future__ import annotations
 

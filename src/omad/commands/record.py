@@ -64,8 +64,8 @@ def _in_jax(env: Any) -> tuple[Begin, Advance]:
 
     def begin(keys: Any) -> tuple[Any, Any]:
         nonlocal state
-        state, seen = reset(keys)
-        return seen.obs, seen.state
+        state, first = reset(keys)
+        return first.obs, first.state
 
     def advance(action: Any, keys: Any) -> tuple[Any, ...]:
         nonlocal state
@@ -89,8 +89,8 @@ def _on_host(pool: Any) -> tuple[Begin, Advance]:
         nonlocal number
         seeds = joined(jax.random.key_data(keys))
         pool.send(action, seeds, seeds, number)
-        arrival, number = pool.receive(number), number + 1
-        return arrival[:5]
+        result, number = pool.receive(number), number + 1
+        return result[:5]
 
     return begin, advance
 
@@ -100,7 +100,7 @@ def record(env: Any, task: str, decide: Decide, episodes: int, seed: int) -> dic
 
     Args:
         env: A `JaxEnv` or a `HostEnv`.
-        task: Its name, to start worlds of it on the host.
+        task: Its name, to create instances of it on the host.
         decide: Who acts.
         episodes: How many.
         seed: Of all draws.
@@ -126,7 +126,7 @@ def record(env: Any, task: str, decide: Decide, episodes: int, seed: int) -> dic
         else:
             begin, advance = _on_host(stack.enter_context(contextlib.closing(Pool.of(task, spec, size))))
         for number, first in enumerate(range(0, episodes, size)):
-            # The last round may have fewer episodes than worlds; the surplus repeats and is not kept.
+            # The last round may have fewer episodes than envs; the surplus repeats and is not kept.
             obs, state = map(np.asarray, begin(starts[np.minimum(np.arange(first, first + size), episodes - 1)]))
             alive, rows = np.ones(size, bool), []
             for t in range(spec.horizon):

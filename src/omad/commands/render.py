@@ -84,18 +84,18 @@ def _jax_film(env: Any, act: Any, seed: int, steps: int) -> Film:
 def _host_film(env: Any, act: Any, seed: int, steps: int) -> Film:
     from omad.envs.draw import labelled
 
-    world = env.create(True)
+    instance = env.create(True)
     try:
-        seen = world.reset(seed)
-        frames, total = [labelled(world.render(), env.spec.name, 0, 0.0)], 0.0
+        observation = instance.reset(seed)
+        frames, total = [labelled(instance.render(), env.spec.name, 0, 0.0)], 0.0
         for t in range(steps):
-            moved = world.step(np.asarray(act(seen.obs, t), float), seed + t)
-            seen, total = moved.next, total + moved.reward
-            frames.append(labelled(world.render(), env.spec.name, t + 1, total))
-            if moved.terminated or moved.truncated:
+            result = instance.step(np.asarray(act(observation.obs, t), float), seed + t)
+            observation, total = result.next, total + result.reward
+            frames.append(labelled(instance.render(), env.spec.name, t + 1, total))
+            if result.terminated or result.truncated:
                 break
     finally:
-        world.close()
+        instance.close()
     return Film(frames, total, 30.0)
 
 
@@ -232,6 +232,6 @@ def _write_all(options: Options, folder: Path, out: Any, tick: Callable[[], obje
                 out.print(f"animation: {folder / f'episode-{seed}.gif'}")
         returns.append(film.total)
     if len(returns) > 1:
-        spread = np.std(returns, ddof=1) / np.sqrt(len(returns))
-        out.print(f"mean return of {len(returns)} episodes: {np.mean(returns):.2f} ± {spread:.2f}")
+        error = np.std(returns, ddof=1) / np.sqrt(len(returns))
+        out.print(f"mean return of {len(returns)} episodes: {np.mean(returns):.2f} ± {error:.2f}")
     return 0

@@ -1,4 +1,4 @@
-"""Where a result stands among reference returns."""
+"""The table of a result among reference returns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["anchor_rows", "standing_table"]
 
 
 def anchor_rows(task: tasks.Task) -> list[tuple[str, float, str]]:
-    """Returns to hold a result against: label, return, source."""
+    """Returns to compare a result with: label, return, source."""
     rows = list(task.anchors)
     rows += [
         (f"published: {label}" + (f" ± {std}" if std is not None else ""), mean, source)
@@ -21,7 +21,7 @@ def anchor_rows(task: tasks.Task) -> list[tuple[str, float, str]]:
 
 
 def standing_table(task: tasks.Task, results: list[tuple[str, float, str]]) -> Table:
-    """Results among the anchors and published numbers of a task, worst first."""
+    """Results among the reference and published returns of a task, worst first."""
     made = table(f"{task.name}: team return of an episode", "policy", "return", "source", right=("return",))
     rows = [(anchor, False) for anchor in anchor_rows(task)] + [(result, True) for result in results]
     for (label, value, source), ours in sorted(rows, key=lambda item: item[0][1]):

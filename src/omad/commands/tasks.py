@@ -18,7 +18,7 @@ __all__ = ["main"]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """List the tasks: agents, sizes, horizon, protocol, anchors and published results."""
+    """List the tasks: agents, sizes, horizon, protocol, reference returns and published results."""
 
     task: Annotated[str | None, tyro.conf.Positional] = None
     """Show one task (options after ? allowed) instead of the table."""
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     out = console()
     made = table(
         "tasks", "task", "agents", "obs", "act", "horizon", "anchors", "published", right=("agents", "horizon"),
-        caption="`omad tasks NAME` tells a task's protocol and the source of every number",
+        caption="`omad tasks NAME` prints a task's protocol and the source of every number",
     )  # fmt: skip
     for task in chosen:
         anchors = "; ".join(f"{label} {value:g}" for label, value, _ in task.anchors)

@@ -1,4 +1,4 @@
-"""A JAX env as a host env: it is stepped one world at a time, by the same keys. Probes are offered in both forms."""
+"""A JAX env as a host env: each instance is stepped alone, by the same keys. Probes are offered in both forms."""
 
 from __future__ import annotations
 

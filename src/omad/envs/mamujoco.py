@@ -197,7 +197,7 @@ class MujocoInstance:
 
 
 def make(task: str, sizes: Sequence[Any], scenario: str, parts: str, obsk: int | None) -> HostEnv:
-    """The env of a task; nothing of MuJoCo is imported before a world is started.
+    """The env of a task; nothing of MuJoCo is imported before an instance is created.
 
     Args:
         task: Its name.

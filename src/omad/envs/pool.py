@@ -1,4 +1,4 @@
-"""Many worlds of one task, stepped in parallel by worker processes.
+"""A vector of envs of one task, stepped in parallel by worker processes.
 
 Processes, because most envs hold Python's lock while they step, and because a process that hangs or dies can be
 named and ended, which a thread cannot. Stepping is split in `send` and `receive`, so that the caller's device computes
@@ -33,7 +33,7 @@ __all__ = ["Pool", "PoolStep", "joined", "worker_count"]
 
 
 class PoolStep(NamedTuple):
-    """What a step of all worlds gave back, single precision; leading axis worlds."""
+    """Results of one step of all envs, single precision; the leading axis is the env."""
 
     next_obs: np.ndarray
     next_state: np.ndarray
@@ -42,7 +42,7 @@ class PoolStep(NamedTuple):
     truncated: np.ndarray
     info: dict[str, np.ndarray]
     obs: np.ndarray
-    """What is to be acted on next: the successor, or the first observation of the next episode."""
+    """What to act on next: the successor, or the first observation of the next episode."""
     state: np.ndarray
 
 
@@ -51,13 +51,13 @@ def joined(words: Any) -> np.ndarray:
     return np.ascontiguousarray(words, np.uint32).reshape(-1, 2).view(np.uint64).ravel()
 
 
-def worker_count(worlds: int, asked: int = 0) -> int:
-    """Processes for a number of worlds: as asked, else one a core; never more than worlds."""
-    return max(1, min(worlds, asked or os.cpu_count() or 1))
+def worker_count(n_envs: int, n_workers: int = 0) -> int:
+    """Processes for a number of envs: as given, else one a core; never more than envs."""
+    return max(1, min(n_envs, n_workers or os.cpu_count() or 1))
 
 
 _MOST_ALONE = 16
-"""Processes at most that are started so that each world of a user's env has its own."""
+"""Processes at most that are started so that each instance of a user's env has its own."""
 
 
 class _Worker(NamedTuple):
@@ -73,18 +73,18 @@ class _Worker(NamedTuple):
 
 
 class Pool:
-    """Running worlds.
+    """Running envs.
 
     Args:
         factory: `module:function` that gives a `HostEnv`.
         arguments: Its keyword arguments; plain values.
         spec: Sizes of the task.
-        worlds: How many.
+        n_envs: How many.
         workers: Processes; 0 for one a core.
         timeout_s: A worker that takes longer for one answer is taken to hang.
 
     Raises:
-        EnvFailed: A world cannot be started.
+        EnvFailed: An env cannot be created.
     """
 
     def __init__(
@@ -92,15 +92,15 @@ class Pool:
         factory: str,
         arguments: Mapping[str, Any],
         spec: EnvSpec,
-        worlds: int,
+        n_envs: int,
         workers: int = 0,
         timeout_s: float = 60.0,
     ) -> None:
-        self.spec, self.worlds, self.timeout_s = spec, worlds, timeout_s
+        self.spec, self.n_envs, self.timeout_s = spec, n_envs, timeout_s
         self.shapes = worker.Shapes.of(spec)
         self._workers: list[_Worker] = []
         self._waiting = 0
-        bounds = np.linspace(0, worlds, worker_count(worlds, workers) + 1).round().astype(int)
+        bounds = np.linspace(0, n_envs, worker_count(n_envs, workers) + 1).round().astype(int)
         # The kernel likes to wake a worker on the core that this process runs on, and two of them then share it while
         # another core idles. With fewer workers than cores that does not happen, and other runs may use the same cores.
         cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(len(bounds))
@@ -115,18 +115,18 @@ class Pool:
             raise
 
     @staticmethod
-    def of(task: str, spec: EnvSpec, worlds: int, workers: int = 0, timeout_s: float = 60.0) -> Pool:
-        """The worlds of a task of the table."""
+    def of(task: str, spec: EnvSpec, n_envs: int, workers: int = 0, timeout_s: float = 60.0) -> Pool:
+        """Envs of a task of the table."""
         row = tasks.find(task)
         given = {**row.arguments, "description": describe_spec(spec)} if row.isolated else row.arguments
-        return Pool(row.factory, given, spec, worlds, Pool.processes(task, worlds, workers), timeout_s)
+        return Pool(row.factory, given, spec, n_envs, Pool.processes(task, n_envs, workers), timeout_s)
 
     @staticmethod
-    def processes(task: str, worlds: int, workers: int = 0) -> int:
-        """How many processes step that many worlds of a task."""
-        # A user's worlds may disturb each other in one process, so each has one of its own unless told otherwise.
-        alone = min(worlds, _MOST_ALONE) if tasks.find(task).isolated else 0
-        return worker_count(worlds, workers or alone)
+    def processes(task: str, n_envs: int, workers: int = 0) -> int:
+        """How many processes step that many envs of a task."""
+        # A user's envs may disturb each other in one process, so each has its own unless `workers` is given.
+        alone = min(n_envs, _MOST_ALONE) if tasks.find(task).isolated else 0
+        return worker_count(n_envs, workers or alone)
 
     def _start(self, order: dict[str, Any], quiet: bool, cpu: int | None) -> None:
         there, to = os.pipe()
@@ -205,9 +205,9 @@ class Pool:
             except (EOFError, OSError):
                 raise self._gone(one, number) from None
             if frame.kind == worker.FAILED:
-                told = json.loads(frame.body)
-                where = f"env {told['world']} failed at vector step {number}"
-                raise EnvFailed(f"{self.spec.name}: {where}: {told['what']}.")
+                failure = json.loads(frame.body)
+                where = f"env {failure['env']} failed at vector step {number}"
+                raise EnvFailed(f"{self.spec.name}: {where}: {failure['what']}.")
             answers.append(frame.body)
             self._waiting -= 1
         return answers
@@ -220,7 +220,7 @@ class Pool:
         return EnvFailed(f"{self.spec.name}: {_name(one)} died at vector step {number} ({how}).")
 
     def reset(self, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Begin an episode everywhere: `(world, agent, obs)` and `(world, state)`."""
+        """Begin an episode everywhere: `(env, agent, obs)` and `(env, state)`."""
         for one in self._workers:
             self._ask(one, worker.RESET, 0, seeds[one.first : one.first + one.size].astype(np.uint64))
             self._waiting += 1
@@ -238,9 +238,9 @@ class Pool:
         """Ask for one step.
 
         Args:
-            actions: `(world, agent, act)` in [-1, 1].
-            seeds: `(world,)` 64-bit seeds of this step's own draws.
-            reset_seeds: `(world,)` seeds of the next episodes, used where one ends now.
+            actions: `(env, agent, act)` in [-1, 1].
+            seeds: `(env,)` 64-bit seeds of this step's own draws.
+            reset_seeds: `(env,)` seeds of the next episodes, used where one ends now.
             number: Vector step, for messages.
         """
         parts = np.asarray(actions, np.float32), np.asarray(seeds, np.uint64), np.asarray(reset_seeds, np.uint64)
@@ -269,7 +269,7 @@ class Pool:
         )
 
     def save(self, number: int) -> np.ndarray:
-        """Bytes of every world, `(world, byte)`; no bytes where an env cannot save."""
+        """Bytes of every env, `(env, byte)`; no bytes where an env cannot save."""
         for one in self._workers:
             self._ask(one, worker.SAVE, number)
             self._waiting += 1
@@ -283,7 +283,7 @@ class Pool:
                 f"{self.spec.name}: save() gave {sorted(sizes)} bytes at vector step {number}; every save must be of "
                 "the same length."
             )
-        return np.frombuffer(b"".join(table), np.uint8).reshape(self.worlds, -1)
+        return np.frombuffer(b"".join(table), np.uint8).reshape(self.n_envs, -1)
 
     def load(self, table: np.ndarray, number: int) -> None:
         """Go on from what `save` gave."""

@@ -79,7 +79,7 @@ def timeout() -> JaxEnv:
 
 
 def push() -> JaxEnv:
-    """One step, each agent must act as it is told: do policies move, each by its own row?
+    """One step, each agent must take the action it observes: do policies move, each by its own row?
 
     Agent 0 observes one target and has one action, agent 1 two of each, targets uniform in [-0.8, 0.8], so
     that padding and masks matter. Reward: minus the sum of the squared differences. True value: 0 at the best

@@ -1,4 +1,4 @@
-"""A worker process: steps its share of the worlds of a run. Started by `omad.envs.pool`, never by hand.
+"""A worker process: steps its share of the envs of a run. Started by `omad.envs.pool`, never by hand.
 
 Two pipes carry frames: a kind, a number, a length, and that many bytes. Requests are `reset`, `step`, `save`,
 `load`, `exit`; answers are `done` with arrays of known shapes one after another, or `failed` with what happened as
@@ -87,7 +87,7 @@ def receive(pipe: int, wait: Wait = _give_up) -> Frame:
 
 
 class Shapes(NamedTuple):
-    """Arrays of one answer, all of them single precision, leading axis worlds."""
+    """Arrays of one answer, all of them single precision; the leading axis is the env."""
 
     agents: int
     obs: int
@@ -106,11 +106,11 @@ class Shapes(NamedTuple):
 
 
 class _Unusable(Exception):
-    """What a world gave cannot be used."""
+    """What an env gave cannot be used."""
 
 
 class _Stop(Exception):
-    """A world cannot go on; args are the index of the world and what happened."""
+    """An env cannot go on; args are the index of the env and what happened."""
 
 
 def _complaints(shapes: Shapes, stepped: bool) -> list[str]:
@@ -134,22 +134,22 @@ def _checked(table: np.ndarray, shapes: Shapes, first: int, stepped: bool) -> np
     """
     good = np.isfinite(table)
     if not good.all():
-        world = int(np.argmin(good.all(1)))
-        place = int(np.argmin(good[world]))
-        raise _Stop(first + world, _complaints(shapes, stepped)[place].format(table[world, place]))
+        env = int(np.argmin(good.all(1)))
+        place = int(np.argmin(good[env]))
+        raise _Stop(first + env, _complaints(shapes, stepped)[place].format(table[env, place]))
     return table
 
 
 def _advance(
-    world: EnvInstance, action: np.ndarray, seed: int, reset_seed: int, row: np.ndarray, shapes: Shapes
+    instance: EnvInstance, action: np.ndarray, seed: int, reset_seed: int, row: np.ndarray, shapes: Shapes
 ) -> None:
-    """Step one world and write its part of the answer, the successor before a reset may use its memory again.
+    """Step one env and write its part of the answer; the successor first, for a reset may use its memory again.
 
     Raises:
         _Unusable: A shape is not as declared.
     """
     seen = shapes.agents * shapes.obs + shapes.state
-    moved: StepResult = world.step(action, seed)
+    moved: StepResult = instance.step(action, seed)
     _write(row[:seen], moved.next, shapes, "step()")
     over = bool(moved.terminated), bool(moved.truncated)
     row[seen] = moved.reward
@@ -157,14 +157,14 @@ def _advance(
     for i, key in enumerate(shapes.info, seen + 3):
         row[i] = moved.info[key]
     if any(over):
-        _begin(world, reset_seed, row[row.size - seen :], shapes)
+        _begin(instance, reset_seed, row[row.size - seen :], shapes)
     else:
         row[row.size - seen :] = row[:seen]
 
 
-def _begin(world: EnvInstance, seed: int, row: np.ndarray, shapes: Shapes) -> None:
-    """Reset one world and write what it shows; raises as `_advance`."""
-    _write(row, world.reset(seed), shapes, "reset()")
+def _begin(instance: EnvInstance, seed: int, row: np.ndarray, shapes: Shapes) -> None:
+    """Reset one env and write its observation; raises as `_advance`."""
+    _write(row, instance.reset(seed), shapes, "reset()")
 
 
 def _write(row: np.ndarray, seen: HostObservation, shapes: Shapes, what: str) -> None:
@@ -183,19 +183,19 @@ def _write(row: np.ndarray, seen: HostObservation, shapes: Shapes, what: str) ->
         part[:] = np.ravel(found)
 
 
-def serve(worlds: list[EnvInstance], shapes: Shapes, first: int, request: Frame) -> list[np.ndarray | bytes]:
+def serve(instances: list[EnvInstance], shapes: Shapes, first: int, request: Frame) -> list[np.ndarray | bytes]:
     """The answer to one request.
 
     Raises:
-        _Stop: A world raised something, or gave numbers that cannot be used.
+        _Stop: An env raised something, or gave numbers that cannot be used.
     """
-    n = len(worlds)
+    n = len(instances)
     if request.kind == RESET:
         seeds = np.frombuffer(request.body, np.uint64)
         table = np.empty((n, shapes.agents * shapes.obs + shapes.state), np.float32)
         with np.errstate(over="ignore"):  # what single precision cannot hold becomes infinite and is found below
-            for i, (world, seed) in enumerate(zip(worlds, seeds, strict=True)):
-                _guarded(first + i, _begin, world, int(seed), table[i], shapes)
+            for i, (instance, seed) in enumerate(zip(instances, seeds, strict=True)):
+                _guarded(first + i, _begin, instance, int(seed), table[i], shapes)
         return [_checked(table, shapes, first, stepped=False)]
     if request.kind == STEP:
         split = n * shapes.agents * shapes.act * 4
@@ -203,16 +203,16 @@ def serve(worlds: list[EnvInstance], shapes: Shapes, first: int, request: Frame)
         seeds = np.frombuffer(request.body[split:], np.uint64).reshape(2, n)
         table = np.empty((n, shapes.row()), np.float32)
         with np.errstate(over="ignore"):
-            for i, world in enumerate(worlds):
-                _guarded(first + i, _advance, world, actions[i], int(seeds[0, i]), int(seeds[1, i]), table[i], shapes)
+            for i, one in enumerate(instances):
+                _guarded(first + i, _advance, one, actions[i], int(seeds[0, i]), int(seeds[1, i]), table[i], shapes)
         return [_checked(table, shapes, first, stepped=True)]
     if request.kind == SAVE:
-        saved = [_bytes(_guarded(first + i, world.save)) for i, world in enumerate(worlds)]
+        saved = [_bytes(_guarded(first + i, instance.save)) for i, instance in enumerate(instances)]
         return [np.asarray([len(data) for data in saved], np.int64), *saved]
     if request.kind == LOAD:
         table = np.frombuffer(request.body, np.uint8).reshape(n, -1)
-        for i, (world, row) in enumerate(zip(worlds, table, strict=True)):
-            _guarded(first + i, world.load, row)
+        for i, (instance, row) in enumerate(zip(instances, table, strict=True)):
+            _guarded(first + i, instance.load, row)
         return []
     raise _Stop(first, f"an unknown request {request.kind} came")
 
@@ -221,16 +221,16 @@ def _bytes(data: np.ndarray | None) -> bytes:
     return b"" if data is None else np.asarray(data, np.uint8).tobytes()
 
 
-def _guarded(world: int, call: Any, *arguments: Any) -> Any:
-    """Whatever an env raises is told to the parent, with the place it came from."""
+def _guarded(env: int, call: Any, *arguments: Any) -> Any:
+    """Whatever an env raises is reported to the parent, with the place it came from."""
     try:
         return call(*arguments)
     except (_Unusable, Broken) as error:
-        raise _Stop(world, str(error)) from error
+        raise _Stop(env, str(error)) from error
     except SystemExit as error:
-        raise _Stop(world, f"it tried to end the process with sys.exit({error.code!r}) ({place_of(error)})") from error
+        raise _Stop(env, f"it tried to end the process with sys.exit({error.code!r}) ({place_of(error)})") from error
     except Exception as error:
-        raise _Stop(world, f"{type(error).__name__}: {error} ({place_of(error)})") from error
+        raise _Stop(env, f"{type(error).__name__}: {error} ({place_of(error)})") from error
 
 
 def _close(pipe: int) -> None:
@@ -262,21 +262,21 @@ def main() -> None:
         module, _, function = order["factory"].partition(":")
         env: HostEnv = _guarded(first, lambda: getattr(importlib.import_module(module), function)(**order["arguments"]))
         shapes = Shapes.of(env.spec)
-        worlds = [_guarded(first + i, lambda: env.create(False)) for i in range(order["count"])]
+        instances = [_guarded(first + i, lambda: env.create(False)) for i in range(order["count"])]
         processes.outlive_signals()  # again, for what was imported may handle them
         send(outward, DONE, 0)
         asked = select.poll()
         asked.register(inward, select.POLLIN)
         while (request := _awaited(inward, asked)).kind != EXIT:
             number = request.number
-            send(outward, DONE, number, *serve(worlds, shapes, first, request))
-        for world in worlds:
-            world.close()
+            send(outward, DONE, number, *serve(instances, shapes, first, request))
+        for instance in instances:
+            instance.close()
     except (EOFError, BrokenPipeError):
         processes.end_family(os.getpid())  # the parent has gone, and cannot do that
     except _Stop as stop:
-        with contextlib.suppress(BrokenPipeError):  # the parent may have been told of another failure already
-            send(outward, FAILED, number, json.dumps({"world": stop.args[0], "what": stop.args[1]}).encode())
+        with contextlib.suppress(BrokenPipeError):  # the parent may know of another failure already
+            send(outward, FAILED, number, json.dumps({"env": stop.args[0], "what": stop.args[1]}).encode())
 
 
 if __name__ == "__main__":

@@ -26,10 +26,10 @@ from omad.types import Algorithm, EnvSpec, JaxEnv, Step
 
 __all__ = ["Built", "EvaluationPool", "build", "evaluation_mib", "forecast"]
 
-_PROGRAM_MIB, _CHAIN_MIB = 350.0, 60.0
+_PROGRAM_MIB, _DENOISING_MIB = 350.0, 60.0
 """What an interpreter with JAX and the loaded programs of a run takes, and how much more if actions are denoised."""
-_COMPILER_MIB, _CHAIN_COMPILER_MIB, _FUSED_COMPILER_MIB = 200.0, 150.0, 75.0
-"""What compiling takes at its peak, and how much more for chains of denoising steps and for envs in JAX."""
+_COMPILER_MIB, _DENOISING_COMPILER_MIB, _FUSED_COMPILER_MIB = 200.0, 150.0, 75.0
+"""What compiling takes at its peak, and how much more for denoising steps and for envs in JAX."""
 _WORKER_MIB = 70.0
 """A process with NumPy and a robot. All of these are measured (RESULTS.md says how) and hold to about a tenth."""
 
@@ -95,16 +95,16 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
             picture=picture,
         )
 
-    def start(worlds: int) -> Pool:
-        return Pool.of(config.task, env.spec, worlds, config.env_workers, config.env_timeout)
+    def start_pool(n_envs: int) -> Pool:
+        return Pool.of(config.task, env.spec, n_envs, config.env_workers, config.env_timeout)
 
-    hosted = Hosted(algorithm, env, sizes, start, batch_seeds, shown)
-    bench = EvaluationPool(start, config.eval_episodes)
-    evaluate = [make_host_evaluate(one, env.spec, bench, config.eval_episodes, explore) for one, explore in acting]
+    hosted = Hosted(algorithm, env, sizes, start_pool, batch_seeds, shown)
+    eval_pool = EvaluationPool(start_pool, config.eval_episodes)
+    evaluate = [make_host_evaluate(one, env.spec, eval_pool, config.eval_episodes, explore) for one, explore in acting]
 
     def close() -> None:
         hosted.close()
-        bench.close()
+        eval_pool.close()
 
     return Built(env.spec, algorithm, hosted, *evaluate, close=close, notes=env.notes, demonstrations=shown)
 
@@ -129,19 +129,19 @@ def _uniform(spec: EnvSpec) -> Callable[..., Any]:
 
 
 class EvaluationPool:
-    """Worlds of their own for evaluations, started when first asked for."""
+    """Envs of their own for evaluations, started on the first call."""
 
     most = 16
-    """Episodes beyond this many go through the same worlds in rounds."""
+    """Episodes beyond this many go through the same envs in rounds."""
 
-    def __init__(self, start: Callable[[int], Pool], episodes: int) -> None:
-        self._start, self._count = start, min(episodes, self.most)
+    def __init__(self, start_pool: Callable[[int], Pool], episodes: int) -> None:
+        self._start_pool, self._count = start_pool, min(episodes, self.most)
         self._pool: Pool | None = None
 
     def __call__(self) -> Pool:
-        """The running worlds."""
+        """The running envs."""
         if self._pool is None:
-            self._pool = self._start(self._count)
+            self._pool = self._start_pool(self._count)
         return self._pool
 
     def close(self) -> None:
@@ -171,12 +171,12 @@ def forecast(config: RunConfig, built: Built, processes: int = 1) -> dict[str, f
         mib["demonstrations"] = _mib(built.demonstrations) * processes
     compiler = 0.0
     if jax.default_backend() == "cpu":
-        chain, hosted = hasattr(config.algo, "denoising_steps"), isinstance(built.loop, Hosted)
-        mib["program"] = processes * (_PROGRAM_MIB + chain * _CHAIN_MIB)
-        compiler = processes * (_COMPILER_MIB + chain * _CHAIN_COMPILER_MIB + (not hosted) * _FUSED_COMPILER_MIB)
+        denoises, hosted = hasattr(config.algo, "denoising_steps"), isinstance(built.loop, Hosted)
+        mib["program"] = processes * (_PROGRAM_MIB + denoises * _DENOISING_MIB)
+        compiler = processes * (_COMPILER_MIB + denoises * _DENOISING_COMPILER_MIB + (not hosted) * _FUSED_COMPILER_MIB)
         if hosted:
-            worlds = config.n_envs * config.seeds, min(config.eval_episodes, EvaluationPool.most)
-            mib["workers"] = _WORKER_MIB * sum(Pool.processes(config.task, n, config.env_workers) for n in worlds)
+            pools = config.n_envs * config.seeds, min(config.eval_episodes, EvaluationPool.most)
+            mib["workers"] = _WORKER_MIB * sum(Pool.processes(config.task, n, config.env_workers) for n in pools)
     return mib | {"total": sum(mib.values()), "compiler": compiler}
 
 
@@ -185,9 +185,9 @@ def _mib(tree: Any) -> float:
 
 
 def evaluation_mib(config: RunConfig, built: Built) -> float:
-    """Memory that a step of all episodes of an evaluation takes, in MiB: what agents see and do, and a hidden layer.
+    """Memory that a step of all episodes of an evaluation takes, in MiB: observations, actions and a hidden layer.
 
-    Episodes of a hosted env go through few worlds, so only their results are kept.
+    Episodes of a hosted env go through few instances, so only their results are kept.
     """
     spec, hidden = built.spec, 2 * getattr(config.algo, "actor_width", 0)
     floats = 4 + len(spec.info_keys)

@@ -355,10 +355,10 @@ def learn_vector_step(
     demonstrations: Step | None = None,
     place: Int[Array, ""] | None = None,
 ) -> tuple[Carry, Int[Array, ""]]:
-    """The gradient steps that belong to vector step number `step`, on batches of all rows before it.
+    """The gradient steps that belong to vector step number `step`, on batches of all vector steps before it.
 
     They need nothing of that step's outcome, so that a hosted env can step meanwhile. The step comes back out of the
-    loop, unchanged: what writes row `step` by that number is bound to come after all reading. Otherwise the compiler
+    loop, unchanged: what writes vector step `step` by that number must come after all reading. Otherwise the compiler
     may do it before, and then copies the whole ring at every step (the training loop was half as fast). A loop of one
     round would be unrolled and the dependency folded away with it, so that number is hidden from the compiler.
     """
@@ -369,7 +369,7 @@ def learn_vector_step(
     def learn_once(
         i: Int[Array, ""], carried: tuple[Learner, Metrics, Int[Array, ""]]
     ) -> tuple[Learner, Metrics, Int[Array, ""]]:
-        learner, sums, row = carried
+        learner, sums, chained_step = carried
         count = (step - config.warmup_rows) * often + i + 1
         batch = draw_batch(algorithm, config, ring, root, step, count, demonstrations, place)
         if carry.returns is not None:
@@ -381,7 +381,7 @@ def learn_vector_step(
             learner, metrics = algorithm.update(learner, batch, stream(root, Stream.UPDATE, count), count)
         metrics = jax.lax.optimization_barrier(metrics)
         sums = {name: total + metrics[name] if name in metrics else total for name, total in sums.items()}
-        return learner, sums, row + i // often  # plus nothing, but the compiler does not know
+        return learner, sums, chained_step + i // often  # plus nothing, but the compiler does not know
 
     done = jax.lax.fori_loop(0, rounds, learn_once, (carry.learner, carry.sums, step))
     return eqx.tree_at(lambda c: (c.learner, c.sums), carry, done[:2]), done[2]

@@ -56,9 +56,9 @@ _DRAWN = 32
 
 
 class Layout:
-    """How all that a vector step gives lies in one row of numbers a world, so that it is one transfer to the device.
+    """How the results of a vector step lie in one row of numbers an env, so that they are one transfer to the device.
 
-    Successor and its state, reward, terminated, truncated, extra numbers, what is seen next and its state.
+    Successor and its state, reward, terminated, truncated, extra numbers, next observation and its state.
     """
 
     def __init__(self, spec: EnvSpec) -> None:
@@ -67,16 +67,16 @@ class Layout:
         self.info_keys = spec.info_keys
         self.width = 2 * self.shown + 3 + len(spec.info_keys)
 
-    def pack(self, arrival: PoolStep) -> np.ndarray:
-        """`(world, number)`."""
-        n = len(arrival.reward)
-        extra = (arrival.info[name] for name in self.info_keys)
-        numbers = (part[:, None] for part in (arrival.reward, arrival.terminated, arrival.truncated, *extra))
-        successor, shown = ((obs.reshape(n, -1), state) for obs, state in (arrival[:2], arrival[-2:]))
+    def pack(self, result: PoolStep) -> np.ndarray:
+        """`(env, number)`."""
+        n = len(result.reward)
+        extra = (result.info[name] for name in self.info_keys)
+        numbers = (part[:, None] for part in (result.reward, result.terminated, result.truncated, *extra))
+        successor, shown = ((obs.reshape(n, -1), state) for obs, state in (result[:2], result[-2:]))
         return np.concatenate([*successor, *numbers, *shown], axis=1, dtype=np.float32)
 
     def pack_shown(self, observation: Observation) -> np.ndarray:
-        """`(seed, env, number)` in which there is only what is seen next."""
+        """`(seed, env, number)` with the next observation only."""
         obs, state = np.asarray(observation.obs), np.asarray(observation.state)
         table = np.zeros((*state.shape[:2], self.width), np.float32)
         table[..., -self.shown :] = np.concatenate([obs.reshape(*state.shape[:2], -1), state], axis=2)
@@ -87,7 +87,7 @@ class Layout:
         return obs.reshape(*obs.shape[:-1], self.agents, self.obs // self.agents), state
 
     def shown_next(self, table: Any) -> tuple[Any, Any]:
-        """What is seen next, and its state."""
+        """The next observation, and its state."""
         return self._apart(table[..., -self.shown :])
 
     def transition(self, before: Array, action: Array, table: Array) -> Step:
@@ -145,9 +145,9 @@ class Hosted:
 
     Args:
         algorithm: What learns.
-        env: Sizes and worlds.
+        env: Sizes and instances.
         config: Sizes of the loop.
-        start: (worlds) -> a pool of that many running worlds; called once, when first needed.
+        start_pool: (n_envs) -> a pool of that many running envs; called once, when first needed.
         batch_seeds: Whether seeds are one batch, or run one after the other; by default the former on accelerators.
         demonstrations: As `fused.make` takes them.
     """
@@ -157,22 +157,22 @@ class Hosted:
         algorithm: Algorithm,
         env: HostEnv,
         config: LoopConfig,
-        start: Any,
+        start_pool: Any,
         batch_seeds: bool | None = None,
         demonstrations: Step | None = None,
     ) -> None:
-        self.spec, self.config, self._start = env.spec, config, start
+        self.spec, self.config, self._start_pool = env.spec, config, start_pool
         given, having = given_to(algorithm, demonstrations), traced_once(algorithm)
         self.batch_seeds = jax.default_backend() != "cpu" if batch_seeds is None else batch_seeds
         self._action = env.spec.n_agents, env.spec.act_dim
         self._given = given
         self._pool: Pool | None = None
         self._live: Any = None
-        """The `env_state` at which the running worlds stand; any other has to be loaded first."""
+        """The `env_state` at which the running envs are; any other has to be loaded first."""
         self.why_inexact = "" if env.exact else "its envs cannot be saved"
         """Why a resume begins new episodes; empty where it goes on exactly."""
         self._bytes_each: int | None = None
-        """Length of a world's save, once there was one."""
+        """Length of an env's save, once there was one."""
         measured = algorithm._replace(update=having(given.hyperparameters).update)
         self._one = functools.partial(_core, measured, env, config)
         self._init = jax.jit(jax.vmap(self._one))
@@ -184,11 +184,11 @@ class Hosted:
             return choose(algorithm, env.spec, learner, obs, run_key(seed), step, learn, config.noise_hold)
 
         def bits(seeds: Int[Array, " seed"], first: Int[Array, ""]) -> tuple[Array, Array]:
-            """Of the worlds' own draws and of resets, `(row, seed, env, word)`."""
+            """Of the envs' own draws and of resets, `(vector_step, seed, env, word)`."""
 
-            def of(seed: Int[Array, ""], row: Int[Array, ""]) -> tuple[Array, Array]:
+            def of(seed: Int[Array, ""], vector_step: Int[Array, ""]) -> tuple[Array, Array]:
                 root = run_key(seed)
-                keys = stream(root, Stream.ENV, row), stream(root, Stream.RESET, row + 1)
+                keys = stream(root, Stream.ENV, vector_step), stream(root, Stream.RESET, vector_step + 1)
                 env_bits, reset_bits = (jax.random.key_data(jax.random.split(key, config.n_envs)) for key in keys)
                 return env_bits, reset_bits
 
@@ -201,7 +201,7 @@ class Hosted:
             step: Int[Array, ""],
             place: Int[Array, ""] | None,
         ) -> tuple[list[Array], list[Array]]:
-            """Keep the transition of row `step`."""
+            """Keep the transition of vector step `step`."""
             carry, table = self._trees.whole(leaves, ring), given[-1]
             return self._trees.bare(absorb(carry, layout.transition(*given), layout.info(table), step, place=place))
 
@@ -215,7 +215,7 @@ class Hosted:
             handed: Given,
             place: Int[Array, ""] | None,
         ) -> tuple[list[Array], list[Array]]:
-            """Keep row `step - 1` (if it is `real`: the first of a chunk is kept already), then learn."""
+            """Keep vector step `step - 1` (if it is `real`: the first of a chunk is kept already), then learn."""
             carry, info = self._trees.whole(leaves, ring), layout.info(given[-1])
             carry = absorb(carry, layout.transition(*given), info, step - 1, real, place)
             learning, shown = having(handed.hyperparameters), handed.demonstrations
@@ -261,30 +261,32 @@ class Hosted:
             over(learn, (True, True, True, True, False, False, False, False), (0, 1)),
         )
 
-    # ------------------------------------------------------------ worlds
+    # ------------------------------------------------------------ envs
 
-    def _worlds(self, n_seeds: int) -> Pool:
+    def _envs(self, n_seeds: int) -> Pool:
         pool = self._pool
         if pool is None:
-            pool = self._pool = self._start(n_seeds * self.config.n_envs)
+            pool = self._pool = self._start_pool(n_seeds * self.config.n_envs)
         return pool
 
     def _lead(self, rows: np.ndarray, n_seeds: int) -> Array:
-        """From `(world, ...)` on the host to `(seed, env, ...)` on the device."""
+        """From `(env, ...)` on the host to `(seed, env, ...)` on the device."""
         return jnp.asarray(rows.reshape(n_seeds, self.config.n_envs, *rows.shape[1:]))
 
-    def _reset(self, seeds: Int[Array, " seed"], row: int) -> Observation:
-        """New episodes everywhere, as those that begin when one ended at row `row - 1`."""
-        keys = jax.vmap(lambda s: jax.random.split(stream(run_key(s), Stream.RESET, row), self.config.n_envs))(seeds)
-        obs, state = self._worlds(len(seeds)).reset(joined(jax.random.key_data(keys)))
+    def _reset(self, seeds: Int[Array, " seed"], vector_step: int) -> Observation:
+        """New episodes everywhere, as those that begin when one ended at vector step `vector_step - 1`."""
+        keys = jax.vmap(lambda s: jax.random.split(stream(run_key(s), Stream.RESET, vector_step), self.config.n_envs))(
+            seeds
+        )
+        obs, state = self._envs(len(seeds)).reset(joined(jax.random.key_data(keys)))
         return Observation(self._lead(obs, len(seeds)), self._lead(state, len(seeds)))
 
-    def _snapshot(self, n_seeds: int, row: int) -> Array:
-        """What the worlds save; nothing, once that has been of no use."""
+    def _snapshot(self, n_seeds: int, vector_step: int) -> Array:
+        """What the envs save; nothing, once that has been of no use."""
         saved = np.zeros((n_seeds * self.config.n_envs, 0), np.uint8)
         if not self.why_inexact:
             try:
-                found = self._worlds(n_seeds).save(row)
+                found = self._envs(n_seeds).save(vector_step)
                 if self._bytes_each in (None, found.shape[1]):
                     saved, self._bytes_each = found, found.shape[1]
                 else:
@@ -294,12 +296,12 @@ class Hosted:
         return self._lead(saved, n_seeds)
 
     def give_up_saves(self, why: str) -> None:
-        """From now on worlds are neither saved nor loaded."""
+        """From now on envs are neither saved nor loaded."""
         self.why_inexact = why
 
     def _try_saves(self, n_seeds: int) -> bool:
-        """Save, step and load the worlds once, before hours of training rely on it; whether they stand as before."""
-        pool = self._worlds(n_seeds)
+        """Save, step and load the envs once, before hours of training rely on it; whether they are as before."""
+        pool = self._envs(n_seeds)
         try:
             before = pool.save(0)
         except EnvFailed as error:
@@ -307,8 +309,8 @@ class Hosted:
         if not before.shape[1]:
             self.give_up_saves("its envs give nothing to save")
             return True
-        action = np.zeros((pool.worlds, self.spec.n_agents, self.spec.act_dim), np.float32)
-        seeds = np.zeros(pool.worlds, np.uint64)
+        action = np.zeros((pool.n_envs, self.spec.n_agents, self.spec.act_dim), np.float32)
+        seeds = np.zeros(pool.n_envs, np.uint64)
         pool.send(action, seeds, seeds, 0)
         pool.receive(0)
         try:
@@ -322,7 +324,7 @@ class Hosted:
         return np.array_equal(before, again)
 
     def _without_saves(self, error: EnvFailed) -> bool:
-        self.close()  # a world that has raised something is gone
+        self.close()  # an env that has raised something is gone
         self.give_up_saves(str(error).rstrip("."))
         return False
 
@@ -336,7 +338,7 @@ class Hosted:
     # ------------------------------------------------------------ the four functions
 
     def init(self, seeds: Int[Array, " seed"]) -> Carry:
-        """A fresh carry; the worlds are started."""
+        """A fresh carry; the envs are started."""
         carry = self._init(seeds)
         observation = self._reset(seeds, 0)
         if not self.why_inexact and not self._try_saves(len(seeds)):
@@ -350,8 +352,8 @@ class Hosted:
         bytes_each = 0
         if not self.why_inexact:
             if self._live is None:
-                self._reset(seeds, 0)  # worlds that never began an episode may have nothing to save
-            bytes_each = self._worlds(len(seeds)).save(0).shape[1]
+                self._reset(seeds, 0)  # envs that never began an episode may have nothing to save
+            bytes_each = self._envs(len(seeds)).save(0).shape[1]
         saved = jax.ShapeDtypeStruct((len(seeds), self.config.n_envs, bytes_each), jnp.uint8)
         return eqx.tree_at(lambda c: c.env_state, core, saved)
 
@@ -364,7 +366,7 @@ class Hosted:
         return self._run(carry, seeds, int(start), int(count), False)
 
     def _run(self, carry: Carry, seeds: Int[Array, " seed"], start: int, count: int, learn: bool) -> Carry:
-        n, pool = len(seeds), self._worlds(len(seeds))
+        n, pool = len(seeds), self._envs(len(seeds))
         if carry.env_state is not self._live:
             carry = self._attach(carry, seeds, start)
         act, keep, learn_from = self._programs(n)
@@ -378,7 +380,7 @@ class Hosted:
         else:
             cores, places = self._split(leaves, n), [np.int32(i) for i in range(n)]
         parts = range(len(cores))
-        self._live = None  # until the worlds have been read again
+        self._live = None  # until the envs have been saved again
         shown = self._layout.pack_shown(carry.observation)
         of, tables = self._put(np.asarray(seeds)), self._put(shown)
         # What came before, what was done, what came of it: not a transition that is to be kept, before the first step.
@@ -387,21 +389,21 @@ class Hosted:
         )
         real, shared = np.bool_(False), self._given
         bits: list[tuple[np.ndarray, np.ndarray]] = []
-        for row in range(start, start + count):
-            step = np.int32(row)
+        for vector_step in range(start, start + count):
+            step = np.int32(vector_step)
             acted = [act([cores[i][k] for k in self._trees.acting], tables[i], of[i], step, learn) for i in parts]
             if not bits:
                 bits = list(zip(*map(np.asarray, self._bits(seeds, step)), strict=True))
             env_bits, reset_bits = bits.pop(0)
             action = np.concatenate([np.asarray(part).reshape(-1, *self._action) for part in acted])
-            self._check_actions(action, seeds, row)
-            pool.send(action, joined(env_bits), joined(reset_bits), row)
+            self._check_actions(action, seeds, vector_step)
+            pool.send(action, joined(env_bits), joined(reset_bits), vector_step)
             for i in parts:
                 if learn:
                     cores[i], ring = learn_from(cores[i], ring, given[i], of[i], step, real, shared, places[i])
                 elif real:
-                    cores[i], ring = keep(cores[i], ring, given[i], np.int32(row - 1), places[i])
-            shown = self._layout.pack(self._receive(pool, cores, seeds, row)).reshape(shown.shape)
+                    cores[i], ring = keep(cores[i], ring, given[i], np.int32(vector_step - 1), places[i])
+            shown = self._layout.pack(self._receive(pool, cores, seeds, vector_step)).reshape(shown.shape)
             before, tables, real = tables, self._put(shown), np.bool_(True)
             given = list(zip(before, acted, tables, strict=True))
         for i in parts if real else ():
@@ -417,7 +419,7 @@ class Hosted:
             return [jax.device_put(rows, seed_sharding(len(rows)))]
         return jax.device_put(list(rows))
 
-    def _check_actions(self, action: np.ndarray, seeds: Int[Array, " seed"], row: int) -> None:
+    def _check_actions(self, action: np.ndarray, seeds: Int[Array, " seed"], vector_step: int) -> None:
         """Look at actions before an env does: who first sees a bad number is not who made it.
 
         Raises:
@@ -426,36 +428,38 @@ class Hosted:
         good = np.isfinite(action)
         if not good.all():
             place = int(np.argmin(good.reshape(len(seeds), -1).all(1)))
-            raise NonFinite(f"seed {int(seeds[place])} gave an action that is not finite", f"at vector step {row}")
+            raise NonFinite(
+                f"seed {int(seeds[place])} gave an action that is not finite", f"at vector step {vector_step}"
+            )
 
-    def _receive(self, pool: Pool, cores: list[list[Array]], seeds: Int[Array, " seed"], row: int) -> PoolStep:
-        """Wait for the worlds; where one fails that a diverged learner acted in, it is the learner that is named."""
+    def _receive(self, pool: Pool, cores: list[list[Array]], seeds: Int[Array, " seed"], vector_step: int) -> PoolStep:
+        """Wait for the envs; where one fails that a diverged learner acted in, it is the learner that is named."""
         try:
-            return pool.receive(row)
+            return pool.receive(vector_step)
         except EnvFailed as error:
             for i, leaves in enumerate(cores):
                 bad = [int(seeds[i])] if len(cores) == len(seeds) else [int(seed) for seed in seeds]
                 core = jax.tree.unflatten(self._trees.core, leaves)
                 if not all_finite((core.learner, core.sums)):
                     said = f"seed {', '.join(map(str, bad))} met a non-finite number"
-                    raise NonFinite(said, f"told by an env: {error}") from error
+                    raise NonFinite(said, f"as an env reported: {error}") from error
             raise
 
-    def _attach(self, carry: Carry, seeds: Int[Array, " seed"], row: int) -> Carry:
-        """Bring the worlds to where a carry stands."""
+    def _attach(self, carry: Carry, seeds: Int[Array, " seed"], vector_step: int) -> Carry:
+        """Bring the envs to where a carry is."""
         saved = np.asarray(carry.env_state)
         if saved.size and not self.why_inexact:
-            self._worlds(len(seeds)).load(saved.reshape(-1, saved.shape[-1]), row)
+            self._envs(len(seeds)).load(saved.reshape(-1, saved.shape[-1]), vector_step)
             return carry
-        if row == 0:
+        if vector_step == 0:
             return carry
-        # These worlds cannot be saved: the episodes they were in end here, by the clock.
-        last = (row - 1) % carry.ring.reward.shape[1]
+        # These envs cannot be saved: the episodes they were in end here, by the clock.
+        last = (vector_step - 1) % carry.ring.reward.shape[1]
         truncated = carry.ring.truncated.at[:, last].set(~carry.ring.terminated[:, last])
         return eqx.tree_at(
             lambda c: (c.observation, c.ring.truncated, c.episode),
             carry,
-            (self._reset(seeds, row), truncated, jax.tree.map(jnp.zeros_like, carry.episode)),
+            (self._reset(seeds, vector_step), truncated, jax.tree.map(jnp.zeros_like, carry.episode)),
         )
 
 
@@ -465,7 +469,7 @@ def _core_of(carry: Carry) -> Carry:
 
 
 def _on_host(carry: Carry) -> tuple[Any, Any]:
-    """What the host holds while worlds run."""
+    """What the host holds while envs run."""
     return carry.observation, carry.env_state
 
 

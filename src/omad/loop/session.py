@@ -34,7 +34,7 @@ from omad.types import is_mean
 __all__ = ["AT_A_BOUNDARY", "EXACT", "Result", "Session"]
 
 EXACT, AT_A_BOUNDARY = "exact", "resumed at an episode boundary"
-"""What the manifest says of a resume: all goes on where it was, or all envs begin new episodes."""
+"""`resume` of the manifest: all continues where it was, or all envs begin new episodes."""
 _PIECE_S = 1.0
 """Aim for compiled calls of about this length, so that progress is live and signals are answered soon."""
 _EDGE = 0.01
@@ -71,7 +71,7 @@ class Session:
         self.signals = signals or StopSignals()
         self._lines = JsonLines(run)
         self._early: list[tuple[str, str]] | None = []
-        """What was said before loggers were told that the run begins."""
+        """Events before loggers were started."""
         self._loggers, self._callbacks = list(loggers), list(callbacks)
         self.context = Context(run, built.spec, lambda: jax.vmap(built.algorithm.policy)(self.carry.learner))
         self.config = config = run.config
@@ -86,8 +86,8 @@ class Session:
         """The first failure of a user's callback or logger; the vector step that it came in is finished first."""
         self._saved = True
         """Nothing has been done since the last checkpoint, or since the beginning."""
-        self._noted = False
-        self._told = False
+        self._noted_edge = False
+        self._noted_boundaries = False
         self.carry: fused.Carry
 
     # ------------------------------------------------------------ start
@@ -107,9 +107,9 @@ class Session:
     def _note_boundaries(self) -> None:
         """Say it, once, if envs cannot be saved and loaded."""
         loop = self.built.loop
-        if not isinstance(loop, Hosted) or not loop.why_inexact or self._told:
+        if not isinstance(loop, Hosted) or not loop.why_inexact or self._noted_boundaries:
             return
-        self._told = True
+        self._noted_boundaries = True
         self.run.amend(resume=AT_A_BOUNDARY)
         self.note(f"{self.config.task}: {loop.why_inexact}; a resumed run begins new episodes.")
 
@@ -127,7 +127,7 @@ class Session:
         loop, loose = self.built.loop, ()
         if isinstance(loop, Hosted) and self.run.manifest.get("resume") == AT_A_BOUNDARY:
             loop.give_up_saves("envs cannot be saved")
-            loose, self._told = (("env_state",), True)
+            loose, self._noted_boundaries = (("env_state",), True)
         shapes = loop.shapes(self.seeds)
         found = self.run.checkpoints()
         for checkpoint in found:
@@ -165,19 +165,19 @@ class Session:
             CallbackFailed: A user's callback or logger failed; the run has been saved.
         """
         config = self.config
-        rows = {name: max(1, -(-getattr(config, name) // config.n_envs)) for name in _PERIODS}
+        periods = {name: max(1, -(-getattr(config, name) // config.n_envs)) for name in _PERIODS}
         total = config.total_rows
         with self.signals, self._named(), contextlib.ExitStack() as stack:
             stack.callback(self._close)
             self._open()
             while self.row < total and not self._stopping():
                 before = self.row
-                self._advance(min(*((self.row // p + 1) * p for p in rows.values()), total))
+                self._advance(min(*((self.row // p + 1) * p for p in periods.values()), total))
                 if self.row == before:
                     break
                 self._saved = False
                 done = self.row == total
-                at = {name: done or self.row % period == 0 for name, period in rows.items()}
+                at = {name: done or self.row % period == 0 for name, period in periods.items()}
                 if at["log_every"]:
                     self._log()
                 if at["eval_every"] and self.row > config.warmup_rows:
@@ -191,7 +191,7 @@ class Session:
         return Result(self.run.path, self.env_steps, self.signals.number if self.row < total else None, stopped)
 
     def _open(self) -> None:
-        """Tell loggers and callbacks that the run begins, or goes on."""
+        """Call `start` of loggers and `on_start` of callbacks: the run begins, or goes on."""
         from omad.config import to_dict
 
         info = RunInfo(self.run.path, to_dict(self.config), self.run.manifest, self.config.all_seeds, self.env_steps)
@@ -253,14 +253,14 @@ class Session:
             self._failed = self._failed or failed
 
     def _call(self, method: str) -> None:
-        """Tell all callbacks."""
+        """Call a method of all callbacks."""
         self.context.env_steps = self.env_steps
         self.context.gradient_steps = max(0, self.row - self.config.warmup_rows) * self.config.updates_per_step
         for callback in tuple(self._callbacks):
             self._guard(self._callbacks, callback, method, self.context)
 
     def _event(self, name: str, text: str) -> None:
-        """Tell all loggers something in words."""
+        """Pass an event with a sentence to all loggers."""
         if self._early is not None:
             self._early.append((name, text))
             return
@@ -293,14 +293,14 @@ class Session:
         return self.row * self.config.n_envs
 
     def _advance(self, until: int) -> None:
-        """Vector steps up to row `until`, in calls of about a second, unless a signal comes first."""
+        """Advance to vector step `until`, in calls of about a second, unless a signal comes first."""
         warm = self.config.warmup_rows
         while self.row < until and not self._stopping():
             learn = self.row >= warm
             step = self.built.loop.chunk if learn else self.built.loop.warm
             count = min(self._piece[learn], (until if learn else min(until, warm)) - self.row)
             if not self._calls[learn]:
-                self._tell("compile")
+                self._report_progress("compile")
             started = time.perf_counter()
             self.carry = step(self.carry, self.seeds, jnp.int32(self.row), jnp.int32(count))
             self._check()
@@ -312,10 +312,10 @@ class Session:
                 self._piece[learn] = max(1, min(int(rate * _PIECE_S), 4 * self._piece[learn]))
                 if learn:
                     self._rate = rate if not self._rate else 0.8 * self._rate + 0.2 * rate
-            self._tell("run")
+            self._report_progress("run")
 
     def _check(self) -> None:
-        """Stop at the first chunk that leaves something non-finite behind."""
+        """Stop at the first chunk after which a number is not finite."""
         healthy = np.asarray(self.built.loop.healthy(self.carry))
         if healthy.all():
             return
@@ -333,8 +333,8 @@ class Session:
             return f"Observations reach {largest:.3g}: {norm}use smaller units in the env."
         return "Lower the learning rates, or look at critic/target_edge_mass and raise --v-max."
 
-    def _tell(self, event: str) -> None:
-        """Tell all loggers how far the run is, and callbacks where there is progress."""
+    def _report_progress(self, event: str) -> None:
+        """Pass the progress to all loggers, and to callbacks where there is any."""
         config = self.config
         learning_rows = config.total_rows - max(self.row, config.warmup_rows)
         progress = Progress(
@@ -384,11 +384,11 @@ class Session:
         with np.errstate(invalid="ignore", divide="ignore"):
             newest = {name: np.asarray(mean.total) / np.asarray(mean.weight) for name, mean in means.items()}
         self.context.metrics = newest
-        self._tell("log")
+        self._report_progress("log")
         self._call("on_metrics")
         edge = self.last.get("critic/target_edge_mass", 0.0)
-        if edge > _EDGE and not self._noted:
-            self._noted = True
+        if edge > _EDGE and not self._noted_edge:
+            self._noted_edge = True
             v_max = getattr(self.config.algo, "v_max", float("nan"))
             self.note(
                 f"{edge:.1%} of the targets' mass lies on the edge atoms at env step {self.env_steps:,} (more than "
@@ -415,18 +415,18 @@ class Session:
             label, means = "eval" if kind == "sampled" else "eval_noise_free", episodes.returns.mean(1)
             self.last[f"{label}/return"] = float(means.mean())
             pooled = episodes.returns.std() / np.sqrt(episodes.returns.shape[1])
-            spread = means.std(ddof=1) if len(means) > 1 else pooled * np.sqrt(len(means))
-            self.last[f"{label}/return_se"] = float(spread / np.sqrt(len(means)))
+            deviation = means.std(ddof=1) if len(means) > 1 else pooled * np.sqrt(len(means))
+            self.last[f"{label}/return_se"] = float(deviation / np.sqrt(len(means)))
         self._record("evaluation", rows)
         self.context.evaluation = found
-        self._tell("eval")
+        self._report_progress("eval")
         self._call("on_evaluation")
 
     def _save(self) -> None:
         self._note_boundaries()
         self.run.save(self.row, self.env_steps, self.context.policies(), self.carry)
         self._saved = True
-        self._tell("save")
+        self._report_progress("save")
         self._call("on_save")
 
 

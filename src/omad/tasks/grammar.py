@@ -82,7 +82,7 @@ OPTIONS: Mapping[str, Mapping[str, Option]] = MappingProxyType(
 
 
 def stacked_dims(obs_dims: tuple[int, ...], act_dims: tuple[int, ...], history_length: int) -> tuple[int, ...]:
-    """Sizes of observations that hold several moments, and the own actions between them."""
+    """Sizes of observations with frame stacking: several observations, and the own actions between them."""
     return tuple(obs + (history_length - 1) * (obs + act) for obs, act in zip(obs_dims, act_dims, strict=True))
 
 
