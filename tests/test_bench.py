@@ -16,7 +16,7 @@ from omad.algos.hasac import HasacConfig
 from omad.algos.hatd3 import Hatd3Config
 from omad.algos.omad import OmadConfig
 from omad.commands.bench import measure, side_of
-from omad.commands.operations import of_jaxpr, of_update, products, rehearsal
+from omad.commands.operations import of_jaxpr, products, rehearsal, update_jaxpr
 from omad.commands.parts import own_times, part_of
 from omad.commands.versus import Side, compare, ratio
 from omad.config import resolve
@@ -26,7 +26,7 @@ from omad.spec import EnvSpec
 
 def operations(config: Any, spec: EnvSpec, size: int, every: int) -> float:
     """Of a gradient step of an algorithm."""
-    return of_update(make(config, spec), spec, size, every)
+    return of_jaxpr(update_jaxpr(make(config, spec), spec, size), every)
 
 
 ONE = EnvSpec("t", (1,), (1,), 0, 1)

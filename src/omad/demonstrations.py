@@ -124,7 +124,7 @@ def unchanged(path: str | Path, recorded: object) -> None:
 
     Args:
         path: The file.
-        recorded: What `digest` gave then.
+        recorded: What `digest` returned then.
 
     Raises:
         Refused: It has another digest.

@@ -14,7 +14,7 @@ class NonFinite(RuntimeError):
 
 
 class EnvFailed(RuntimeError):
-    """An env raised, hung, died or gave unusable numbers; the message names the env and the step."""
+    """An env raised, hung, died or returned unusable numbers; the message names the env and the step."""
 
 
 class CallbackFailed(RuntimeError):

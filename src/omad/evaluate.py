@@ -113,7 +113,9 @@ def make_host_evaluate(
                 action, keys = jitted_act(policy, obs, jnp.int32(eval_seed), jnp.int32(step), jnp.int32(when))
                 if not np.isfinite(np.asarray(action)).all():
                     kind = "a sampled" if explore else "a noise-free"
-                    raise NonFinite(f"{spec.name}: the policy gave {kind} action that is not finite in an evaluation")
+                    raise NonFinite(
+                        f"{spec.name}: the policy returned {kind} action that is not finite in an evaluation"
+                    )
                 envs.send(np.asarray(action), joined(np.asarray(keys)), seeds, t)
                 result = envs.receive(t)
                 returns += alive * result.reward

@@ -25,7 +25,6 @@ __all__ = [
     "create",
     "free_bytes",
     "is_locked",
-    "is_plain_folder",
     "lock",
     "make_folder",
     "open_append",
@@ -225,11 +224,6 @@ def make_folder(path: Path, root: Path | None = None) -> None:
         except FileExistsError:
             os.close(os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder))
         os.fsync(folder)
-
-
-def is_plain_folder(path: Path) -> bool:
-    """Whether a path is a folder, and not a link to one."""
-    return path.is_dir() and not path.is_symlink()
 
 
 def sync_folder(path: Path, root: Path | None = None) -> None:

@@ -37,7 +37,7 @@ def odd(kind: str = "", more: str = "") -> str:
     [
         ("short", r"reset\(\) shows agent left 1 number; its space has 3"),
         ("long", r"reset\(\) shows agent left 5 numbers; its space has 3"),
-        ("old reset", r"reset\(\) gave a dict of 2; reset\(\) must give two dicts"),
+        ("old reset", r"reset\(\) returned a dict of 2; reset\(\) must return two dicts"),
         ("late agents", "no possible_agents before its first reset"),
         ("exits", r"tried to end the process with sys.exit\(0\) \(odd_cases.py, line"),
         ("state fails", r"state\(\) failed with AttributeError.*absent"),
@@ -53,7 +53,7 @@ def test_what_cannot_be_used_is_refused_when_the_env_is_asked(kind: str, said: s
     [
         ("vector reward", r"the reward an array of shape \(3,\); it must be one number"),
         ("team key", "rewards for 'team', which is no agent; the agents are left, right"),
-        ("four values", r"step\(\) gave a dict of 2, .*must give five dicts"),
+        ("four values", r"step\(\) returned a dict of 2, .*must return five dicts"),
         ("huge", "not finite in single precision"),
         ("nan", "not finite in single precision"),
         ("raises", r"FileNotFoundError.*maps/a.xml.*odd_cases.py, line"),

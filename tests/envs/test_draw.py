@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 from omad.envs import draw, make, mpe
 from omad.errors import Refused
@@ -27,51 +25,43 @@ def episode(name: str, steps: int = 4) -> tuple[mpe.MpeState, np.ndarray]:
 
     keys = jax.random.split(jax.random.key(1), steps)
     _, (rest, rewards) = jax.jit(lambda world: jax.lax.scan(step, world, keys))(first)
-    worlds = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
-    return worlds, np.asarray(rewards)
+    states = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
+    return states, np.asarray(rewards)
 
 
 @pytest.mark.parametrize("name", ["mpe/spread-3", "mpe/deception-2"])
-def test_gif_has_a_frame_a_state_and_holds_the_last(name: str, tmp_path: Path) -> None:
-    worlds, rewards = episode(name)
-    path = draw.episode_gif(worlds, rewards, tmp_path / "episode.gif")
-    durations, pictures = [], []
-    with Image.open(path) as image:
-        assert image.size == (draw.FIELD, draw.FIELD + draw.HEADER)
-        for frame in range(getattr(image, "n_frames", 1)):
-            image.seek(frame)
-            durations.append(image.info["duration"])
-            pictures.append(np.asarray(image.convert("RGB"), int))
-    assert durations == [100, 100, 100, 100, 1000]
+def test_there_is_a_frame_a_state(name: str) -> None:
+    frames = draw.episode_frames(*episode(name))
+    assert [frame.size for frame in frames] == [(draw.FIELD, draw.FIELD + draw.HEADER)] * 5
+    pictures = [np.asarray(frame, int) for frame in frames]
     assert all((one != other).any() for one, other in itertools.pairwise(pictures))
     red = np.abs(pictures[0] - np.asarray(draw.ADVERSARY)).max(-1) < 60
     green = np.abs(pictures[0] - np.asarray(draw.GOAL)).max(-1) < 20
     assert (red.sum() > 500) == (green.sum() > 100) == name.startswith("mpe/deception")
 
 
-def test_png_is_a_sheet_of_moments(tmp_path: Path) -> None:
-    worlds, rewards = episode("mpe/spread-3")
-    path = draw.episode_png(worlds, rewards, tmp_path / "sheet.png", title="a title", columns=2)
-    with Image.open(path) as image:
-        assert image.size == (2 * 332 + 12, draw.HEADER + 3 * 332)  # five states in rows of two
+def test_a_contact_sheet_is_a_grid_of_frames() -> None:
+    frames = draw.episode_frames(*episode("mpe/spread-3"), title="a title")
+    sheet = draw.contact_sheet(frames, columns=2, width=332)
+    height = round(332 * (draw.FIELD + draw.HEADER) / draw.FIELD)
+    assert sheet.size == (2 * 340 + 8, 3 * (height + 8) + 8)  # five states in rows of two
 
 
-def test_bodies_far_away_stay_in_the_picture(tmp_path: Path) -> None:
-    worlds, _ = episode("mpe/spread-2", steps=1)
-    far = mpe.MpeState(worlds.pos + 5, worlds.vel, worlds.landmarks, worlds.goal, worlds.time)
-    path = draw.episode_png(far, None, tmp_path / "far.png", moments=1)
-    with Image.open(path) as image:
-        seen = np.asarray(image.convert("RGB"), int)[draw.HEADER :]
+def test_bodies_far_away_stay_in_the_picture() -> None:
+    states, _ = episode("mpe/spread-2", steps=1)
+    far = mpe.MpeState(states.pos + 5, states.vel, states.landmarks, states.goal, states.time)
+    frame = draw.episode_frames(far, None)[0]
+    seen = np.asarray(frame, int)[draw.HEADER :]
     for colour in draw.AGENTS[:2]:
         assert (np.abs(seen - np.asarray(colour)).max(-1) < 70).sum() > 20
 
 
-def test_what_cannot_be_drawn_is_an_error(tmp_path: Path) -> None:
-    worlds, rewards = episode("mpe/spread-2")
+def test_what_cannot_be_drawn_is_an_error() -> None:
+    states, rewards = episode("mpe/spread-2")
     with pytest.raises(ValueError, match="5 states need 4 rewards, 3 were given"):
-        draw.episode_gif(worlds, rewards[:-1], tmp_path / "x.gif")
+        draw.episode_frames(states, rewards[:-1])
     with pytest.raises(ValueError, match="stacked over time"):
-        draw.episode_png(jax.tree.map(lambda leaf: leaf[0], worlds), None, tmp_path / "x.png")
+        draw.episode_frames(jax.tree.map(lambda leaf: leaf[0], states), None)
 
 
 @pytest.mark.parametrize(("name", "agents"), [("games/islands-2", 2), ("games/meeting-6", 6)])

@@ -291,7 +291,7 @@ def test_in_worker_processes() -> None:
             r"its reset\(\) failed with ZeroDivisionError: no ground to stand on .odd_parallel.py, line",
         ),
         ("odd_parallel:Nobody", "the env has no agents"),
-        ("odd_parallel:number", "gave a int, which is not a PettingZoo ParallelEnv"),
+        ("odd_parallel:number", "returned a int, which is not a PettingZoo ParallelEnv"),
         ("odd_parallel:LIMITS", "cannot be called"),
         ("odd_parallel:pair?colour=red", "odd_parallel:pair cannot be called with {'colour': 'red'}.*colour"),
         ("odd_parallel:absent", "The module odd_parallel has no absent"),

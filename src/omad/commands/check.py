@@ -59,7 +59,7 @@ def _trace(instance: Any, spec: Any, steps: int, seed: int, between: Callable[[i
             _whole(result.next.obs, spec, "step()")
             if np.shape(result.next.state) != (spec.state_dim,) or not np.isfinite(_single(result.next.state)).all():
                 raise Broken(f"the state is not finite or not of size {spec.state_dim}")
-            length, total = length + 1, total + number(result.reward, "step() gave the reward")
+            length, total = length + 1, total + number(result.reward, "step() returned the reward")
             found["obs"].append(result.next.obs)
             found["rewards"].append(result.reward)
             if result.terminated or result.truncated:
@@ -88,9 +88,11 @@ def _single(values: Any) -> np.ndarray:
 
 def _whole(obs: Any, spec: Any, what: str) -> None:
     if np.shape(obs) != (spec.n_agents, spec.obs_dim):
-        raise Broken(f"{what} gave observations of shape {np.shape(obs)}; {(spec.n_agents, spec.obs_dim)} was declared")
+        raise Broken(
+            f"{what} returned observations of shape {np.shape(obs)}; {(spec.n_agents, spec.obs_dim)} was declared"
+        )
     if not np.isfinite(_single(obs)).all():
-        raise Broken(f"{what} gave an observation that is not finite in single precision")
+        raise Broken(f"{what} returned an observation that is not finite in single precision")
 
 
 def _nothing(t: int) -> None:
@@ -150,7 +152,7 @@ def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def fingerprint(task: str, steps: int, seed: int) -> dict[str, Any]:
-    """Agents in order, and a digest of what steps gave; for a comparison with another process."""
+    """Agents in order, and a digest of what steps returned; for a comparison with another process."""
     env, runs = _traces(task, steps, seed)
     return {"agents": list(env.spec.agents), "digest": _digest(runs[0])}
 

@@ -16,7 +16,7 @@ from jax.extend.core import Jaxpr, jaxprs_in_params
 from omad import buffer
 from omad.types import Algorithm, EnvSpec
 
-__all__ = ["Product", "of_jaxpr", "of_update", "products", "rehearsal", "update_jaxpr"]
+__all__ = ["Product", "of_jaxpr", "products", "rehearsal", "update_jaxpr"]
 
 _EACH = 64
 """Times that a product is made in a row: with one pair of numbers after the other, as in an update's loops."""
@@ -102,11 +102,6 @@ def update_jaxpr(algorithm: Algorithm, spec: EnvSpec, batch_size: int) -> Jaxpr:
     learner = jax.eval_shape(algorithm.init, key)
     count = jax.ShapeDtypeStruct((), "int32")
     return jax.make_jaxpr(algorithm.update)(learner, buffer.batch_shapes(spec, batch_size), key, count).jaxpr
-
-
-def of_update(algorithm: Algorithm, spec: EnvSpec, batch_size: int, every: int) -> float:
-    """Operations of one gradient step, on average over a cadence of `every`, the policies' own."""
-    return of_jaxpr(update_jaxpr(algorithm, spec, batch_size), every)
 
 
 def rehearsal(found: dict[Product, float]) -> tuple[Callable[[], Any], float]:

@@ -29,7 +29,7 @@ config = resolve(said["task"], said["algorithm"], said["preset"], **said["fields
 size = max(config.batch_size, min(config.buffer_size, 20_000))
 config = resolve(said["task"], said["algorithm"], said["preset"], **(said["fields"] | {"buffer_size": size}))
 built = Experiment(config, loggers=()).built
-loop, seeds, row = built.loop, jnp.asarray(config.all_seeds, jnp.int32), config.warmup_rows
+loop, seeds, row = built.loop, jnp.asarray(config.all_seeds, jnp.int32), -(-config.warmup_steps // config.n_envs)
 carry = loop.warm(loop.init(seeds), seeds, jnp.int32(0), jnp.int32(row))
 
 def step(rows):
@@ -96,8 +96,8 @@ class _Process:
         assert self._process.stdout is not None
         if line := self._process.stdout.readline():
             return json.loads(line)
-        told = self._process.communicate()[1].strip().splitlines() or ["no reason given"]
-        raise Refused(f"{self._side.label} cannot be timed ({told[-1]}); run omad bench on it alone to see more.")
+        output = self._process.communicate()[1].strip().splitlines() or ["no reason given"]
+        raise Refused(f"{self._side.label} cannot be timed ({output[-1]}); run omad bench on it alone to see more.")
 
     def end(self) -> None:
         """Let it go."""

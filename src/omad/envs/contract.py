@@ -1,7 +1,7 @@
-"""What a user's env must give, checked in one place: by workers, `check-env`, evaluation and pictures alike.
+"""What a user's env must return, checked in one place: by workers, `check-env`, evaluation and pictures alike.
 
-Every function takes what an env gave and returns it in the form that the rest of omad reads, or says in one sentence
-what was given and what must be given.
+Every function takes what an env returned and returns it in the form that the rest of omad reads, or raises with one
+sentence: what was returned and what must be.
 
 Source: PettingZoo's parallel API.
 """
@@ -23,15 +23,15 @@ __all__ = [
     "LENGTHS",
     "RETURN",
     "Broken",
+    "checked_reset",
+    "checked_step",
     "finite",
     "guarded",
     "number",
     "picture",
     "place_of",
     "problem",
-    "reset_gave",
     "row_of",
-    "step_gave",
 ]
 
 T = TypeVar("T")
@@ -41,12 +41,12 @@ LENGTHS = ("horizon", "max_cycles", "max_steps", "episode_length", "max_episode_
 RETURN = "return/"
 """Begins the info keys under which evaluations tell each agent's own return."""
 
-_RESET = "reset() must give two dicts by agent: observations and infos"
-_STEP = "step() must give five dicts by agent: observations, rewards, terminations, truncations and infos"
+_RESET = "reset() must return two dicts by agent: observations and infos"
+_STEP = "step() must return five dicts by agent: observations, rewards, terminations, truncations and infos"
 
 
 class Broken(Exception):
-    """What an env gave or did cannot be used; the message is one sentence without a full stop."""
+    """What an env returned or did cannot be used; the message is one sentence without a full stop."""
 
 
 def place_of(error: BaseException) -> str:
@@ -114,43 +114,43 @@ def _kind(value: Any) -> str:
     return f"{value!r}" if isinstance(value, bool | int | float | None) else f"a {type(value).__name__}"
 
 
-def reset_gave(given: Any, agents: Iterable[Any]) -> Mapping[Any, Any]:
+def checked_reset(given: Any, agents: Iterable[Any]) -> Mapping[Any, Any]:
     """Observations by agent, of all agents.
 
     Raises:
-        Broken: It is not what `reset()` must give.
+        Broken: It is not what `reset()` must return.
     """
     if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], Mapping)):
-        raise Broken(f"reset() gave {_kind(given)}; {_RESET}")
+        raise Broken(f"reset() returned {_kind(given)}; {_RESET}")
     _known(given[0], agents, "reset()", "observations")
     return given[0]
 
 
-def step_gave(
+def checked_step(
     given: Any, agents: Iterable[Any], acted: Iterable[Any]
 ) -> tuple[Mapping[Any, Any], dict[Any, float], dict[Any, bool], dict[Any, bool], Mapping[Any, Any]]:
     """Observations, rewards, terminations and truncations by agent, infos.
 
     Args:
-        given: What `step()` gave.
+        given: What `step()` returned.
         agents: All agents.
         acted: Those that had not ended; each must have a reward and both flags.
 
     Raises:
-        Broken: It is not what `step()` must give.
+        Broken: It is not what `step()` must return.
     """
     if not (isinstance(given, tuple) and len(given) == 5 and all(isinstance(part, Mapping) for part in given)):
         words = ", ".join(_kind(part) for part in given) if isinstance(given, tuple) else _kind(given)
-        raise Broken(f"step() gave {words}; {_STEP}")
+        raise Broken(f"step() returned {words}; {_STEP}")
     acted = list(acted)
     seen, rewards, terminations, truncations, infos = given
     for name, part in zip(("observations", "rewards", "terminations", "truncations"), given[:4], strict=True):
         _known(part, agents, "step()", name)
     for name, part in (("rewards", rewards), ("terminations", terminations), ("truncations", truncations)):
         if missing := [agent for agent in acted if agent not in part]:
-            raise Broken(f"step() gave no {name} for {', '.join(map(str, missing))}, who acted")
-    paid = {agent: number(value, f"step() gave agent {agent} the reward") for agent, value in rewards.items()}
-    flags = [{a: _flag(v, f"step() gave agent {a} a {name}") for a, v in part.items()}
+            raise Broken(f"step() returned no {name} for {', '.join(map(str, missing))}, who acted")
+    paid = {agent: number(value, f"step() returned agent {agent} the reward") for agent, value in rewards.items()}
+    flags = [{a: _flag(v, f"step() returned agent {a} a {name}") for a, v in part.items()}
              for name, part in (("termination", terminations), ("truncation", truncations))]  # fmt: skip
     return seen, paid, flags[0], flags[1], infos
 
@@ -160,7 +160,7 @@ def _known(part: Mapping[Any, Any], agents: Iterable[Any], what: str, name: str)
     known = list(agents)
     if strange := [key for key in part if key not in known]:
         raise Broken(
-            f"{what} gave {name} for {strange[0]!r}, which is no agent; the agents are {', '.join(map(str, known))}"
+            f"{what} returned {name} for {strange[0]!r}, which is no agent; the agents are {', '.join(map(str, known))}"
         )
 
 
@@ -227,8 +227,8 @@ def picture(value: Any) -> np.ndarray:
     if len(shape) != 3 or shape[-1] not in (3, 4) or not min(shape) or math.prod(shape) > 1 << 28:
         said = "nothing" if value is None else _kind(found)
         raise Broken(
-            f"render() gave {said}, no picture (height, width, 3); the env must support render_mode='rgb_array'"
+            f"render() returned {said}, no picture (height, width, 3); the env must support render_mode='rgb_array'"
         )
     if found.dtype.kind == "f":
-        raise Broken(f"render() gave numbers of kind {found.dtype}; a picture is made of bytes from 0 to 255")
+        raise Broken(f"render() returned numbers of kind {found.dtype}; a picture is made of bytes from 0 to 255")
     return np.clip(found[..., :3], 0, 255).astype(np.uint8)

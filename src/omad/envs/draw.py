@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +18,7 @@ from omad.keys import Stream, run_key, stream
 from omad.tasks import GAME_MODES
 from omad.types import EnvState, JaxEnv
 
-__all__ = ["contact_sheet", "draws", "episode_frames", "episode_gif", "episode_png", "frames_of", "labelled", "play"]
+__all__ = ["contact_sheet", "draws", "episode_frames", "frames_of", "labelled", "play"]
 
 Colour = tuple[int, int, int]
 
@@ -29,7 +28,6 @@ HEADER = 56
 """Height of the text above it, pixels."""
 SMOOTH = 3
 """Pixels are drawn this much finer and then averaged."""
-FRAME_MS, LAST_MS = 100, 1000
 
 PAPER: Colour = (250, 250, 247)
 LINE: Colour = (229, 229, 223)
@@ -111,13 +109,13 @@ def play(env: JaxEnv, act: Callable[[Any, int], Any], seed: int, steps: int) -> 
         steps: At most so many.
     """
     root = run_key(seed)
-    state, seen = jax.jit(env.reset)(stream(root, Stream.EVAL_RESET, 0))
+    state, observation = jax.jit(env.reset)(stream(root, Stream.EVAL_RESET, 0))
     step = jax.jit(env.step)
     states, actions, rewards = [state], [], []
     for t in range(steps):
-        action = act(seen.obs, t)
+        action = act(observation.obs, t)
         state, outcome = step(state, action, stream(root, Stream.EVAL_ENV, t))
-        seen = outcome.next
+        observation = outcome.next
         states.append(state)
         actions.append(np.asarray(action))
         rewards.append(float(outcome.reward))
@@ -126,9 +124,9 @@ def play(env: JaxEnv, act: Callable[[Any, int], Any], seed: int, steps: int) -> 
     return frames_of(env, states, actions, rewards), float(np.sum(rewards))
 
 
-def contact_sheet(frames: Sequence[Image.Image], moments: int = 8, columns: int = 4, width: int = 320) -> Image.Image:
-    """Evenly spaced moments of an episode, the first and the last among them, as one picture."""
-    times = sorted({round(t) for t in np.linspace(0, len(frames) - 1, moments)})
+def contact_sheet(frames: Sequence[Image.Image], tiles: int = 8, columns: int = 4, width: int = 320) -> Image.Image:
+    """Evenly spaced frames of an episode, the first and the last among them, as one picture."""
+    times = sorted({round(t) for t in np.linspace(0, len(frames) - 1, tiles)})
     first = frames[0]
     size = (width, round(width * first.height / first.width))
     columns = min(columns, len(times))
@@ -170,84 +168,26 @@ def _square(action: np.ndarray | None) -> np.ndarray:
     return np.asarray(image.resize((FIELD, FIELD), Image.Resampling.LANCZOS))
 
 
-def episode_gif(
-    worlds: EnvState,
-    rewards: Sequence[float] | np.ndarray | None,
-    path: str | Path,
-    *,
-    title: str = "",
-) -> Path:
-    """Draw an episode as an animated GIF of 10 frames/s, the last one held for a second.
+def episode_frames(
+    states: EnvState, rewards: Sequence[float] | np.ndarray | None, *, title: str = ""
+) -> list[Image.Image]:
+    """The pictures of an episode of a particle task, one a state.
 
     Agents are coloured discs with the trail of where they were, landmarks are small dark discs. In `spread` a
     landmark that an agent covers has a white ring, and an agent that touches another a red edge; in
     `deception` the goal has a green ring and the adversary is red.
 
     Args:
-        worlds: env states stacked over time, the reset state first.
-        rewards: team rewards, one fewer than states; None to write no return.
-        path: of the file to write; its folder must exist.
-        title: above the picture.
+        states: Env states stacked over time, the reset state first.
+        rewards: Team rewards, one fewer than states; None to write no return.
+        title: Above the picture.
     """
-    frames = _frames(_episode(worlds, rewards, title))
-    palette = _palette(frames)
-    flat = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-    path = Path(path)
-    durations = [FRAME_MS] * (len(flat) - 1) + [LAST_MS]
-    flat[0].save(path, format="GIF", save_all=True, append_images=flat[1:], duration=durations, loop=0, disposal=1)
-    return path
-
-
-def episode_frames(
-    worlds: EnvState, rewards: Sequence[float] | np.ndarray | None, *, title: str = ""
-) -> list[Image.Image]:
-    """The pictures of an episode, as `episode_gif` shows them, one a state."""
-    return _frames(_episode(worlds, rewards, title))
-
-
-def _frames(episode: _Episode) -> list[Image.Image]:
+    episode = _episode(states, rewards, title)
     return [_with_header(_field(episode, time), episode, time) for time in range(len(episode.pos))]
 
 
-def episode_png(
-    worlds: EnvState,
-    rewards: Sequence[float] | np.ndarray | None,
-    path: str | Path,
-    *,
-    title: str = "",
-    moments: int = 6,
-    columns: int = 3,
-) -> Path:
-    """Draw evenly spaced moments of an episode, the first and the last among them, as one PNG.
-
-    Args:
-        worlds: env states stacked over time, the reset state first.
-        rewards: team rewards, one fewer than states; None to write no return.
-        path: of the file to write; its folder must exist.
-        title: above the picture.
-        moments: how many pictures; fewer if the episode has fewer states.
-        columns: how many stand in a row.
-    """
-    episode = _episode(worlds, rewards, title)
-    times = sorted({round(t) for t in np.linspace(0, len(episode.pos) - 1, moments)})
-    columns = min(columns, len(times))
-    gap, side = 12, FIELD * 2 // 3
-    rows = -(-len(times) // columns)
-    size = (columns * (side + gap) + gap, HEADER + rows * (side + gap))
-    sheet = Image.new("RGB", size, PAPER)
-    _write_header(sheet, episode, len(episode.pos) - 1, inset=gap)
-    for place, time in enumerate(times):
-        row, column = divmod(place, columns)
-        tile = _field(episode, time).resize((side, side), Image.Resampling.LANCZOS)
-        ImageDraw.Draw(tile).text((10, 8), f"step {time}", FAINT, _font(15))
-        sheet.paste(tile, (gap + column * (side + gap), HEADER + row * (side + gap)))
-    path = Path(path)
-    sheet.save(path, format="PNG", optimize=True)
-    return path
-
-
-def _episode(worlds: EnvState, rewards: Sequence[float] | np.ndarray | None, title: str) -> _Episode:
-    world: MpeState = env_state(worlds)
+def _episode(states: EnvState, rewards: Sequence[float] | np.ndarray | None, title: str) -> _Episode:
+    world: MpeState = env_state(states)
     pos = np.asarray(world.pos, float)
     if pos.ndim != 3:
         raise ValueError(f"States must be stacked over time and of one episode; positions have shape {pos.shape}.")
@@ -272,7 +212,7 @@ def _episode(worlds: EnvState, rewards: Sequence[float] | np.ndarray | None, tit
 
 
 def _field(episode: _Episode, time: int) -> Image.Image:
-    """The square world at one moment."""
+    """The drawn square at one step."""
     size = FIELD * SMOOTH
     image = Image.new("RGB", (size, size), PAPER)
     draw = ImageDraw.Draw(image)
@@ -336,18 +276,18 @@ def _field(episode: _Episode, time: int) -> Image.Image:
 def _with_header(field: Image.Image, episode: _Episode, time: int) -> Image.Image:
     image = Image.new("RGB", (FIELD, FIELD + HEADER), PAPER)
     image.paste(field, (0, HEADER))
-    _write_header(image, episode, time, inset=14)
+    _write_header(image, episode, time)
     return image
 
 
-def _write_header(image: Image.Image, episode: _Episode, time: int, inset: int) -> None:
+def _write_header(image: Image.Image, episode: _Episode, time: int) -> None:
     draw = ImageDraw.Draw(image)
     last = len(episode.pos) - 1
     clock = f"step {time} of {last}  ({time * 0.1:.1f} s)"
     value = f"return {episode.returns[time]:.1f}" if len(episode.returns) else ""
-    draw.text((inset, 8), episode.title, INK, _font(18))
-    draw.text((inset, 32), clock, FAINT, _font(14))
-    draw.text((image.width - inset, 32), value, INK, _font(14), anchor="ra")
+    draw.text((14, 8), episode.title, INK, _font(18))
+    draw.text((14, 32), clock, FAINT, _font(14))
+    draw.text((image.width - 14, 32), value, INK, _font(14), anchor="ra")
     draw.line((0, HEADER - 1, image.width, HEADER - 1), EDGE)
 
 
@@ -359,21 +299,7 @@ def _colour(body: int, team: int) -> Colour:
     return ADVERSARY if body < team else AGENTS[(body - team) % len(AGENTS)]
 
 
-def _palette(frames: Sequence[Image.Image]) -> Image.Image:
-    """One palette for all frames, so that colours do not flicker, with room for every flat colour."""
-    some = [frames[round(t)] for t in np.linspace(0, len(frames) - 1, 4)]
-    width, height = frames[0].size
-    swatches = (ADVERSARY, GOAL, INK, LANDMARK, FAINT, *AGENTS)
-    sheet = Image.new("RGB", (width, height * len(some) + 40 * len(swatches)), PAPER)
-    for place, frame in enumerate(some):
-        sheet.paste(frame, (0, place * height))
-    for place, colour in enumerate(swatches):
-        top = height * len(some) + 40 * place
-        sheet.paste(colour, (0, top, width, top + 40))
-    return sheet.quantize(255, dither=Image.Dither.NONE)
-
-
-def _mix(one: Colour, other: Colour, share: float) -> Colour:
-    """The colour that is `share` of the way from one to the other."""
-    r, g, b = (round(a + share * (c - a)) for a, c in zip(one, other, strict=True))
+def _mix(one: Colour, other: Colour, weight: float) -> Colour:
+    """The colour that is `weight` of the way from one to the other."""
+    r, g, b = (round(a + weight * (c - a)) for a, c in zip(one, other, strict=True))
     return r, g, b

@@ -39,7 +39,7 @@ def stack_frames(env: JaxEnv, history_length: int, name: str) -> JaxEnv:
     """The env with frame stacking: agents also observe their last observations and own actions.
 
     An observation holds the present one, then for each earlier step, the newest first, the observation and the action
-    that followed it, in [-1, 1] as the learner gave it. Before the first step everything stood still: the first
+    that followed it, in [-1, 1] as the learner chose it. Before the first step everything stood still: the first
     observation, and actions of zeros. The state for critics stays the env's.
 
     Args:

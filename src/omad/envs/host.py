@@ -28,7 +28,7 @@ def checked(factory: str, env: Any) -> HostEnv:
     """
     if not isinstance(env, HostEnv):
         raise Refused(
-            f"{factory} gave a {type(env).__name__}, not an omad.HostEnv; give HostEnv(spec, create), where "
+            f"{factory} returned a {type(env).__name__}, not an omad.HostEnv; give HostEnv(spec, create), where "
             "create(render) returns an object with reset, step, save, load, render and close."
         )
     if words := problem(env.spec):
@@ -69,7 +69,7 @@ def describe(factory: str, arguments: dict[str, Any]) -> dict[str, Any]:
         seen = guarded("its reset()", instance.reset, 0)
         for name, due in (("obs", (spec.n_agents, spec.obs_dim)), ("state", (spec.state_dim,))):
             if (shape := np.shape(getattr(seen, name, ()))) != due:
-                raise Broken(f"reset() gave {name} of shape {shape}; its spec declares {due}")
+                raise Broken(f"reset() returned {name} of shape {shape}; its spec declares {due}")
         exact = env.exact and guarded("save()", instance.save) is not None
         guarded("close()", instance.close)
     except Broken as error:

@@ -57,7 +57,7 @@ class EnvInstance(Protocol):
         ...
 
     def load(self, data: np.ndarray) -> None:
-        """Go on from what `save` gave."""
+        """Go on from what `save` returned."""
         ...
 
     def render(self) -> np.ndarray:

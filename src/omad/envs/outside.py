@@ -50,11 +50,11 @@ def make(task: str, factory: str, arguments: Mapping[str, Any]) -> JaxEnv:
     made = imported(factory)
     given = built(factory, made, arguments, OURS)
     if isinstance(given, HostEnv):
-        raise Refused(f"{factory} gave a HostEnv, which runs on the host; write host:{factory}.")
+        raise Refused(f"{factory} returned a HostEnv, which runs on the host; write host:{factory}.")
     if pettingzoo.is_env(given):
-        raise Refused(f"{factory} gave a PettingZoo env, which runs on the host; write pettingzoo:{factory}.")
+        raise Refused(f"{factory} returned a PettingZoo env, which runs on the host; write pettingzoo:{factory}.")
     if not is_jax(given):
-        raise Refused(f"{factory} gave a {type(given).__name__}; it must give {_USABLE}.")
+        raise Refused(f"{factory} returned a {type(given).__name__}; it must return {_USABLE}.")
     return adopted(task, given, _ours(made, arguments))
 
 
@@ -103,7 +103,7 @@ def make_entry(task: str, arguments: Mapping[str, Any]) -> JaxEnv | HostEnv:
         entry.scheme = "pettingzoo"
         return pettingzoo.make(task, path, dict(arguments), description)
     raise Refused(
-        f"{name} gave a {type(made).__name__}; it must give {_USABLE}, a HostEnv, or a PettingZoo ParallelEnv."
+        f"{name} returned a {type(made).__name__}; it must return {_USABLE}, a HostEnv, or a PettingZoo ParallelEnv."
     )
 
 
@@ -169,21 +169,21 @@ def _checked(task: str, env: JaxEnv) -> JaxEnv:
     try:
         given = guarded("reset()", jax.eval_shape, env.reset, key)
         if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Observation)):
-            raise Broken(f"reset() gave {_kind(given)}; it must give (env state, Observation)")
+            raise Broken(f"reset() returned {_kind(given)}; it must return (env state, Observation)")
         state = given[0]
         _sized("reset()", given[1], due)
         action = jax.ShapeDtypeStruct((spec.n_agents, spec.act_dim), jnp.zeros(()).dtype)
         moved = guarded("step()", jax.eval_shape, env.step, state, action, key)
         if not (isinstance(moved, tuple) and len(moved) == 2 and isinstance(moved[1], Outcome)):
-            raise Broken(f"step() gave {_kind(moved)}; it must give (env state, Outcome)")
+            raise Broken(f"step() returned {_kind(moved)}; it must return (env state, Outcome)")
         _alike(state, moved[0])
         outcome = moved[1]
         _sized("step()", outcome.next, due)
         for name in ("reward", "terminated", "truncated"):
             if (shape := jnp.shape(getattr(outcome, name))) != ():
-                raise Broken(f"step() gave {name} of shape {shape}; the team has one")
+                raise Broken(f"step() returned {name} of shape {shape}; the team has one")
         if set(outcome.info) != set(spec.info_keys):
-            raise Broken(f"step() gave info {sorted(outcome.info)}; spec.info_keys is {sorted(spec.info_keys)}")
+            raise Broken(f"step() returned info {sorted(outcome.info)}; spec.info_keys is {sorted(spec.info_keys)}")
     except Broken as error:
         raise Refused(f"{task}: {error}.") from error
     return env
@@ -197,15 +197,15 @@ def _sized(what: str, seen: Any, due: Mapping[str, tuple[int, ...]]) -> None:
     for name, size in due.items():
         part = getattr(seen, name)
         if jnp.shape(part) != size:
-            raise Broken(f"{what} gave {name} of shape {jnp.shape(part)}; its spec declares {size}")
+            raise Broken(f"{what} returned {name} of shape {jnp.shape(part)}; its spec declares {size}")
         if not jnp.issubdtype(part.dtype, jnp.floating):
-            raise Broken(f"{what} gave {name} of {part.dtype}; it must be made of real numbers")
+            raise Broken(f"{what} returned {name} of {part.dtype}; it must be made of real numbers")
 
 
 def _alike(before: Any, after: Any) -> None:
     """A state must have one form."""
     if jax.tree.structure(before) != jax.tree.structure(after):
-        raise Broken("step() gave a state of another structure than reset()")
+        raise Broken("step() returned a state of another structure than reset()")
     for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
         if jnp.issubdtype(one.dtype, jax.dtypes.extended):
             raise Broken(

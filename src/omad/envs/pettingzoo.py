@@ -87,7 +87,7 @@ def parallel(factory: str, env: Any) -> Any:
             raise Refused(f"{factory}: {error}.") from error
     if missing := [name for name in _METHODS if not hasattr(env, name)]:
         raise Refused(
-            f"{factory} gave a {type(env).__name__}, which is not a PettingZoo ParallelEnv: it has no "
+            f"{factory} returned a {type(env).__name__}, which is not a PettingZoo ParallelEnv: it has no "
             f"{', '.join(missing)}."
         )
     if not hasattr(env, "possible_agents"):
@@ -146,7 +146,7 @@ def _state_of(env: Any) -> np.ndarray:
 
     found = np.asarray(guarded("state()", state))
     if found.dtype.kind not in "buif":
-        raise Broken(f"state() gave an array of {found.dtype}; it must give real numbers")
+        raise Broken(f"state() returned an array of {found.dtype}; it must return real numbers")
     return found.ravel().astype(float)  # a copy: the env may go on writing into its own
 
 
@@ -179,7 +179,7 @@ def _exact(env: Any, agents: list[str]) -> tuple[bool, str]:
         env.step({a: np.asarray(env.action_space(a).low + env.action_space(a).high) / 2 for a in env.agents})
         second = bytes(guarded("save_state()", inner.save_state))
         if len(first) != len(second):
-            return False, f"save_state() gave {len(first)} bytes, then {len(second)}; all must be of one length"
+            return False, f"save_state() returned {len(first)} bytes, then {len(second)}; all must be of one length"
         guarded("load_state()", inner.load_state, first)
         if bytes(guarded("save_state()", inner.save_state)) != first:
             return False, "save_state() gives something else after load_state()"
@@ -193,7 +193,7 @@ def _own_numbers(env: Any, keys: list[Any]) -> list[str]:
     try:
         env.reset(seed=0)
         acts = {a: _middle(env.action_space(a)) for a in env.agents}
-        infos = contract.step_gave(guarded("step()", env.step, acts), keys, acts)[4]
+        infos = contract.checked_step(guarded("step()", env.step, acts), keys, acts)[4]
     except Exception:  # noqa: BLE001 - the same step will say so in training
         return []
     return [
@@ -232,7 +232,7 @@ def described(env: Any, factory: str, arguments: Mapping[str, Any]) -> dict[str,
         if not all(isinstance(agent, str | int | np.integer) for agent in keys):
             raise Refused(f"{factory}: the names of agents must be text or whole numbers; they are {keys!r}.")
         obs_dims, act_dims, lows, highs = guarded("asking for its spaces", _sizes, env, factory)
-        seen = contract.reset_gave(guarded("its reset()", env.reset, seed=0), keys)
+        seen = contract.checked_reset(guarded("its reset()", env.reset, seed=0), keys)
         for agent, size in zip(keys, obs_dims, strict=True):
             if agent in seen:
                 contract.row_of(seen[agent], size, "reset()", agent)
@@ -293,7 +293,7 @@ class PettingZooInstance:
 
     def reset(self, seed: int) -> HostObservation:
         """An episode from a seed of 31 bits."""
-        seen = contract.reset_gave(self.env.reset(seed=seed & 0x7FFFFFFF), self.agents)
+        seen = contract.checked_reset(self.env.reset(seed=seed & 0x7FFFFFFF), self.agents)
         self.time = 0
         return self._see(seen, "reset()")
 
@@ -305,7 +305,7 @@ class PettingZooInstance:
             if agent in self.env.agents:
                 acts[agent] = scale(row[: low.size], low, high).reshape(shape).astype(kind)
         given = self.env.step(acts)
-        seen, paid, terminations, truncations, infos = contract.step_gave(given, self.agents, acts)
+        seen, paid, terminations, truncations, infos = contract.checked_step(given, self.agents, acts)
         total = float(sum(paid.values()))
         self.time += 1
         living = [agent for agent in self.env.agents if not (terminations.get(agent) or truncations.get(agent))]

@@ -253,7 +253,7 @@ class Pool:
         """Wait for the step that was asked for.
 
         Raises:
-            EnvFailed: A worker hangs or has died, or an env raised or gave unusable numbers; it is named.
+            EnvFailed: A worker hangs or has died, or an env raised or returned unusable numbers; it is named.
         """
         s = self.shapes
         rows = np.concatenate([np.frombuffer(a, np.float32).reshape(-1, s.row()) for a in self._gather(number)])
@@ -280,13 +280,13 @@ class Pool:
             table.append(answer[8 * one.size :])
         if len(sizes) > 1:
             raise UnevenSaves(
-                f"{self.spec.name}: save() gave {sorted(sizes)} bytes at vector step {number}; every save must be of "
-                "the same length."
+                f"{self.spec.name}: save() returned {sorted(sizes)} bytes at vector step {number}; every save must be "
+                "of the same length."
             )
         return np.frombuffer(b"".join(table), np.uint8).reshape(self.n_envs, -1)
 
     def load(self, table: np.ndarray, number: int) -> None:
-        """Go on from what `save` gave."""
+        """Go on from what `save` returned."""
         for one in self._workers:
             self._ask(one, worker.LOAD, number, np.ascontiguousarray(table[one.first : one.first + one.size]))
             self._waiting += 1

@@ -127,7 +127,7 @@ def _task_of(env: Any, wanted: str | None) -> str:
         task = f"pettingzoo:{_importable(env, path)}"
         description.hand_over(task, pettingzoo.described(pettingzoo.parallel(path, made), path, {}))
         return task
-    raise Refused(f"{label} gave a {type(made).__name__}; it must give {_USABLE}.")
+    raise Refused(f"{label} returned a {type(made).__name__}; it must return {_USABLE}.")
 
 
 _USABLE = "a JaxEnv, an env in the style of JaxMARL or gymnax, a PettingZoo ParallelEnv (its class), or a HostEnv"

@@ -106,7 +106,7 @@ class Shapes(NamedTuple):
 
 
 class _Unusable(Exception):
-    """What an env gave cannot be used."""
+    """What an env returned cannot be used."""
 
 
 class _Stop(Exception):
@@ -118,12 +118,12 @@ def _complaints(shapes: Shapes, stepped: bool) -> list[str]:
 
     def seen(what: str) -> list[str]:
         sizes = (("observation", shapes.agents * shapes.obs), ("state", shapes.state))
-        return [f"{what} gave a {name} that is not finite" for name, size in sizes for _ in range(size)]
+        return [f"{what} returned a {name} that is not finite" for name, size in sizes for _ in range(size)]
 
     if not stepped:
         return seen("reset()")
     numbers = ["reward", "terminated", "truncated", *(f"info {key}" for key in shapes.info)]
-    return [*seen("step()"), *(f"step() gave the {name} {{}}" for name in numbers), *seen("reset()")]
+    return [*seen("step()"), *(f"step() returned the {name} {{}}" for name in numbers), *seen("reset()")]
 
 
 def _checked(table: np.ndarray, shapes: Shapes, first: int, stepped: bool) -> np.ndarray:
@@ -179,7 +179,7 @@ def _write(row: np.ndarray, seen: HostObservation, shapes: Shapes, what: str) ->
         ("state", seen.state, (shapes.state,), row[split:]),
     ):
         if np.shape(found) != due:
-            raise _Unusable(f"{what} gave a {name} of shape {np.shape(found)}; {due} was declared")
+            raise _Unusable(f"{what} returned a {name} of shape {np.shape(found)}; {due} was declared")
         part[:] = np.ravel(found)
 
 
@@ -187,7 +187,7 @@ def serve(instances: list[EnvInstance], shapes: Shapes, first: int, request: Fra
     """The answer to one request.
 
     Raises:
-        _Stop: An env raised something, or gave numbers that cannot be used.
+        _Stop: An env raised something, or returned numbers that cannot be used.
     """
     n = len(instances)
     if request.kind == RESET:

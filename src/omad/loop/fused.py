@@ -294,7 +294,7 @@ def absorb(
     real: Bool[Array, ""] | bool = True,
     place: Int[Array, ""] | None = None,
 ) -> Carry:
-    """Keep what vector step number `step` gave: the transitions, and returns and extra numbers of episodes that ended.
+    """Record vector step number `step`: its transitions, and returns and extra numbers of the episodes that ended.
 
     Where `real` is false there was no such step, and nothing changes. `place` is that of the seed in the ring, if the
     ring, and nothing else, leads with a seed axis.

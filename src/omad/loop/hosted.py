@@ -91,7 +91,7 @@ class Layout:
         return self._apart(table[..., -self.shown :])
 
     def transition(self, before: Array, action: Array, table: Array) -> Step:
-        """From the table of the step before, what was done, and the table that this gave."""
+        """From the table of the step before, the actions, and the table that they led to."""
         reward, terminated, truncated = (table[..., self.shown + i] for i in range(3))
         over = terminated > 0, truncated > 0
         return Step(*self.shown_next(before), action, reward, *over, *self._apart(table[..., : self.shown]))
@@ -290,7 +290,7 @@ class Hosted:
                 if self._bytes_each in (None, found.shape[1]):
                     saved, self._bytes_each = found, found.shape[1]
                 else:
-                    self.give_up_saves(f"save() gave {self._bytes_each} bytes, then {found.shape[1]}")
+                    self.give_up_saves(f"save() returned {self._bytes_each} bytes, then {found.shape[1]}")
             except UnevenSaves as error:
                 self.give_up_saves(str(error).rstrip("."))
         return self._lead(saved, n_seeds)
@@ -320,7 +320,7 @@ class Hosted:
         except EnvFailed as error:
             return self._without_saves(error)
         if after.shape != before.shape:
-            self.give_up_saves(f"save() gave {before.shape[1]} bytes, then {after.shape[1]}")
+            self.give_up_saves(f"save() returned {before.shape[1]} bytes, then {after.shape[1]}")
         return np.array_equal(before, again)
 
     def _without_saves(self, error: EnvFailed) -> bool:
@@ -429,7 +429,7 @@ class Hosted:
         if not good.all():
             place = int(np.argmin(good.reshape(len(seeds), -1).all(1)))
             raise NonFinite(
-                f"seed {int(seeds[place])} gave an action that is not finite", f"at vector step {vector_step}"
+                f"seed {int(seeds[place])} returned an action that is not finite", f"at vector step {vector_step}"
             )
 
     def _receive(self, pool: Pool, cores: list[list[Array]], seeds: Int[Array, " seed"], vector_step: int) -> PoolStep:

@@ -44,7 +44,7 @@ class Entry:
     path: str
     """`module:factory`, empty where no other process can import it."""
     given: Any = None
-    """The factory, or what it gave; None where the path says it all."""
+    """The factory, or what it returned; None where the path says it all."""
     source: Any = None
     """The object from which that was made."""
     description: Mapping[str, Any] | None = None
