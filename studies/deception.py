@@ -1,4 +1,4 @@
-"""Physical deception without a memory: how near agents that see no velocity come to the best that such agents can do.
+"""Physical deception without frame stacking: how near agents that see no velocity come to the best that they can do.
 
 omad sweep studies/deception.py
 

@@ -1,4 +1,4 @@
-"""What a memory of one step is worth on physical deception, where no observation shows a velocity.
+"""What frame stacking (two observations) is worth on physical deception, where no observation shows a velocity.
 
 omad sweep studies/memory.py
 

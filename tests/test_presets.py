@@ -105,11 +105,11 @@ def test_a_misspelt_field_of_a_preset_is_an_error():
         settings("[M]", gama=0.9)
 
 
-def test_agents_with_a_memory_have_their_settings_whatever_the_adversary():
+def test_agents_with_frame_stacking_have_their_settings_whatever_the_adversary():
     """The longer name of an option's combination does not win over it."""
     both = resolve("mpe/deception-2?adversary=static&history=2&state=full")
-    memory = resolve("mpe/deception-2?history=2")
-    assert both == dataclasses.replace(memory, task=both.task)
+    stacked = resolve("mpe/deception-2?history=2")
+    assert both == dataclasses.replace(stacked, task=both.task)
 
 
 @pytest.mark.parametrize("algorithm", REGISTRY)
@@ -180,10 +180,10 @@ def test_matched_settings_are_the_same_for_every_algorithm(task: str):
 def test_omad_is_matched_as_it_is_on_a_cpu_but_for_what_helps_there(task: str):
     cpu, matched = resolve(task, "omad", "cpu"), resolve(task, "omad", "matched")
     assert not (matched.algo.share_policy or matched.symmetry)
-    spread, remembers = task.startswith("mpe/spread"), "history" in task
-    assert cpu.symmetry == (spread or remembers)
+    spread, stacks_frames = task.startswith("mpe/spread"), "history" in task
+    assert cpu.symmetry == (spread or stacks_frames)
     changed: dict[str, Any] = {}
-    if remembers:
+    if stacks_frames:
         changed = {"gamma": (0.9, 0.95), "v_max": (80.0, 150.0)}
     elif task.startswith("mpe/") and not task.startswith("mpe/spread-4"):
         assert (cpu.updates_per_env_step, matched.updates_per_env_step) == (0.5, 0.25)

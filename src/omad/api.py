@@ -41,7 +41,7 @@ def train(
         preset: `cpu`, `efficient`, `paper`, `matched` or `tiny`.
         run_dir: A new folder; by default one below `runs/`, named after task, algorithm, preset and time.
         env: An env of your own instead of a task; see `Experiment`.
-        callbacks: Told of progress; they may stop the run.
+        callbacks: Called on progress; they may stop the run.
         loggers: Where numbers go beside the run folder's own lines; by default TensorBoard and the console.
         **fields: Any flag of `omad train`, with underscores: `seeds=3`, `total_steps=100_000`, `v_max=200.0`.
 
@@ -50,7 +50,7 @@ def train(
         NonFinite: Training diverged.
         EnvFailed: The env failed.
         CallbackFailed: A callback or logger failed; the run has been saved.
-        KeyboardInterrupt: SIGINT came; the run has been saved, and `resume` goes on with it.
+        KeyboardInterrupt: SIGINT came; the run has been saved, and `resume` continues it.
         SystemExit: SIGTERM or SIGHUP came, or the reader of what a logger prints has gone; as above.
     """
     refuse_inside_env()
@@ -94,7 +94,7 @@ def resume(
 def open_to_resume(
     run: str | os.PathLike[str], total_steps: int | None = None, trust: bool = False
 ) -> RunFolder | None:
-    """The folder of a run that is to go on, made longer where that is asked for; None where it is complete.
+    """The folder of a run to resume, made longer where `total_steps` asks for it; None where it is complete.
 
     Args:
         run: A run folder.
@@ -118,7 +118,7 @@ def open_to_resume(
 
 
 def _to_its_end(result: Result) -> Run:
-    """The run; a script must not go on as if a run were done that has been asked to stop."""
+    """The run; a script must not continue as if a run were complete that was asked to stop."""
     if result.signal is not None:
         raise interruption(result.signal)
     run = Run(result.run_dir)

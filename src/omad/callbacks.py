@@ -1,4 +1,4 @@
-"""What a user hangs into a run: values that are told of its progress and may stop it or save from it.
+"""Callbacks of a run: objects whose methods are called on its progress, and which may stop it or save from it.
 
 A callback that fails ends the run with its checkpoint and a sentence that names it. Where a callback keeps anything
 between calls, it rebuilds that in `on_start` from what the run folder holds, so that a resumed run does what an uncut
@@ -25,7 +25,7 @@ __all__ = ["BestPolicy", "Callback", "Context", "EarlyStopping", "TimeLimit"]
 
 
 class Context:
-    """What a callback may know and do."""
+    """The run as a callback sees it: its progress, policies and evaluations, and how to stop it."""
 
     def __init__(self, folder: RunFolder, spec: EnvSpec, policies: Callable[[], Any]) -> None:
         self.folder, self.spec, self._policies = folder, spec, policies
@@ -67,7 +67,7 @@ class Callback:
     """Base class: override what you need."""
 
     def on_start(self, context: Context) -> None:
-        """The run begins, or goes on from `context.env_steps`."""
+        """The run starts, or continues from `context.env_steps`."""
 
     def on_progress(self, context: Context) -> None:
         """About once a second. What it decides depends on the clock, so it is not repeated by a resumed run."""
@@ -105,7 +105,7 @@ class EarlyStopping(Callback):
         self.patience, self.min_delta, self.target = patience, min_delta, target
 
     def on_start(self, context: Context) -> None:
-        """Count again what was evaluated before; after a stop, counting begins anew."""
+        """Count again what was evaluated before; after a stop, the count starts at 0."""
         self._best, self._since = -np.inf, 0
         after = max((stop["env_steps"] for stop in context.folder.manifest.get("stops", [])), default=0)
         means: dict[int, list[float]] = {}
@@ -141,7 +141,7 @@ class EarlyStopping(Callback):
 class BestPolicy(Callback):
     """Keep each seed's policy of the highest sampled evaluation return in `checkpoints/best`; on by default.
 
-    The highest of many noisy evaluations is biased upwards: evaluate it anew (`omad eval RUN --which best`).
+    The highest of many noisy evaluations is biased upwards: evaluate it again (`omad eval RUN --which best`).
     """
 
     def on_evaluation(self, context: Context) -> None:

@@ -52,18 +52,18 @@ class RunConfig:
     warmup_steps: int = 2_500
     """Env steps of uniform random actions before learning."""
     obs_norm: ObsNorm = "none"
-    """Standardise observations and states: not at all, by running moments, or each vector by its own (HARL)."""
+    """Standardise observations and states: not at all, by running statistics, or each vector by its own (HARL)."""
     reward_norm: RewardNorm = "none"
     """Divide the rewards that are learned from: not at all, or by the size of discounted returns so far (Lee et al.
     2025, SimbaV2). Values, `v_max` and the temperature are then in these units; reported returns are not."""
     reward_bound: float = 5.0
     """Bound on values in units of normalised rewards, and `v_max` unless that is given (SimbaV2)."""
     noise_hold: float = 1.0
-    """Mean number of vector steps for which the noise of acting is held in training, at most 16; 1 draws anew at
-    each (Kim et al. 2026, FlashSAC)."""
+    """Mean number of vector steps for which the noise of acting is held in training, at most 16; 1 draws new noise
+    at each (Kim et al. 2026, FlashSAC)."""
     symmetry: bool = False
-    """Learn from a random turned or mirrored image of every sampled transition; for tasks that state their symmetries
-    (the particle tasks; ant, walker2d and swimmer). Not part of the published method [M]."""
+    """Symmetry augmentation: learn from a random rotated or reflected image of every sampled transition; for tasks that
+    state their symmetries (the particle tasks; ant, walker2d and swimmer). Not part of the published method [M]."""
     demonstrations: str = ""
     """An .npz of transitions, as omad record writes it, of which every batch takes a share; none by default."""
     demonstration_share: float = 0.25
@@ -87,7 +87,7 @@ class RunConfig:
     """Keep each seed's best policy by sampled evaluation return, in checkpoints/best. Does not change a result."""
     init_from: str = ""
     """Start actors, critics and temperatures from those of another run, RUN or RUN@SEED, where names and shapes fit;
-    optimisers start anew. Without @SEED, each seed starts from the one of its number, else from the first."""
+    optimisers are initialised. Without @SEED, each seed starts from the one of its number, else from the first."""
     env_workers: int = 0
     """Processes that step a hosted task's envs; 0 for one a core. Does not change a result."""
     env_timeout: float = 60.0

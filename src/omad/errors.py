@@ -6,7 +6,7 @@ __all__ = ["CallbackFailed", "EnvFailed", "NonFinite", "Refused", "UnevenSaves"]
 
 
 class Refused(ValueError):
-    """What was given cannot be done; the message says what was given, what is allowed and what to do."""
+    """A request that cannot be met; the message says what was given, what is allowed and what to do."""
 
 
 class NonFinite(RuntimeError):

@@ -1,4 +1,4 @@
-"""One object that makes env, algorithm and loop once, from one configuration; everything else is a caller of it."""
+"""One object that creates env, algorithm and loop once from a configuration; all else calls it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Experiment:
         config: The run; `RunConfig.of(task=..., preset=..., **fields)`.
         env: An env of your own instead of the configuration's task: a `JaxEnv`, a `HostEnv`, a PettingZoo `ParallelEnv`
             class or factory, or a gymnax- or JaxMARL-style object.
-        callbacks: Told of progress, in this order; after them the best policies are kept unless `keep_best` is off.
+        callbacks: Called on progress, in this order; after them the best policies are kept unless `keep_best` is off.
         loggers: Where numbers go beside the run folder's own lines; by default TensorBoard and the
             console.
         batch_seeds: Whether seeds are one batch, or run one after the other; by default the former on accelerators.
@@ -112,7 +112,7 @@ class Experiment:
     # ------------------------------------------------------------ forecasts
 
     def forecast(self, at_once: int | None = None) -> str:
-        """A sentence that forecasts the memory of the run.
+        """A sentence with the memory forecast of the run.
 
         Args:
             at_once: Seeds that are trained at a time; by default all of them.
@@ -228,7 +228,7 @@ class Experiment:
         return self.work(self.create(run_dir), fresh=True)
 
     def work(self, folder: RunFolder, fresh: bool) -> Result:
-        """Train in an open run folder: one that `create` has just made, or one to go on with. As `start`."""
+        """Train in an open run folder: one that `create` has just made, or one to resume. As `start`."""
         signals, built = StopSignals(), self.built
         session = Session(folder, built, self.loggers, self.callbacks, signals)
         passed: list[str] = []
@@ -250,10 +250,10 @@ class Experiment:
                 if signals.again:  # what was interrupted may have raised anything
                     raise KeyboardInterrupt from error
                 if signals.number is not None and isinstance(error, EnvFailed):
-                    # What an env needs may have been told to stop as well: that is no fault.
+                    # What an env needs may have got the signal as well: that is no fault.
                     raise interruption(signals.number) from error
                 if isinstance(error, CallbackFailed) and session.row == folder.config.total_rows:
-                    folder.note_end(Ended("finished"))  # the run itself has nothing to go on with
+                    folder.note_end(Ended("finished"))  # the run itself has nothing left to do
                     raise
                 known = isinstance(error, NonFinite | EnvFailed | CallbackFailed)
                 words = str(error) if known else f"{type(error).__name__}: {error}"

@@ -195,7 +195,7 @@ if os.getppid() != parent:
 from omad.cli import main
 sys.exit(main(["resume", folder, "--trust"]))
 """
-"""What a run's process does: keep to its cores, save and end should the launching process die, go on with the run.
+"""What a run's process does: keep to its cores, save and end should the launching process die, resume the run.
 
 Whoever launches has seen to it that the user named the run's env himself, or trusts its folder."""
 

@@ -1,7 +1,7 @@
 """Runs as tasks on a Ray cluster, whose machines must all see the run folders.
 
 A task does what the local launcher does for a run: one process with `omad resume FOLDER`. When a worker or a machine
-dies, Ray begins the task anew elsewhere, and the run goes on from its newest checkpoint.
+dies, Ray starts the task again elsewhere, and the run continues from its newest checkpoint.
 """
 
 from __future__ import annotations

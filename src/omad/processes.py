@@ -162,7 +162,7 @@ class Output:
         return len(text)
 
     def flush(self) -> None:
-        """Hand on what was written."""
+        """Pass on what was written."""
         self._try(self._stream.flush)
 
 

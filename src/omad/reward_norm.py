@@ -1,6 +1,6 @@
 """Rewards divided by the size of discounted returns, the same for every algorithm and task.
 
-Each parallel env keeps its running discounted return, G <- gamma G + r, which starts anew with each episode. Rewards of
+Each parallel env keeps its running discounted return, G <- gamma G + r, which is reset with each episode. Rewards of
 a batch are divided by
 
     max( standard deviation of G,  max |G| / bound ),

@@ -25,7 +25,7 @@ _LIMIT = 10.0
 
 
 class RunningStats(eqx.Module):
-    """Mean and variance of what has been seen, entry by entry."""
+    """Running mean and variance, entry by entry."""
 
     count: Float[Array, "*s"]
     mean: Float[Array, "*s entry"]
@@ -51,7 +51,7 @@ class RunningStats(eqx.Module):
 
 
 class Standardised(eqx.Module):
-    """A learner or a policy, and the moments that it looks through."""
+    """A learner or a policy, and the running statistics that standardise its inputs."""
 
     inner: Any
     obs: RunningStats
@@ -90,8 +90,8 @@ def standardised(algorithm: Algorithm, spec: EnvSpec, how: ObsNorm) -> Algorithm
             update=lambda learner, batch, key, count: algorithm.update(learner, look(batch, rows, within), key, count),
         )
 
-    def through(moments: RunningStats) -> Any:
-        return lambda obs: moments(obs.reshape(*obs.shape[:-2], -1)).reshape(obs.shape) * mask
+    def through(stats: RunningStats) -> Any:
+        return lambda obs: stats(obs.reshape(*obs.shape[:-2], -1)).reshape(obs.shape) * mask
 
     def init(key: Key[Array, ""]) -> Standardised:
         n = spec.n_agents * spec.obs_dim

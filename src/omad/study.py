@@ -6,8 +6,8 @@ A study file holds a `STUDY`:
 
     STUDY = Study("small", grid(tasks=["mpe/spread-3"], algorithms=["omad", "hasac"], seeds=range(3)))
 
-Every run has one seed and a folder of its own, `TASK/ALGORITHM/SETTING/seed-K` below the study's. What is to be done is
-therefore seen from the folders alone: a run that is complete stays as it is, all others go on from their checkpoints.
+Every run has one seed and a folder of its own, `TASK/ALGORITHM/SETTING/seed-K` below the study's. So the folders
+alone show what is left to do: a run that is complete stays as it is, all others continue from their checkpoints.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Study:
     runs: Sequence[PlannedRun]
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be told apart.
+        """Refuse runs that cannot be distinguished.
 
         Raises:
             Refused: No runs, two runs of one folder, or a name that is not one word.
@@ -145,7 +145,7 @@ def load(path: str | Path) -> Study:
 
 
 def _line_in(path: Path, error: Exception) -> str:
-    """Where in the study file something happened, as far as that can be told."""
+    """Where in the study file something happened, as far as that is known."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
     number = lines[-1] if lines else getattr(error, "lineno", None)
     return f", line {number}" if number else ""

@@ -27,7 +27,7 @@ def refuse_foreign(task: str, path: Path, trust: bool) -> None:
 
 
 def refuse_changed(run: RunFolder, spec: EnvSpec) -> None:
-    """A run goes on only in the env that it began in.
+    """A run is resumed only in the env that it began in.
 
     Raises:
         Refused: Agents, sizes or bounds are not those of the manifest.

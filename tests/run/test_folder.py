@@ -240,7 +240,7 @@ def test_a_half_made_folder_is_completed(tmp_path: Path, names: list[str]) -> No
     path.mkdir()
     for name in names:
         (path / name).mkdir() if name.endswith("/") else (path / name).write_text("")
-    with pytest.raises(Refused, match="half made" if names else "not a run folder"):
+    with pytest.raises(Refused, match="partly created" if names else "not a run folder"):
         RunFolder.open(path)
     RunFolder.create(path, CONFIG, {"omad": "test"}).close()
     assert RunFolder.open(path).config == CONFIG

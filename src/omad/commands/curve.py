@@ -1,4 +1,4 @@
-"""The picture of a run's learning curve, drawn when work on the run ends."""
+"""The plot of a run's learning curve, drawn when training ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["LearningCurve"]
 
 
 class LearningCurve(Callback):
-    """Draws `curve.png`; a run is not the worse for a picture that cannot be drawn."""
+    """Draws `curve.png`; a plot that cannot be drawn does not fail the run."""
 
     def on_end(self, context: Context) -> None:
         """Draw."""

@@ -25,7 +25,7 @@ class Options:
     """Train OMAD on mpe/spread-3 for a few minutes and show what it learned."""
 
     minutes: float = 6.5
-    """Training stops and saves after this long, wherever it is; `omad resume` would go on."""
+    """Training stops and saves after this long, wherever it is; `omad resume` continues it."""
     total_steps: int = 60_000
     """Env steps after which training is complete."""
     run_dir: Path | None = None

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
 
     out = console()
     if options.run.name.endswith(PARTIAL):
-        raise Refused(f"{options.run} was only half made; give the omad train command again that made it.")
+        raise Refused(f"{options.run} was only partly created; run the omad train command that created it again.")
     folders = members(options.run)
     if folders != [options.run]:
         for folder in folders:

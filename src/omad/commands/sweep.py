@@ -25,10 +25,10 @@ __all__ = ["main", "seconds"]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Work on all runs of a study, as many at a time as there are cores.
+    """Run a study: all its runs, as many at a time as there are cores.
 
-    Complete runs are left alone and all others go on from their newest checkpoint, so the same command begins a study,
-    goes on with it after any kind of end, and tries again what failed.
+    Complete runs are skipped and all others continue from their newest checkpoint, so the same command starts a study,
+    continues it after any interruption, and retries what failed.
     """
 
     study: Annotated[Path, tyro.conf.Positional]
@@ -40,7 +40,7 @@ class Options:
     time_limit: str | None = None
     """Save and stop after this time, such as 90s, 9m or 1h30m."""
     only: str = ""
-    """Work only on runs whose folder contains this text, such as spread-3/omad."""
+    """Only runs whose folder contains this text, such as spread-3/omad."""
     launcher: Literal["local", "ray"] = "local"
     """Processes of this machine, or tasks on a Ray cluster whose machines share the study's folder."""
     cpus_per_run: float = 1.0
@@ -48,7 +48,7 @@ class Options:
     gpus_per_run: float = 0.0
     """GPUs that Ray sets aside for a run."""
     show: bool = False
-    """Only say how all runs stand; nothing is run or written."""
+    """Only print the state of all runs; nothing is run or written."""
     json: bool = False
     """With --show, as JSON."""
     compilation_cache: bool = True
@@ -71,7 +71,7 @@ def seconds(words: str) -> float:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Begin a study or go on with it."""
+    """Start or continue a study."""
     options = tyro.cli(Options, prog="omad sweep", args=list(arguments))
     check(
         options,
@@ -135,7 +135,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _show(lengths: Mapping[Path, int], as_json: bool) -> int:
-    """How runs stand, read from their folders; those not begun have only their length in env steps."""
+    """Print the state of runs, read from their folders; those not started have only their length in env steps."""
     from omad.commands.dashboard import status_table
     from omad.launch import State, state_of
     from omad.run.folder import RunFolder

@@ -39,7 +39,7 @@ T = TypeVar("T")
 LENGTHS = ("horizon", "max_cycles", "max_steps", "episode_length", "max_episode_steps")
 """Names under which envs keep the length of an episode."""
 RETURN = "return/"
-"""Begins the info keys under which evaluations tell each agent's own return."""
+"""Begins the info keys under which evaluations have each agent's own return."""
 
 _RESET = "reset() must return two dicts by agent: observations and infos"
 _STEP = "step() must return five dicts by agent: observations, rewards, terminations, truncations and infos"

@@ -214,7 +214,7 @@ def _middle(box: Any) -> np.ndarray:
 
 
 def describe(factory: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Make an env and tell what it is like, as plain values; runs in a process that is only asked.
+    """Create an env and describe it in plain values; runs in a process that does only this.
 
     Raises:
         Refused: It cannot be made, or not be used; the message says why.

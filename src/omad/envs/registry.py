@@ -51,7 +51,7 @@ def register(name: str, factory: Any) -> None:
 
 
 def _same(one: Entry, other: Entry) -> bool:
-    """Whether two entries name one factory, perhaps defined anew, as a cell of a notebook does when it is run again."""
+    """Whether two entries name one factory, perhaps defined again, as when a notebook cell is run again."""
     places = [
         entry.path or ".".join(getattr(entry.given, name, "") for name in ("__module__", "__qualname__"))
         for entry in (one, other)
@@ -69,7 +69,7 @@ def _is_env(given: Any) -> bool:
 def of_object(env: Any, name: str | None = None) -> str:
     """The task's name under which a given env is known to this process from now on.
 
-    What other processes can import is named by its path, so that its run can go on anywhere; all else is
+    What other processes can import is named by its path, so that its run can be resumed anywhere; all else is
     `object:...`, and has to be given again there.
 
     Args:
@@ -145,7 +145,7 @@ def _importable(made: Any, path: str) -> str:
 
 
 def _keep(env: Any, wanted: str | None) -> str:
-    """Know a JAX env by a name; what cannot be used is refused at once."""
+    """Register a JAX env under a name; what cannot be used is refused at once."""
     from omad.envs import outside
     from omad.types import JaxEnv
 

@@ -1,4 +1,4 @@
-"""Policies without learning for the particle tasks: what a return is worth is seen next to theirs.
+"""Scripted policies for the particle tasks: reference returns to compare with.
 
 They read the env state, so they are bounds of a kind, not competitors: a learned policy sees less.
 """
@@ -67,7 +67,7 @@ def greedy(spec: EnvSpec) -> Scripted:
 
 
 def assigned(spec: EnvSpec, dynamics: str = "v3") -> Scripted:
-    """The agents cover all landmarks by the shortest total way, found anew at every step among all orders."""
+    """The agents cover all landmarks by the shortest total way, recomputed at every step over all assignments."""
     return _matched(spec, dynamics, 0.0)
 
 

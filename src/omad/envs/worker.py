@@ -110,7 +110,7 @@ class _Unusable(Exception):
 
 
 class _Stop(Exception):
-    """An env cannot go on; args are the index of the env and what happened."""
+    """An env cannot continue; args are the index of the env and what happened."""
 
 
 def _complaints(shapes: Shapes, stepped: bool) -> list[str]:

@@ -187,8 +187,8 @@ def _student(teacher: Folded, obs: np.ndarray, settings: Settings, key: Key[Arra
         noise = jnp.where(jax.random.bernoulli(zero_key, 0.125, (fresh, 1, 1)), 0.0, noise)
         if teacher.kind == "ddpm":
             noise = noise.at[:, -1].set(0.0)  # what is added to actions when exploring is added by the runner
-        told = jnp.concatenate([noise[:, : 1 + rows], noise[:, -1:]], axis=1) if extra else noise[:, : 1 + rows]
-        target = sample(teacher, numbers, asked, told)
+        given_noise = jnp.concatenate([noise[:, : 1 + rows], noise[:, -1:]], axis=1) if extra else noise[:, : 1 + rows]
+        target = sample(teacher, numbers, asked, given_noise)
         orders = jax.vmap(lambda k: jax.random.permutation(k, fresh))(jax.random.split(order_key, settings.reuse))
 
         def step(carry: tuple[Any, Any], place: Array) -> tuple[tuple[Any, Any], Array]:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from omad import envs, processes
+from omad import envs, processes, tasks
 from omad.envs.pool import Pool, joined
 from omad.errors import EnvFailed, Refused
 from omad.evaluate import Episodes, make_evaluate, make_host_evaluate
@@ -146,7 +146,7 @@ def spec_of(team: Team, task: str) -> EnvSpec:
     """
     spec = envs.make(task).spec
     act = tuple(team.act_dims)
-    obs = tuple(team.history * o + (team.history - 1) * a for o, a in zip(team.obs_dims, team.act_dims, strict=True))
+    obs = tasks.stacked_dims(tuple(team.obs_dims), act, team.history)
     if (spec.obs_dims, spec.act_dims) != (obs, act):
         raise Refused(
             f"{spec.name} has {spec.n_agents} agents with observations {spec.obs_dims} and actions {spec.act_dims}, "

@@ -1,4 +1,4 @@
-"""What a logger is told."""
+"""The interface of loggers, and the records that they get."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RunInfo(NamedTuple):
     manifest: Mapping[str, Any]
     seeds: tuple[int, ...]
     env_steps: int
-    """Env steps of each seed done before: 0, or where the run goes on. What was logged beyond it is logged again."""
+    """Env steps of each seed done before: 0, or where the run continues. What was logged beyond it is logged again."""
 
 
 class Evaluation(NamedTuple):
@@ -45,7 +45,7 @@ class Evaluation(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far a run is, told about once a second."""
+    """The progress of a run, about once a second."""
 
     env_steps: int
     total_steps: int
@@ -67,7 +67,7 @@ class Logger:
     """
 
     def start(self, run: RunInfo) -> None:
-        """The run begins, or goes on from `run.env_steps`."""
+        """The run starts, or continues from `run.env_steps`."""
 
     def metrics(self, env_steps: int, seed: int, values: Mapping[str, float | int]) -> None:
         """Means of one seed's metrics since the last call."""
@@ -79,7 +79,7 @@ class Logger:
         """An episode of one seed's policies, `(height, width, 3)` bytes: where the env draws, at the end of the run."""
 
     def event(self, name: str, env_steps: int, text: str) -> None:
-        """Something happened that is said in words: `note`, `stop` or `end`."""
+        """An event with a sentence: `note`, `stop` or `end`."""
 
     def progress(self, progress: Progress) -> None:
         """About once a second; for live displays."""

@@ -26,7 +26,7 @@ def _clock(seconds: float) -> str:
 
 
 def _summary(p: Progress) -> str:
-    """The numbers that tell how training goes."""
+    """The main numbers of training."""
     words = [f"{p.steps_per_s:,.0f} steps/s", f"{p.updates_per_s:,.0f} updates/s", f"{_clock(p.seconds_left)} left"]
     last = p.last
     if "eval/return" in last:
@@ -57,10 +57,10 @@ class Console(Logger):
         self.out = out or console()
         self._live: Bar | None = None
         self._task: Any = None
-        self._said = False
+        self._printed = False
 
     def start(self, run: RunInfo) -> None:
-        """Say where the run is, and begin the live line."""
+        """Print where the run is, and start the live line."""
         board = f"; watch it with: tensorboard --logdir {run.path / 'tb'}"
         self.out.print(f"run folder {run.path}{board if 'TensorBoard' in run.manifest.get('loggers', []) else ''}")
         if self.out.is_terminal:
@@ -82,8 +82,8 @@ class Console(Logger):
             self._live.update(self._task, completed=p.env_steps, words=words)
         if p.event == "eval":
             self.out.print(f"{time.strftime('%H:%M:%S')} step {p.env_steps:,} of {p.total_steps:,}: {_summary(p)}")
-        elif p.event == "compile" and not self._said:
-            self._said = True
+        elif p.event == "compile" and not self._printed:
+            self._printed = True
             self.out.print("compiling the training loop (kept for the next start) ...")
 
     def event(self, name: str, env_steps: int, text: str) -> None:

@@ -34,7 +34,7 @@ class Csv(Logger):
 
     @staticmethod
     def _kept(path: Path, head: tuple[str, ...], env_steps: int) -> str:
-        """The rows that stand."""
+        """The rows up to the checkpoint."""
         try:
             rows = schema.read_bytes(path).decode().splitlines()[1:]
         except FileNotFoundError:

@@ -17,7 +17,7 @@ __all__ = ["Wandb"]
 class Wandb(Logger):
     """Metrics and returns for a Weights & Biases server, or offline (`mode="offline"`, then `wandb sync`).
 
-    The id of its run is kept in the run folder, so that a resumed run goes on there. Needs the extra `wandb`.
+    The id of its run is kept in the run folder, so that a resumed run continues there. Needs the extra `wandb`.
 
     Args:
         project: Name of the project.
@@ -37,7 +37,7 @@ class Wandb(Logger):
         self._run: Any = None
 
     def start(self, run: RunInfo) -> None:
-        """Begin a run there, or go on with the one that the run folder names."""
+        """Start a run there, or continue the one that the run folder names."""
         kept = run.path / "wandb.json"
         try:
             known = schema.read_json(kept, dict[str, str]).get("id")

@@ -170,7 +170,7 @@ class Hosted:
         self._live: Any = None
         """The `env_state` at which the running envs are; any other has to be loaded first."""
         self.why_inexact = "" if env.exact else "its envs cannot be saved"
-        """Why a resume begins new episodes; empty where it goes on exactly."""
+        """Why a resume begins new episodes; empty where it continues exactly."""
         self._bytes_each: int | None = None
         """Length of an env's save, once there was one."""
         measured = algorithm._replace(update=having(given.hyperparameters).update)

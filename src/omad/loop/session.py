@@ -57,7 +57,7 @@ class Result(NamedTuple):
 
 
 class Session:
-    """One process's work on a run: from nothing, or from the newest good checkpoint, to the end or a stop."""
+    """One process that trains a run: from scratch, or from the newest good checkpoint, to the end or a stop."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Session:
             One sentence for every checkpoint that had to be passed over.
 
         Raises:
-            Refused: Another process works on the run, or all checkpoints are damaged.
+            Refused: Another process trains the run, or all checkpoints are damaged.
         """
         self.run.lock()  # before anything is read that another process may be changing
         passed: list[str] = []
@@ -191,7 +191,7 @@ class Session:
         return Result(self.run.path, self.env_steps, self.signals.number if self.row < total else None, stopped)
 
     def _open(self) -> None:
-        """Call `start` of loggers and `on_start` of callbacks: the run begins, or goes on."""
+        """Call `start` of loggers and `on_start` of callbacks: the run starts or continues."""
         from omad.config import to_dict
 
         info = RunInfo(self.run.path, to_dict(self.config), self.run.manifest, self.config.all_seeds, self.env_steps)
@@ -225,7 +225,7 @@ class Session:
         try:
             policy = at_seed(self.context.policies(), 0)
             image = self.built.picture(policy, self.config.eval_seed)
-        except Exception as error:  # noqa: BLE001 - a run is not the worse for a picture that cannot be drawn
+        except Exception as error:  # noqa: BLE001 - a picture that cannot be drawn does not fail the run
             self._event("note", f"no picture of an episode could be drawn ({type(error).__name__}: {error})")
             return
         for logger in takers:
@@ -269,7 +269,7 @@ class Session:
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
-        """Say which run has failed, and from where to go on."""
+        """Name the run that failed, and where it can be resumed."""
         try:
             yield
         except NonFinite as error:
@@ -368,7 +368,7 @@ class Session:
                     self._guard(self._loggers, logger, method, *row)
 
     def _log(self) -> None:
-        """Write the metrics since the last line and start anew."""
+        """Write the means of the metrics since the last line, and reset them."""
         sums = jax.device_get(self.carry.sums)
         zeros = jax.tree.map(jnp.zeros_like, self.carry.sums)
         self.carry = eqx.tree_at(lambda c: c.sums, self.carry, zeros)

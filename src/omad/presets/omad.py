@@ -78,7 +78,7 @@ def cpu(settings: Settings) -> None:
     if settings.on("mpe/deception"):
         settings("[M] matched, three seeds at 100k: 37.4 to 38.6, not 32.9 to 36.9; learns at once", n_step=3)
         if settings.option("history"):
-            _deception_with_memory(settings)
+            _deception_with_history(settings)
         elif settings.option("adversary") == "static" and settings.option("state") == "full":
             _still_adversary_seen_whole(settings)
 
@@ -98,7 +98,7 @@ def efficient(settings: Settings) -> None:
 def _spread_4(settings: Settings) -> None:
     settings("[M] as matched", updates_per_step=2)
     settings(
-        "[M] no habits of left and right: -48 at 100k env steps, near -79 without; RESULTS.md",
+        "[M] no preference of left or right: -48 at 100k env steps, near -79 without; RESULTS.md",
         symmetry=True,
     )
     settings(
@@ -107,8 +107,8 @@ def _spread_4(settings: Settings) -> None:
     )
 
 
-def _deception_with_memory(settings: Settings) -> None:
-    """Who remembers knows velocities, so that a short horizon is no mistake and one step is enough."""
+def _deception_with_history(settings: Settings) -> None:
+    """With history the state is Markov, so that a short horizon is no mistake and one step is enough."""
     settings("[M] 44.0 at 160k env steps, 41.8 without: docs/learning-notes.md", symmetry=True)
     settings("[M] 45.4 at 100k env steps; 44.9 with 0.95, 44.1 with 0.97", gamma=0.9)
     settings("[M]", v_max=80.0)
@@ -119,16 +119,16 @@ def _deception_with_memory(settings: Settings) -> None:
 
 
 def _still_adversary_seen_whole(settings: Settings) -> None:
-    """A critic without the noise of a random adversary is worth following closely, on what the newest policies saw."""
-    settings("[I] as with a memory", symmetry=True)
-    settings("[I] half of 512 in time", batch_size=256)
-    settings("[M] speeds that go with a place are those of today's policies", buffer_size=20_000)
+    """Without a random adversary the critic has little noise: follow it closely, on data of recent policies."""
+    settings("[I] as with frame stacking", symmetry=True)
+    settings("[I] half the time of 512", batch_size=256)
+    settings("[M] velocities at a position are those of recent policies", buffer_size=20_000)
     settings("[M] no mass on the edge atoms", v_max=120.0)
     settings("[I] these critics see velocities", n_step=1)
     settings("[M] 40.7 at 100k env steps, 40.1 with 3, whose policies stay noisy; RESULTS.md", actor_every=1)
     settings("[M] 43.8; 43.5 with half as many gradient steps", updates_per_step=2)
     settings("[M] the pace of 3e-3 with actor_every 3", alpha_lr=1e-3)
-    settings("[I] unlike gains keep two agents from swinging in step", share_policy=False)
+    settings("[I] different gains keep two agents from oscillating together", share_policy=False)
     settings("[I]", renorm_warmup=1_500)
     settings("[I] the gradient steps of 200k env steps", lr_decay_steps=50_000)
 

@@ -94,7 +94,7 @@ def load(path: Path, part: Part, like: PyTree, loose: Collection[str] = ()) -> P
     Args:
         path: The file.
         part: What `save` said.
-        like: Arrays or shapes of the same structure. Leaves without entries are made anew.
+        like: Arrays or shapes of the same structure. Empty leaves are created again.
         loose: Leaves whose last axis may have any length.
 
     Raises:
@@ -126,7 +126,7 @@ def load(path: Path, part: Part, like: PyTree, loose: Collection[str] = ()) -> P
                         f"{shape}, not {_CODES[due.dtype.name]} of {due.shape}"
                     )
                 # Copied, so that they are not bound to a device: programs of bound arrays are others than those the
-                # run began with, and would be compiled anew.
+                # run began with, and would be compiled again.
                 leaves.append(jnp.array(file.get_tensor(name)))
     except (safetensors.SafetensorError, OSError) as error:
         raise Refused(f"the checkpoint {path} cannot be read: {error}") from None

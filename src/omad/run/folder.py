@@ -6,7 +6,7 @@
     episodes.jsonl    one line a seed, evaluation and kind of action: every episode's return
     tb/               the same for TensorBoard
     curve.png         the learning curve
-    ended.json        how work on it ended last, unless it was stopped or killed
+    ended.json        how training ended last, unless it was stopped or killed
     checkpoints/      STEP/ (policy.safetensors, rest.safetensors) and STEP.json (counters, file lengths, digests); the
                       last two, or as many as the configuration says
     checkpoints/best/ seed-K-STEP.safetensors, each seed's best policy so far, and best.json, which lists them
@@ -111,14 +111,14 @@ class BestIndex(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """A callback ended work on the run here; it may have gone on since."""
+    """A callback stopped the run here; it may have been resumed since."""
 
     env_steps: Count
     reason: str
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """How work on a run ended."""
+    """How training of a run ended."""
 
     how: Literal["finished", "diverged", "broken"]
     """It reached its end; a number was not finite; or something else failed, such as an env, a disk or the memory."""
@@ -168,7 +168,7 @@ _Number = dict[str, int | float | None]
 
 
 def members(path: str | os.PathLike[str]) -> list[Path]:
-    """The runs of a folder: itself, or one `seed-K` folder a seed where seeds were trained side by side."""
+    """The runs of a folder: itself, or one `seed-K` folder a seed where seeds were trained in parallel."""
     path = Path(path)
     found = [p.parent for p in path.glob("seed-*/config.json") if re.fullmatch(r"seed-[0-9]+", p.parent.name)]
     if (path / "config.json").exists() or not found:
@@ -250,7 +250,7 @@ class RunFolder:
 
     @staticmethod
     def create(path: Path, config: RunConfig, manifest: dict[str, Any]) -> RunFolder:
-        """A new folder, open for writing; one that was only half made becomes it.
+        """A new folder, open for writing; one that was only partly created is completed.
 
         It appears with its lock in it, so an empty folder is somebody else's.
 
@@ -302,7 +302,7 @@ class RunFolder:
             raise Refused(f"{path} holds several runs; give one of {', '.join(str(run) for run in inside)}.")
         if (path / "lock").exists() and half_made(path):
             raise Refused(
-                f"{path} was only half made; make it anew with: omad train --run-dir {path}, and its options."
+                f"{path} was only partly created; create it again with: omad train --run-dir {path}, and its options."
             )
         manifest = _read_json(path / "manifest.json", dict[str, Any])
         found = manifest.get("format")
@@ -365,7 +365,7 @@ class RunFolder:
 
     @property
     def ended(self) -> Ended | None:
-        """How work on it ended last; None while it can be worked on, and where it was stopped or killed.
+        """How training ended last; None while it can continue, and where it was stopped or killed.
 
         Raises:
             Refused: What is written there cannot be read.
@@ -376,7 +376,7 @@ class RunFolder:
             return None
 
     def note_end(self, ended: Ended) -> None:
-        """Write down how work on it ended; where even that fails, as on a full disk, nothing is said."""
+        """Record how training ended; an error in that, as on a full disk, is ignored."""
         text = json.dumps({"how": ended.how, "words": ended.words}, indent=1) + "\n"
         with contextlib.suppress(OSError, Refused):
             files.write_text(self.path / "ended.json", text, self.path)
@@ -421,8 +421,8 @@ class RunFolder:
         last = max((line["step"] for line in self.lines(METRICS)), default=0)
         if last > first or self.complete:
             raise Refused(
-                f"{self.path} has lines up to env step {last}, but its checkpoints are gone; it cannot go on, and "
-                "beginning again would delete the lines. Restore checkpoints/ from a copy, or start a new run."
+                f"{self.path} has lines up to env step {last}, but its checkpoints are gone; it cannot continue, and "
+                "starting again would delete the lines. Restore checkpoints/ from a copy, or start a new run."
             )
 
     # ------------------------------------------------------------ lines
@@ -647,8 +647,8 @@ class RunFolder:
         rows = []
         for line in self.lines(EPISODES):
             returns = np.asarray(line["returns"])
-            spread = returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else 0.0
-            rows.append(line | {"mean": float(returns.mean()), "se": float(spread)})
+            error = returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else 0.0
+            rows.append(line | {"mean": float(returns.mean()), "se": float(error)})
         return rows
 
 

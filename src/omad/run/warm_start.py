@@ -1,7 +1,7 @@
 """Start a run from the parameters of another one.
 
 All leaves of the learner are taken over whose path and shape fit: actors, critics, targets, their statistics and
-temperatures. Optimisers (leaves below a field that is called `opt` or ends in `_opt`) start anew.
+temperatures. Optimisers (leaves below a field that is called `opt` or ends in `_opt`) are initialised.
 """
 
 from __future__ import annotations
