@@ -16,8 +16,8 @@ from omad.algos.hasac import HasacConfig
 from omad.algos.hatd3 import Hatd3Config
 from omad.algos.omad import OmadConfig
 from omad.commands.bench import measure, side_of
-from omad.commands.operations import of_jaxpr, products, rehearsal, update_jaxpr
-from omad.commands.parts import own_times, part_of
+from omad.commands.flop_count import of_jaxpr, products, rehearsal, update_jaxpr
+from omad.commands.profiling import own_times, part_of
 from omad.commands.versus import Side, compare, ratio
 from omad.config import resolve
 from omad.errors import Refused

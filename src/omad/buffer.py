@@ -2,8 +2,8 @@
 
 Rows are vector steps, columns are parallel envs. Where the next row goes is a function of the vector-step
 count, which the caller passes in, so that under a `vmap` over seeds all writes stay plain slice updates.
-Where seeds run one after the other, their rings stay one array each leaf, which leads with a seed axis, and `place`
-says whose ring is meant: cutting it out would copy it.
+Where seeds run sequentially, their rings stay one array each leaf, which leads with a seed axis, and `seed_index`
+selects the ring: cutting it out would copy it.
 Reset observations are never stored as successors: every transition carries its own.
 """
 
@@ -55,14 +55,14 @@ def batch_shapes(spec: EnvSpec, batch_size: int) -> Batch:
     return jax.eval_shape(lambda: sample(make(spec, 1, 1), jnp.int32(1), jax.random.key(0), batch_size, 1.0))
 
 
-def where(ring: Step, count: Int[Array, ""], place: Int[Array, ""] | None = None) -> tuple[Int[Array, ""], ...]:
-    """The index of row number `count`, of the seed at `place` if leaves lead with a seed axis."""
-    return (*(() if place is None else (place,)), count % ring.reward.shape[-2])
+def where(ring: Step, count: Int[Array, ""], seed_index: Int[Array, ""] | None = None) -> tuple[Int[Array, ""], ...]:
+    """The index of row number `count`, of the seed at `seed_index` if leaves lead with a seed axis."""
+    return (*(() if seed_index is None else (seed_index,)), count % ring.reward.shape[-2])
 
 
-def add(ring: Step, step: Step, count: Int[Array, ""], place: Int[Array, ""] | None = None) -> Step:
+def add(ring: Step, step: Step, count: Int[Array, ""], seed_index: Int[Array, ""] | None = None) -> Step:
     """Write one vector step (leaves `(n_envs, ...)`) as row number `count`; the oldest row goes first."""
-    row = where(ring, count, place)
+    row = where(ring, count, seed_index)
     return jax.tree.map(lambda kept, new: kept.at[row].set(new), ring, step)
 
 
@@ -73,7 +73,7 @@ def sample(
     batch_size: int,
     gamma: float | Float[Array, ""],
     n_step: int = 1,
-    place: Int[Array, ""] | None = None,
+    seed_index: Int[Array, ""] | None = None,
 ) -> Batch:
     """Draw transitions uniformly, with replacement.
 
@@ -84,7 +84,7 @@ def sample(
         batch_size: Transitions to draw.
         gamma: Discount factor.
         n_step: Rewards to sum. A sum stops early at the end of an episode, terminated or truncated.
-        place: Whose ring it is, if leaves lead with a seed axis.
+        seed_index: Whose ring it is, if leaves lead with a seed axis.
 
     Returns:
         A batch whose `discount` is gamma^m for the m rewards summed, or 0 if the last one terminated.
@@ -95,7 +95,7 @@ def sample(
     first = (count - filled) % rows
     start = first + jax.random.randint(row_key, (batch_size,), 0, filled - n_step + 1)
     env = jax.random.randint(env_key, (batch_size,), 0, n_envs)
-    return _transitions(ring, start, env, gamma, n_step, place)
+    return _transitions(ring, start, env, gamma, n_step, seed_index)
 
 
 def sample_complete(
@@ -112,11 +112,11 @@ def _transitions(
     env: Int[Array, " batch"],
     gamma: float | Float[Array, ""],
     n_step: int,
-    place: Int[Array, ""] | None = None,
+    seed_index: Int[Array, ""] | None = None,
 ) -> Batch:
     """What begins in rows `start` (counted on, beyond the last row) and columns `env`."""
     rows = ring.reward.shape[-2]
-    seed = () if place is None else (place,)
+    seed = () if seed_index is None else (seed_index,)
     ret = ring.reward[*seed, start % rows, env]
     last, weight = start, jnp.full_like(ret, gamma)
     for _ in range(1, n_step):

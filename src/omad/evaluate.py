@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from omad.envs.pool import Pool, joined
+from omad.envs.pool import Pool, seeds_of
 from omad.errors import NonFinite
 from omad.keys import Stream, run_key, stream
 from omad.types import Algorithm, EnvSpec, JaxEnv, Policy, seed_axis
@@ -99,7 +99,7 @@ def make_host_evaluate(
     def one(policy: Policy, eval_seed: int, step: int) -> Episodes:
         envs = pool()
         root = run_key(eval_seed)
-        starts = joined(jax.random.key_data(jax.random.split(stream(root, Stream.EVAL_RESET, 0), episodes)))
+        starts = seeds_of(jax.random.key_data(jax.random.split(stream(root, Stream.EVAL_RESET, 0), episodes)))
         found: list[Episodes] = []
         for round_, first in enumerate(range(0, episodes, envs.n_envs)):
             # The last round may have fewer episodes than envs; the surplus repeats and is not counted.
@@ -116,7 +116,7 @@ def make_host_evaluate(
                     raise NonFinite(
                         f"{spec.name}: the policy returned {kind} action that is not finite in an evaluation"
                     )
-                envs.send(np.asarray(action), joined(np.asarray(keys)), seeds, t)
+                envs.send(np.asarray(action), seeds_of(np.asarray(keys)), seeds, t)
                 result = envs.receive(t)
                 returns += alive * result.reward
                 lengths += alive

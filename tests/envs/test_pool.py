@@ -19,7 +19,7 @@ import pytest
 from omad import envs
 from omad.envs import worker
 from omad.envs.host_env import HostObservation
-from omad.envs.pool import Pool, PoolStep, joined, worker_count
+from omad.envs.pool import Pool, PoolStep, seeds_of, worker_count
 from omad.errors import EnvFailed
 
 HERE = Path(__file__).parent
@@ -214,10 +214,10 @@ def test_seeds_of_64_bits_survive() -> None:
 def test_pairs_of_words_are_joined() -> None:
     """The first word is the low one."""
     words = np.asarray([[[1, 0], [0, 1]], [[2**32 - 1, 2**31], [7, 9]]], np.uint32)
-    assert joined(words).tolist() == [1, 2**32, 2**31 * 2**32 + 2**32 - 1, 9 * 2**32 + 7]
-    assert joined(words).dtype == np.uint64
-    assert joined(words[:, ::-1]).tolist() == [2**32, 1, 9 * 2**32 + 7, 2**31 * 2**32 + 2**32 - 1]
-    assert joined(np.zeros((0, 2), np.uint32)).shape == (0,)
+    assert seeds_of(words).tolist() == [1, 2**32, 2**31 * 2**32 + 2**32 - 1, 9 * 2**32 + 7]
+    assert seeds_of(words).dtype == np.uint64
+    assert seeds_of(words[:, ::-1]).tolist() == [2**32, 1, 9 * 2**32 + 7, 2**31 * 2**32 + 2**32 - 1]
+    assert seeds_of(np.zeros((0, 2), np.uint32)).shape == (0,)
 
 
 # ---------------------------------------------------------------- saving

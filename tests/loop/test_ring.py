@@ -12,7 +12,7 @@ import pytest
 from omad import buffer, envs
 from omad.envs.host_env import HostEnv
 from omad.loop import fused
-from omad.loop.fused import Given, LoopConfig
+from omad.loop.fused import LoopConfig, ProgramInputs
 from omad.loop.hosted import Hosted
 from omad.types import Algorithm, Mean
 
@@ -84,5 +84,5 @@ def test_the_ring_is_never_copied(updates: int, demonstrated: int, batch: bool) 
         place = NUMBER
     real = jax.ShapeDtypeStruct((), bool)
     assert not copied(keep.lower(leaves, ring, given, NUMBER, place).compile(AS_USERS))
-    handed = Given({}, shown)
+    handed = ProgramInputs({}, shown)
     assert not copied(learn.lower(leaves, ring, given, seed, NUMBER, real, handed, place).compile(AS_USERS))

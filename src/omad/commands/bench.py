@@ -70,7 +70,7 @@ def measure(config: Any, seconds: float) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from omad.commands import operations, parts
+    from omad.commands import flop_count, profiling
     from omad.experiment import Experiment
 
     smaller = dataclasses.replace(config, buffer_size=max(config.batch_size, min(config.buffer_size, 20_000)))
@@ -103,11 +103,11 @@ def measure(config: Any, seconds: float) -> dict[str, Any]:
         row += rows
         return carry
 
-    shares = parts.shares(chunk)
+    shares = profiling.shares(chunk)
     built.close()
-    update = operations.update_jaxpr(built.algorithm, built.spec, config.batch_size)
-    flops = operations.of_jaxpr(update, cadence)
-    rehearsal, work = operations.rehearsal(operations.products(update, cadence))
+    update = flop_count.update_jaxpr(built.algorithm, built.spec, config.batch_size)
+    flops = flop_count.of_jaxpr(update, cadence)
+    rehearsal, work = flop_count.rehearsal(flop_count.products(update, cadence))
     own = _best(rehearsal, work, seconds)
     device = jax.devices()[0]
     return {

@@ -78,16 +78,16 @@ def _in_jax(env: Any) -> tuple[Begin, Advance]:
 def _on_host(pool: Any) -> tuple[Begin, Advance]:
     import jax
 
-    from omad.envs.pool import joined
+    from omad.envs.pool import seeds_of
 
     number = 0
 
     def begin(keys: Any) -> tuple[Any, Any]:
-        return pool.reset(joined(jax.random.key_data(keys)))
+        return pool.reset(seeds_of(jax.random.key_data(keys)))
 
     def advance(action: Any, keys: Any) -> tuple[Any, ...]:
         nonlocal number
-        seeds = joined(jax.random.key_data(keys))
+        seeds = seeds_of(jax.random.key_data(keys))
         pool.send(action, seeds, seeds, number)
         result, number = pool.receive(number), number + 1
         return result[:5]

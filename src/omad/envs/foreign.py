@@ -30,7 +30,7 @@ from omad.envs.contract import LENGTHS, RETURN
 from omad.errors import Refused
 from omad.types import EnvSpec, EnvState, JaxEnv, Observation, Outcome
 
-__all__ = ["OURS", "Source", "Stepped", "box_of", "joined", "length_of", "own_limit", "strong"]
+__all__ = ["OURS", "Source", "Stepped", "as_team", "box_of", "length_of", "own_limit", "strong"]
 
 OURS = ("team_reward", "horizon", "done")
 """Arguments that are read here; a factory gets them only if it takes arguments of these names."""
@@ -136,7 +136,7 @@ def strong(tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
-def joined(task: str, source: Source, arguments: Mapping[str, Any]) -> JaxEnv:
+def as_team(task: str, source: Source, arguments: Mapping[str, Any]) -> JaxEnv:
     """The env as a team's: padded rows, actions in [-1, 1], one reward, both flags.
 
     Args:

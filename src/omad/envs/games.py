@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from omad import tasks
-from omad.envs.probe import ProbeState, drawn
+from omad.envs.probe import ProbeState, probe_env
 from omad.types import JaxEnv
 
 __all__ = ["MODES", "islands", "meeting"]
@@ -31,10 +31,10 @@ def islands(n_agents: int = 2) -> JaxEnv:
     costs nothing, so a policy that seeks entropy should keep them. At the mean of the points: 0.09.
     """
 
-    def pay(near: Float[Array, "agent mode"]) -> Float[Array, ""]:
+    def reward(near: Float[Array, "agent mode"]) -> Float[Array, ""]:
         return near.max(1).mean()
 
-    return _game("islands", n_agents, pay)
+    return _game("islands", n_agents, reward)
 
 
 def meeting(n_agents: int = 2) -> JaxEnv:
@@ -45,20 +45,20 @@ def meeting(n_agents: int = 2) -> JaxEnv:
     numbers that all see choose.
     """
 
-    def pay(near: Float[Array, "agent mode"]) -> Float[Array, ""]:
+    def reward(near: Float[Array, "agent mode"]) -> Float[Array, ""]:
         return near.prod(0).max()
 
-    return _game("meeting", n_agents, pay)
+    return _game("meeting", n_agents, reward)
 
 
-def _game(kind: str, n_agents: int, pay: Callable[[Array], Array]) -> JaxEnv:
+def _game(kind: str, n_agents: int, reward_of: Callable[[Array], Array]) -> JaxEnv:
     points = jnp.asarray(MODES)
 
-    def draw(key: Key[Array, ""]) -> Float[Array, "agent obs"]:
+    def sample_hint(key: Key[Array, ""]) -> Float[Array, "agent obs"]:
         return jnp.tile(jax.random.uniform(key, (1, 2), minval=-1.0), (n_agents, 1))
 
     def reward(state: ProbeState, action: Float[Array, "agent act"]) -> Float[Array, ""]:
         del state
-        return pay(jnp.exp(-jnp.square(action[:, None] - points).sum(-1) / WIDTH))
+        return reward_of(jnp.exp(-jnp.square(action[:, None] - points).sum(-1) / WIDTH))
 
-    return drawn(f"games/{kind}-{n_agents}", (2,) * n_agents, draw=draw, pay=reward)
+    return probe_env(f"games/{kind}-{n_agents}", (2,) * n_agents, sample_hint=sample_hint, reward=reward)

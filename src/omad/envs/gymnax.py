@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from omad.envs.contract import Broken, guarded
-from omad.envs.foreign import Source, Stepped, box_of, joined, length_of
+from omad.envs.foreign import Source, Stepped, as_team, box_of, length_of
 from omad.errors import Refused
 from omad.types import EnvState, JaxEnv
 
@@ -51,4 +51,4 @@ def adopted(task: str, made: Any, arguments: Mapping[str, Any]) -> JaxEnv:
         obs, state, reward, done, _ = env.step_env(key, state, actions[0], params)
         return state, Stepped([obs], jnp.zeros(0), [reward], [done], done)
 
-    return joined(task, Source((), [box], reset, step, length_of(params, env), "time"), arguments)
+    return as_team(task, Source((), [box], reset, step, length_of(params, env), "time"), arguments)

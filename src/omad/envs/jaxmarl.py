@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from omad.envs.contract import Broken, guarded
-from omad.envs.foreign import OURS, Source, Stepped, box_of, joined, length_of
+from omad.envs.foreign import OURS, Source, Stepped, as_team, box_of, length_of
 from omad.envs.imported import OWN
 from omad.errors import Refused
 from omad.tasks import nearest
@@ -123,7 +123,7 @@ def adopted(task: str, env: Any, arguments: Mapping[str, Any]) -> JaxEnv:
         rows, paid, ended = each
         return state, Stepped(rows, world(state), paid, ended, dones["__all__"])
 
-    return joined(task, Source(tuple(agents), boxes, reset, step, length_of(env), "step"), arguments)
+    return as_team(task, Source(tuple(agents), boxes, reset, step, length_of(env), "step"), arguments)
 
 
 def _space(task: str, env: Any, agent: str) -> Any:

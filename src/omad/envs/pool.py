@@ -29,7 +29,7 @@ from omad.envs.description import describe_spec
 from omad.errors import EnvFailed, UnevenSaves
 from omad.spec import EnvSpec
 
-__all__ = ["Pool", "PoolStep", "joined", "worker_count"]
+__all__ = ["Pool", "PoolStep", "seeds_of", "worker_count"]
 
 
 class PoolStep(NamedTuple):
@@ -46,7 +46,7 @@ class PoolStep(NamedTuple):
     state: np.ndarray
 
 
-def joined(words: Any) -> np.ndarray:
+def seeds_of(words: Any) -> np.ndarray:
     """Pairs of 32-bit words, as random keys are made of, as 64-bit seeds, flat."""
     return np.ascontiguousarray(words, np.uint32).reshape(-1, 2).view(np.uint64).ravel()
 

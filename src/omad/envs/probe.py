@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from omad.envs.adapt import pad
 from omad.types import EnvSpec, JaxEnv, Observation, Outcome
 
-__all__ = ["ProbeState", "constant", "delay", "drawn", "push", "relay", "signal", "timeout"]
+__all__ = ["ProbeState", "constant", "delay", "probe_env", "push", "relay", "signal", "timeout"]
 
 
 class ProbeState(eqx.Module):
@@ -29,9 +29,9 @@ class ProbeState(eqx.Module):
     """Steps done in this episode."""
 
 
-Draw = Callable[[Key[Array, ""]], Float[Array, "agent obs"]]
-Show = Callable[[ProbeState], Float[Array, "agent obs"]]
-Pay = Callable[[ProbeState, Float[Array, "agent act"]], Float[Array, ""]]
+SampleHint = Callable[[Key[Array, ""]], Float[Array, "agent obs"]]
+ObserveHint = Callable[[ProbeState], Float[Array, "agent obs"]]
+Reward = Callable[[ProbeState, Float[Array, "agent act"]], Float[Array, ""]]
 """(state before the step, actions) -> team reward."""
 
 
@@ -40,7 +40,7 @@ def constant() -> JaxEnv:
 
     True value: 1 for every observation and action. No bootstrapping, no dependence on anything.
     """
-    return drawn("probe/constant", draw=_ones, pay=lambda state, action: jnp.ones(()))
+    return probe_env("probe/constant", sample_hint=_ones, reward=lambda state, action: jnp.ones(()))
 
 
 def signal() -> JaxEnv:
@@ -49,10 +49,10 @@ def signal() -> JaxEnv:
     True value: the observed sign, +1 or -1, whatever the actions.
     """
 
-    def draw(key: Key[Array, ""]) -> Float[Array, "agent obs"]:
+    def sample_hint(key: Key[Array, ""]) -> Float[Array, "agent obs"]:
         return jnp.full((2, 1), jax.random.rademacher(key, (), float))
 
-    return drawn("probe/signal", draw=draw, pay=lambda state, action: state.hint[0, 0])
+    return probe_env("probe/signal", sample_hint=sample_hint, reward=lambda state, action: state.hint[0, 0])
 
 
 def delay() -> JaxEnv:
@@ -60,12 +60,12 @@ def delay() -> JaxEnv:
 
     True values: gamma at observation 0 (first step), 1 at observation 1 (second step).
     """
-    return drawn(
+    return probe_env(
         "probe/delay",
         horizon=2,
-        draw=_ones,
-        show=lambda state: state.hint * state.time,
-        pay=lambda state, action: (state.time == 1).astype(float),
+        sample_hint=_ones,
+        observe_hint=lambda state: state.hint * state.time,
+        reward=lambda state, action: (state.time == 1).astype(float),
     )
 
 
@@ -75,7 +75,9 @@ def timeout() -> JaxEnv:
     True value: 1 / (1 - gamma) with the bootstrap. A learner that takes a truncation for an end learns about
     the mean over t < 10 of (1 - gamma^(10 - t)) / (1 - gamma), 5.3 for gamma 0.99 and not 100.
     """
-    return drawn("probe/timeout", horizon=10, draw=_ones, pay=lambda state, action: jnp.ones(()), ends=False)
+    return probe_env(
+        "probe/timeout", horizon=10, sample_hint=_ones, reward=lambda state, action: jnp.ones(()), ends=False
+    )
 
 
 def push() -> JaxEnv:
@@ -87,15 +89,15 @@ def push() -> JaxEnv:
     """
     mask = jnp.asarray([[1.0, 0.0], [1.0, 1.0]])
 
-    def draw(key: Key[Array, ""]) -> Float[Array, "agent obs"]:
+    def sample_hint(key: Key[Array, ""]) -> Float[Array, "agent obs"]:
         one, two = jax.random.split(key)
         rows = [jax.random.uniform(k, (n,), minval=-0.8, maxval=0.8) for k, n in ((one, 1), (two, 2))]
         return pad(rows, 2)
 
-    def pay(state: ProbeState, action: Float[Array, "agent act"]) -> Float[Array, ""]:
+    def reward(state: ProbeState, action: Float[Array, "agent act"]) -> Float[Array, ""]:
         return -jnp.sum(mask * jnp.square(action - state.hint))
 
-    return drawn("probe/push", (1, 2), draw=draw, pay=pay)
+    return probe_env("probe/push", (1, 2), sample_hint=sample_hint, reward=reward)
 
 
 def relay() -> JaxEnv:
@@ -106,12 +108,12 @@ def relay() -> JaxEnv:
     averages them ends; 0.02 at (0.6, 0.6), where each agent follows a mode, but not the same one.
     """
 
-    def pay(state: ProbeState, action: Float[Array, "agent act"]) -> Float[Array, ""]:
+    def reward(state: ProbeState, action: Float[Array, "agent act"]) -> Float[Array, ""]:
         mode = jnp.asarray([0.6, -0.6])
         a = action[:, 0]
         return jnp.exp(-jnp.sum(jnp.square(a - mode)) / 0.3) + jnp.exp(-jnp.sum(jnp.square(a + mode)) / 0.3)
 
-    return drawn("probe/relay", draw=_ones, pay=pay)
+    return probe_env("probe/relay", sample_hint=_ones, reward=reward)
 
 
 def _ones(key: Key[Array, ""]) -> Float[Array, "agent obs"]:
@@ -119,49 +121,49 @@ def _ones(key: Key[Array, ""]) -> Float[Array, "agent obs"]:
     return jnp.ones((2, 1))
 
 
-def _show_hint(state: ProbeState) -> Float[Array, "agent obs"]:
+def _hint(state: ProbeState) -> Float[Array, "agent obs"]:
     return state.hint
 
 
-def drawn(
+def probe_env(
     name: str,
     sizes: tuple[int, ...] = (1, 1),
     *,
-    draw: Draw,
-    pay: Pay,
-    show: Show = _show_hint,
+    sample_hint: SampleHint,
+    reward: Reward,
+    observe_hint: ObserveHint = _hint,
     horizon: int = 1,
     ends: bool = True,
 ) -> JaxEnv:
-    """The env of a task from what is drawn at a reset, shown and paid.
+    """A probe env from a sampled hint, its observation and a reward.
 
     Args:
         name: Of the task.
         sizes: Numbers that each agent sees, and as many that it gives.
-        draw: What is drawn at a reset.
-        pay: The team reward.
-        show: What is shown of what was drawn.
+        sample_hint: Samples the hint at a reset.
+        reward: The team reward.
+        observe_hint: What is observed of the hint.
         horizon: Steps of an episode.
         ends: Whether it terminates at the horizon, or is truncated there.
     """
     spec = EnvSpec(name, sizes, sizes, 0, horizon)
 
     def observe(state: ProbeState) -> Observation:
-        return Observation(show(state), jnp.zeros((0,)))
+        return Observation(observe_hint(state), jnp.zeros((0,)))
 
     def reset(key: Key[Array, ""]) -> tuple[ProbeState, Observation]:
-        state = ProbeState(draw(key), jnp.zeros((), jnp.int32))
+        state = ProbeState(sample_hint(key), jnp.zeros((), jnp.int32))
         return state, observe(state)
 
     def step(state: ProbeState, action: Float[Array, "agent act"], key: Key[Array, ""]) -> tuple[ProbeState, Outcome]:
         del key
-        reward = pay(state, jnp.clip(action, -1, 1) * spec.act_mask)
+        paid = reward(state, jnp.clip(action, -1, 1) * spec.act_mask)
         state = ProbeState(state.hint, state.time + 1)
         over: Bool[Array, ""] = state.time >= spec.horizon
         never = jnp.zeros_like(over)
         return state, Outcome(
             next=observe(state),
-            reward=reward,
+            reward=paid,
             terminated=over if ends else never,
             truncated=never if ends else over,
         )

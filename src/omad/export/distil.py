@@ -20,7 +20,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from omad import envs
-from omad.envs.pool import Pool, joined
+from omad.envs.pool import Pool, seeds_of
 from omad.errors import Refused
 from omad.export.fold import Folded, sample
 from omad.export.play import as_algorithm, tensors_of
@@ -90,7 +90,7 @@ def observations(folded: Sequence[Folded], task: str, episodes: int, seed: int) 
             if not alive.any():
                 break
         return np.concatenate(found)
-    size, seeds = min(episodes, _WORLDS), joined(jax.random.key_data(keys))
+    size, seeds = min(episodes, _WORLDS), seeds_of(jax.random.key_data(keys))
     with contextlib.closing(Pool.of(task, env.spec, size)) as pool:
         for first in range(0, episodes, size):
             now = np.resize(seeds[first : first + size], size)

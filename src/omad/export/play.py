@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from omad import envs, processes, tasks
-from omad.envs.pool import Pool, joined
+from omad.envs.pool import Pool, seeds_of
 from omad.errors import EnvFailed, Refused
 from omad.evaluate import Episodes, make_evaluate, make_host_evaluate
 from omad.export.bundle import Team
@@ -206,7 +206,7 @@ def _round_in_jax(env: JaxEnv, root: Any, decide: Callable[[np.ndarray], np.ndar
 
 def _round_on_host(spec: EnvSpec, decide: Callable[[np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:
     def one_round(keys: Any, number: int, pool: Pool) -> np.ndarray:
-        seeds = joined(jax.random.key_data(keys))
+        seeds = seeds_of(jax.random.key_data(keys))
         obs, _ = pool.reset(seeds)
         returns, alive = np.zeros(len(seeds)), np.ones(len(seeds), bool)
         for t in range(spec.horizon):

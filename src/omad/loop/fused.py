@@ -33,21 +33,21 @@ __all__ = [
     "RETURN",
     "Carry",
     "Fused",
-    "Given",
     "LoopConfig",
+    "ProgramInputs",
     "SequentialSeeds",
-    "absorb",
-    "choose",
-    "draw_batch",
+    "choose_actions",
     "episode_metrics",
-    "given_to",
     "learn_vector_step",
     "make",
     "no_metrics",
     "no_returns",
-    "on_all",
-    "over_devices",
+    "program_inputs",
+    "record_step",
+    "replicate",
+    "sample_batch",
     "seed_sharding",
+    "shard_over_devices",
     "traced_once",
     "with_ring",
     "without_ring",
@@ -121,24 +121,24 @@ class SequentialSeeds:
     a seed changes is cut out of the carry and put back, but for the rings, which are written in place.
 
     Args:
-        one: (carry, seed, start, count, given, place) -> carry.
+        one: (carry, seed, start, count, given, seed_index) -> carry.
         given: Handed to every call.
     """
 
-    def __init__(self, one: Callable[..., Any], given: Given | None) -> None:
-        def program(carry: Any, seeds: Array, place: Array, start: Array, count: Array, given: Any) -> Any:
+    def __init__(self, one: Callable[..., Any], given: ProgramInputs | None) -> None:
+        def program(carry: Any, seeds: Array, seed_index: Array, start: Array, count: Array, given: Any) -> Any:
             whole = without_ring(carry)
-            own = with_ring(at_seed(whole, place), carry.ring)
-            done = one(own, seeds[place], start, count, given, place)
-            return with_ring(put_seed(whole, place, without_ring(done)), done.ring)
+            own = with_ring(at_seed(whole, seed_index), carry.ring)
+            done = one(own, seeds[seed_index], start, count, given, seed_index)
+            return with_ring(put_seed(whole, seed_index, without_ring(done)), done.ring)
 
         self._program: Any = jax.jit(program, donate_argnums=0)
         self._given = given
 
     def __call__(self, carry: T, seeds: Int[Array, " seed"], start: Array, count: Array) -> T:
         """The carry after `count` steps; the given one is donated."""
-        for place in range(len(seeds)):
-            carry = self._program(carry, seeds, np.int32(place), start, count, self._given)
+        for seed_index in range(len(seeds)):
+            carry = self._program(carry, seeds, np.int32(seed_index), start, count, self._given)
         return carry
 
     def lower(self, carry: Any, seeds: Any, start: Any, count: Any) -> Any:
@@ -149,7 +149,7 @@ class SequentialSeeds:
         return self._program._cache_size()
 
 
-def over_devices(function: Any, n_seeds: int, by_seed: tuple[bool, ...], donate: tuple[int, ...]) -> Any:
+def shard_over_devices(function: Any, n_seeds: int, by_seed: tuple[bool, ...], donate: tuple[int, ...]) -> Any:
     """A function of a batch of seeds, compiled and shared out over the local devices.
 
     Each device takes equally many seeds, and as many devices take part as that allows. Seeds need nothing of each
@@ -176,7 +176,7 @@ def seed_sharding(n_seeds: int) -> NamedSharding:
     return NamedSharding(Mesh(np.asarray(devices[:use]), ("seed",)), PartitionSpec("seed"))
 
 
-def on_all(shared: T, n_seeds: int) -> T:
+def replicate(shared: T, n_seeds: int) -> T:
     """What has no seed axis, on every device that seeds are shared out over."""
     return jax.device_put(shared, NamedSharding(seed_sharding(n_seeds).mesh, PartitionSpec()))
 
@@ -184,15 +184,15 @@ def on_all(shared: T, n_seeds: int) -> T:
 class ShardedSeeds:
     """The `vmap` of a loop over seeds, shared out over the local devices; arguments as those of `SequentialSeeds`."""
 
-    def __init__(self, one: Callable[..., Any], given: Given | None) -> None:
+    def __init__(self, one: Callable[..., Any], given: ProgramInputs | None) -> None:
         self._batched = jax.vmap(one, in_axes=(0, 0, None, None, None))
         self._programs: dict[int, Any] = {}
         self._given = given
 
     def _program(self, n: int) -> Any:
         if n not in self._programs:
-            self._programs[n] = over_devices(self._batched, n, (True, True, False, False, False), (0,))
-            self._given = on_all(self._given, n)
+            self._programs[n] = shard_over_devices(self._batched, n, (True, True, False, False, False), (0,))
+            self._given = replicate(self._given, n)
         return self._programs[n]
 
     def __call__(self, carry: T, seeds: Int[Array, " seed"], start: Array, count: Array) -> T:
@@ -218,11 +218,11 @@ def without_ring(carry: Carry) -> Carry:
 
 
 def with_ring(carry: Carry, ring: Step) -> Carry:
-    """With a ring in its place."""
+    """With a replay ring put back."""
     return eqx.tree_at(lambda c: c.ring, carry, ring, is_leaf=lambda leaf: leaf is None)
 
 
-class Given(NamedTuple):
+class ProgramInputs(NamedTuple):
     """What programs that learn are given beside the carry: neither compiled into them nor changed by them."""
 
     hyperparameters: dict[str, Array]
@@ -231,9 +231,11 @@ class Given(NamedTuple):
     """Complete episodes."""
 
 
-def given_to(algorithm: Algorithm, demonstrations: Step | None) -> Given:
+def program_inputs(algorithm: Algorithm, demonstrations: Step | None) -> ProgramInputs:
     """All that programs are given from outside."""
-    return Given({name: jnp.float32(value) for name, value in algorithm.hyperparameters.items()}, demonstrations)
+    return ProgramInputs(
+        {name: jnp.float32(value) for name, value in algorithm.hyperparameters.items()}, demonstrations
+    )
 
 
 def traced_once(algorithm: Algorithm) -> Callable[[Mapping[str, Array]], Algorithm]:
@@ -263,7 +265,7 @@ def no_returns(algorithm: Algorithm, config: LoopConfig) -> ReturnStats | None:
 
 
 @jax.named_scope("acting")
-def choose(
+def choose_actions(
     algorithm: Algorithm,
     spec: EnvSpec,
     learner: Learner,
@@ -286,18 +288,18 @@ def choose(
 
 
 @jax.named_scope("records")
-def absorb(
+def record_step(
     carry: Carry,
     transition: Step,
     info: Mapping[str, Float[Array, " env"]],
     step: Int[Array, ""],
     real: Bool[Array, ""] | bool = True,
-    place: Int[Array, ""] | None = None,
+    seed_index: Int[Array, ""] | None = None,
 ) -> Carry:
     """Record vector step number `step`: its transitions, and returns and extra numbers of the episodes that ended.
 
-    Where `real` is false there was no such step, and nothing changes. `place` is that of the seed in the ring, if the
-    ring, and nothing else, leads with a seed axis.
+    Where `real` is false there was no such step, and nothing changes. `seed_index` selects the seed's ring, if the ring,
+    and nothing else, leads with a seed axis.
     """
     over = (transition.terminated | transition.truncated) & real
     gained = {RETURN: transition.reward} | {f"train/{name}": number for name, number in info.items()}
@@ -306,17 +308,17 @@ def absorb(
     measured = {name: Mean(jnp.sum(jnp.where(over, total, 0.0)), ended) for name, total in episode.items()}
     stats = carry.returns
     if stats is not None:
-        # A barrier as in `choose`, for the sums over envs.
+        # A barrier as in `choose_actions`, for the sums over envs.
         stats = jax.lax.optimization_barrier(stats.seen(transition.reward, over).where(jnp.asarray(real), stats))
         measured[SCALE] = Mean(jnp.where(real, stats.scale(), 0.0), jnp.asarray(real, float))
     if real is not True:
-        row = buffer.where(carry.ring, step, place)
+        row = buffer.where(carry.ring, step, seed_index)
         transition = jax.tree.map(lambda new, kept: jnp.where(real, new, kept[row]), transition, carry.ring)
     return eqx.tree_at(
         lambda c: (c.ring, c.episode, c.sums, c.returns),
         carry,
         (
-            buffer.add(carry.ring, transition, step, place),
+            buffer.add(carry.ring, transition, step, seed_index),
             {name: jnp.where(over, 0.0, total) for name, total in episode.items()},
             carry.sums | {name: carry.sums[name] + mean for name, mean in measured.items()},
             stats,
@@ -326,7 +328,7 @@ def absorb(
 
 
 @jax.named_scope("sampling")
-def draw_batch(
+def sample_batch(
     algorithm: Algorithm,
     config: LoopConfig,
     ring: Step,
@@ -334,13 +336,13 @@ def draw_batch(
     step: Int[Array, ""],
     count: Int[Array, ""],
     demonstrations: Step | None,
-    place: Int[Array, ""] | None,
+    seed_index: Int[Array, ""] | None,
 ) -> Batch:
     """The batch of gradient step number `count`: from the ring, then from the demonstrations, if there are some."""
     key, size, how = stream(root, Stream.SAMPLE, count), config.batch_size, (algorithm.gamma, algorithm.n_step)
     if demonstrations is None:
-        return buffer.sample(ring, step, key, size, *how, place)
-    own = buffer.sample(ring, step, key, size - config.demonstrated, *how, place)
+        return buffer.sample(ring, step, key, size, *how, seed_index)
+    own = buffer.sample(ring, step, key, size - config.demonstrated, *how, seed_index)
     key = stream(root, Stream.DEMONSTRATION, count)
     given = buffer.sample_complete(demonstrations, key, config.demonstrated, *how)
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), own, given)
@@ -353,7 +355,7 @@ def learn_vector_step(
     root: Key[Array, ""],
     step: Int[Array, ""],
     demonstrations: Step | None = None,
-    place: Int[Array, ""] | None = None,
+    seed_index: Int[Array, ""] | None = None,
 ) -> tuple[Carry, Int[Array, ""]]:
     """The gradient steps that belong to vector step number `step`, on batches of all vector steps before it.
 
@@ -371,11 +373,11 @@ def learn_vector_step(
     ) -> tuple[Learner, Metrics, Int[Array, ""]]:
         learner, sums, chained_step = carried
         count = (step - config.warmup_rows) * often + i + 1
-        batch = draw_batch(algorithm, config, ring, root, step, count, demonstrations, place)
+        batch = sample_batch(algorithm, config, ring, root, step, count, demonstrations, seed_index)
         if carry.returns is not None:
             batch = carry.returns.normalised(batch)
-        # Barriers as in `choose`, but none around the learner: it would be copied, which at the paper's sizes took as
-        # long as the update itself.
+        # Barriers as in `choose_actions`, but none around the learner: it would be copied, which at the paper's sizes
+        # took as long as the update itself.
         batch = jax.lax.optimization_barrier(batch)
         with jax.named_scope("critic"):  # what the algorithm names no otherwise
             learner, metrics = algorithm.update(learner, batch, stream(root, Stream.UPDATE, count), count)
@@ -400,7 +402,7 @@ def interact(
     action: Float[Array, "env agent act"],
     root: Key[Array, ""],
     step: Int[Array, ""],
-    place: Int[Array, ""] | None,
+    seed_index: Int[Array, ""] | None,
 ) -> Carry:
     """One step of every env: step, add, reset what ended."""
     seen = carry.observation
@@ -418,7 +420,7 @@ def interact(
         outcome.next.obs, outcome.next.state,
     )  # fmt: skip
     carry = eqx.tree_at(lambda c: (c.env_state, c.observation), carry, (env_state, observation))
-    return absorb(carry, transition, outcome.info, step, place=place)
+    return record_step(carry, transition, outcome.info, step, seed_index=seed_index)
 
 
 def make(
@@ -437,7 +439,7 @@ def make(
         batch_seeds: Whether seeds are one batch, or run one after the other; by default the former on accelerators.
         demonstrations: Complete episodes `(transition, 1, ...)`, of which `config.demonstrated` are in every batch.
     """
-    spec, given, having = env.spec, given_to(algorithm, demonstrations), traced_once(algorithm)
+    spec, given, having = env.spec, program_inputs(algorithm, demonstrations), traced_once(algorithm)
     if batch_seeds is None:
         batch_seeds = jax.default_backend() != "cpu"
 
@@ -460,18 +462,20 @@ def make(
             seed: Int[Array, ""],
             start: Array,
             count: Array,
-            given: Given | None,
-            place: Int[Array, ""] | None = None,
+            given: ProgramInputs | None,
+            seed_index: Int[Array, ""] | None = None,
         ) -> Carry:
             root = run_key(seed)
             learning = having(given.hyperparameters) if given else algorithm
 
             def vector_step(step: Int[Array, ""], carry: Carry) -> Carry:
                 obs = carry.observation.obs
-                action = choose(learning, spec, carry.learner, obs, root, step, learn, config.noise_hold)
+                action = choose_actions(learning, spec, carry.learner, obs, root, step, learn, config.noise_hold)
                 if given:
-                    carry, step = learn_vector_step(learning, config, carry, root, step, given.demonstrations, place)
-                return interact(env, config, carry, action, root, step, place)
+                    carry, step = learn_vector_step(
+                        learning, config, carry, root, step, given.demonstrations, seed_index
+                    )
+                return interact(env, config, carry, action, root, step, seed_index)
 
             return jax.lax.fori_loop(start, start + count, vector_step, carry)
 

@@ -25,23 +25,23 @@ from jaxtyping import Array, Bool, Int
 
 from omad import buffer
 from omad.envs.host_env import HostEnv
-from omad.envs.pool import Pool, PoolStep, joined
+from omad.envs.pool import Pool, PoolStep, seeds_of
 from omad.errors import EnvFailed, NonFinite, UnevenSaves
 from omad.keys import Stream, run_key, stream
 from omad.loop.fused import (
     Carry,
-    Given,
     LoopConfig,
-    absorb,
-    choose,
+    ProgramInputs,
+    choose_actions,
     episode_metrics,
-    given_to,
     learn_vector_step,
     no_metrics,
     no_returns,
-    on_all,
-    over_devices,
+    program_inputs,
+    record_step,
+    replicate,
     seed_sharding,
+    shard_over_devices,
     traced_once,
     with_ring,
     without_ring,
@@ -162,7 +162,7 @@ class Hosted:
         demonstrations: Step | None = None,
     ) -> None:
         self.spec, self.config, self._start_pool = env.spec, config, start_pool
-        given, having = given_to(algorithm, demonstrations), traced_once(algorithm)
+        given, having = program_inputs(algorithm, demonstrations), traced_once(algorithm)
         self.batch_seeds = jax.default_backend() != "cpu" if batch_seeds is None else batch_seeds
         self._action = env.spec.n_agents, env.spec.act_dim
         self._given = given
@@ -181,7 +181,7 @@ class Hosted:
 
         def act(leaves: list[Array], table: Array, seed: Int[Array, ""], step: Int[Array, ""], learn: bool) -> Array:
             learner, (obs, _) = self._trees.for_acting(leaves), layout.shown_next(table)
-            return choose(algorithm, env.spec, learner, obs, run_key(seed), step, learn, config.noise_hold)
+            return choose_actions(algorithm, env.spec, learner, obs, run_key(seed), step, learn, config.noise_hold)
 
         def bits(seeds: Int[Array, " seed"], first: Int[Array, ""]) -> tuple[Array, Array]:
             """Of the envs' own draws and of resets, `(vector_step, seed, env, word)`."""
@@ -199,11 +199,13 @@ class Hosted:
             ring: list[Array],
             given: tuple[Array, Array, Array],
             step: Int[Array, ""],
-            place: Int[Array, ""] | None,
+            seed_index: Int[Array, ""] | None,
         ) -> tuple[list[Array], list[Array]]:
             """Keep the transition of vector step `step`."""
             carry, table = self._trees.whole(leaves, ring), given[-1]
-            return self._trees.bare(absorb(carry, layout.transition(*given), layout.info(table), step, place=place))
+            return self._trees.bare(
+                record_step(carry, layout.transition(*given), layout.info(table), step, seed_index=seed_index)
+            )
 
         def learn(
             leaves: list[Array],
@@ -212,14 +214,16 @@ class Hosted:
             seed: Int[Array, ""],
             step: Int[Array, ""],
             real: Bool[Array, ""],
-            handed: Given,
-            place: Int[Array, ""] | None,
+            handed: ProgramInputs,
+            seed_index: Int[Array, ""] | None,
         ) -> tuple[list[Array], list[Array]]:
             """Keep vector step `step - 1` (if it is `real`: the first of a chunk is kept already), then learn."""
             carry, info = self._trees.whole(leaves, ring), layout.info(given[-1])
-            carry = absorb(carry, layout.transition(*given), info, step - 1, real, place)
+            carry = record_step(carry, layout.transition(*given), info, step - 1, real, seed_index)
             learning, shown = having(handed.hyperparameters), handed.demonstrations
-            return self._trees.bare(learn_vector_step(learning, config, carry, run_key(seed), step, shown, place)[0])
+            return self._trees.bare(
+                learn_vector_step(learning, config, carry, run_key(seed), step, shown, seed_index)[0]
+            )
 
         def healthy(carry: Carry) -> Bool[Array, " seed"]:
             return jax.vmap(lambda learner, sums: all_finite((learner, sums)))(carry.learner, carry.sums)
@@ -249,7 +253,7 @@ class Hosted:
 
         def over(function: Any, by_seed: tuple[bool, ...], donate: tuple[int, ...]) -> Any:
             batched = jax.vmap(function, in_axes=tuple(0 if leads else None for leads in by_seed))
-            return over_devices(batched, n_seeds, by_seed, donate)
+            return shard_over_devices(batched, n_seeds, by_seed, donate)
 
         acts = {
             choice: over(lambda *given, choice=choice: act(*given, choice), (True, True, True, False), ())
@@ -278,7 +282,7 @@ class Hosted:
         keys = jax.vmap(lambda s: jax.random.split(stream(run_key(s), Stream.RESET, vector_step), self.config.n_envs))(
             seeds
         )
-        obs, state = self._envs(len(seeds)).reset(joined(jax.random.key_data(keys)))
+        obs, state = self._envs(len(seeds)).reset(seeds_of(jax.random.key_data(keys)))
         return Observation(self._lead(obs, len(seeds)), self._lead(state, len(seeds)))
 
     def _snapshot(self, n_seeds: int, vector_step: int) -> Array:
@@ -375,10 +379,10 @@ class Hosted:
         # one part a seed, or one part for all of them.
         if self.batch_seeds:
             leaves, ring = jax.device_put((leaves, ring), seed_sharding(n))
-            self._given = on_all(self._given, n)
-            cores, places = [leaves], [None]
+            self._given = replicate(self._given, n)
+            cores, seed_indices = [leaves], [None]
         else:
-            cores, places = self._split(leaves, n), [np.int32(i) for i in range(n)]
+            cores, seed_indices = self._split(leaves, n), [np.int32(i) for i in range(n)]
         parts = range(len(cores))
         self._live = None  # until the envs have been saved again
         shown = self._layout.pack_shown(carry.observation)
@@ -397,17 +401,17 @@ class Hosted:
             env_bits, reset_bits = bits.pop(0)
             action = np.concatenate([np.asarray(part).reshape(-1, *self._action) for part in acted])
             self._check_actions(action, seeds, vector_step)
-            pool.send(action, joined(env_bits), joined(reset_bits), vector_step)
+            pool.send(action, seeds_of(env_bits), seeds_of(reset_bits), vector_step)
             for i in parts:
                 if learn:
-                    cores[i], ring = learn_from(cores[i], ring, given[i], of[i], step, real, shared, places[i])
+                    cores[i], ring = learn_from(cores[i], ring, given[i], of[i], step, real, shared, seed_indices[i])
                 elif real:
-                    cores[i], ring = keep(cores[i], ring, given[i], np.int32(vector_step - 1), places[i])
+                    cores[i], ring = keep(cores[i], ring, given[i], np.int32(vector_step - 1), seed_indices[i])
             shown = self._layout.pack(self._receive(pool, cores, seeds, vector_step)).reshape(shown.shape)
             before, tables, real = tables, self._put(shown), np.bool_(True)
             given = list(zip(before, acted, tables, strict=True))
         for i in parts if real else ():
-            cores[i], ring = keep(cores[i], ring, given[i], np.int32(start + count - 1), places[i])
+            cores[i], ring = keep(cores[i], ring, given[i], np.int32(start + count - 1), seed_indices[i])
         self._live = self._snapshot(n, start + count)
         ended = self._trees.whole(cores[0] if self.batch_seeds else self._join(cores), ring)
         observation = Observation(*map(jnp.asarray, self._layout.shown_next(shown)))
@@ -427,9 +431,9 @@ class Hosted:
         """
         good = np.isfinite(action)
         if not good.all():
-            place = int(np.argmin(good.reshape(len(seeds), -1).all(1)))
+            seed_index = int(np.argmin(good.reshape(len(seeds), -1).all(1)))
             raise NonFinite(
-                f"seed {int(seeds[place])} returned an action that is not finite", f"at vector step {vector_step}"
+                f"seed {int(seeds[seed_index])} returned an action that is not finite", f"at vector step {vector_step}"
             )
 
     def _receive(self, pool: Pool, cores: list[list[Array]], seeds: Int[Array, " seed"], vector_step: int) -> PoolStep:

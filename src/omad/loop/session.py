@@ -319,10 +319,10 @@ class Session:
         healthy = np.asarray(self.built.loop.healthy(self.carry))
         if healthy.all():
             return
-        place = int(np.argmin(healthy))
-        wrong = [k for k, v in self.carry.sums.items() if not np.isfinite(np.asarray(v.total)[place])]
+        index = int(np.argmin(healthy))
+        wrong = [k for k, v in self.carry.sums.items() if not np.isfinite(np.asarray(v.total)[index])]
         where = f"first seen in {', '.join(wrong) or 'the parameters'}"
-        raise NonFinite(f"seed {self.config.all_seeds[place]} met a non-finite number", where)
+        raise NonFinite(f"seed {self.config.all_seeds[index]} met a non-finite number", where)
 
     def _advice(self) -> str:
         """What to change in a run whose numbers are not finite."""
@@ -406,8 +406,8 @@ class Session:
         for kind, function in kinds:
             episodes = jax.device_get(function(policy, jnp.int32(config.eval_seed), jnp.int32(self.row)))
             if not np.isfinite(episodes.returns).all():
-                place = int(np.argmin(np.isfinite(episodes.returns).all(1)))
-                raise NonFinite(f"seed {config.all_seeds[place]} met a non-finite return in an evaluation")
+                index = int(np.argmin(np.isfinite(episodes.returns).all(1)))
+                raise NonFinite(f"seed {config.all_seeds[index]} met a non-finite return in an evaluation")
             found[kind] = episodes
             for i, seed in enumerate(config.all_seeds):
                 info = {name: float(total[i].mean()) for name, total in episodes.info.items()}
