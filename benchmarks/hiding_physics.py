@@ -6,7 +6,7 @@ Three comparisons on one task, all in one run on the same cores:
 2. Env steps/s of our worker processes against gymnasium-robotics stepped in bare loops by as many processes.
 3. The same bare loops in threads, to see which of the two the physics favours.
 
-    python benchmarks/hiding_physics.py [--task mamujoco-full/halfcheetah-2x3] [--rows 600] [--repeats 3] [--json]
+    python benchmarks/hiding_physics.py [--task mamujoco-full/halfcheetah-2x3] [--vector-steps 600] [--repeats 3] [--json]
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def idle(**sizes: Any) -> HostEnv:
 
 
 def trainer(task: str, workers: int, costless: bool) -> Any:
-    """(rows -> seconds): trains for that many vector steps."""
+    """(vector_steps -> seconds): trains for that many vector steps."""
     import jax
     import jax.numpy as jnp
 
@@ -90,10 +90,10 @@ def trainer(task: str, workers: int, costless: bool) -> Any:
         buffer.rows_for(20_000, config.n_envs), config.warmup_rows,
     )  # fmt: skip
 
-    def start(worlds: int) -> Pool:
+    def start(n_envs: int) -> Pool:
         if costless:
-            return Pool("hiding_physics:idle", dataclasses.asdict(spec), spec, worlds, workers)
-        return Pool.of(task, env.spec, worlds, workers)
+            return Pool("hiding_physics:idle", dataclasses.asdict(spec), spec, n_envs, workers)
+        return Pool.of(task, env.spec, n_envs, workers)
 
     loop = Hosted(algorithm, env, sizes, start)
     seeds = jnp.asarray([0], jnp.int32)
@@ -101,69 +101,71 @@ def trainer(task: str, workers: int, costless: bool) -> Any:
     at = [config.warmup_rows, jax.block_until_ready(loop.chunk(carry, seeds, config.warmup_rows, 3))]
     at[0] += 3
 
-    def train(rows: int) -> float:
+    def train(vector_steps: int) -> float:
         started = time.perf_counter()
-        at[1] = jax.block_until_ready(loop.chunk(at[1], seeds, at[0], rows))
-        at[0] += rows
+        at[1] = jax.block_until_ready(loop.chunk(at[1], seeds, at[0], vector_steps))
+        at[0] += vector_steps
         return time.perf_counter() - started
 
     train.close = loop.close  # type: ignore[attr-defined]
     return train
 
 
-def bare(scenario: str, partition: str, worlds: int, rows: int, go: Any, took: Any, place: int) -> None:
-    """Step `worlds` gymnasium-robotics envs in turn, from a common start."""
+def bare(scenario: str, partition: str, n_envs: int, vector_steps: int, go: Any, took: Any, place: int) -> None:
+    """Step `n_envs` gymnasium-robotics envs in turn, from a common start."""
     from gymnasium_robotics import mamujoco_v1
 
-    envs = [mamujoco_v1.parallel_env(scenario, partition, agent_obsk=0) for _ in range(worlds)]
+    envs = [mamujoco_v1.parallel_env(scenario, partition, agent_obsk=0) for _ in range(n_envs)]
     rng = np.random.default_rng(place)
     for env in envs:
         env.reset(seed=place)
     sizes = {a: envs[0].action_space(a).shape for a in envs[0].possible_agents}
-    drawn = [{a: rng.uniform(-1, 1, size) for a, size in sizes.items()} for _ in range(DRAWN * worlds)]
+    drawn = [{a: rng.uniform(-1, 1, size) for a, size in sizes.items()} for _ in range(DRAWN * n_envs)]
     go.wait()
     started = time.perf_counter()
-    for row in range(rows):
+    for step in range(vector_steps):
         for i, env in enumerate(envs):
-            _, _, terminated, truncated, _ = env.step(drawn[row % DRAWN * worlds + i])
+            _, _, terminated, truncated, _ = env.step(drawn[step % DRAWN * n_envs + i])
             env.state()
             if any(terminated.values()) or any(truncated.values()):
                 env.reset()
     took[place] = time.perf_counter() - started
 
 
-def bare_rate(task: str, worlds: int, workers: int, rows: int, threads: bool) -> float:
+def bare_rate(task: str, n_envs: int, workers: int, vector_steps: int, threads: bool) -> float:
     """Env steps/s of bare loops in processes or threads."""
     robots = {"halfcheetah": "HalfCheetah", "ant": "Ant", "walker2d": "Walker2d", "swimmer": "Swimmer"}
     robot, _, partition = task.split("/")[1].partition("-")
-    shares = [len(part) for part in np.array_split(np.arange(worlds), workers)]
+    shares = [len(part) for part in np.array_split(np.arange(n_envs), workers)]
     context = multiprocessing.get_context("spawn")
     go = threading.Barrier(workers) if threads else context.Barrier(workers)
     took: Any = [0.0] * workers if threads else context.Array("d", workers)
     make = threading.Thread if threads else context.Process
-    team = [make(target=bare, args=(robots[robot], partition, n, rows, go, took, i)) for i, n in enumerate(shares)]
+    team = [
+        make(target=bare, args=(robots[robot], partition, n, vector_steps, go, took, i)) for i, n in enumerate(shares)
+    ]
     for one in team:
         one.start()
     for one in team:
         one.join()
-    return worlds * rows / max(took)
+    return n_envs * vector_steps / max(took)
 
 
-def pool_rate(task: str, worlds: int, workers: int, rows: int) -> float:
+def pool_rate(task: str, n_envs: int, workers: int, vector_steps: int) -> float:
     """Env steps/s of our worker processes with random actions."""
     from omad import envs
     from omad.envs.pool import Pool
 
     spec = envs.make(task).spec
-    pool = Pool.of(task, spec, worlds, workers)
-    seeds = np.arange(worlds, dtype=np.uint64)
+    pool = Pool.of(task, spec, n_envs, workers)
+    seeds = np.arange(n_envs, dtype=np.uint64)
     pool.reset(seeds)
-    drawn = np.random.default_rng(0).uniform(-1, 1, (DRAWN, worlds, spec.n_agents, spec.act_dim)) * spec.act_mask
+    drawn = np.random.default_rng(0).uniform(-1, 1, (DRAWN, n_envs, spec.n_agents, spec.act_dim)) * spec.act_mask
     started = time.perf_counter()
-    for row in range(rows):
-        pool.send(drawn[row % DRAWN], seeds, seeds, row)
-        pool.receive(row)
-    rate = worlds * rows / (time.perf_counter() - started)
+    for step in range(vector_steps):
+        pool.send(drawn[step % DRAWN], seeds, seeds, step)
+        pool.receive(step)
+    rate = n_envs * vector_steps / (time.perf_counter() - started)
     pool.close()
     return rate
 
@@ -172,14 +174,14 @@ def main() -> None:
     """Measure, alternating, and print medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="mamujoco-full/halfcheetah-2x3")
-    parser.add_argument("--rows", type=int, default=600, help="vector steps of one measurement")
+    parser.add_argument("--vector-steps", type=int, default=600, help="vector steps of one measurement")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--worlds", type=int, default=16, help="envs of the comparison without learning")
+    parser.add_argument("--envs", type=int, default=16, help="envs of the comparison without learning")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     workers = len(os.sched_getaffinity(0))
     real, costless = (trainer(given.task, workers, free) for free in (False, True))
-    times = [(real(given.rows), costless(given.rows)) for _ in range(given.repeats)]
+    times = [(real(given.vector_steps), costless(given.vector_steps)) for _ in range(given.repeats)]
     real.close()
     costless.close()
     found: dict[str, Any] = {
@@ -189,12 +191,12 @@ def main() -> None:
         "training_costless_s": float(np.median([t for _, t in times])),
         "training_ratio": float(np.median([a / b for a, b in times])),
     }
-    rows = 4 * given.rows
+    vector_steps = 4 * given.vector_steps
     rates = [
         (
-            pool_rate(given.task, given.worlds, workers, rows),
-            bare_rate(given.task, given.worlds, workers, rows, threads=False),
-            bare_rate(given.task, given.worlds, workers, rows, threads=True),
+            pool_rate(given.task, given.envs, workers, vector_steps),
+            bare_rate(given.task, given.envs, workers, vector_steps, threads=False),
+            bare_rate(given.task, given.envs, workers, vector_steps, threads=True),
         )
         for _ in range(given.repeats)
     ]

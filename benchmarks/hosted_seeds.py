@@ -3,7 +3,7 @@
 Each side trains the same run from its warm-up on, in chunks of vector steps. Sides take turns, so that other work on
 the machine slows both; the best and the median chunk are told, wall and CPU time of this process (workers not counted).
 
-    python benchmarks/hosted_seeds.py --task mamujoco-full/halfcheetah-2x3 --seeds 1 8 --rows 100 updates_per_step=4
+    python benchmarks/hosted_seeds.py --task mamujoco-full/halfcheetah-2x3 --seeds 1 8 --vector-steps 100 updates_per_step=4
 
 Fields of the run and of its algorithm are given as `name=value`, after all options. A field that is left out has the
 preset's value.
@@ -35,24 +35,24 @@ class Side:
         self.built = build(config, envs.make(config.task), batch)
         self.seeds = jnp.asarray(config.all_seeds, jnp.int32)
         started = time.perf_counter()
-        self.carry, self.row = self.built.loop.init(self.seeds), 0
+        self.carry, self.done = self.built.loop.init(self.seeds), 0
         self.advance(self.built.loop.warm, config.warmup_rows)
         self.advance(self.built.loop.chunk, 2)
         self.ready_s = time.perf_counter() - started
         self.wall_s: list[float] = []
         self.cpu_s: list[float] = []
 
-    def advance(self, loop: Any, rows: int) -> None:
+    def advance(self, loop: Any, vector_steps: int) -> None:
         """So many vector steps, done when this returns."""
-        carry = loop(self.carry, self.seeds, jnp.int32(self.row), jnp.int32(rows))
-        self.carry, self.row = jax.block_until_ready(carry), self.row + rows
+        carry = loop(self.carry, self.seeds, jnp.int32(self.done), jnp.int32(vector_steps))
+        self.carry, self.done = jax.block_until_ready(carry), self.done + vector_steps
 
-    def measure(self, rows: int) -> None:
+    def measure(self, vector_steps: int) -> None:
         """One more chunk."""
         wall, cpu = time.perf_counter(), time.process_time()
-        self.advance(self.built.loop.chunk, rows)
-        self.wall_s.append((time.perf_counter() - wall) / rows)
-        self.cpu_s.append((time.process_time() - cpu) / rows)
+        self.advance(self.built.loop.chunk, vector_steps)
+        self.wall_s.append((time.perf_counter() - wall) / vector_steps)
+        self.cpu_s.append((time.process_time() - cpu) / vector_steps)
 
     def found(self) -> dict[str, Any]:
         """What was measured so far."""
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--algorithm", default="omad")
     parser.add_argument("--preset", default="cpu")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 8], help="numbers of seeds, measured in this order")
-    parser.add_argument("--rows", type=int, default=50, help="vector steps of a chunk")
+    parser.add_argument("--vector-steps", type=int, default=50, help="vector steps of a chunk")
     parser.add_argument("--chunks", type=int, default=5, help="chunks of each side")
     parser.add_argument("--how", nargs="+", choices=("batch", "turn"), default=["batch", "turn"])
     parser.add_argument("--json", action="store_true", help="one JSON line a side")
@@ -94,7 +94,7 @@ def main() -> None:
         try:
             for _ in range(given.chunks):
                 for side in sides:
-                    side.measure(given.rows)
+                    side.measure(given.vector_steps)
         finally:
             for side in sides:
                 side.built.close()

@@ -1,10 +1,10 @@
-"""Learning by symmetry, the same for every algorithm: an algorithm in, an algorithm out.
+"""Symmetry augmentation, the same for every algorithm: an algorithm in, an algorithm out.
 
-Where a task looks the same turned or mirrored, a transition is as good as all its images. Each gradient step replaces
-every transition of its batch by one of its images, drawn uniformly; acting is not touched. Agents may change places in
-an image, as a robot's left and right legs do. So critics need not learn
-what is left and what is right, and a policy gains nothing by a habit such as "the leftmost landmark is mine", which on
-`mpe/spread-4` seems to be where learning gets stuck otherwise (docs/learning-notes.md). Published OMAD lacks it.
+Where a task is invariant to rotations or reflections, the image of a transition is a transition. Each gradient step
+replaces every transition of its batch by one of its images, sampled uniformly; acting does not change. Agents may swap
+in an image, as a robot's left and right legs do. So critics need not learn left from right, and a policy gains nothing
+by a preference such as "the leftmost landmark is mine", in which learning seems to get stuck otherwise on
+`mpe/spread-4` (docs/learning-notes.md). Published OMAD lacks it.
 
 In single-agent learning from pixels the same is known as data augmentation: Laskin et al., "Reinforcement Learning with
 Augmented Data", arXiv 2004.14990; van der Pol et al., "Multi-Agent MDP Homomorphic Networks", arXiv 2110.04495, build
@@ -30,7 +30,7 @@ _SIGNS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
 def plane(obs: int, state: int, *, xy: bool) -> Symmetry:
-    """The eight turns and mirrorings of the plane that map a square onto itself, the identity first.
+    """The dihedral group D4: the eight rotations and reflections that map a square onto itself, the identity first.
 
     Args:
         obs: size of an observation that is a row of vectors (x, y).
@@ -52,7 +52,7 @@ def plane(obs: int, state: int, *, xy: bool) -> Symmetry:
         )
 
     def pushes(swap: Sequence[int], sign: Sequence[int]) -> list[int]:
-        """Which of the five numbers each one is afterwards: an axis keeps its two ends, unless it is mirrored."""
+        """Which of the five numbers each one is afterwards: an axis keeps its two ends, unless it is reflected."""
         ends = [(1 + 2 * axis, 2 + 2 * axis)[::flip] for axis, flip in zip(swap, sign, strict=True)]
         return [0, *ends[0], *ends[1]]
 
@@ -63,9 +63,9 @@ def plane(obs: int, state: int, *, xy: bool) -> Symmetry:
 def image(batch: Batch, symmetry: Symmetry, element: Int[Array, " batch"]) -> Batch:
     """Every transition as the given element of the group shows it; rewards and discounts stay."""
 
-    def turned(x: Float[Array, "batch *agent entry"], index: np.ndarray, sign: np.ndarray) -> Array:
+    def transformed(x: Float[Array, "batch *agent entry"], index: np.ndarray, sign: np.ndarray) -> Array:
         if index.ndim == 3:  # agents change places: the table is one row
-            row = turned(x.reshape(len(x), -1), index.reshape(len(index), -1), sign.reshape(len(sign), -1))
+            row = transformed(x.reshape(len(x), -1), index.reshape(len(index), -1), sign.reshape(len(sign), -1))
             return row.reshape(x.shape)
         shape = (x.shape[0],) + (1,) * (x.ndim - 2) + (x.shape[-1],)
         where = jnp.asarray(index)[element].reshape(shape)
@@ -74,16 +74,16 @@ def image(batch: Batch, symmetry: Symmetry, element: Int[Array, " batch"]) -> Ba
     s = symmetry
     return dataclasses.replace(
         batch,
-        obs=turned(batch.obs, s.obs_index, s.obs_sign),
-        state=turned(batch.state, s.state_index, s.state_sign),
-        action=turned(batch.action, s.action_index, s.action_sign),
-        next_obs=turned(batch.next_obs, s.obs_index, s.obs_sign),
-        next_state=turned(batch.next_state, s.state_index, s.state_sign),
+        obs=transformed(batch.obs, s.obs_index, s.obs_sign),
+        state=transformed(batch.state, s.state_index, s.state_sign),
+        action=transformed(batch.action, s.action_index, s.action_sign),
+        next_obs=transformed(batch.next_obs, s.obs_index, s.obs_sign),
+        next_state=transformed(batch.next_state, s.state_index, s.state_sign),
     )
 
 
 def symmetric(algorithm: Algorithm, symmetry: Symmetry) -> Algorithm:
-    """The algorithm, learning from an image of every transition in place of the transition."""
+    """The algorithm, learning from a random image of every transition."""
 
     def update(learner: Learner, batch: Batch, key: Key[Array, ""], count: Int[Array, ""]) -> tuple[Learner, Metrics]:
         key, draw = jax.random.split(key)

@@ -163,8 +163,8 @@ def _versus(arguments: Sequence[str], config: Any, options: Options) -> int:
     made = table(title, *columns, right=columns[1:])
     for clock, words in (("wall", "gradient steps per s"), ("cpu", "gradient steps per s of processor time")):
         of = found[clock]
-        spread = f"{of['low']:.3f} to {of['high']:.3f}"
-        row(made, words, f"{of['one']:.2f}", f"{of['other']:.2f}", f"{of['ratio']:.3f}", spread)
+        quartiles = f"{of['low']:.3f} to {of['high']:.3f}"
+        row(made, words, f"{of['one']:.2f}", f"{of['other']:.2f}", f"{of['ratio']:.3f}", quartiles)
     console().print(made)
     return 0
 

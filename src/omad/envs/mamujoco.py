@@ -73,7 +73,7 @@ def _routes(factored: Any) -> list[np.ndarray]:
 
 
 def _mirror(spec: EnvSpec, scenario: str, parts: str, obsk: int | None) -> Symmetry:
-    """The robot and its mirror image."""
+    """The robot and its reflection."""
     env = factored(scenario, parts, obsk or 0)
     rows = env.observation_factorization
     shown = None if obsk is None else [np.asarray(rows[agent]) for agent in env.possible_agents]

@@ -1,14 +1,14 @@
-"""Robots seen in a mirror that stands along the way they go: y becomes -y, and the image of a transition is one.
+"""The reflection symmetry of robots that run along x: y becomes -y, and the image of a transition is a transition.
 
-What turns about the way or about the upright turns the other way round in the mirror, what turns about y does not;
-left and right legs change places, and so do the agents that drive them. Rewards are alike, for they ask for speed
-along x. So a robot that is built alike on both sides, on a plane, has a group of two elements: itself and its image.
+Rotations about x and z change their sign, those about y do not; left and right legs swap, and so do the agents that
+drive them. Rewards are equal, for they ask for speed along x. So a robot with equal left and right sides, on a plane,
+has a group of two elements: the identity and the reflection.
 
-Ant's quarter turns leave its physics alike, but not its reward: turned, it would run along y. HalfCheetah and Hopper
-lie within the mirror, so nothing of theirs changes places.
+Quarter rotations of Ant leave its physics as it is, but not its reward: rotated, it would run along y. HalfCheetah and
+Hopper lie within the plane of reflection, so nothing of theirs swaps.
 
-Everything is a signed permutation of numbers, and checked by simulation (tests): MuJoCo goes on from the image of a
-state under the image of an action as the image of how it goes on from the state.
+Everything is a signed permutation of numbers, and checked by simulation (tests): a MuJoCo step from the image of a
+state under the image of an action gives the image of the step from the state.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["BODIES", "Map", "Mirror", "mirrored"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Map:
-    """A signed permutation: x is seen as `sign * x[index]`."""
+    """A signed permutation: the image of x is `sign * x[index]`."""
 
     index: np.ndarray
     sign: np.ndarray
@@ -47,7 +47,7 @@ class Map:
 
 
 class Mirror(NamedTuple):
-    """How a robot's numbers are seen."""
+    """The reflection of a robot's numbers."""
 
     qpos: Map
     qvel: Map
@@ -106,13 +106,13 @@ BODIES = MappingProxyType(
         ),
     }
 )
-"""Robots that have an image."""
+"""Robots with reflection symmetry."""
 
 
 def mirrored(
     spec: EnvSpec, scenario: str, routes: Sequence[np.ndarray], shown: Sequence[np.ndarray] | None
 ) -> Symmetry:
-    """The two elements, for the tables that agents see and fill.
+    """The two elements, for the tables of observations and actions.
 
     Args:
         spec: Sizes.
@@ -121,7 +121,7 @@ def mirrored(
         shown: Entries of the state that each agent sees; None for all of them and a one-hot id.
 
     Raises:
-        Refused: The image of what some agent sees is seen by none.
+        Refused: The image of an agent's observation is no agent's observation.
     """
     body = BODIES[scenario]
     state = body.state
@@ -133,8 +133,8 @@ def mirrored(
         obs = _table(shown, [state] * spec.n_agents, spec.obs_dim)
         if obs is None:
             raise Refused(
-                f"symmetry is on, but the mirror image of what an agent of {spec.name} sees is seen by none. Give "
-                f"--no-symmetry, or train on the protocol mamujoco-full."
+                f"symmetry is on, but the reflection of an agent's observation in {spec.name} is no agent's observation. "
+                f"Give --no-symmetry, or train on the protocol mamujoco-full."
             )
     action = _table(routes, [body.control] * spec.n_agents, spec.act_dim)
     assert obs is not None and action is not None  # agents of `full` see everything, and drive every actuator
@@ -147,7 +147,7 @@ def _table(entries: Sequence[np.ndarray], maps: Sequence[Map], width: int) -> Ma
     """The map of a table of rows, `(agent, entry)`, that hold the given entries of a vector.
 
     The image of an entry is taken from the row that holds the most of this row's images, which is the agent's own or
-    that of the agent it changes places with. Padding is its own image. None if a row lacks one.
+    that of the agent it swaps with. Padding is its own image. None if a row lacks one.
     """
     index = np.arange(len(entries) * width).reshape(len(entries), width)
     sign = np.ones(index.shape)

@@ -298,8 +298,8 @@ def record_step(
 ) -> Carry:
     """Record vector step number `step`: its transitions, and returns and extra numbers of the episodes that ended.
 
-    Where `real` is false there was no such step, and nothing changes. `seed_index` selects the seed's ring, if the ring,
-    and nothing else, leads with a seed axis.
+    Where `real` is false there was no such step, and nothing changes. `seed_index` selects the seed's ring, if the
+    ring, and nothing else, leads with a seed axis.
     """
     over = (transition.terminated | transition.truncated) & real
     gained = {RETURN: transition.reward} | {f"train/{name}": number for name, number in info.items()}

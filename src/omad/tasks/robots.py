@@ -31,7 +31,7 @@ package orders its local observations differently in every process (several of i
 manysegmentant: what the package shows its agents are entries of other joints than theirs."""
 
 MIRRORED = ("Ant", "Walker2d", "Swimmer")
-"""Scenarios of which `envs.mirror` knows the image."""
+"""Scenarios of which `envs.mirror` knows the reflection."""
 
 _SEGMENTS = re.compile(r"manysegment(swimmer|ant)-([1-9]\d?)x([1-9]\d?)")
 PROTOCOLS = ("full", "obsk0", "obsk1")
