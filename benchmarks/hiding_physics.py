@@ -6,7 +6,7 @@ Three comparisons on one task, all in one run on the same cores:
 2. Env steps/s of our worker processes against gymnasium-robotics stepped in bare loops by as many processes.
 3. The same bare loops in threads, to see which of the two the physics favours.
 
-    python benchmarks/hiding_physics.py [--task mamujoco-full/halfcheetah-2x3] [--vector-steps 600] [--repeats 3] [--json]
+    python benchmarks/hiding_physics.py [--task mamujoco-full/halfcheetah-2x3] [--vector-steps 600] [--json]
 """
 
 from __future__ import annotations

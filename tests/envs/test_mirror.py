@@ -122,7 +122,7 @@ def test_an_image_that_no_agent_sees_is_refused():
     spec = dataclasses.replace(envs.make("mamujoco-obsk0/walker2d-2x3").spec, obs_dims=(2, 2))
     routes = [np.asarray([2, 1, 0]), np.asarray([5, 4, 3])]
     assert isinstance(mirrored(spec, "Walker2d", routes, [np.asarray([2, 3]), np.asarray([5, 6])]), Symmetry)
-    with pytest.raises(Refused, match="is seen by none"):
+    with pytest.raises(Refused, match="is no agent's observation"):
         mirrored(spec, "Walker2d", routes, [np.asarray([2, 3]), np.asarray([2, 3])])
 
 

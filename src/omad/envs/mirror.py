@@ -133,8 +133,8 @@ def mirrored(
         obs = _table(shown, [state] * spec.n_agents, spec.obs_dim)
         if obs is None:
             raise Refused(
-                f"symmetry is on, but the reflection of an agent's observation in {spec.name} is no agent's observation. "
-                f"Give --no-symmetry, or train on the protocol mamujoco-full."
+                f"symmetry is on, but the reflection of an agent's observation in {spec.name} is no agent's "
+                f"observation. Give --no-symmetry, or train on the protocol mamujoco-full."
             )
     action = _table(routes, [body.control] * spec.n_agents, spec.act_dim)
     assert obs is not None and action is not None  # agents of `full` see everything, and drive every actuator
