@@ -1,7 +1,7 @@
 """Several seeds in one process: as one batch, and one after the other.
 
-Each side trains the same run from its warm-up on, in chunks of vector steps. Sides take turns, so that other work on
-the machine slows both; the best and the median chunk are printed, wall and CPU time of this process (workers not counted).
+Each side trains the same run from its warm-up on, in chunks of vector steps. Sides alternate, so that other work on
+the machine slows both. Prints the best and the median chunk, wall and CPU time of this process (workers not counted).
 
     python benchmarks/hosted_seeds.py --task mamujoco-full/halfcheetah-2x3 --seeds 1 8 --vector-steps 100 \\
         updates_per_step=4
