@@ -28,8 +28,8 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 
-class Told(Logger, omad.Callback):
-    """Writes down everything that it is told."""
+class Recorder(Logger, omad.Callback):
+    """Writes down everything that it is recorder."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -62,11 +62,11 @@ class Told(Logger, omad.Callback):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[omad.Run, Told]:
-    told = Told()
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[omad.Run, Recorder]:
+    recorder = Recorder()
     path = tmp_path_factory.mktemp("whole") / "run"
-    run = omad.train("probe/push", run_dir=path, loggers=[told], callbacks=[told], **SIZES)
-    return run, told
+    run = omad.train("probe/push", run_dir=path, loggers=[recorder], callbacks=[recorder], **SIZES)
+    return run, recorder
 
 
 def copied(run: omad.Run, tmp_path: Path) -> omad.Run:
@@ -82,7 +82,7 @@ def same_end(one: Path, other: Path) -> None:
 # ---------------------------------------------------------------- events
 
 
-def test_loggers_and_callbacks_are_told_in_order(whole: tuple[omad.Run, Told]) -> None:
+def test_loggers_and_callbacks_are_called_in_order(whole: tuple[omad.Run, Recorder]) -> None:
     calls = whole[1].calls
     assert calls[:2] == ["start 0", "on_start 0"] and calls[-2:] == ["on_end 120", "close"]
     at_60 = [call for call in calls if " 60" in call]
@@ -90,10 +90,10 @@ def test_loggers_and_callbacks_are_told_in_order(whole: tuple[omad.Run, Told]) -
         "metrics 60 0 20", "metrics 60 1 20", "evaluation 60 0 sampled", "evaluation 60 1 sampled",
         "evaluation 60 0 noise_free", "evaluation 60 1 noise_free", "on_evaluation 60 (2, 3)", "on_save 60 20",
     ]  # fmt: skip
-    assert whole[0].manifest["loggers"] == ["Told"] and whole[0].manifest["callbacks"] == ["Told", "BestPolicy"]
+    assert whole[0].manifest["loggers"] == ["Recorder"] and whole[0].manifest["callbacks"] == ["Recorder", "BestPolicy"]
 
 
-class Fails(Told):
+class Fails(Recorder):
     """Fails once, at a call of a kind."""
 
     def __init__(self, method: str) -> None:
@@ -120,7 +120,7 @@ class Fails(Told):
     ],
 )
 def test_one_that_fails_ends_the_run_with_a_checkpoint(
-    method: str, whole: tuple[omad.Run, Told], tmp_path: Path
+    method: str, whole: tuple[omad.Run, Recorder], tmp_path: Path
 ) -> None:
     """It is named, no line is lost, and the resumed run ends as if nothing had been."""
     bad: Any = Fails(method)
@@ -153,7 +153,7 @@ def test_a_class_or_another_thing_is_no_callback() -> None:
 # ---------------------------------------------------------------- stops
 
 
-def test_early_stopping_counts_alike_in_a_resumed_run(tmp_path: Path, whole: tuple[omad.Run, Told]) -> None:
+def test_early_stopping_counts_alike_in_a_resumed_run(tmp_path: Path, whole: tuple[omad.Run, Recorder]) -> None:
     """It stops where an uncut run stops; a stopped run that is resumed counts anew, to the same end."""
 
     def stopping() -> list[omad.Callback]:
@@ -190,7 +190,7 @@ def test_a_target_and_a_time_limit_stop(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- runs as objects
 
 
-def test_numbers_of_a_run(whole: tuple[omad.Run, Told], tmp_path: Path) -> None:
+def test_numbers_of_a_run(whole: tuple[omad.Run, Recorder], tmp_path: Path) -> None:
     run = whole[0]
     assert Path(run) == run.path and os.fspath(run) == str(run.path) and run == run.path and (run / "x").name == "x"
     metrics, evaluations = run.metrics(), run.evaluations()
@@ -207,8 +207,8 @@ def test_numbers_of_a_run(whole: tuple[omad.Run, Told], tmp_path: Path) -> None:
     assert omad.load_run(run.path).config == run.config
 
 
-def test_the_best_policies_are_those_of_their_evaluations(whole: tuple[omad.Run, Told]) -> None:
-    run, told = whole
+def test_the_best_policies_are_those_of_their_evaluations(whole: tuple[omad.Run, Recorder]) -> None:
+    run, recorder = whole
     found, steps = run.evaluations()["return"], run.evaluations().steps
     folder = RunFolder.open(run)
     algorithm = make_algorithm(run.config.algo, folder.spec, run.config.obs_norm)
@@ -217,14 +217,14 @@ def test_the_best_policies_are_those_of_their_evaluations(whole: tuple[omad.Run,
         place = int(np.argmax(np.round(found[seed], 9)))
         assert when[seed] == steps[place] == folder.best()[seed].env_steps
         np.testing.assert_allclose(folder.best()[seed].mean, found[seed, place], atol=1e-4)
-        saved, seen = jax.tree.leaves(policies), jax.tree.leaves(told.policies[place])
+        saved, seen = jax.tree.leaves(policies), jax.tree.leaves(recorder.policies[place])
         for a, b in zip(saved, seen, strict=True):
             np.testing.assert_array_equal(np.asarray(a)[seed], b[seed])
     listed = {p.name for p in (run / "checkpoints" / "best").iterdir()}
     assert listed == {"best.json", *(f"seed-{seed}-{when[seed]}.safetensors" for seed in (0, 1))}
 
 
-def test_which_policies(whole: tuple[omad.Run, Told], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_which_policies(whole: tuple[omad.Run, Recorder], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = whole[0]
     obs = np.zeros((2, 2), np.float32)
     last = np.asarray(run.policy(1).act(obs))
@@ -239,9 +239,9 @@ def test_which_policies(whole: tuple[omad.Run, Told], tmp_path: Path, capsys: py
     assert cli.main(["eval", str(run), "--which", "first"]) == 2
     assert "must be last, best, or the env step" in capsys.readouterr().err
     assert cli.main(["eval", str(run), "--which", "best", "--episodes", "4", "--seed", "3", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["random"] == pytest.approx(found.random.mean())
-    returns = [one["returns"] for one in told["results"] if one["actions"] == "sampled"]
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["random"] == pytest.approx(found.random.mean())
+    returns = [one["returns"] for one in printed["results"] if one["actions"] == "sampled"]
     np.testing.assert_allclose(returns, found.returns["sampled"], atol=1e-4)
     copy = copied(run, tmp_path)
     shutil.rmtree(copy / "checkpoints" / "best")
@@ -257,7 +257,7 @@ def policies_env_steps(run: omad.Run) -> tuple[int, ...]:
 
 
 def test_a_longer_run_is_one_that_was_that_long_from_the_beginning(
-    whole: tuple[omad.Run, Told], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: tuple[omad.Run, Recorder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes: dict[str, Any] = SIZES | {"total_steps": 80}
     short = omad.train("probe/push", run_dir=tmp_path / "run", loggers=[], **sizes)
@@ -282,7 +282,7 @@ def test_more_checkpoints_are_kept_if_asked(tmp_path: Path) -> None:
 
 
 def test_a_warm_start_takes_over_parameters_but_not_optimisers(
-    whole: tuple[omad.Run, Told], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: tuple[omad.Run, Recorder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from omad.run import checkpoint
 

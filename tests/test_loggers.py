@@ -1,4 +1,4 @@
-"""Loggers, told by hand: what is written, and what a resumed run writes again."""
+"""Loggers, called by hand: what is written, and what a resumed run writes again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def evaluation(env_steps: int, seed: int = 0) -> Evaluation:
     return Evaluation(env_steps, seed, "sampled", 7, np.asarray([1.0, 2.0]), {"hits": 0.5})
 
 
-def told(logger: Logger, run: RunInfo, steps: tuple[int, ...]) -> None:
+def log_to(logger: Logger, run: RunInfo, steps: tuple[int, ...]) -> None:
     logger.start(run)
     for step in steps:
         for seed in (0, 1):
@@ -41,8 +41,8 @@ def told(logger: Logger, run: RunInfo, steps: tuple[int, ...]) -> None:
 def test_tables_hold_every_row_once(tmp_path: Path) -> None:
     """Rows beyond the checkpoint are written again by a resumed run; a name with a comma stays one cell."""
     logger = Csv()
-    told(logger, info(tmp_path), (10, 20, 30))
-    told(Csv(), info(tmp_path, 20), (30, 40))
+    log_to(logger, info(tmp_path), (10, 20, 30))
+    log_to(Csv(), info(tmp_path, 20), (30, 40))
     rows = (tmp_path / "metrics.csv").read_text().splitlines()
     assert rows[0] == "step,seed,name,value"
     steps = [int(row.split(",")[0]) for row in rows[1:]]
@@ -59,7 +59,7 @@ def test_tables_hold_every_row_once(tmp_path: Path) -> None:
 
 def test_event_files_hold_scalars_configuration_and_hyperparameters(tmp_path: Path) -> None:
     make_event: Any = importlib.import_module("tensorboardX.proto.event_pb2")
-    told(TensorBoard(), info(tmp_path), (10, 20))
+    log_to(TensorBoard(), info(tmp_path), (10, 20))
     tags: set[str] = set()
     assert any(b"episode" in path.read_bytes() and b"PNG" in path.read_bytes() for path in tmp_path.glob("tb/seed-0/*"))
     for path in (tmp_path / "tb" / "seed-1").iterdir():
@@ -109,8 +109,8 @@ def test_weights_and_biases_goes_on_with_its_run(tmp_path: Path, monkeypatch: py
 
     fake = Fake()
     monkeypatch.setitem(__import__("sys").modules, "wandb", fake)
-    told(Wandb(project="p", mode="offline"), info(tmp_path), (10,))
-    told(Wandb(project="p", mode="offline"), info(tmp_path, 10), (20,))
+    log_to(Wandb(project="p", mode="offline"), info(tmp_path), (10,))
+    log_to(Wandb(project="p", mode="offline"), info(tmp_path, 10), (20,))
     begun = [call for call in fake.calls if isinstance(call, dict) and "project" in call]
     assert [call["id"] for call in begun] == [None, "abc123"] and begun[0]["mode"] == "offline"
     assert json.loads((tmp_path / "wandb.json").read_text()) == {"id": "abc123"}
@@ -123,10 +123,10 @@ def test_weights_and_biases_itself_offline(tmp_path: Path) -> None:
     """In a process of its own, for the package keeps one running for as long as its user lives."""
     pytest.importorskip("wandb", reason="Weights & Biases is not installed: pip install 'omad[wandb]'")
     program = (
-        "import sys; from pathlib import Path; from test_loggers import info, told; from omad.loggers import Wandb\n"
+        "import sys; from pathlib import Path; from test_loggers import info, log_to; from omad.loggers import Wandb\n"
         "path = Path(sys.argv[1])\n"
-        "told(Wandb(project='p', mode='offline'), info(path), (10,)); first = (path / 'wandb.json').read_text()\n"
-        "told(Wandb(project='p', mode='offline'), info(path, 10), (20,))\n"
+        "log_to(Wandb(project='p', mode='offline'), info(path), (10,)); first = (path / 'wandb.json').read_text()\n"
+        "log_to(Wandb(project='p', mode='offline'), info(path, 10), (20,))\n"
         "assert (path / 'wandb.json').read_text() == first\n"
     )
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])

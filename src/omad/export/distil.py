@@ -1,4 +1,4 @@
-"""Few-step policies that do what a team of denoising policies does, from the same noise.
+"""Few-step policies that imitate a team of denoising policies, given the same noise.
 
 A student is one network. It starts where the teacher's chain starts and reads all of the teacher's noise, a group of
 rows a step, so that it can give the very action that the teacher gives, whichever of several good ones the noise picks.
@@ -29,7 +29,7 @@ from omad.types import JaxEnv
 
 __all__ = ["Settings", "distil", "observations"]
 
-_WORLDS = 16
+_N_ENVS = 16
 
 
 class Settings(NamedTuple):
@@ -54,7 +54,7 @@ _CHUNK = 200
 
 
 def observations(folded: Sequence[Folded], task: str, episodes: int, seed: int) -> np.ndarray:
-    """What agents see in episodes of the teacher, half of them with noise-free actions, `(moment, agent, obs)`.
+    """Observations in episodes of the teacher, half of them with noise-free actions, `(time, agent, obs)`.
 
     Args:
         folded: The teachers.
@@ -77,20 +77,20 @@ def observations(folded: Sequence[Folded], task: str, episodes: int, seed: int) 
 
     found: list[np.ndarray] = []
     if isinstance(env, JaxEnv):
-        state, seen = jax.vmap(env.reset)(keys)
+        state, observation = jax.vmap(env.reset)(keys)
         step, alive = jax.jit(jax.vmap(env.step)), np.ones(episodes, bool)
         for t in range(env.spec.horizon):
-            obs = np.asarray(seen.obs)
+            obs = np.asarray(observation.obs)
             found.append(obs[alive])
             state, outcome = step(
                 state, jnp.asarray(act(obs, t)), jax.random.split(jax.random.fold_in(own, t), episodes)
             )
             alive &= ~np.asarray(outcome.terminated | outcome.truncated)
-            seen = outcome.next
+            observation = outcome.next
             if not alive.any():
                 break
         return np.concatenate(found)
-    size, seeds = min(episodes, _WORLDS), seeds_of(jax.random.key_data(keys))
+    size, seeds = min(episodes, _N_ENVS), seeds_of(jax.random.key_data(keys))
     with contextlib.closing(Pool.of(task, env.spec, size)) as pool:
         for first in range(0, episodes, size):
             now = np.resize(seeds[first : first + size], size)
@@ -109,7 +109,7 @@ def distil(
 
     Args:
         folded: The teachers.
-        obs: What agents saw, `(moment, agent, obs)`.
+        obs: What agents saw, `(time, agent, obs)`.
         settings: Of the training.
         seed: Of first weights, batches and noise.
 

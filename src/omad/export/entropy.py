@@ -16,7 +16,7 @@ __all__ = ["at"]
 
 
 def at(one: Folded, obs: np.ndarray) -> list[Entropies]:
-    """True entropy and bound of one agent's actions at each observation `(moment, obs)`.
+    """True entropy and bound of one agent's actions at each observation `(time, obs)`.
 
     Raises:
         Refused: It is no chain of one action dimension, or its control is too steep.

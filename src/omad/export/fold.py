@@ -92,9 +92,9 @@ def _denoising(first: Linear, time: Any, sizes: tuple[int, int, int]) -> dict[st
 
 
 def _chain(policy: DiffusionPolicy, config: Any, obs: int, act: int, steps: int) -> Folded:
-    """OMAD's chain.
+    """OMAD's reverse SDE.
 
-    With fewer steps, each takes the place of several: as long as they are together, and controlled as the first is.
+    With fewer steps, each stands for several: its length is their sum, and its control that of the first.
     """
     net, trained = policy.denoiser, config.denoising_steps
     groups = np.array_split(np.arange(trained), steps)
@@ -185,7 +185,7 @@ def fold(policies: Any, config: Any, spec: EnvSpec, obs_norm: ObsNorm, steps: in
     Raises:
         Refused: The policies are of an unknown kind, or cannot have that many steps.
     """
-    moments = policies.obs if isinstance(policies, Standardised) else None
+    stats = policies.obs if isinstance(policies, Standardised) else None
     inner = policies.inner if isinstance(policies, Standardised) else policies
     trained = getattr(config, "denoising_steps", 1)
     if steps is not None and not 1 <= steps <= trained:
@@ -206,18 +206,18 @@ def fold(policies: Any, config: Any, spec: EnvSpec, obs_norm: ObsNorm, steps: in
                 f"Policies of the kind {type(one).__name__} cannot be exported; those of omad's own algorithms can."
             )
         found = found._replace(normaliser=obs_norm)
-        if moments is not None:
+        if stats is not None:
             rows = [
-                np.asarray(m, np.float32).reshape(spec.n_agents, spec.obs_dim)[i, :obs] for m in mean_and_std(moments)
+                np.asarray(m, np.float32).reshape(spec.n_agents, spec.obs_dim)[i, :obs] for m in mean_and_std(stats)
             ]
             found.tensors.update({"norm.mean": _array(rows[0]), "norm.std": _array(rows[1])})
         folded.append(found)
     return folded
 
 
-def mean_and_std(moments: Any) -> tuple[Any, Any]:
+def mean_and_std(stats: Any) -> tuple[Any, Any]:
     """Mean and standard deviation that entries are standardised by."""
-    return moments.mean, jnp.sqrt(moments.variance + 1e-6)
+    return stats.mean, jnp.sqrt(stats.variance + 1e-6)
 
 
 # ---------------------------------------------------------------- the same in JAX, for training and evaluating
