@@ -22,7 +22,7 @@ from omad.experiment import Experiment
 from omad.launch import last_line
 from omad.manifest import manifest_of
 from omad.run.folder import Ended, RunFolder
-from omad.study import PlannedRun, Study, grid, load, place
+from omad.study import Run, Study, grid, load, place
 
 SMALL: dict[str, Any] = {
     "actor_width": 8, "actor_layers": 1, "critic_width": 8, "critic_layers": 1, "total_steps": 600,
@@ -72,8 +72,8 @@ def test_a_grid_is_every_combination_seeds_slowest() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: PlannedRun(resolve("probe/push", seeds=2), "cpu"), "one seed, not 2"),
-        (lambda: PlannedRun(resolve("probe/push"), " "), "needs a setting"),
+        (lambda: Run(resolve("probe/push", seeds=2), "cpu"), "one seed, not 2"),
+        (lambda: Run(resolve("probe/push"), " "), "needs a setting"),
         (lambda: Study("two words", grid(["probe/push"])), "names its folder"),
         (lambda: Study("empty", []), "lists no runs"),
         (lambda: Study("twice", grid(["probe/push"], seeds=[0, 0])), "probe-push/omad/cpu/seed-0 twice"),

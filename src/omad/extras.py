@@ -26,7 +26,7 @@ def installed(module: str) -> bool:
 
 
 def require(extra: str, what: str) -> None:
-    """Refuse to continue without the packages of an extra.
+    """Refuse to go on without the packages of an extra.
 
     Args:
         extra: One of `EXTRAS`.

@@ -21,7 +21,7 @@ from omad.errors import Refused
 from omad.processes import STOPPING
 from omad.run.folder import EPISODES, METRICS, Ended, RunFolder
 
-__all__ = ["OnUpdate", "State", "begin", "cores_for", "last_line", "side_by_side", "state_of", "verdict"]
+__all__ = ["State", "Tell", "begin", "cores_for", "last_line", "side_by_side", "state_of", "verdict"]
 
 _POLL_S = 0.2
 _PATIENCE_S = 120.0
@@ -44,7 +44,7 @@ class State:
     """The last message of a failed run."""
 
 
-OnUpdate = Callable[[list[State]], None]
+Tell = Callable[[list[State]], None]
 """Called a few times a second with the states of all runs."""
 
 
@@ -108,7 +108,7 @@ def cores_for(slots: int) -> list[set[int]]:
 def side_by_side(
     folders: Sequence[Path],
     at_once: int,
-    on_update: OnUpdate,
+    tell: Tell,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[State]:
     """Run until each run is done, has failed, or was stopped; complete ones are skipped.
@@ -116,7 +116,7 @@ def side_by_side(
     Args:
         folders: Run folders, begun or not, in the order in which to take them.
         at_once: Processes at a time.
-        on_update: Called a few times a second with the state of all runs.
+        tell: Called a few times a second with the state of all runs.
         stop: Called as often; once it is true, running processes are asked to save and end, and nothing is started.
 
     Returns:
@@ -158,7 +158,7 @@ def side_by_side(
                 del busy[i]
                 free.append(slot)
                 states[i] = state_of(runs[i], *verdict(runs[i], code))
-            on_update(states)
+            tell(states)
             if queue or busy:
                 time.sleep(_POLL_S)
     finally:

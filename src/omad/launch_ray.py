@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from omad.errors import Refused
-from omad.launch import OnUpdate, State, begin, state_of, verdict
+from omad.launch import State, Tell, begin, state_of, verdict
 from omad.run.folder import RunFolder
 
 __all__ = ["on_ray"]
@@ -60,7 +60,7 @@ def connect() -> Any:
 def on_ray(
     folders: Sequence[Path],
     resources: Mapping[str, float],
-    on_update: OnUpdate,
+    tell: Tell,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[State]:
     """Run on the cluster that this process is connected to, or on a local one.
@@ -68,7 +68,7 @@ def on_ray(
     Args:
         folders: Run folders, begun or not, in the order in which to take them.
         resources: `num_cpus` and `num_gpus` that a run takes up.
-        on_update: Called twice a second with the states of all runs.
+        tell: Called twice a second with the states of all runs.
         stop: Called as often; once it is true, running processes save and end, and nothing is started.
 
     Returns:
@@ -95,7 +95,7 @@ def on_ray(
                 del open_[i]
             else:
                 states[i] = state_of(runs[i], "running" if RunFolder.busy(runs[i].path) else "waiting")
-        on_update(states)
+        tell(states)
     return states
 
 

@@ -27,7 +27,7 @@ from omad.errors import Refused
 from omad.presets import PRESETS
 from omad.run.folder import LINES, RunFolder, half_made
 
-__all__ = ["PlannedRun", "Study", "grid", "load", "place"]
+__all__ = ["Run", "Study", "grid", "load", "place"]
 
 
 def _slug(words: str) -> str:
@@ -36,7 +36,7 @@ def _slug(words: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class PlannedRun:
+class Run:
     """One run of a study."""
 
     config: RunConfig
@@ -69,7 +69,7 @@ class Study:
     """Runs that belong together, in the order in which to take them."""
 
     name: str
-    runs: Sequence[PlannedRun]
+    runs: Sequence[Run]
 
     def __post_init__(self) -> None:
         """Refuse runs that cannot be distinguished.
@@ -96,7 +96,7 @@ def grid(
     settings: Mapping[str, Mapping[str, Any]] | Sequence[str] = ("cpu",),
     seeds: Iterable[int] = range(3),
     **fields: Any,
-) -> list[PlannedRun]:
+) -> list[Run]:
     """Every task with every algorithm, setting and seed; seeds change slowest, so that early results compare.
 
     Args:
@@ -115,7 +115,7 @@ def grid(
     for seed, task, (setting, changed), algorithm in itertools.product(seeds, tasks, named.items(), algorithms):
         given = {"preset": setting if setting in PRESETS else "cpu"} | dict(fields) | dict(changed)
         config = resolve(task, algorithm, given.pop("preset"), **given, seeds=1, first_seed=seed)
-        runs.append(PlannedRun(config, setting))
+        runs.append(Run(config, setting))
     return runs
 
 
@@ -191,7 +191,7 @@ def place(study: Study, root: Path, create: Any) -> list[Path]:
     return [root / run.folder for run in study.runs]
 
 
-def _fits(run: PlannedRun, root: Path) -> None:
+def _fits(run: Run, root: Path) -> None:
     """That what lies at a run's place, if anything, is that run; remove a folder in which nothing was trained."""
     path = root / run.folder
     if not path.exists():

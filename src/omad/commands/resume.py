@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from omad.algos.fields import check
-from omad.commands.dashboard import Stop, run_with_dashboard
+from omad.commands.together import Stop, work_on
 from omad.commands.train import finish
 from omad.compilation import use_compilation_cache
 from omad.console import console
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
             if options.total_steps is not None or not RunFolder.open(folder).complete:
                 open_to_resume(folder, options.total_steps, options.trust)
         at_once = options.parallel_seeds or len(os.sched_getaffinity(0))
-        code = run_with_dashboard(functools.partial(side_by_side, folders, at_once), Stop())
+        code = work_on(functools.partial(side_by_side, folders, at_once), Stop())
         out.print(str(options.run))
         return code
     folder = open_to_resume(options.run, options.total_steps, options.trust)

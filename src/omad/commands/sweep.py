@@ -14,7 +14,7 @@ import tyro
 
 from omad.algos.fields import check
 from omad.commands.curve import LearningCurve
-from omad.commands.dashboard import Stop, run_with_dashboard
+from omad.commands.together import Stop, work_on
 from omad.compilation import use_compilation_cache
 from omad.config import RunConfig
 from omad.console import console, print_json
@@ -129,14 +129,14 @@ def main(arguments: Sequence[str]) -> int:
             work = functools.partial(on_ray, folders, each)
         else:
             work = functools.partial(side_by_side, folders, workers)
-        code = run_with_dashboard(work, Stop(limit))
+        code = work_on(work, Stop(limit))
     out.print(str(root))
     return code
 
 
 def _show(lengths: Mapping[Path, int], as_json: bool) -> int:
     """Print the state of runs, read from their folders; those not started have only their length in env steps."""
-    from omad.commands.dashboard import status_table
+    from omad.commands.together import standing
     from omad.launch import State, state_of
     from omad.run.folder import RunFolder
 
@@ -149,5 +149,5 @@ def _show(lengths: Mapping[Path, int], as_json: bool) -> int:
     if as_json:
         print_json([{**dataclasses.asdict(state), "folder": str(state.folder)} for state in states])
     else:
-        console().print(status_table(states, len(states)))
+        console().print(standing(states, len(states)))
     return 0

@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from omad.algos.fields import check, documented
-from omad.commands.dashboard import Stop, run_with_dashboard
+from omad.commands.together import Stop, work_on
 from omad.compilation import use_compilation_cache
 from omad.config import RUN_FIELDS, TAG, RunConfig, resolve, sources
 from omad.config_file import read, to_toml
@@ -198,7 +198,7 @@ def main(arguments: Sequence[str]) -> int:
         at_once = min(options.parallel_seeds, config.seeds)
         out.print(experiment.forecast(at_once))
         folders = experiment.create_each(options.run_dir)
-        code = run_with_dashboard(functools.partial(side_by_side, folders, at_once), Stop())
+        code = work_on(functools.partial(side_by_side, folders, at_once), Stop())
         out.print(str(folders[0].parent))
         return code
     out.print(experiment.forecast())
