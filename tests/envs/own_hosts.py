@@ -25,10 +25,10 @@ def note(what: str) -> None:
 
 
 class Lamp:
-    """A world of two agents; its state is the time."""
+    """Two agents; the state is the time."""
 
     def __init__(self, render: bool) -> None:
-        note("world")
+        note("instance")
         self.time, self.drawn = 0, render
 
     def _seen(self) -> HostObservation:

@@ -224,7 +224,7 @@ def test_what_can_be_imported_is_named_by_its_path() -> None:
         envs.of_object(mpe.parallel_env)
 
 
-def test_a_host_env_whose_world_can_be_imported_is_stepped_by_workers() -> None:
+def test_a_host_env_whose_create_can_be_imported_is_stepped_by_workers() -> None:
     task = envs.of_object(own_hosts.lamp())
     env = envs.make(task)
     assert (task, env.spec.agents, env.spec.info_keys) == ("object:lamp", ("wick", "oil"), ("lit",))
@@ -250,7 +250,7 @@ def test_a_host_env_whose_world_can_be_imported_is_stepped_by_workers() -> None:
         (own_envs.Team(max_steps=0), r"does not say how long an episode is; give \?horizon="),
         (lambda: own_hosts.lamp(), "runs in worker processes, which cannot import it"),
         (lambda: own_hosts.Counted(), "runs in worker processes, which cannot import it"),
-        (own_hosts.lamp()._replace(world=lambda render: own_hosts.Lamp(render)), "which cannot import it"),
+        (own_hosts.lamp()._replace(create=lambda render: own_hosts.Lamp(render)), "which cannot import it"),
         (own_envs.failing, "the constructor failed with ZeroDivisionError: no ground to stand on .own_envs.py"),
     ],
 )
@@ -293,7 +293,7 @@ def test_an_object_that_cannot_be_used_is_refused(env: Any, words: str) -> None:
         ("host:os:system", "os is not a module of an env"),
         (f"host:{HOST}number", "returned a int, not an omad.HostEnv"),
         (f"host:{HOST}unlit", "spec is a NoneType, not an omad.EnvSpec"),
-        (f"host:{HOST}dark", "its world is a object, which has no reset, step, save"),
+        (f"host:{HOST}dark", "returned a object, which has no reset, step, save"),
     ],
 )
 def test_a_name_that_cannot_be_used_is_refused_in_one_sentence(name: str, words: str) -> None:
@@ -323,7 +323,7 @@ def test_a_run_folders_code_is_imported_only_with_trust(tmp_path: Path) -> None:
         ("host env", 0),
     ],
 )
-def test_an_env_is_constructed_once_a_world_and_once_for_its_sizes(
+def test_an_env_is_constructed_once_an_instance_and_once_for_its_sizes(
     how: str, asked: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "log"
