@@ -255,7 +255,7 @@ os.register_at_fork(after_in_child=_as_usual)
 
 
 def descendants(pid: int) -> list[Any]:
-    """Processes below one, as far as they can still be told."""
+    """Processes below one, as far as they are still known."""
     import psutil
 
     try:

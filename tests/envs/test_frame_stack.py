@@ -1,4 +1,4 @@
-"""Agents that remember: what an observation then holds, and that nothing else of the task changes."""
+"""Frame stacking: what an observation then holds, and that nothing else of the task changes."""
 
 from __future__ import annotations
 
