@@ -47,15 +47,15 @@ def products(jaxpr: Jaxpr, every: int = 1) -> dict[Product, float]:
             total[_product(eqn)] += 1
             continue
         times = eqn.params.get("length", 1) if name == "scan" else 1
-        shares = [times] * len(inner)
+        weights = [times] * len(inner)
         if name == "cond" and len(inner) == 2:
-            shares = [1 - 1 / every, 1 / every]
+            weights = [1 - 1 / every, 1 / every]
         elif name == "cond":
             dearest = max(range(len(inner)), key=lambda i: _flops(inner[i]))
-            shares = [float(i == dearest) for i in range(len(inner))]
-        for found, share in zip(inner, shares, strict=True):
+            weights = [float(i == dearest) for i in range(len(inner))]
+        for found, weight in zip(inner, weights, strict=True):
             for product, count in found.items():
-                total[product] += share * count
+                total[product] += weight * count
     return dict(total)
 
 

@@ -37,9 +37,9 @@ def at(one: Folded, obs: np.ndarray) -> list[Entropies]:
     pull = np.asarray(t["step"], float)[:, 0]
     jump = np.asarray(t.get("jump", np.sqrt(2.0 * t["step"])), float)[:, 0]
 
-    def of(share: Any) -> Entropies:
+    def of(projection: Any) -> Entropies:
         def control(k: int, x: np.ndarray) -> np.ndarray:
-            h = x.astype(np.float32)[:, None] @ t["x.weight"] + share + t["time"][k]
+            h = x.astype(np.float32)[:, None] @ t["x.weight"] + projection + t["time"][k]
             for activation, weight, bias in layers:
                 h = activation(h) @ weight + bias
             return np.clip(h[:, 0].astype(float), -s["control_clip"], s["control_clip"])
@@ -47,6 +47,6 @@ def at(one: Folded, obs: np.ndarray) -> list[Entropies]:
         return entropies(control, pull, jump, s["prior_scale"])
 
     try:
-        return [of(share) for share in seen]
+        return [of(projection) for projection in seen]
     except ValueError as error:
         raise Refused(f"The entropy of these policies cannot be computed: {error}.") from None

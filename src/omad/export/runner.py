@@ -154,22 +154,22 @@ class Policy:
             return np.tanh(out[..., : self.act_dim] + np.exp(log_std) * eps[0])
         if self.kind == "deterministic":
             return clip(np.tanh(self.net(seen + t["time"][0])) + F(s["explore_std"]) * eps[0], 1)
-        shares = [seen + row for row in t["time"]]  # of the observation and of time in the first layer
+        projections = [seen + row for row in t["time"]]  # of the observation and of time in the first layer
         x = F(s["prior_scale"]) * eps[0]
         if self.kind == "chain":  # steps of a controlled Ornstein-Uhlenbeck process
             within, low, high = t["x.weight"], *np.asarray([-s["control_clip"], s["control_clip"]], F)
-            for share, keep, step, jump, e in zip(shares, self.keep, t["step"], self.jump, eps[1:]):  # noqa: B905
-                u = np.minimum(np.maximum(self.net(np.dot(x, within) + share), low), high)
+            for projection, keep, step, jump, e in zip(projections, self.keep, t["step"], self.jump, eps[1:]):  # noqa: B905
+                u = np.minimum(np.maximum(self.net(np.dot(x, within) + projection), low), high)
                 x = keep * x + step * u + jump * e
         elif self.kind == "ddpm":  # from noise to what the network takes the action to be
-            for k in reversed(range(len(shares))):
+            for k in reversed(range(len(projections))):
                 from_x, from_noise, mean_x0, mean_x, std = t["coefficients"][k]
-                x0 = clip(from_x * x - from_noise * self.net(x @ t["x.weight"] + shares[k]), 1)
+                x0 = clip(from_x * x - from_noise * self.net(x @ t["x.weight"] + projections[k]), 1)
                 x = mean_x0 * x0 + mean_x * x + std * eps[k]
         else:  # distilled: few steps of a network that reads all of the teacher's noise
-            for k, share in enumerate(shares):
+            for k, projection in enumerate(projections):
                 read = np.concatenate([x, *eps[1 + k * s["group"] : 1 + (k + 1) * s["group"]]], -1)
-                x = x + self.net(read @ t["x.weight"] + share)
+                x = x + self.net(read @ t["x.weight"] + projection)
         return np.tanh(x) if s["squash"] == "tanh" else clip(clip(x, 1) + F(s["explore_std"]) * eps[-1], 1)
 
 
