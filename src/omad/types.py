@@ -1,4 +1,4 @@
-"""The records that everything else is made of: what an env gives, what a learner eats, what acts.
+"""The records between the parts: what an env returns, what a learner reads, what acts.
 
 Shape words: `batch agent obs act state`. Unless a docstring says otherwise, leading axes `*b` are free.
 """
@@ -32,14 +32,14 @@ __all__ = [
 
 
 class Observation(eqx.Module):
-    """What is visible at one moment: one row an agent, and the state for critics only."""
+    """Observations at one step: one row an agent, and the state for critics only."""
 
     obs: Float[Array, "*b agent obs"]
     state: Float[Array, "*b state"]
 
 
 class Outcome(eqx.Module):
-    """What one env step gives back; never the result of a reset."""
+    """The result of one env step; never of a reset."""
 
     next: Observation
     """The true successor, also at the end of an episode."""
@@ -67,7 +67,7 @@ class Step(eqx.Module):
 
 
 class Batch(eqx.Module):
-    """What a learner eats. No learner sees `done`: `discount` is gamma^m, or 0 after a termination."""
+    """A batch as a learner reads it. No learner sees `done`: `discount` is gamma^m, or 0 after a termination."""
 
     obs: Float[Array, "batch agent obs"]
     state: Float[Array, "batch state"]

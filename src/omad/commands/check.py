@@ -1,4 +1,4 @@
-"""`omad check-env TASK`: is an env fit for training, and what is it like?"""
+"""`omad check-env TASK`: can an env be trained on, and what are its properties?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["inspect", "main"]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Run an env with uniform random actions and report what it is like; nothing is trained."""
+    """Run an env with uniform random actions and report its properties and problems; nothing is trained."""
 
     task: Annotated[str, tyro.conf.Positional]
     """A task's name, most useful for an env of your own, as pettingzoo:package.module:factory or jax:..."""
@@ -158,7 +158,7 @@ def fingerprint(task: str, steps: int, seed: int) -> dict[str, Any]:
 
 
 def inspect(task: str, steps: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """What an env is like, as plain values; `problems` is empty where it can be trained on.
+    """An env's properties, as plain values; `problems` is empty where it can be trained on.
 
     A user's env on the host is run in two processes of its own, with unlike hash seeds, which are compared.
 

@@ -1,4 +1,4 @@
-"""`omad render RUN`: a film, an animation and a contact sheet of what was learned."""
+"""`omad render RUN`: a video, an animation and a contact sheet of episodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an env's own action box and unequal agents to what a learner sees: actions in [-1, 1], padded rows."""
+"""Rescaled actions and padding: an env's own action box as [-1, 1], agents of unequal size as rows of one table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's own env on the host, as a factory that gives a `HostEnv`: `host:package.module:factory`.
+"""A user's own env on the host, as a factory that returns a `HostEnv`: `host:package.module:factory`.
 
 As with PettingZoo's envs, its code runs in processes of its own: in workers, and in one that describes it once.
 """

@@ -27,7 +27,7 @@ class HostObservation(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """What one step gives back; never the result of a reset."""
+    """The result of one step; never of a reset."""
 
     next: HostObservation
     reward: float

@@ -1,4 +1,4 @@
-"""A user's factory, by where it is imported from: found, looked at before it is called, and called in words.
+"""A user's factory: imported by its path, checked before it is called, its errors put into one sentence.
 
 Whoever names `package.module:factory` means a class or a function that is defined there, and nothing else is called.
 """

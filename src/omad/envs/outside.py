@@ -1,4 +1,4 @@
-"""What a user's factory gives, made fit for training: JAX envs of any of three styles, or envs on the host.
+"""From what a user's factory returns to an env for training: JAX envs of three styles, or envs on the host.
 
 A JAX env's code runs in the learner's own process, for it is compiled into the loop; only envs on the host are kept
 apart. So a run folder's `jax:` name is imported only where the user trusts it.

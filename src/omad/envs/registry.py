@@ -1,4 +1,4 @@
-"""Names for envs of one's own: registered, or given as objects. Nothing heavy is imported before one is given."""
+"""Names for your own envs: registered, or given as objects. Nothing heavy is imported before one is given."""
 
 from __future__ import annotations
 

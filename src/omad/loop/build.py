@@ -1,4 +1,4 @@
-"""The parts of a run, made once from its configuration and its env; and what they will need."""
+"""Builds the parts of a run from its configuration and its env, and forecasts their memory."""
 
 from __future__ import annotations
 

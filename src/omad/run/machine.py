@@ -1,4 +1,4 @@
-"""What the last bits of a result depend on besides the seeds: machine, cores, versions, flags of precision."""
+"""What rounding depends on besides the seeds: machine, cores, versions, flags of precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks: what each is called, its protocol and sizes, and returns to compare with.
+"""Tasks: their names, protocols, sizes and reference returns.
 
 A task's name holds its protocol: `mpe/deception-2?adversary=static&dynamics=v2`. Options that have their
 default value are left out of the name, the others stand in alphabetical order. The name of an env from outside this

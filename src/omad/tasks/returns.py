@@ -1,4 +1,4 @@
-"""Returns to compare with: of policies without learning, of bounds, and of publications, by protocol."""
+"""Reference returns, by protocol: of scripted policies, of bounds, and of publications."""
 
 from __future__ import annotations
 

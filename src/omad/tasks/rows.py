@@ -1,4 +1,4 @@
-"""What is known about a task, and the error of an unknown one."""
+"""The record of a task, and the error for an unknown one."""
 
 from __future__ import annotations
 
