@@ -4,7 +4,8 @@ Where a task looks the same turned or mirrored, a transition is as good as all i
 every transition of its batch by one of its images, drawn uniformly; acting is not touched. Agents may change places in
 an image, as a robot's left and right legs do. So critics need not learn
 what is left and what is right, and a policy gains nothing by a habit such as "the leftmost landmark is mine", which on
-`mpe/spread-4` seems to be where learning gets stuck otherwise (docs/learning/roles-and-symmetry.md). Published OMAD lacks it.
+`mpe/spread-4` seems to be where learning gets stuck otherwise (docs/learning/roles-and-symmetry.md). Published OMAD
+lacks it.
 
 In single-agent learning from pixels the same is known as data augmentation: Laskin et al., "Reinforcement Learning with
 Augmented Data", arXiv 2004.14990; van der Pol et al., "Multi-Agent MDP Homomorphic Networks", arXiv 2110.04495, build
