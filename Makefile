@@ -6,7 +6,7 @@ WORKERS ?= 2
 # More words for pytest, as in `make test ARGS=--durations=20`.
 ARGS ?=
 
-.PHONY: install install-all install-test demo test test-slow check clean pins
+.PHONY: install install-all install-test install-docs demo test test-slow check docs clean pins
 
 install: $(VENV)/installed
 install-test: $(VENV)/installed-test
@@ -26,11 +26,18 @@ $(VENV)/installed-all: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[mujoco,pettingzoo,render]'
 	@touch $@
 
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
-# Train OMAD for a few minutes, evaluate it beside the anchors, draw the curve and one learned episode.
+# With what builds the documentation.
+install-docs: $(VENV)/installed-docs
+
+# Train OMAD for a few minutes, evaluate it beside the reference returns, draw the curve and one learned episode.
 demo: install
 	$(BIN)/omad demo
 
@@ -42,6 +49,10 @@ test: install-test
 test-slow: install-test
 	XLA_FLAGS=--xla_cpu_use_fusion_emitters=false $(BIN)/python -m pytest -m slow $(ARGS)
 
+# The documentation as a site that opens offline: site/index.html.
+docs: install-docs
+	$(BIN)/mkdocs build --strict
+
 # Types are checked while ruff, which takes a second, speaks first; either one fails it.
 check: install-test
 	@$(BIN)/pyright > .pyright.log 2>&1 & types=$$!; failed=0; \
@@ -50,7 +61,7 @@ check: install-test
 	wait $$types || failed=1; cat .pyright.log; rm -f .pyright.log; exit $$failed
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache
 
 # Write the versions of the current environment as the new pins.
 pins: install-test

@@ -4,7 +4,7 @@ Where a task is invariant to rotations or reflections, the image of a transition
 replaces every transition of its batch by one of its images, sampled uniformly; acting does not change. Agents may swap
 in an image, as a robot's left and right legs do. So critics need not learn left from right, and a policy gains nothing
 by a preference such as "the leftmost landmark is mine", in which learning seems to get stuck otherwise on
-`mpe/spread-4` (docs/learning-notes.md). Published OMAD lacks it.
+`mpe/spread-4` (docs/learning/roles-and-symmetry.md). Published OMAD lacks it.
 
 In single-agent learning from pixels the same is known as data augmentation: Laskin et al., "Reinforcement Learning with
 Augmented Data", arXiv 2004.14990; van der Pol et al., "Multi-Agent MDP Homomorphic Networks", arXiv 2110.04495, build

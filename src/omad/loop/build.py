@@ -31,7 +31,7 @@ _PROGRAM_MIB, _DENOISING_MIB = 350.0, 60.0
 _COMPILER_MIB, _DENOISING_COMPILER_MIB, _FUSED_COMPILER_MIB = 200.0, 150.0, 75.0
 """What compiling takes at its peak, and how much more for denoising steps and for envs in JAX."""
 _WORKER_MIB = 70.0
-"""A process with NumPy and a robot. All of these are measured (RESULTS.md says how) and hold to about a tenth."""
+"""A process with NumPy and a robot. All of these are measured (docs/results/speed.md) and hold to about a tenth."""
 
 
 class Built(NamedTuple):

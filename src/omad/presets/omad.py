@@ -72,7 +72,7 @@ def cpu(settings: Settings) -> None:
     elif settings.on("mpe"):
         settings("[M] 0.5 gradient steps per env step: see share_policy", updates_per_step=4)
         settings("[M] the same pace per env step as 3e-3 with half as many gradient steps", alpha_lr=1.5e-3)
-        settings("[M] roles by geometry, not by number: RESULTS.md, docs/learning-notes.md", share_policy=True)
+        settings("[M] roles by geometry, not by number: docs/learning/roles-and-symmetry.md", share_policy=True)
     if settings.on("mpe/spread") and not settings.on("mpe/spread-4"):
         settings("[M] spread-3 at 200k env steps, three seeds: -19.9, not -22.4; RESULTS.md", symmetry=True)
     if settings.on("mpe/deception"):
@@ -109,7 +109,7 @@ def _spread_4(settings: Settings) -> None:
 
 def _deception_with_history(settings: Settings) -> None:
     """With history the state is Markov, so that a short horizon is no mistake and one step is enough."""
-    settings("[M] 44.0 at 160k env steps, 41.8 without: docs/learning-notes.md", symmetry=True)
+    settings("[M] 44.0 at 160k env steps, 41.8 without: docs/learning/hidden-velocity.md", symmetry=True)
     settings("[M] 45.4 at 100k env steps; 44.9 with 0.95, 44.1 with 0.97", gamma=0.9)
     settings("[M]", v_max=80.0)
     settings("[M] 45.1 at 160k env steps; 44.3 with 3", n_step=1)
