@@ -84,7 +84,7 @@ def test_costs_of_fresh_policies() -> None:
     # Close to bang-bang: tanh of N(0, 2.5^2) is beyond 0.99 with probability 0.290.
     assert float((jnp.abs(out.action) > 0.99).mean()) == pytest.approx(0.290, abs=0.01)
 
-    share = policy.denoiser.observation_share(jnp.ones((1, 3))) + policy.denoiser.time_share(jnp.arange(STEPS))
+    share = policy.denoiser.obs_projection(jnp.ones((1, 3))) + policy.denoiser.time_projection(jnp.arange(STEPS))
     points = jnp.linspace(-10, 10, STEPS)[:, None] * jnp.ones(2)
     assert float(jnp.abs(policy.denoiser(points, share)).max()) < 1e-4
 

@@ -209,10 +209,10 @@ def test_without_a_policy_update_actors_and_temperatures_stay(trio: Setup) -> No
         for new, old in zip(*(jax.tree.leaves(getattr(s, field)) for s in (after, trio.learner)), strict=True):
             np.testing.assert_array_equal(new, old)
     for name, mean in metrics.items():
-        idle = name.startswith(("policy/", "alpha/")) and name != "policy/update_share"
+        idle = name.startswith(("policy/", "alpha/")) and name != "policy/update_fraction"
         assert float(mean.weight) == (0.0 if idle else 1.0), name
-    assert value(metrics, "policy/update_share") == 0.0
-    assert value(trio.acting[1], "policy/update_share") == 1.0
+    assert value(metrics, "policy/update_fraction") == 0.0
+    assert value(trio.acting[1], "policy/update_fraction") == 1.0
 
 
 def test_acting_samples_or_takes_the_mean(trio: Setup) -> None:

@@ -25,7 +25,7 @@ from slow_ddpm import (
     values,
 )
 
-from omad.algos.denoising import DenoisingConfig, actor_rate, excess_entropy, make_parts
+from omad.algos.denoising import DenoisingConfig, actor_rate, excess_entropy, make_diffusion_learner
 from omad.algos.madpmd import MadpmdConfig, make, twice
 from omad.keys import normal
 from omad.tree import at_agent
@@ -144,7 +144,7 @@ def test_every_agent_regresses_on_its_own_part_of_the_joint_action(small: Setup)
     assert_close(moment(after.actor_opt, expected), expected, 1e-3)
     assert value(metrics, "policy/loss") == pytest.approx(float(loss(learner.actors)), rel=1e-4)
     share = float(weight.sum() ** 2 / (16 * (weight**2).sum()))
-    assert value(metrics, "policy/effective_share") == pytest.approx(share, rel=1e-4)
+    assert value(metrics, "policy/ess_fraction") == pytest.approx(share, rel=1e-4)
 
 
 def test_running_moments_follow_slowly(small: Setup) -> None:
@@ -209,9 +209,9 @@ def test_defects_are_back_behind_their_flags(small: Setup, reference: Any) -> No
     q = values(after.critics, small.batch.next_obs, next_actions(small)).min(0)
     weight = jnp.exp(jnp.clip(q - 2.0, -3, 3) / 0.5)
     share = float(weight.sum() ** 2 / (16 * (weight**2).sum()))
-    assert value(metrics, "policy/effective_share") == pytest.approx(share, rel=1e-4)
+    assert value(metrics, "policy/ess_fraction") == pytest.approx(share, rel=1e-4)
     mended = small.update(learner, small.batch, small.key, jnp.asarray(small.due))[1]
-    assert value(mended, "policy/effective_share") < 0.95 * share
+    assert value(mended, "policy/ess_fraction") < 0.95 * share
 
 
 # ---------------------------------------------------------------- temperature and step sizes
@@ -249,7 +249,7 @@ def test_step_size_of_the_actors_falls_late() -> None:
 def test_target_samples_picks_the_joint_action_of_highest_lower_value(small: Setup) -> None:
     """Of the same candidates, row by row; and acting knows nothing of it."""
     one, four = (
-        make_parts(dataclasses.replace(small.config, target_samples=n, noise_scale=1e-6), small.spec, optax.adam(1.0))
+        make_diffusion_learner(dataclasses.replace(small.config, target_samples=n, noise_scale=1e-6), small.spec, optax.adam(1.0))
         for n in (1, 4)
     )
     obs, state, learner = small.batch.obs, small.batch.state, small.learner
@@ -309,12 +309,12 @@ def test_critics_read_the_state_where_there_is_one() -> None:
     """By default; all observations on request; a state that is not there is refused."""
     spec = EnvSpec("t", (3, 2), (1, 2), 5, 9)
     sizes = {
-        name: make_parts(MadpmdConfig(critic_input=name), spec, optax.adam(1.0)).critic_rows.size
+        name: make_diffusion_learner(MadpmdConfig(critic_input=name), spec, optax.adam(1.0)).critic_rows.size
         for name in ("auto", "state", "obs")
     }
     assert sizes == {"auto": 5 + 4, "state": 5 + 4, "obs": 6 + 4}
     batch = batch_for(spec, size=2)
-    rows = make_parts(MadpmdConfig(), spec, optax.adam(1.0)).critic_rows(batch.obs, batch.state, batch.action)
+    rows = make_diffusion_learner(MadpmdConfig(), spec, optax.adam(1.0)).critic_rows(batch.obs, batch.state, batch.action)
     np.testing.assert_array_equal(rows, jnp.concatenate([batch.state, batch.action.reshape(2, 4)], -1))
     with pytest.raises(ValueError, match="critic_input"):
         make(MadpmdConfig(critic_input="state"), EnvSpec("t", (1,), (1,), 0, 1))

@@ -85,7 +85,7 @@ def test_every_agent_regresses_on_its_own_reconstructions(small: Setup) -> None:
     assert_close(moment(after.actor_opt, expected), expected, 1e-3)
     share = float((weight.sum(-1) ** 2 / (SAMPLES * (weight**2).sum(-1))).mean())
     assert share < 0.995  # they tell reconstructions apart
-    assert value(metrics, "policy/effective_share") == pytest.approx(share, rel=1e-4)
+    assert value(metrics, "policy/ess_fraction") == pytest.approx(share, rel=1e-4)
     fresh = values(small.plain[0].critics, small.batch.obs, drawn.action).min(0)
     assert value(metrics, "policy/q") == pytest.approx(float(fresh.mean()) / 0.2, rel=1e-3)
 

@@ -291,10 +291,10 @@ def test_without_an_actor_step_actors_and_temperature_stay(small: Setup) -> None
     for field in ("actors", "actor_opt", "temperature", "alpha_opt"):
         assert eqx.tree_equal(getattr(after, field), getattr(small.learner, field))
     for name in metrics:
-        expected = 0.0 if name.startswith(("policy/", "alpha/")) and name != "policy/update_share" else 1.0
+        expected = 0.0 if name.startswith(("policy/", "alpha/")) and name != "policy/update_fraction" else 1.0
         assert float(metrics[name].weight) == expected, name
-    assert value(metrics, "policy/update_share") == 0.0
-    assert value(small.acting[1], "policy/update_share") == 1.0
+    assert value(metrics, "policy/update_fraction") == 0.0
+    assert value(small.acting[1], "policy/update_fraction") == 1.0
 
 
 # ---------------------------------------------------------------- temperature
@@ -500,7 +500,7 @@ def test_a_shared_policy_is_pulled_by_the_sum_of_what_pulls_its_copies() -> None
     summed = jax.tree.map(lambda m: m.sum(0, keepdims=True), moment(after_copies.actor_opt, copies.actors))
     assert_close(moment(after_shared.actor_opt, one), summed, 1e-3)
     assert any(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(summed))
-    assert value(metrics, "policy/update_share") == 1.0
+    assert value(metrics, "policy/update_fraction") == 1.0
 
 
 def test_agents_of_unequal_sizes_cannot_share_a_policy() -> None:

@@ -14,7 +14,7 @@ from learners import CONFIGS, SMALL, VARIANTS, Setup, batch_for, set_up, small_s
 
 from omad import algos
 from omad.algos.omad import OmadConfig
-from omad.algos.values import distributional, scalar
+from omad.algos.value_head import distributional, scalar
 from omad.envs import games, probe
 from omad.errors import Refused
 from omad.loop import fused

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from omad.algos.sequential import Sweep, sweep
+from omad.algos.sequential import SequentialUpdate, sequential_update
 
 RATE = 0.1
 
@@ -26,9 +26,9 @@ def loss(joint: Any, own: Any, agent: Any) -> tuple[Any, Any]:
 
 
 @jax.jit
-def turns(key: Any, actors: Any) -> Sweep:
+def turns(key: Any, actors: Any) -> SequentialUpdate:
     sgd = optax.sgd(RATE)
-    return sweep(sgd, actors, jax.vmap(sgd.init)(actors), act, loss, key)
+    return sequential_update(sgd, actors, jax.vmap(sgd.init)(actors), act, loss, key)
 
 
 def test_agents_move_one_after_the_other_by_hand() -> None:

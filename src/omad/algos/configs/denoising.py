@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, Literal
 
-from omad.algos.fields import ALPHA_PACES, CRITIC_INPUTS, check
+from omad.algos.validate import ALPHA_PACES, CRITIC_INPUTS, check
 from omad.errors import Refused
 
 __all__ = ["DenoisingConfig", "MadpmdConfig", "MasdacConfig"]
