@@ -44,7 +44,7 @@ def test_each_sees_earlier_agents_as_they_are_and_later_ones_as_they_were() -> N
     """What is known of an agent's turn comes back in the agents' own order."""
     before = np.asarray([1.0, 2.0, 3.0])
     done = turns(jax.random.key(1), jnp.asarray(before))
-    seen, own, agent = (np.asarray(x) for x in done.known)
+    seen, own, agent = (np.asarray(x) for x in done.aux)
     np.testing.assert_array_equal(own, [0, 1, 2])
     np.testing.assert_array_equal(agent, [0, 1, 2])
     place = {int(who): when for when, who in enumerate(done.order)}

@@ -72,7 +72,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
     """OMAD for a task of the given sizes.
 
     Raises:
-        Refused: The policy is to be shared by agents of unequal sizes, or critics are to read a state that is not there.
+        Refused: Agents of unequal sizes cannot share a policy, or critics are to read a state that is not there.
     """
     if config.share_policy and len(set(zip(spec.obs_dims, spec.act_dims, strict=True))) > 1:
         raise Refused(
@@ -200,7 +200,8 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         with jax.named_scope("target"):
             noise = agent_noise(key, n_agents, steps, batch.ret.shape[0], spec.act_dim)
             next_action, running, terminal = sample_joint(learner.actors, batch.next_obs, noise)
-        bonus = -scope.costs(jnp.exp(learner.temperature.log_alpha) * (running + terminal))
+        cost = running + terminal
+        bonus = -scope.costs(jnp.exp(learner.temperature.log_alpha) * cost)
         soft_reward = batch.ret + batch.discount * bonus
         grads, (stats, metrics) = jax.grad(scope.loss(critic_loss), has_aux=True)(
             learner.critics, learner.stats, learner.critics_target,
@@ -229,11 +230,11 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         """mean[ -Q(s, a) + alpha sum_i (R_i + P_i) ] for all agents at once; also mean R_i."""
         action, running, terminal = sample_joint(trained(actors), batch.obs, noise)
         q = q_value(learner, batch, action)
-        team_q = scope.team_q(q)
-        soft_cost = jnp.sum(jnp.exp(learner.temperature.log_alpha) * (running + terminal), axis=-1)
-        loss = jnp.mean(soft_cost - team_q)
+        team_q, cost = scope.team_q(q), running + terminal
+        loss = jnp.mean(jnp.sum(jnp.exp(learner.temperature.log_alpha) * cost, axis=-1) - team_q)
         saturated = jnp.sum((jnp.abs(action) > 0.99) * mask, axis=(0, 2)) / action.shape[0]
-        return loss, (running.mean(0), measure(loss, q.mean(), running.mean(0), terminal.mean(0), saturated))
+        metrics = measure(loss, q.mean(), running.mean(0), terminal.mean(0), saturated)
+        return loss, (running.mean(0), metrics)
 
     def measure(
         loss: Float[Array, ""],

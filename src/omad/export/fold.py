@@ -1,7 +1,7 @@
 """Policies reduced to what acting needs: a few tables of numbers of one agent, in one form for all algorithms.
 
-Time features do not depend on the observation, so their share of the first layer is a table with a row a step. Padding
-of unequal agents is cut away.
+Time features do not depend on the observation, so what they add to the first layer is a table with a row a step.
+Padding of unequal agents is cut away.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from omad.algos.denoising import DdpmPolicy
 from omad.diffusion import ddpm
 from omad.diffusion.sde import transition
 from omad.errors import Refused
 from omad.keys import normal
 from omad.nets import Linear
-from omad.policies import LOG_STD, DiffusionPolicy, GaussianPolicy, TanhPolicy
+from omad.policies import LOG_STD, DdpmPolicy, DiffusionPolicy, GaussianPolicy, TanhPolicy
 from omad.spec import ObsNorm
 from omad.standardise import Standardised
 from omad.tree import at_agent
@@ -145,7 +144,7 @@ def _ddpm(policy: DdpmPolicy, config: Any, obs: int, act: int, steps: int) -> Fo
         "trained_steps": trained,
         "prior_scale": float(config.prior_scale),
         "squash": "clip",
-        "explore_std": float(policy.spread),
+        "explore_std": float(policy.noise_std),
     }
     return Folded("ddpm", settings, tensors, steps + 1, "none")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, Literal
 
-from omad.algos.validate import ALPHA_PACES, CRITIC_INPUTS, check
+from omad.algos.validate import check
 from omad.errors import Refused
 
 __all__ = ["HasacConfig", "Hatd3Config"]
@@ -82,14 +82,7 @@ class HasacConfig:
             positive=("huber_delta", "actor_lr", "critic_lr", "alpha_lr"),
             not_negative=("alpha_init", "lr_decay_steps"),
             finite=("target_entropy_per_dim",),
-            shares=("gamma", "tau"),
-            choices={
-                "actor_final": ("tanh", "relu"),
-                "critic_input": CRITIC_INPUTS,
-                "critic_loss": ("mse", "huber"),
-                "alpha_mode": ("auto", "fixed"),
-                "alpha_pace": ALPHA_PACES,
-            },
+            fractions=("gamma", "tau"),
         )
         if self.alpha_init == 0 and self.alpha_mode == "auto":
             raise Refused(f"alpha_init is {self.alpha_init}; it must be positive (0 is allowed with alpha_mode fixed)")
@@ -158,6 +151,5 @@ class Hatd3Config:
             unrolled=("actor_layers", "critic_layers", "n_step"),
             positive=("huber_delta", "actor_lr", "critic_lr"),
             not_negative=("explore_noise", "target_noise", "target_noise_clip", "lr_decay_steps"),
-            shares=("gamma", "tau"),
-            choices={"critic_input": CRITIC_INPUTS, "critic_loss": ("mse", "huber")},
+            fractions=("gamma", "tau"),
         )
