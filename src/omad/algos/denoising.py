@@ -23,7 +23,7 @@ from omad.nets import Mlp, NoiseNet, mish, scale_last_layer
 from omad.ops import td
 from omad.ops.entropy import gaussian_entropy
 from omad.policies import DdpmPolicy, agent_noise, sample_ddpm
-from omad.tree import descend, each, global_norm, polyak
+from omad.tree import descend, each, global_norm, polyak, start
 from omad.types import Batch, EnvSpec, Mean, Metrics
 
 __all__ = [
@@ -130,7 +130,7 @@ def make_diffusion_learner(
         return DenoisingState(
             actors, actors, critics, critics, log_alpha,
             ValueStats(jnp.zeros((), float), jnp.ones((), float)) if with_value_stats else None,
-            actor_tx.init(actors), critic_tx.init(critics), alpha_tx.init(log_alpha),
+            start(actor_tx, actors), start(critic_tx, critics), start(alpha_tx, log_alpha),
         )  # fmt: skip
 
     # ---------------------------------------------------------------- acting

@@ -37,7 +37,7 @@ from omad.keys import normal
 from omad.nets import Mlp
 from omad.ops import td
 from omad.policies import GaussianPolicy, GaussianSample, sample_gaussian
-from omad.tree import descend, each, polyak
+from omad.tree import descend, each, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["HasacConfig", "HasacState", "Temperatures", "make"]
@@ -87,7 +87,7 @@ def make(config: HasacConfig, spec: EnvSpec) -> Algorithm:
         temperatures = Temperatures(jnp.full(n_agents, log_alpha, float), jnp.asarray(log_alpha, float))
         return HasacState(
             actors, critics, critics, temperatures,
-            each(actor_tx).init(actors), critic_tx.init(critics), alpha_tx.init(temperatures),
+            start(each(actor_tx), actors), start(critic_tx, critics), start(alpha_tx, temperatures),
         )  # fmt: skip
 
     # ---------------------------------------------------------------- acting

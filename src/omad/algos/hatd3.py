@@ -36,7 +36,7 @@ from omad.keys import normal
 from omad.nets import Mlp
 from omad.ops import td
 from omad.policies import TanhPolicy
-from omad.tree import each, polyak
+from omad.tree import each, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["Hatd3Config", "Hatd3State", "make"]
@@ -70,7 +70,7 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
         )
         actors = jax.vmap(init_actor)(jax.random.split(actor_key, n_agents))
         critics = init_twins(critic_key, critic_sizes)
-        return Hatd3State(actors, critics, actors, critics, each(actor_tx).init(actors), critic_tx.init(critics))
+        return Hatd3State(actors, critics, actors, critics, start(each(actor_tx), actors), start(critic_tx, critics))
 
     # ---------------------------------------------------------------- acting
 

@@ -37,7 +37,7 @@ from omad.diffusion.sde import Chain
 from omad.errors import Refused
 from omad.nets import Critic, CriticStats, Denoiser, RenormConfig, XqcCritic
 from omad.policies import DiffusionPolicy, agent_noise, draw_noise, sample_chain
-from omad.tree import at_agent, descend, each, global_norm, polyak
+from omad.tree import at_agent, descend, each, global_norm, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
 
 __all__ = ["OmadConfig", "OmadState", "Temperature", "make"]
@@ -118,7 +118,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         temperature = Temperature(jnp.full(temperatures.size, math.log(max(config.alpha_init, 1e-30)), float))
         return OmadState(
             actors, critics, stats, (critics, stats) if config.target_network else None, temperature,
-            each(actor_tx).init(actors), critic_tx.init(critics), alpha_tx.init(temperature),
+            start(each(actor_tx), actors), start(critic_tx, critics), start(alpha_tx, temperature),
         )  # fmt: skip
 
     # ---------------------------------------------------------------- acting
