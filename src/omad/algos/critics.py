@@ -15,7 +15,7 @@ from omad.errors import Refused
 from omad.nets import Mlp
 from omad.ops import td
 from omad.tree import descend, global_norm
-from omad.types import EnvSpec, Mean, Metrics
+from omad.types import EnvSpec, GlobalState, Mean, Metrics, TeamAction, TeamObs
 
 __all__ = [
     "CriticStep",
@@ -37,9 +37,9 @@ class JointInput(NamedTuple):
 
     def __call__(
         self,
-        obs: Float[Array, "batch agent obs"],
-        state: Float[Array, "batch state"],
-        action: Float[Array, "batch agent act"],
+        obs: TeamObs,
+        state: GlobalState,
+        action: TeamAction,
     ) -> Float[Array, "batch in"]:
         """One row a transition."""
         context = state if self.use_state else obs.reshape(obs.shape[0], -1)

@@ -24,7 +24,7 @@ from omad.ops import td
 from omad.ops.entropy import gaussian_entropy
 from omad.policies import DdpmPolicy, agent_noise, sample_ddpm
 from omad.tree import descend, each, global_norm, polyak, start
-from omad.types import Batch, EnvSpec, Mean, Metrics
+from omad.types import Batch, EnvSpec, GlobalState, Mean, Metrics, TeamAction, TeamObs
 
 __all__ = [
     "DenoisingConfig",
@@ -70,13 +70,13 @@ class DiffusionLearner(NamedTuple):
     """As in `Algorithm`: one chain an agent, from its own row alone."""
     policy: Callable[[DenoisingState], DdpmPolicy]
     """What acts: Polyak copies of the actors and the size of their noise."""
-    sample_actions: Callable[..., Float[Array, "batch agent act"]]
+    sample_actions: Callable[..., TeamAction]
     """(learner, obs, state, key) -> joint actions for training: online actors, noise added."""
     critic_input: JointInput
     """(obs, state, actions) -> what critics read; actions come last, agent after agent."""
     min_q: Callable[..., Float[Array, " batch"]]
     """(critics, obs, state, actions) -> the lower of the twins' values, of scaled rewards."""
-    predict_noise: Callable[..., Float[Array, "batch agent act"]]
+    predict_noise: Callable[..., TeamAction]
     """(actors, obs, noised actions, steps) -> noise, each agent's from its own row and action."""
     update_critics: Callable[..., tuple[DenoisingState, Metrics]]
     """(learner, batch, next actions) -> one gradient step on both critics."""
@@ -136,7 +136,7 @@ def make_diffusion_learner(
     # ---------------------------------------------------------------- acting
 
     def sample_joint(
-        nets: NoiseNet, obs: Float[Array, "batch agent obs"], noise: Float[Array, "agent points batch act"]
+        nets: NoiseNet, obs: TeamObs, noise: Float[Array, "agent points batch act"]
     ) -> Float[Array, "agent batch act"]:
         """Every agent's actions, each from its own row alone; the last of the draws is left for exploration."""
         sample = lambda net, row, draws, real: sample_ddpm(net, row, draws, real, schedule, config.prior_scale)  # noqa: E731
@@ -146,7 +146,7 @@ def make_diffusion_learner(
         action: Float[Array, "agent batch act"],
         noise_std: Float[Array, " agent"],
         noise: Float[Array, "agent points batch act"],
-    ) -> Float[Array, "batch agent act"]:
+    ) -> TeamAction:
         """Actions plus the last of the draws, back in [-1, 1]."""
         extra = noise_std[:, None, None] * noise[:, -1] * mask[:, None]
         return jnp.moveaxis(jnp.clip(action + extra, -1.0, 1.0), 0, 1)
@@ -164,12 +164,7 @@ def make_diffusion_learner(
         action = add_noise(sample_joint(policy.net, flat, noise), policy.noise_std, noise)
         return action.reshape(*obs.shape[:-1], act_dim)
 
-    def sample_actions(
-        learner: DenoisingState,
-        obs: Float[Array, "batch agent obs"],
-        state: Float[Array, "batch state"],
-        key: Key[Array, ""],
-    ) -> Float[Array, "batch agent act"]:
+    def sample_actions(learner: DenoisingState, obs: TeamObs, state: GlobalState, key: Key[Array, ""]) -> TeamAction:
         def once(key: Key[Array, ""]) -> tuple[Float[Array, "agent batch act"], Float[Array, "agent points batch act"]]:
             noise = agent_noise(key, n_agents, steps, obs.shape[0], act_dim)
             return sample_joint(learner.actors, obs, noise), noise
@@ -185,16 +180,11 @@ def make_diffusion_learner(
 
     # ---------------------------------------------------------------- critics
 
-    def min_q(
-        critics: Mlp,
-        obs: Float[Array, "batch agent obs"],
-        state: Float[Array, "batch state"],
-        action: Float[Array, "batch agent act"],
-    ) -> Float[Array, " batch"]:
+    def min_q(critics: Mlp, obs: TeamObs, state: GlobalState, action: TeamAction) -> Float[Array, " batch"]:
         return td.lower(twin_values(critics, critic_input(obs, state, action)))
 
     def update_critics(
-        learner: DenoisingState, batch: Batch, next_action: Float[Array, "batch agent act"]
+        learner: DenoisingState, batch: Batch, next_action: TeamAction
     ) -> tuple[DenoisingState, Metrics]:
         """Descend the squared error to r + discount min Q_target(s', a'), without an entropy bonus."""
         with jax.named_scope("target"):
@@ -211,12 +201,7 @@ def make_diffusion_learner(
 
     # ---------------------------------------------------------------- actors and temperature
 
-    def predict_noise(
-        actors: NoiseNet,
-        obs: Float[Array, "batch agent obs"],
-        noisy: Float[Array, "batch agent act"],
-        step: Int[Array, "batch agent"],
-    ) -> Float[Array, "batch agent act"]:
+    def predict_noise(actors: NoiseNet, obs: TeamObs, noisy: TeamAction, step: Int[Array, "batch agent"]) -> TeamAction:
         def predict(
             net: NoiseNet,
             obs: Float[Array, "batch obs"],
@@ -229,9 +214,7 @@ def make_diffusion_learner(
 
         return jax.vmap(predict, in_axes=(0, 1, 1, 1, 0), out_axes=1)(actors, obs, noisy, step, mask)
 
-    def update_actors(
-        learner: DenoisingState, grads: NoiseNet, action: Float[Array, "batch agent act"]
-    ) -> tuple[DenoisingState, Metrics]:
+    def update_actors(learner: DenoisingState, grads: NoiseNet, action: TeamAction) -> tuple[DenoisingState, Metrics]:
         actors, actor_opt = descend(actor_tx, grads, learner.actor_opt, learner.actors)
         actors_target = polyak(learner.actors_target, actors, config.tau)
         critics_target = polyak(learner.critics_target, learner.critics, config.tau)

@@ -38,7 +38,7 @@ from omad.nets import Mlp
 from omad.ops import td
 from omad.policies import GaussianPolicy, GaussianSample, sample_gaussian
 from omad.tree import descend, each, polyak, start
-from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
+from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics, TeamAction
 
 __all__ = ["HasacConfig", "HasacState", "Temperatures", "make"]
 
@@ -126,9 +126,7 @@ def make(config: HasacConfig, spec: EnvSpec) -> Algorithm:
             sample = sample_gaussian(actor, batch.obs[:, agent], noise, mask[agent])
             return sample.action, sample
 
-        def policy_loss(
-            joint: Float[Array, "batch agent act"], own: GaussianSample, agent: Int[Array, ""]
-        ) -> tuple[Any, dict[str, Any]]:
+        def policy_loss(joint: TeamAction, own: GaussianSample, agent: Int[Array, ""]) -> tuple[Any, dict[str, Any]]:
             """mean[ alpha_i log pi_i - min Q(s, a) ]."""
             q = td.lower(twin_values(learner.critics, critic_input(batch.obs, batch.state, joint)))
             loss = -jnp.mean(td.soft_value(q, own.log_prob, alpha[agent]))

@@ -37,7 +37,7 @@ from omad.nets import Mlp
 from omad.ops import td
 from omad.policies import TanhPolicy
 from omad.tree import each, polyak, start
-from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
+from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics, TeamAction
 
 __all__ = ["Hatd3Config", "Hatd3State", "make"]
 
@@ -98,7 +98,7 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
             action = actor(batch.obs[:, agent], mask[agent])
             return action, action
 
-        def policy_loss(joint: Float[Array, "batch agent act"], own: Any, agent: Int[Array, ""]) -> tuple[Any, Any]:
+        def policy_loss(joint: TeamAction, own: Any, agent: Int[Array, ""]) -> tuple[Any, Any]:
             """mean[ -Q_1(s, a) ]; also how many entries of this agent's action are saturated."""
             first = jax.tree.map(lambda leaf: leaf[0], learner.critics)
             loss = -jnp.mean(first(critic_input(batch.obs, batch.state, joint)))

@@ -39,7 +39,7 @@ from omad.keys import normal
 from omad.nets import NoiseNet
 from omad.ops import weights
 from omad.tree import each
-from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
+from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics, TeamAction, TeamObs
 
 __all__ = ["MadpmdConfig", "make"]
 
@@ -64,11 +64,11 @@ def make(config: MadpmdConfig, spec: EnvSpec) -> Algorithm:
 
     def policy_loss(
         actors: NoiseNet,
-        obs: Float[Array, "batch agent obs"],
-        action: Float[Array, "batch agent act"],
+        obs: TeamObs,
+        action: TeamAction,
         weight: Float[Array, " batch"],
         step: Int[Array, "batch agent"],
-        noise: Float[Array, "batch agent act"],
+        noise: TeamAction,
     ) -> Float[Array, ""]:
         """mean[ w sum_i |eps_theta_i(x_i, o_i, t_i) - eps_i|^2 ], x_i being a_i after t_i noising steps."""
         noisy = ddpm.q_sample(shared.schedule, action, step, noise)
@@ -76,11 +76,7 @@ def make(config: MadpmdConfig, spec: EnvSpec) -> Algorithm:
         return jnp.mean(weight * error)
 
     def update_policies(
-        learner: DenoisingState,
-        obs: Float[Array, "batch agent obs"],
-        action: Float[Array, "batch agent act"],
-        q: Float[Array, " batch"],
-        key: Key[Array, ""],
+        learner: DenoisingState, obs: TeamObs, action: TeamAction, q: Float[Array, " batch"], key: Key[Array, ""]
     ) -> tuple[DenoisingState, Metrics]:
         """Regress every agent's network on its own part of the joint action, weighted by the joint value."""
         assert learner.value_stats is not None

@@ -37,7 +37,7 @@ from omad.keys import normal
 from omad.nets import Mlp, NoiseNet
 from omad.ops import weights
 from omad.tree import each
-from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
+from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics, TeamAction, TeamObs
 
 __all__ = ["MasdacConfig", "make"]
 
@@ -49,7 +49,7 @@ def make(config: MasdacConfig, spec: EnvSpec) -> Algorithm:
     n_agents, act_dim, mask = spec.n_agents, spec.act_dim, spec.act_mask
 
     def replaced_q(
-        critics: Mlp, batch: Batch, action: Float[Array, "batch agent act"], own: Float[Array, "batch agent sample act"]
+        critics: Mlp, batch: Batch, action: TeamAction, own: Float[Array, "batch agent sample act"]
     ) -> Float[Array, "batch agent sample"]:
         """Lower value of the twins where one agent's action is another one, for each agent and each such action."""
         x = shared.critic_input(batch.obs, batch.state, action)
@@ -64,8 +64,8 @@ def make(config: MasdacConfig, spec: EnvSpec) -> Algorithm:
 
     def policy_loss(
         actors: NoiseNet,
-        obs: Float[Array, "batch agent obs"],
-        noisy: Float[Array, "batch agent act"],
+        obs: TeamObs,
+        noisy: TeamAction,
         step: Int[Array, "batch agent"],
         noise: Float[Array, "batch agent sample act"],
         weight: Float[Array, "batch agent sample"],

@@ -38,7 +38,7 @@ from omad.errors import Refused
 from omad.nets import Critic, CriticStats, Denoiser, RenormConfig, XqcCritic
 from omad.policies import DiffusionPolicy, agent_noise, draw_noise, sample_chain
 from omad.tree import at_agent, descend, each, global_norm, polyak, start
-from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
+from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics, TeamAction, TeamObs
 
 __all__ = ["OmadConfig", "OmadState", "Temperature", "make"]
 
@@ -128,8 +128,8 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
     )
 
     def sample_joint(
-        actors: DiffusionPolicy, obs: Float[Array, "batch agent obs"], noise: Float[Array, "agent points batch act"]
-    ) -> tuple[Float[Array, "batch agent act"], Float[Array, "batch agent"], Float[Array, "batch agent"]]:
+        actors: DiffusionPolicy, obs: TeamObs, noise: Float[Array, "agent points batch act"]
+    ) -> tuple[TeamAction, Float[Array, "batch agent"], Float[Array, "batch agent"]]:
         """Every agent's actions, running costs R and terminal costs P, each from its own row alone."""
         if jax.tree.leaves(actors)[0].shape[0] > 1:
             chains = jax.vmap(sample, in_axes=(0, 1, 0, 0))(actors, obs, noise, mask)
@@ -160,9 +160,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         """Values under the running statistics."""
         return head.decode(jax.vmap(lambda c, s: c(s, x, renorm))(critics, stats))
 
-    def q_value(
-        learner: OmadState, batch: Batch, action: Float[Array, "batch agent act"]
-    ) -> Float[Array, "*agent batch"]:
+    def q_value(learner: OmadState, batch: Batch, action: TeamAction) -> Float[Array, "*agent batch"]:
         """Expected returns of joint actions by both twins together, which policies ascend."""
         x = scope.inputs(batch.obs, batch.state, action)
         return twins.q(head.expectation(scope.evaluate(evaluate)(learner.critics, learner.stats, x)))

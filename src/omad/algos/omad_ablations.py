@@ -26,7 +26,7 @@ from omad.algos.critics import joint_input
 from omad.algos.sequential import SequentialUpdate, sequential_update
 from omad.algos.value_head import ValueHead, distributional, scalar
 from omad.diffusion.sde import Chain
-from omad.types import EnvSpec
+from omad.types import EnvSpec, GlobalState, TeamAction, TeamObs
 
 __all__ = [
     "CriticScope",
@@ -108,11 +108,7 @@ def critic_scope(config: OmadConfig, spec: EnvSpec) -> CriticScope:
 def _independent_critics(spec: EnvSpec) -> CriticScope:
     """A pair of twins an agent; the team's reward and the agent's own entropy bonus are in its target."""
 
-    def inputs(
-        obs: Float[Array, "batch agent obs"],
-        state: Float[Array, "batch state"],
-        action: Float[Array, "batch agent act"],
-    ) -> Float[Array, "agent batch in"]:
+    def inputs(obs: TeamObs, state: GlobalState, action: TeamAction) -> Float[Array, "agent batch in"]:
         return jnp.moveaxis(jnp.concatenate([obs, action], axis=-1), 1, 0)
 
     def loss(critic_loss: Callable[..., Any]) -> Callable[..., Any]:
@@ -154,7 +150,7 @@ def sequential_policies(
     actors: Any,
     opts: Any,
     sample: Callable[[Any, Int[Array, ""], Key[Array, ""]], Chain],
-    q_of: Callable[[Float[Array, "batch agent act"], Int[Array, ""]], Float[Array, " batch"]],
+    q_of: Callable[[TeamAction, Int[Array, ""]], Float[Array, " batch"]],
     alpha: Float[Array, " agent"],
     mask: Float[Array, "agent act"],
     key: Key[Array, ""],
@@ -179,7 +175,7 @@ def sequential_policies(
         chain = sample(actor, agent, key)
         return chain.action, chain
 
-    def policy_loss(action: Float[Array, "batch agent act"], own: Chain, agent: Int[Array, ""]) -> tuple[Any, Any]:
+    def policy_loss(action: TeamAction, own: Chain, agent: Int[Array, ""]) -> tuple[Any, Any]:
         q = q_of(action, agent)
         loss = jnp.mean(alpha[agent] * own.cost - q)
         saturated = jnp.sum((jnp.abs(action[:, agent]) > 0.99) * mask[agent]) / action.shape[0]

@@ -23,12 +23,13 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from omad.tree import at_agent, descend, global_norm, put_agent
+from omad.types import TeamAction
 
 __all__ = ["Act", "Loss", "SequentialUpdate", "sequential_update"]
 
 Act = Callable[[Any, Int[Array, ""], Key[Array, ""]], tuple[Float[Array, "batch act"], Any]]
 """(one agent's parameters, which agent, key) -> its actions on the batch, and what else its loss needs."""
-Loss = Callable[[Float[Array, "batch agent act"], Any, Int[Array, ""]], tuple[Float[Array, ""], Any]]
+Loss = Callable[[TeamAction, Any, Int[Array, ""]], tuple[Float[Array, ""], Any]]
 """(all agents' actions, what `act` gave, which agent) -> its loss, and auxiliary values."""
 
 
@@ -64,7 +65,7 @@ def sequential_update(
     keys = jax.random.split(first_key, n_agents)
     joint = jax.vmap(lambda *one: act(*one)[0], out_axes=1)(actors, jnp.arange(n_agents), keys)
 
-    def step(carry: tuple[Any, Any, Float[Array, "batch agent act"]], inputs: Any) -> tuple[Any, Any]:
+    def step(carry: tuple[Any, Any, TeamAction], inputs: Any) -> tuple[Any, Any]:
         actors, opts, joint = carry
         agent, place = inputs
         loss_key, act_key = jax.random.split(jax.random.fold_in(step_key, place))

@@ -88,11 +88,7 @@ class DenoisingConfig:
     """Entropy of the added noise per action dimension that the temperature moves to, nats [R]."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            Refused: Names the field, what was given and what is allowed.
-        """
+        """Validate; `Refused` names the field, what was given and what is allowed."""
         check(
             self,
             counts=("actor_every", "alpha_every"),
@@ -128,11 +124,7 @@ class MadpmdConfig(DenoisingConfig):
     """Apply each gradient of the critics twice, as the public code does."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            Refused: Names the field, what was given and what is allowed.
-        """
+        """Validate; `Refused` names the field, what was given and what is allowed."""
         super().__post_init__()
         check(self, positive=("score_limit",), fractions=("moments_rate",))
 
@@ -150,11 +142,7 @@ class MasdacConfig(DenoisingConfig):
     """Factor on values over alpha inside the softmax: the initial temperature [R]."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            Refused: Names the field, what was given and what is allowed.
-        """
+        """Validate; `Refused` names the field, what was given and what is allowed."""
         super().__post_init__()
         check(self, units=("reconstructions",), positive=("weight_scale",))
         if self.reconstructions < 2:

@@ -69,11 +69,7 @@ class HasacConfig:
     """Entropy per action dimension below which a temperature rises, in nats [H]."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            Refused: Names the field, what was given and what is allowed.
-        """
+        """Validate; `Refused` names the field, what was given and what is allowed."""
         check(
             self,
             counts=("actor_every",),
@@ -139,11 +135,7 @@ class Hatd3Config:
     """Gradient steps of the critics per step of actors and targets [H]."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            Refused: Names the field, what was given and what is allowed.
-        """
+        """Validate; `Refused` names the field, what was given and what is allowed."""
         check(
             self,
             counts=("actor_every",),

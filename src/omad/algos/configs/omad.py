@@ -120,11 +120,7 @@ class OmadConfig:
     """Upper limit on the running cost per action dimension; alpha falls below it, rises above it [S][D]."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            Refused: Names the field, what was given and what is allowed.
-        """
+        """Validate; `Refused` names the field, what was given and what is allowed."""
         check(
             self,
             counts=("actor_every",),
