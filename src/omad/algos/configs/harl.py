@@ -1,4 +1,4 @@
-"""Hyperparameters of HASAC and HATD3."""
+"""Hyperparameters of HASAC and HATD3. Source tags: [H] HARL's code and tuned configurations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Hyperparameters of OMAD."""
+"""Hyperparameters of OMAD.
+
+Source tags: [S] summaries of the full paper; [D] DIME's code; [X] CrossQ's code, or an ablation; [H] HARL's code;
+[I] inferred; [M] measured with this project; [?] assumed.
+"""
 
 from __future__ import annotations
 
