@@ -179,10 +179,10 @@ def make(config: HasacConfig, spec: EnvSpec) -> Algorithm:
             critic_opt=step.opt,
             critics_target=polyak(learner.critics_target, step.critics, config.tau),
         )
-        learner, metrics = delayed_update(
+        learner, policy_metrics = delayed_update(
             count % config.actor_every == 0, lambda learner: update_policies(learner, batch, policy_key), learner
         )
-        return learner, step.metrics | metrics
+        return learner, step.metrics | policy_metrics
 
     return Algorithm(
         init=init,

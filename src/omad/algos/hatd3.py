@@ -136,10 +136,10 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
             td.target(batch.ret, batch.discount, next_value), error_loss,
         )  # fmt: skip
         learner = dataclasses.replace(learner, critics=step.critics, critic_opt=step.opt)
-        learner, metrics = delayed_update(
+        learner, policy_metrics = delayed_update(
             count % config.actor_every == 0, lambda learner: update_policies(learner, batch, policy_key), learner
         )
-        return learner, step.metrics | metrics
+        return learner, step.metrics | policy_metrics
 
     return Algorithm(
         init=init,
