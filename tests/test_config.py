@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from omad.algos import REGISTRY, config_class
-from omad.algos.fields import MOST, documented
+from omad.algos.validate import MOST, documented
 from omad.cli import main
 from omad.commands.train import Options, parse
 from omad.config import RunConfig, from_dict, resolve, to_dict

@@ -23,9 +23,9 @@ from omad.nets import (
     XqcCritic,
     gelu,
     mish,
-    quiet,
     renorm_eval,
     renorm_train,
+    scale_last_layer,
     sinusoidal_features,
     time_features,
 )
@@ -69,7 +69,7 @@ def test_denoiser_is_the_plain_network_on_x_obs_and_time(denoiser: Denoiser) -> 
     """Shares of the first layer computed apart give the MLP on the concatenated [x, o, time(k)]."""
     rng = np.random.default_rng(1)
     x, obs = (jnp.asarray(rng.standard_normal((5, n)), jnp.float32) for n in (ACT, OBS))
-    shares = denoiser.time_share(jnp.arange(6))
+    shares = denoiser.time_projection(jnp.arange(6))
     for k in range(6):
         tau = time_features(jnp.asarray([k]), denoiser.phase)
         embedded = denoiser.time_out(jax.nn.gelu(denoiser.time_in(tau), approximate=True))
@@ -77,7 +77,7 @@ def test_denoiser_is_the_plain_network_on_x_obs_and_time(denoiser: Denoiser) -> 
         for layer in (denoiser.first, *denoiser.hidden):
             h = jax.nn.gelu(layer(h), approximate=True)
         expected = h @ denoiser.last.weight + denoiser.last.bias
-        out = denoiser(x, denoiser.observation_share(obs) + shares[k][None])
+        out = denoiser(x, denoiser.obs_projection(obs) + shares[k][None])
         np.testing.assert_allclose(out, expected, atol=2e-5)
 
 
@@ -94,7 +94,7 @@ def test_denoiser_has_the_reference_architecture_and_starts_out_as_zero() -> Non
     np.testing.assert_array_equal(small.last.weight, np.float32(1e-8))
     assert not np.asarray(small.phase).any() and not np.asarray(small.last.bias).any()
     x = 10.0 * jax.random.normal(jax.random.key(1), (64, ACT))
-    out = small(x, small.observation_share(jnp.ones((64, OBS))) + small.time_share(jnp.asarray([3])))
+    out = small(x, small.obs_projection(jnp.ones((64, OBS))) + small.time_projection(jnp.asarray([3])))
     assert float(jnp.abs(out).max()) < 1e-4
 
 
@@ -328,7 +328,7 @@ def test_perceptron_is_its_layers_one_after_the_other() -> None:
     expected = jnp.tanh(jnp.tanh(first) @ two.weight + two.bias) @ three.weight + three.bias
     np.testing.assert_allclose(net(x), expected, atol=1e-6)
     np.testing.assert_allclose(net.rest(first), expected, atol=1e-6)
-    small = quiet(net)
+    small = scale_last_layer(net)
     np.testing.assert_allclose(small(x), 0.01 * expected, atol=1e-6)
     assert eqx.tree_equal(small.layers[:-1], net.layers[:-1])
 
@@ -360,7 +360,7 @@ def test_noise_network_is_one_perceptron_on_action_observation_and_time() -> Non
     rng = np.random.default_rng(1)
     x, obs = (jnp.asarray(rng.standard_normal((5, n)), jnp.float32) for n in (2, 3))
     embedded = net.time(sinusoidal_features(jnp.arange(4), 6))
-    out = net(x, net.observation_share(obs) + net.time_share(jnp.arange(4))[2])
+    out = net(x, net.obs_projection(obs) + net.time_projection(jnp.arange(4))[2])
     whole = jnp.concatenate([x, obs, jnp.tile(embedded[2], (5, 1))], -1)
     np.testing.assert_allclose(out, net.main(whole), atol=1e-6)
     assert 0 < float(jnp.abs(out).max()) < 0.1

@@ -19,10 +19,10 @@ from omad.policies import (
     DiffusionPolicy,
     GaussianPolicy,
     TanhPolicy,
-    chain,
     draw_noise,
     inverse_softplus,
-    squashed,
+    sample_chain,
+    sample_gaussian,
 )
 
 STEPS = 8
@@ -38,7 +38,7 @@ def fresh(act: int = 2, obs: int = 3, width: int = 16) -> DiffusionPolicy:
 @jax.jit
 def sample(policy: DiffusionPolicy, obs: Any, noise: Any) -> Any:
     """Chain with the default prior and no mask."""
-    return chain(policy, obs, noise, jnp.ones(noise.shape[-1]), 2.5, 1e4)
+    return sample_chain(policy, obs, noise, jnp.ones(noise.shape[-1]), 2.5, 1e4)
 
 
 @pytest.mark.parametrize(("value", "raw"), [(0.1, -2.25217), (1.0, 0.541325)])
@@ -84,7 +84,7 @@ def test_costs_of_fresh_policies() -> None:
     # Close to bang-bang: tanh of N(0, 2.5^2) is beyond 0.99 with probability 0.290.
     assert float((jnp.abs(out.action) > 0.99).mean()) == pytest.approx(0.290, abs=0.01)
 
-    share = policy.denoiser.observation_share(jnp.ones((1, 3))) + policy.denoiser.time_share(jnp.arange(STEPS))
+    share = policy.denoiser.obs_projection(jnp.ones((1, 3))) + policy.denoiser.time_projection(jnp.arange(STEPS))
     points = jnp.linspace(-10, 10, STEPS)[:, None] * jnp.ones(2)
     assert float(jnp.abs(policy.denoiser(points, share)).max()) < 1e-4
 
@@ -105,15 +105,17 @@ def test_control_is_clipped() -> None:
     policy = eqx.tree_at(lambda p: p.denoiser.last.bias, fresh(), jnp.asarray([1e6, -1e6]))
     noise = draw_noise(jax.random.key(1), STEPS, 16, 2)
     obs = jnp.zeros((16, 3))
-    clipped = chain(policy, obs, noise, jnp.ones(2), 2.5, 0.5)
+    clipped = sample_chain(policy, obs, noise, jnp.ones(2), 2.5, 0.5)
     modest = eqx.tree_at(lambda p: p.denoiser.last.bias, policy, jnp.asarray([0.5, -0.5]))
-    np.testing.assert_allclose(clipped.running, chain(modest, obs, noise, jnp.ones(2), 2.5, 1e4).running, rtol=1e-4)
+    np.testing.assert_allclose(
+        clipped.running, sample_chain(modest, obs, noise, jnp.ones(2), 2.5, 1e4).running, rtol=1e-4
+    )
 
 
 def test_acting_needs_nothing_but_own_parameters_own_observations_and_noise() -> None:
     """Decentralised execution is visible in the signature: no state, no critic, no other agent."""
     allowed = {"policy", "obs", "noise", "mask", "prior_scale", "control_clip", "kernel"}
-    assert set(inspect.signature(policies.chain).parameters) == allowed
+    assert set(inspect.signature(policies.sample_chain).parameters) == allowed
     assert set(DiffusionPolicy.__dataclass_fields__) == {"denoiser", "raw_scale", "raw_friction"}
 
 
@@ -148,11 +150,11 @@ def test_density_of_a_squashed_gaussian_integrates_to_one() -> None:
     action = np.linspace(-1, 1, 200_001)[1:-1]
     noise = (np.arctanh(action) - mean) / math.exp(log_std)
     many = jnp.tile(obs, (len(action), 1))
-    drawn = squashed(policy, many, jnp.asarray(noise[:, None], jnp.float32), jnp.ones(1))
+    drawn = sample_gaussian(policy, many, jnp.asarray(noise[:, None], jnp.float32), jnp.ones(1))
     np.testing.assert_allclose(drawn.action[:, 0], action, atol=1e-5)
     density = np.exp(np.asarray(drawn.log_prob, float))
     assert np.trapezoid(density, action) == pytest.approx(1.0, abs=1e-3)
-    draws = squashed(policy, many, jax.random.normal(jax.random.key(1), many[:, :1].shape), jnp.ones(1)).action
+    draws = sample_gaussian(policy, many, jax.random.normal(jax.random.key(1), many[:, :1].shape), jnp.ones(1)).action
     assert float(draws.mean()) == pytest.approx(np.trapezoid(density * action, action), abs=0.01)
 
 
@@ -160,13 +162,13 @@ def test_log_density_is_the_change_of_variables_by_autodiff() -> None:
     """Log N(noise) - log |det d action / d noise|, three dimensions, one of them padding."""
     policy, mask = gaussian(act=3), jnp.asarray([1.0, 1.0, 0.0])
     obs, noise = jnp.asarray([0.3, -0.7, 1.0]), jnp.asarray([0.4, -1.2, 3.0])
-    drawn = squashed(policy, obs, noise, mask)
-    jacobian = np.asarray(jax.jacfwd(lambda e: squashed(policy, obs, e, mask).action)(noise), float)
+    drawn = sample_gaussian(policy, obs, noise, mask)
+    jacobian = np.asarray(jax.jacfwd(lambda e: sample_gaussian(policy, obs, e, mask).action)(noise), float)
     normal = -0.5 * np.sum(np.asarray(noise[:2]) ** 2) - math.log(2 * math.pi)
     expected = normal - np.linalg.slogdet(jacobian[:2, :2])[1]
     assert float(drawn.log_prob) == pytest.approx(expected, abs=1e-4)
     assert not jacobian[2].any() and float(drawn.action[2]) == 0 and float(drawn.std[2]) == 0
-    other = squashed(policy, obs, noise.at[2].set(-50.0), mask)
+    other = sample_gaussian(policy, obs, noise.at[2].set(-50.0), mask)
     assert float(other.log_prob) == float(drawn.log_prob)
 
 

@@ -93,7 +93,7 @@ def test_lower_layers_do_not_import_higher_ones(module: str) -> None:
             assert STRANGERS.get(own) != other, f"{module} imports {imported}"
 
 
-SHARED = {"cadence", "denoising", "fields", "joint", "sequential", "values"}
+SHARED = {"critics", "delayed", "denoising", "omad_ablations", "sequential", "validate", "value_head"}
 """Modules of `algos` that algorithms are put together from, beside `algos.configs`; every other one is an algorithm."""
 
 

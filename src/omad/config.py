@@ -13,7 +13,7 @@ import tyro
 
 from omad import tasks
 from omad.algos import available, config_class
-from omad.algos.fields import MOST, check, documented, shown, typed
+from omad.algos.validate import MOST, check, documented, shown, typed
 from omad.errors import Refused
 from omad.presets import PRESETS, Preset, settings_of
 from omad.spec import LONGEST_HOLD, ObsNorm, RewardNorm

@@ -13,7 +13,7 @@ from typing import Any
 
 from omad import schema
 from omad.algos import config_class
-from omad.algos.fields import shown, typed
+from omad.algos.validate import shown, typed
 from omad.config import RUN_FIELDS, RunConfig, sources
 from omad.errors import Refused
 from omad.tasks import nearest

@@ -30,7 +30,7 @@ __all__ = [
     "XqcCritic",
     "gelu",
     "mish",
-    "quiet",
+    "scale_last_layer",
     "sinusoidal_features",
     "time_features",
 ]
@@ -140,7 +140,7 @@ class Mlp(eqx.Module):
         return x
 
 
-def quiet(net: Mlp, factor: float = 0.01) -> Mlp:
+def scale_last_layer(net: Mlp, factor: float = 0.01) -> Mlp:
     """The same network with the last layer's weights scaled down, so that its outputs start out near zero."""
     return eqx.tree_at(lambda n: n.layers[-1].weight, net, factor * net.layers[-1].weight)
 
@@ -160,9 +160,8 @@ def time_features(
 class Denoiser(eqx.Module):
     """The control u(x, o, k) of one agent.
 
-    The first hidden layer is linear in [x, o, time(k)], and o and time(k) do not change along the chain (over
-    the batch, respectively). So the caller computes their shares once, with `observation_share` and
-    `time_share`, and `__call__` adds them to the share of x.
+    The first hidden layer is linear in [x, o, time(k)]; o does not change along the chain, nor time(k) over the batch.
+    So the caller projects each once, with `obs_projection` and `time_projection`, and `__call__` takes their sum.
 
     Source: Celik et al. 2025 (DIME), code: GELU in its tanh approximation; the last layer starts at 1e-8.
     """
@@ -187,19 +186,19 @@ class Denoiser(eqx.Module):
             jnp.zeros(frequencies), time_in, time_out, first, tuple(hidden), Linear.constant(1e-8, width, act)
         )
 
-    def observation_share(self, obs: Float[Array, "*b obs"]) -> Float[Array, "*b hidden"]:
-        """The observation's share of the first layer, bias included."""
+    def obs_projection(self, obs: Float[Array, "*b obs"]) -> Float[Array, "*b hidden"]:
+        """What the observation adds to the first layer's output, bias included."""
         act = self.last.bias.shape[-1]
         return obs @ self.first.weight[act : act + obs.shape[-1]] + self.first.bias
 
-    def time_share(self, steps: Int[Array, " step"]) -> Float[Array, "step hidden"]:
-        """The time embedding's share of the first layer, for all steps at once."""
+    def time_projection(self, steps: Int[Array, " step"]) -> Float[Array, "step hidden"]:
+        """What the time embedding adds to the first layer's output, for all steps at once."""
         embedded = self.time_out(gelu(self.time_in(time_features(steps, self.phase))))
         return embedded @ self.first.weight[-embedded.shape[-1] :]
 
-    def __call__(self, x: Float[Array, "*b act"], share: Float[Array, "*b hidden"]) -> Float[Array, "*b act"]:
-        """The control at x, given the sum of the observation's and the time's share."""
-        h = gelu(x @ self.first.weight[: x.shape[-1]] + share)
+    def __call__(self, x: Float[Array, "*b act"], projections: Float[Array, "*b hidden"]) -> Float[Array, "*b act"]:
+        """The control at x, given the sum of the observation's and the time's projection."""
+        h = gelu(x @ self.first.weight[: x.shape[-1]] + projections)
         for layer in self.hidden:
             h = gelu(layer(h))
         return self.last(h)
@@ -218,7 +217,7 @@ def sinusoidal_features(steps: Int[Array, " step"], size: int) -> Float[Array, "
 class NoiseNet(eqx.Module):
     """The noise eps(x, o, t) that one agent's noised action x_t is taken to hold.
 
-    As in `Denoiser`, the shares of o and of t in the first layer are computed once by the caller.
+    As in `Denoiser`, the caller projects o and t once.
 
     Source: Ma et al. 2025 (DPMD and SDAC), code: Mish everywhere; the last layer starts at a hundredth.
     """
@@ -233,21 +232,21 @@ class NoiseNet(eqx.Module):
         time_key, main_key = jax.random.split(key)
         time = Mlp.init(time_key, [time_width, 2 * time_width, time_width], mish)
         main = Mlp.init(main_key, [act + obs + time_width, *[width] * layers, act], mish)
-        return NoiseNet(time, quiet(main))
+        return NoiseNet(time, scale_last_layer(main))
 
-    def observation_share(self, obs: Float[Array, "*b obs"]) -> Float[Array, "*b hidden"]:
-        """The observation's share of the first layer, bias included."""
+    def obs_projection(self, obs: Float[Array, "*b obs"]) -> Float[Array, "*b hidden"]:
+        """What the observation adds to the first layer's output, bias included."""
         first, act = self.main.layers[0], self.main.layers[-1].bias.shape[-1]
         return obs @ first.weight[act : act + obs.shape[-1]] + first.bias
 
-    def time_share(self, steps: Int[Array, " step"]) -> Float[Array, "step hidden"]:
-        """The time embedding's share of the first layer, for all steps at once."""
+    def time_projection(self, steps: Int[Array, " step"]) -> Float[Array, "step hidden"]:
+        """What the time embedding adds to the first layer's output, for all steps at once."""
         embedded = self.time(sinusoidal_features(steps, self.time.layers[0].weight.shape[-2]))
         return embedded @ self.main.layers[0].weight[-embedded.shape[-1] :]
 
-    def __call__(self, x: Float[Array, "*b act"], share: Float[Array, "*b hidden"]) -> Float[Array, "*b act"]:
-        """The noise in x, given the sum of the observation's and the time's share."""
-        return self.main.rest(x @ self.main.layers[0].weight[: x.shape[-1]] + share)
+    def __call__(self, x: Float[Array, "*b act"], projections: Float[Array, "*b hidden"]) -> Float[Array, "*b act"]:
+        """The noise in x, given the sum of the observation's and the time's projection."""
+        return self.main.rest(x @ self.main.layers[0].weight[: x.shape[-1]] + projections)
 
 
 class BatchRenorm(eqx.Module):
@@ -272,7 +271,7 @@ class RenormStats(eqx.Module):
 
     @staticmethod
     def init(features: int) -> RenormStats:
-        """Mean 0, variance 1, nothing seen."""
+        """Mean 0, variance 1, no training calls yet."""
         return RenormStats(jnp.zeros(features), jnp.ones(features), jnp.zeros((), jnp.int32))
 
 
@@ -327,6 +326,28 @@ class CriticStats(eqx.Module):
     layers: tuple[RenormStats, ...]
 
 
+def _features_train(
+    self: Critic | XqcCritic, stats: CriticStats, x: Float[Array, "batch in"], config: RenormConfig
+) -> tuple[Float[Array, "batch features"], CriticStats]:
+    """What the head reads, normalised with the batch's own statistics; and the updated running ones."""
+    updated: list[RenormStats] = []
+
+    def normalise(i: int, x: Float[Array, "batch _"]) -> Float[Array, "batch _"]:
+        x, new = renorm_train(self.norms[i], stats.layers[i], x, config)
+        updated.append(new)
+        return x
+
+    x = self.features(normalise, x)
+    return x, CriticStats(tuple(updated))
+
+
+def _evaluate(
+    self: Critic | XqcCritic, stats: CriticStats, x: Float[Array, "batch in"], config: RenormConfig
+) -> Float[Array, "batch out"]:
+    """The head's output under the running statistics."""
+    return self.head(self.features(lambda i, x: renorm_eval(self.norms[i], stats.layers[i], x, config), x))
+
+
 class Critic(eqx.Module):
     """Norm, then (linear, ReLU, norm) x layers, then a linear head: one critic.
 
@@ -346,26 +367,17 @@ class Critic(eqx.Module):
         critic = Critic(tuple(BatchRenorm.init(n) for n in sizes), tuple(hidden), head)
         return critic, CriticStats(tuple(RenormStats.init(n) for n in sizes))
 
-    def features_train(
-        self, stats: CriticStats, x: Float[Array, "batch in"], config: RenormConfig
-    ) -> tuple[Float[Array, "batch features"], CriticStats]:
-        """What the head reads, normalised with the batch's own statistics; and the updated running ones."""
-        seen = []
-        x, new = renorm_train(self.norms[0], stats.layers[0], x, config)
-        seen.append(new)
-        for layer, norm, stat in zip(self.hidden, self.norms[1:], stats.layers[1:], strict=True):
-            x, new = renorm_train(norm, stat, jax.nn.relu(layer(x)), config)
-            seen.append(new)
-        return x, CriticStats(tuple(seen))
+    def features(
+        self, normalise: Callable[[int, Float[Array, "batch _"]], Float[Array, "batch _"]], x: Float[Array, "batch in"]
+    ) -> Float[Array, "batch features"]:
+        """What the head reads, given how layer number i is normalised."""
+        x = normalise(0, x)
+        for i, layer in enumerate(self.hidden, 1):
+            x = normalise(i, jax.nn.relu(layer(x)))
+        return x
 
-    def __call__(
-        self, stats: CriticStats, x: Float[Array, "batch in"], config: RenormConfig
-    ) -> Float[Array, "batch out"]:
-        """The head's output under the running statistics."""
-        x = renorm_eval(self.norms[0], stats.layers[0], x, config)
-        for layer, norm, stat in zip(self.hidden, self.norms[1:], stats.layers[1:], strict=True):
-            x = renorm_eval(norm, stat, jax.nn.relu(layer(x)), config)
-        return self.head(x)
+    features_train = _features_train
+    __call__ = _evaluate
 
     def projected(self) -> Critic:
         """The same: its weights are free."""
@@ -408,7 +420,7 @@ class XqcCritic(eqx.Module):
         critic = XqcCritic(norms, tuple(layer.weight for layer in hidden), head, blocks)
         return critic.projected(), CriticStats(tuple(RenormStats.init(n) for n in sizes))
 
-    def _features(
+    def features(
         self, normalise: Callable[[int, Float[Array, "batch _"]], Float[Array, "batch _"]], x: Float[Array, "batch in"]
     ) -> Float[Array, "batch features"]:
         """What the head reads, given how layer number i is normalised."""
@@ -421,25 +433,8 @@ class XqcCritic(eqx.Module):
             x = x + normalise(i + 2, inner @ self.weights[i + 1])
         return rms_norm(x) if self.blocks else x
 
-    def features_train(
-        self, stats: CriticStats, x: Float[Array, "batch in"], config: RenormConfig
-    ) -> tuple[Float[Array, "batch features"], CriticStats]:
-        """What the head reads, normalised with the batch's own statistics; and the updated running ones."""
-        seen: list[RenormStats] = []
-
-        def normalise(i: int, x: Float[Array, "batch _"]) -> Float[Array, "batch _"]:
-            x, new = renorm_train(self.norms[i], stats.layers[i], x, config)
-            seen.append(new)
-            return x
-
-        x = self._features(normalise, x)
-        return x, CriticStats(tuple(seen))
-
-    def __call__(
-        self, stats: CriticStats, x: Float[Array, "batch in"], config: RenormConfig
-    ) -> Float[Array, "batch out"]:
-        """The head's output under the running statistics."""
-        return self.head(self._features(lambda i, x: renorm_eval(self.norms[i], stats.layers[i], x, config), x))
+    features_train = _features_train
+    __call__ = _evaluate
 
     def projected(self) -> XqcCritic:
         """The same with every hidden unit's incoming weights at length one."""

@@ -1,4 +1,8 @@
-"""Policies of one agent; stacks of agents are made with `jax.vmap`."""
+"""Policies of one agent, and how each draws actions; stacks of agents are made with `jax.vmap`.
+
+Every sampler reads the agent's own observations and nothing of other agents: decentralised execution is visible in its
+signature.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +14,42 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from omad.diffusion import ddpm
 from omad.diffusion.schedule import cosine_squared
 from omad.diffusion.sde import Chain, Kernel, rollout
 from omad.keys import normal
-from omad.nets import Denoiser, Linear, Mlp
+from omad.nets import Denoiser, Linear, Mlp, NoiseNet
 from omad.ops.entropy import tanh_log_det
 
 __all__ = [
     "LOG_STD",
+    "DdpmPolicy",
     "DiffusionPolicy",
     "GaussianPolicy",
-    "Squashed",
+    "GaussianSample",
     "TanhPolicy",
-    "chain",
+    "agent_noise",
     "draw_noise",
     "inverse_softplus",
-    "squashed",
+    "sample_chain",
+    "sample_ddpm",
+    "sample_gaussian",
 ]
 
-LOG_STD = (-20.0, 2.0)
-"""Bounds on the logarithm of a Gaussian policy's standard deviations (Haarnoja et al. 2018, code; HARL)."""
+
+def draw_noise(key: Key[Array, ""], steps: int, batch: int, act: int) -> Float[Array, "points batch act"]:
+    """The `steps` + 1 standard normal draws of `batch` chains of one agent. The key is consumed."""
+    return normal(key, (steps + 1, batch, act))
+
+
+def agent_noise(
+    key: Key[Array, ""], n_agents: int, steps: int, batch: int, act: int
+) -> Float[Array, "agent points batch act"]:
+    """The draws of every agent's chains, under a key each. The key is consumed."""
+    return jax.vmap(lambda k: draw_noise(k, steps, batch, act))(jax.random.split(key, n_agents))
+
+
+# ---------------------------------------------------------------- OMAD: a controlled diffusion
 
 
 def inverse_softplus(value: float) -> float:
@@ -38,7 +58,7 @@ def inverse_softplus(value: float) -> float:
 
 
 class DiffusionPolicy(eqx.Module):
-    """What one agent needs to act: its denoiser and its learnable step sizes."""
+    """A controlled diffusion of one agent: its denoiser and its learnable step sizes."""
 
     denoiser: Denoiser
     raw_scale: Float[Array, "*s"]
@@ -46,18 +66,24 @@ class DiffusionPolicy(eqx.Module):
     raw_friction: Float[Array, "*s act"]
     """phi; softplus of it divides the steps of each action dimension."""
 
+    @staticmethod
+    def init(denoiser: Denoiser, step_init: float, friction_init: float) -> DiffusionPolicy:
+        """Around a fresh denoiser, with softplus(delta) = `step_init` and softplus(phi) = `friction_init`."""
+        friction = jnp.full(denoiser.last.bias.shape[-1], inverse_softplus(friction_init), float)
+        return DiffusionPolicy(denoiser, jnp.asarray(inverse_softplus(step_init), float), friction)
+
     def step_size(self, steps: int) -> Float[Array, "step act"]:
         """h_k = softplus(delta) c_k / softplus(phi)."""
         schedule = jnp.asarray(cosine_squared(steps), self.raw_scale.dtype)
         return schedule[:, None] * (jax.nn.softplus(self.raw_scale) / jax.nn.softplus(self.raw_friction))
 
+    def with_frozen_steps(self) -> DiffusionPolicy:
+        """The same policy, without a gradient to its step sizes."""
+        frozen = jax.lax.stop_gradient((self.raw_scale, self.raw_friction))
+        return eqx.tree_at(lambda policy: (policy.raw_scale, policy.raw_friction), self, frozen)
 
-def draw_noise(key: Key[Array, ""], steps: int, batch: int, act: int) -> Float[Array, "points batch act"]:
-    """The K + 1 standard normal draws of `batch` chains. The key is consumed."""
-    return normal(key, (steps + 1, batch, act))
 
-
-def chain(
+def sample_chain(
     policy: DiffusionPolicy,
     obs: Float[Array, "batch obs"],
     noise: Float[Array, "points batch act"],
@@ -66,19 +92,49 @@ def chain(
     control_clip: float,
     kernel: Kernel = "euler",
 ) -> Chain:
-    """Sample one agent's actions on its own observations.
+    """Actions of a controlled diffusion and what they cost, from K + 1 standard normal draws (`draw_noise`).
 
-    Nothing of other agents comes in: decentralised execution is visible in the signature. The observation's
-    and the time's share of the denoiser's first layer are computed once, not once a step.
+    The observation's and the time's part of the denoiser's first layer are computed once, not once a step.
     """
     steps = noise.shape[0] - 1
-    seen = policy.denoiser.observation_share(obs)
-    shares = policy.denoiser.time_share(jnp.arange(steps))
+    from_obs = policy.denoiser.obs_projection(obs)
+    from_time = policy.denoiser.time_projection(jnp.arange(steps))
 
-    def control(x: Float[Array, "batch act"], share: Float[Array, " hidden"]) -> Float[Array, "batch act"]:
-        return jnp.clip(policy.denoiser(x, seen + share[None, :]), -control_clip, control_clip)
+    def control(x: Float[Array, "batch act"], time: Float[Array, " hidden"]) -> Float[Array, "batch act"]:
+        return jnp.clip(policy.denoiser(x, from_obs + time[None, :]), -control_clip, control_clip)
 
-    return rollout(control, shares, policy.step_size(steps), prior_scale, noise, mask, kernel=kernel)
+    return rollout(control, from_time, policy.step_size(steps), prior_scale, noise, mask, kernel=kernel)
+
+
+# ---------------------------------------------------------------- MADPMD, MASDAC: a denoising diffusion model
+
+
+class DdpmPolicy(eqx.Module):
+    """A denoising diffusion model of one agent, and the size of its exploration noise."""
+
+    net: NoiseNet
+    noise_std: Float[Array, "*s"]
+    """Standard deviation of the Gaussian that is added to actions when exploring."""
+
+
+def sample_ddpm(
+    net: NoiseNet,
+    obs: Float[Array, "batch obs"],
+    noise: Float[Array, "step batch act"],
+    mask: Float[Array, " act"],
+    schedule: ddpm.Schedule,
+    prior_scale: float,
+) -> Float[Array, "batch act"]:
+    """Actions of a denoising diffusion model in [-1, 1], from T standard normal draws; no exploration noise is added.
+
+    The observation's and the time's part of the network's first layer are computed once, not once a step.
+    """
+    from_obs = net.obs_projection(obs)
+    from_time = net.time_projection(jnp.arange(schedule.steps))
+    return ddpm.sample(lambda x, time: net(x, from_obs + time), from_time, schedule, noise, mask, prior_scale)
+
+
+# ---------------------------------------------------------------- HATD3: a deterministic policy
 
 
 class TanhPolicy(eqx.Module):
@@ -94,6 +150,12 @@ class TanhPolicy(eqx.Module):
     def __call__(self, obs: Float[Array, "*b obs"], mask: Float[Array, " act"]) -> Float[Array, "*b act"]:
         """The agent's actions on its own observations; padded dimensions are zero."""
         return jnp.tanh(self.net(obs)) * mask
+
+
+# ---------------------------------------------------------------- HASAC: a squashed Gaussian
+
+LOG_STD = (-20.0, 2.0)
+"""Bounds on the logarithm of a Gaussian policy's standard deviations (Haarnoja et al. 2018, code; HARL)."""
 
 
 class GaussianPolicy(eqx.Module):
@@ -121,7 +183,7 @@ class GaussianPolicy(eqx.Module):
         return self.mean(features), jnp.clip(self.log_std(features), *LOG_STD)
 
 
-class Squashed(eqx.Module):
+class GaussianSample(eqx.Module):
     """Sampled actions of a squashed Gaussian, and how likely they were."""
 
     action: Float[Array, "*b act"]
@@ -131,13 +193,13 @@ class Squashed(eqx.Module):
     """Standard deviations before the squashing; zero in padded dimensions."""
 
 
-def squashed(
+def sample_gaussian(
     policy: GaussianPolicy,
     obs: Float[Array, "*b obs"],
     noise: Float[Array, "*b act"],
     mask: Float[Array, " act"],
-) -> Squashed:
-    """tanh(mean + std noise) on one agent's own observations, with the density of tanh's argument changed to its own.
+) -> GaussianSample:
+    """tanh(mean + std noise) on one agent's own observations, and its log density.
 
     Source: Haarnoja et al. 2018 (SAC), appendix C.
     """
@@ -145,4 +207,4 @@ def squashed(
     std = jnp.exp(log_std)
     x = mean + std * noise
     log_prob = -0.5 * jnp.square(noise) - log_std - 0.5 * math.log(2.0 * math.pi) - tanh_log_det(x)
-    return Squashed(jnp.tanh(x) * mask, jnp.sum(log_prob * mask, axis=-1), std * mask)
+    return GaussianSample(jnp.tanh(x) * mask, jnp.sum(log_prob * mask, axis=-1), std * mask)

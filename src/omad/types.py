@@ -21,6 +21,7 @@ __all__ = [
     "Algorithm",
     "Batch",
     "EnvSpec",
+    "GlobalState",
     "JaxEnv",
     "Mean",
     "Metrics",
@@ -28,6 +29,8 @@ __all__ = [
     "Outcome",
     "Step",
     "Symmetry",
+    "TeamAction",
+    "TeamObs",
 ]
 
 
@@ -97,6 +100,9 @@ class Mean(eqx.Module):
 
 
 Metrics = dict[str, Mean]
+TeamObs = Float[Array, "batch agent obs"]
+TeamAction = Float[Array, "batch agent act"]
+GlobalState = Float[Array, "batch state"]
 EnvState = Any
 Learner = Any
 Policy = PyTree

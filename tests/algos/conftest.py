@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 from learners import Setup, small_setup
+
+sys.path.append(str(Path(__file__).parents[2] / "examples"))
 
 
 @pytest.fixture(scope="session")

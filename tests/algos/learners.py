@@ -50,7 +50,7 @@ VARIANTS: dict[str, Any] = {
     XQC: dataclasses.replace(SMALL, critic_net="xqc", critic_blocks=1, critic_reduce="min", chain_kernel="exact"),
 }  # fmt: skip
 """Ablations and options; the last two are held to the same contract as algorithms."""
-NOISE = {"actors": 0.3, "acting": 0.3, "actors_target": 0.3, "critics": 0.1, "critics_target": 0.1, "targets": 0.1}
+NOISE = {"actors": 0.3, "actors_target": 0.3, "critics": 0.1, "critics_target": 0.1}
 """Noise on each field of parameters, whatever an algorithm has of them."""
 
 
@@ -112,12 +112,14 @@ def set_up(config: Any, spec: EnvSpec) -> Setup:
     init = jax.jit(lambda key: jax.tree.map(lambda x: jnp.asarray(x, x.dtype), algorithm.init(key)))
     update = jax.jit(algorithm.update)
     learner = init(jax.random.key(0))
-    fields = [name for name in NOISE if hasattr(learner, name)]
+    # OMAD may have pairs of target critics and their statistics, which stay as they are, or none.
+    fields = [name for name in NOISE if not isinstance(getattr(learner, name, None), tuple | None)]
     learner = dataclasses.replace(
         learner, **{f: ordinary(getattr(learner, f), i, NOISE[f]) for i, f in enumerate(fields, 1)}
     )
-    if getattr(learner, "target", None) is not None:
-        learner = dataclasses.replace(learner, target=(ordinary(learner.target[0], 3, 0.1), learner.target[1]))
+    target = getattr(learner, "critics_target", None)
+    if isinstance(target, tuple):
+        learner = dataclasses.replace(learner, critics_target=(ordinary(target[0], 3, 0.1), target[1]))
     batch = batch_for(spec)
     assert config.actor_every > 1
 

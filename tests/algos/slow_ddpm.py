@@ -46,7 +46,7 @@ def draws(setup: Setup, key: Any) -> list[Any]:
     return [normal(k, shape) for k in keys]
 
 
-def actions(setup: Setup, actors: Any, obs: Any, noise: list[Any], spread: Any) -> Any:
+def actions(setup: Setup, actors: Any, obs: Any, noise: list[Any], noise_std: Any) -> Any:
     """Joint actions (batch, agent, act), one agent's chain after the other, the added noise last."""
     beta, kept = abar(setup.config)
     out = []
@@ -60,7 +60,7 @@ def actions(setup: Setup, actors: Any, obs: Any, noise: list[Any], spread: Any) 
             x = (math.sqrt(before) * beta[t] * x0 + math.sqrt(1 - beta[t]) * (1 - before) * x) / (1 - kept[t])
             if t:
                 x = x + math.sqrt(beta[t] * (1 - before) / (1 - kept[t])) * noise[i][t] * mask
-        out.append(jnp.clip(x + spread * noise[i][-1] * mask, -1, 1))
+        out.append(jnp.clip(x + noise_std * noise[i][-1] * mask, -1, 1))
     return jnp.stack(out, 1)
 
 
@@ -73,9 +73,9 @@ def values(critics: Any, obs: Any, action: Any) -> Any:
 def critic_loss(critics: Any, setup: Setup, learner: Any, next_action: Any) -> Any:
     """Sum over twins of the mean squared error to 0.2 r + discount min Q_target(s', a')."""
     batch = setup.batch
-    goal = 0.2 * batch.ret + batch.discount * values(learner.targets, batch.next_obs, next_action).min(0)
+    target = 0.2 * batch.ret + batch.discount * values(learner.critics_target, batch.next_obs, next_action).min(0)
     q = values(critics, batch.obs, batch.action)
-    return jnp.mean((q[0] - goal) ** 2) + jnp.mean((q[1] - goal) ** 2)
+    return jnp.mean((q[0] - target) ** 2) + jnp.mean((q[1] - target) ** 2)
 
 
 def constant_critics(critics: Any, one: float, two: float) -> Any:

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from omad.nets import Denoiser
-from omad.policies import DiffusionPolicy, chain, draw_noise, inverse_softplus
+from omad.policies import DiffusionPolicy, draw_noise, inverse_softplus, sample_chain
 from omad.tree import descend
 
 STEPS, BATCH, DIM, WIDTH = 8, 256, 2, 128
@@ -30,7 +30,7 @@ def learn(sharpness: float, updates: int) -> tuple[DiffusionPolicy, float, float
     )
 
     def loss(policy: DiffusionPolicy, log_alpha: Any, key: Any) -> tuple[Any, Any]:
-        out = chain(policy, obs, draw_noise(key, STEPS, BATCH, DIM), jnp.ones(DIM), 2.5, 1e4)
+        out = sample_chain(policy, obs, draw_noise(key, STEPS, BATCH, DIM), jnp.ones(DIM), 2.5, 1e4)
         distance = jnp.sum((out.action[:, None] - modes[None]) ** 2, -1)
         q = sharpness * jax.nn.logsumexp(-distance / 0.02, axis=1)
         return jnp.mean(jnp.exp(log_alpha) * out.cost - q), out.running.mean()

@@ -16,7 +16,7 @@ from learners import CONFIGS, Setup, constant_twins, filled, moment, set_up, val
 from omad import buffer
 from omad.algos.hasac import HasacConfig, Temperatures, make
 from omad.keys import normal
-from omad.policies import GaussianPolicy, squashed
+from omad.policies import GaussianPolicy, sample_gaussian
 from omad.tree import at_agent
 from omad.types import EnvSpec
 
@@ -106,7 +106,7 @@ def test_critic_gradient_is_that_of_the_written_loss(trio: Setup) -> None:
     learner, batch, (after, metrics) = trio.learner, trio.batch, trio.plain
     noise = normal(jax.random.split(trio.key)[0], batch.action.shape)
     mask = jnp.asarray(SPEC.act_mask, jnp.float32)
-    drawn = [squashed(at_agent(learner.actors, i), batch.next_obs[:, i], noise[:, i], mask[i]) for i in range(N)]
+    drawn = [sample_gaussian(at_agent(learner.actors, i), batch.next_obs[:, i], noise[:, i], mask[i]) for i in range(N)]
     next_x = jnp.concatenate([batch.next_state, *[d.action for d in drawn]], -1)
     next_q = jnp.minimum(*[at_agent(learner.critics_target, c)(next_x)[:, 0] for c in (0, 1)])
     alpha = jnp.exp(learner.temperatures.log_critic)
@@ -148,7 +148,7 @@ def one_after_the_other(setup: Setup, critics: Any) -> tuple[list[Any], list[flo
 
     @jax.jit
     def draw(actor: Any, obs: Any, key: Any, real: Any) -> Any:
-        return squashed(actor, obs, normal(key, shape), real)
+        return sample_gaussian(actor, obs, normal(key, shape), real)
 
     actions = [draw(actors[i], batch.obs[:, i], first[i], mask[i]).action for i in range(N)]
     log_probs = [0.0] * N
@@ -209,10 +209,10 @@ def test_without_a_policy_update_actors_and_temperatures_stay(trio: Setup) -> No
         for new, old in zip(*(jax.tree.leaves(getattr(s, field)) for s in (after, trio.learner)), strict=True):
             np.testing.assert_array_equal(new, old)
     for name, mean in metrics.items():
-        idle = name.startswith(("policy/", "alpha/")) and name != "policy/update_share"
+        idle = name.startswith(("policy/", "alpha/")) and name != "policy/update_fraction"
         assert float(mean.weight) == (0.0 if idle else 1.0), name
-    assert value(metrics, "policy/update_share") == 0.0
-    assert value(trio.acting[1], "policy/update_share") == 1.0
+    assert value(metrics, "policy/update_fraction") == 0.0
+    assert value(trio.acting[1], "policy/update_fraction") == 1.0
 
 
 def test_acting_samples_or_takes_the_mean(trio: Setup) -> None:

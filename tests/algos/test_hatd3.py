@@ -165,10 +165,10 @@ def test_without_a_policy_update_actors_stay(trio: Setup) -> None:
     assert not same(after.critics, trio.learner.critics)
     assert same(after.critics, trio.acting[0].critics)
     for name, mean in metrics.items():
-        idle = name.startswith("policy/") and name != "policy/update_share"
+        idle = name.startswith("policy/") and name != "policy/update_fraction"
         assert float(mean.weight) == (0.0 if idle else 1.0), name
-    assert value(metrics, "policy/update_share") == 0.0
-    assert value(trio.acting[1], "policy/update_share") == 1.0
+    assert value(metrics, "policy/update_fraction") == 0.0
+    assert value(trio.acting[1], "policy/update_fraction") == 1.0
 
 
 def test_exploration_adds_gaussian_noise_and_evaluation_none(trio: Setup) -> None:

@@ -25,7 +25,7 @@ from slow_ddpm import (
     values,
 )
 
-from omad.algos.denoising import DenoisingConfig, actor_rate, excess_entropy, make_parts
+from omad.algos.denoising import DenoisingConfig, actor_rate, excess_entropy, make_diffusion_learner
 from omad.algos.madpmd import MadpmdConfig, make, twice
 from omad.keys import normal
 from omad.tree import at_agent
@@ -41,8 +41,8 @@ def small() -> Setup:
 def next_actions(setup: Setup) -> Any:
     """The joint actions a' of the update, from the online actors."""
     learner, key = setup.learner, jax.random.split(setup.key)[0]
-    spread = setup.config.noise_scale * setup.config.alpha_init
-    return actions(setup, learner.actors, setup.batch.next_obs, draws(setup, key), spread)
+    noise_std = setup.config.noise_scale * setup.config.alpha_init
+    return actions(setup, learner.actors, setup.batch.next_obs, draws(setup, key), noise_std)
 
 
 # ---------------------------------------------------------------- critics
@@ -69,7 +69,7 @@ def test_target_by_hand(small: Setup) -> None:
     learner = dataclasses.replace(
         small.learner,
         critics=constant_critics(small.learner.critics, 1.0, 2.0),
-        targets=constant_critics(small.learner.targets, 3.0, 5.0),
+        critics_target=constant_critics(small.learner.critics_target, 3.0, 5.0),
     )
     for discount, target, loss in ((0.9, 4.7, 20.98), (0.0, 2.0, 1.0)):
         given = dataclasses.replace(
@@ -116,19 +116,19 @@ def regression(actors: Any, setup: Setup, action: Any, weight: Any) -> Any:
 def weight_of(setup: Setup, learner: Any, action: Any, bracket: bool = True) -> Any:
     """exp(clip((q - mean) / std, -3, 3) / alpha) with the critics after their step."""
     q = values(setup.plain[0].critics, setup.batch.next_obs, action).min(0)
-    mean, std = learner.moments.mean, learner.moments.std
+    mean, std = learner.value_stats.mean, learner.value_stats.std
     score = (q - mean) / std if bracket else q - mean / std
     return jnp.exp(jnp.clip(score, -3, 3) / setup.config.alpha_init)
 
 
-def with_moments(setup: Setup, mean: float, std: float) -> Any:
-    moments = dataclasses.replace(setup.learner.moments, mean=jnp.asarray(mean, float), std=jnp.asarray(std, float))
-    return dataclasses.replace(setup.learner, moments=moments)
+def with_value_stats(setup: Setup, mean: float, std: float) -> Any:
+    stats = dataclasses.replace(setup.learner.value_stats, mean=jnp.asarray(mean, float), std=jnp.asarray(std, float))
+    return dataclasses.replace(setup.learner, value_stats=stats)
 
 
 def test_every_agent_regresses_on_its_own_part_of_the_joint_action(small: Setup) -> None:
     """Each agent's gradient with the others' parameters fixed, all under one weight, is what Adam saw."""
-    learner = with_moments(small, 0.1, 0.05)
+    learner = with_value_stats(small, 0.1, 0.05)
     after, metrics = small.update(learner, small.batch, small.key, jnp.asarray(small.due))
     action = next_actions(small)
     weight = weight_of(small, learner, action)
@@ -144,22 +144,22 @@ def test_every_agent_regresses_on_its_own_part_of_the_joint_action(small: Setup)
     assert_close(moment(after.actor_opt, expected), expected, 1e-3)
     assert value(metrics, "policy/loss") == pytest.approx(float(loss(learner.actors)), rel=1e-4)
     share = float(weight.sum() ** 2 / (16 * (weight**2).sum()))
-    assert value(metrics, "policy/effective_share") == pytest.approx(share, rel=1e-4)
+    assert value(metrics, "policy/ess_fraction") == pytest.approx(share, rel=1e-4)
 
 
-def test_running_moments_follow_slowly(small: Setup) -> None:
+def test_value_statistics_follow_slowly(small: Setup) -> None:
     """A thousandth of the batch's mean and standard deviation at every gradient step, and only after they were used."""
     q = values(small.plain[0].critics, small.batch.next_obs, next_actions(small)).min(0)
     for after, _ in (small.plain, small.acting):
-        assert float(after.moments.mean) == pytest.approx(0.001 * float(q.mean()), rel=1e-3)
-        assert float(after.moments.std) == pytest.approx(0.999 + 0.001 * float(q.std()), rel=1e-6)
+        assert float(after.value_stats.mean) == pytest.approx(0.001 * float(q.mean()), rel=1e-3)
+        assert float(after.value_stats.std) == pytest.approx(0.999 + 0.001 * float(q.std()), rel=1e-6)
 
 
 def test_a_policy_update_moves_no_critic_and_its_absence_no_policy(small: Setup) -> None:
     """Critics are bit for bit those of an update without one; without one, all that is slow stands still."""
     plain, acting = small.plain[0], small.acting[0]
     assert eqx.tree_equal((plain.critics, plain.critic_opt), (acting.critics, acting.critic_opt))
-    slow = ("actors", "acting", "targets", "actor_opt", "log_alpha", "alpha_opt")
+    slow = ("actors", "actors_target", "critics_target", "actor_opt", "log_alpha", "alpha_opt")
     for field in slow:
         assert eqx.tree_equal(getattr(plain, field), getattr(small.learner, field)), field
     for field in slow[:4]:
@@ -170,20 +170,20 @@ def test_polyak_copies_follow_actors_and_critics(small: Setup) -> None:
     """(1 - tau) old + tau new, after the steps of the same update."""
     before, after = small.learner, small.acting[0]
     mix = lambda old, new: jax.tree.map(lambda o, n: 0.9 * o + 0.1 * n, old, new)  # noqa: E731
-    assert_close(after.acting, mix(before.acting, after.actors), 1e-5)
-    assert_close(after.targets, mix(before.targets, after.critics), 1e-5)
+    assert_close(after.actors_target, mix(before.actors_target, after.actors), 1e-5)
+    assert_close(after.critics_target, mix(before.critics_target, after.critics), 1e-5)
 
 
 def test_acting_is_one_chain_an_agent_of_the_polyak_copies(small: Setup) -> None:
     """Plus noise of alpha / 10; without exploration the chain from zero, and nothing added."""
     policy = small.algorithm.policy(small.learner)
-    assert eqx.tree_equal(policy.net, small.learner.acting)
-    np.testing.assert_allclose(policy.spread, [0.05, 0.05], rtol=1e-6)
+    assert eqx.tree_equal(policy.net, small.learner.actors_target)
+    np.testing.assert_allclose(policy.noise_std, [0.05, 0.05], rtol=1e-6)
     act = jax.jit(small.algorithm.act, static_argnums=3)
     noise = draws(small, small.key)
-    alone = actions(small, small.learner.acting, small.batch.obs, noise, 0.05)
+    alone = actions(small, small.learner.actors_target, small.batch.obs, noise, 0.05)
     np.testing.assert_allclose(act(policy, small.batch.obs, small.key, True), alone, atol=2e-5)
-    still = actions(small, small.learner.acting, small.batch.obs, [jnp.zeros_like(n) for n in noise], 0.05)
+    still = actions(small, small.learner.actors_target, small.batch.obs, [jnp.zeros_like(n) for n in noise], 0.05)
     np.testing.assert_allclose(act(policy, small.batch.obs, small.key, False), still, atol=2e-5)
 
 
@@ -200,7 +200,7 @@ def reference(small: Setup) -> Any:
 def test_defects_are_back_behind_their_flags(small: Setup, reference: Any) -> None:
     """The missing bracket changes the weights, the double step the critics; by default neither is there."""
     assert not (MadpmdConfig().reference_weights or MadpmdConfig().reference_double_step)
-    learner = with_moments(small, 0.1, 0.05)
+    learner = with_value_stats(small, 0.1, 0.05)
     after, metrics = reference(learner, small.batch, small.key, jnp.asarray(small.due))
     assert optax.tree.get(after.critic_opt, "count").tolist() == [2, 2]
     moved = jax.tree.map(lambda new, old: jnp.abs(new - old).max(), after.critics, learner.critics)
@@ -209,9 +209,9 @@ def test_defects_are_back_behind_their_flags(small: Setup, reference: Any) -> No
     q = values(after.critics, small.batch.next_obs, next_actions(small)).min(0)
     weight = jnp.exp(jnp.clip(q - 2.0, -3, 3) / 0.5)
     share = float(weight.sum() ** 2 / (16 * (weight**2).sum()))
-    assert value(metrics, "policy/effective_share") == pytest.approx(share, rel=1e-4)
-    mended = small.update(learner, small.batch, small.key, jnp.asarray(small.due))[1]
-    assert value(mended, "policy/effective_share") < 0.95 * share
+    assert value(metrics, "policy/ess_fraction") == pytest.approx(share, rel=1e-4)
+    fixed = small.update(learner, small.batch, small.key, jnp.asarray(small.due))[1]
+    assert value(fixed, "policy/ess_fraction") < 0.95 * share
 
 
 # ---------------------------------------------------------------- temperature and step sizes
@@ -249,16 +249,18 @@ def test_step_size_of_the_actors_falls_late() -> None:
 def test_target_samples_picks_the_joint_action_of_highest_lower_value(small: Setup) -> None:
     """Of the same candidates, row by row; and acting knows nothing of it."""
     one, four = (
-        make_parts(dataclasses.replace(small.config, target_samples=n, noise_scale=1e-6), small.spec, optax.adam(1.0))
+        make_diffusion_learner(
+            dataclasses.replace(small.config, target_samples=n, noise_scale=1e-6), small.spec, optax.adam(1.0)
+        )
         for n in (1, 4)
     )
     obs, state, learner = small.batch.obs, small.batch.state, small.learner
-    draw = jax.jit(lambda key: one.draw(learner, obs, state, key))
+    draw = jax.jit(lambda key: one.sample_actions(learner, obs, state, key))
     candidates = jnp.stack([draw(key) for key in jax.random.split(jax.random.key(3), 4)])
     worth = jnp.stack([values(learner.critics, obs, action).min(0) for action in candidates])
     best = jnp.argmax(worth, 0)
     assert len(np.unique(best)) > 1
-    chosen = jax.jit(lambda key: four.draw(learner, obs, state, key))(jax.random.key(3))
+    chosen = jax.jit(lambda key: four.sample_actions(learner, obs, state, key))(jax.random.key(3))
     np.testing.assert_allclose(chosen, candidates[best, jnp.arange(16)], atol=1e-4)
     assert (values(learner.critics, obs, chosen).min(0) >= worth.max(0) - 1e-4).all()
     policy = one.policy(learner)
@@ -309,12 +311,14 @@ def test_critics_read_the_state_where_there_is_one() -> None:
     """By default; all observations on request; a state that is not there is refused."""
     spec = EnvSpec("t", (3, 2), (1, 2), 5, 9)
     sizes = {
-        name: make_parts(MadpmdConfig(critic_input=name), spec, optax.adam(1.0)).critic_rows.size
+        name: make_diffusion_learner(MadpmdConfig(critic_input=name), spec, optax.adam(1.0)).critic_input.size
         for name in ("auto", "state", "obs")
     }
     assert sizes == {"auto": 5 + 4, "state": 5 + 4, "obs": 6 + 4}
     batch = batch_for(spec, size=2)
-    rows = make_parts(MadpmdConfig(), spec, optax.adam(1.0)).critic_rows(batch.obs, batch.state, batch.action)
+    rows = make_diffusion_learner(MadpmdConfig(), spec, optax.adam(1.0)).critic_input(
+        batch.obs, batch.state, batch.action
+    )
     np.testing.assert_array_equal(rows, jnp.concatenate([batch.state, batch.action.reshape(2, 4)], -1))
     with pytest.raises(ValueError, match="critic_input"):
         make(MadpmdConfig(critic_input="state"), EnvSpec("t", (1,), (1,), 0, 1))

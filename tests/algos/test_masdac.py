@@ -49,8 +49,8 @@ class Drawn:
         for i in range(setup.spec.n_agents):
             q = []
             for m in range(SAMPLES):
-                spread = jnp.sqrt(1 - self.kept[:, i])
-                own = jnp.clip((self.noisy[:, i] - spread * self.noise[:, i, m]) / jnp.sqrt(self.kept[:, i]), -1, 1)
+                noise_std = jnp.sqrt(1 - self.kept[:, i])
+                own = jnp.clip((self.noisy[:, i] - noise_std * self.noise[:, i, m]) / jnp.sqrt(self.kept[:, i]), -1, 1)
                 joint = self.action.at[:, i].set(own)
                 q.append(values(setup.plain[0].critics, setup.batch.obs, joint).min(0))
             score = 5.0 / setup.config.alpha_init * jnp.stack(q, -1)
@@ -85,7 +85,7 @@ def test_every_agent_regresses_on_its_own_reconstructions(small: Setup) -> None:
     assert_close(moment(after.actor_opt, expected), expected, 1e-3)
     share = float((weight.sum(-1) ** 2 / (SAMPLES * (weight**2).sum(-1))).mean())
     assert share < 0.995  # they tell reconstructions apart
-    assert value(metrics, "policy/effective_share") == pytest.approx(share, rel=1e-4)
+    assert value(metrics, "policy/ess_fraction") == pytest.approx(share, rel=1e-4)
     fresh = values(small.plain[0].critics, small.batch.obs, drawn.action).min(0)
     assert value(metrics, "policy/q") == pytest.approx(float(fresh.mean()) / 0.2, rel=1e-3)
 
@@ -98,17 +98,17 @@ def test_critic_step_is_that_of_madpmd(small: Setup) -> None:
     assert value(metrics, "critic/loss") == pytest.approx(float(loss), rel=1e-4)
     assert optax.tree.get(after.critic_opt, "count").tolist() == [1, 1]
     assert eqx.tree_equal((after.critics, after.critic_opt), (small.acting[0].critics, small.acting[0].critic_opt))
-    assert learner.moments is None
+    assert learner.value_stats is None
 
 
 def test_policies_and_their_copies_move_only_with_a_policy_update(small: Setup) -> None:
     """And then the copies follow by a tenth, the rate asked for."""
-    for field in ("actors", "acting", "targets", "actor_opt"):
+    for field in ("actors", "actors_target", "critics_target", "actor_opt"):
         assert eqx.tree_equal(getattr(small.plain[0], field), getattr(small.learner, field)), field
     after = small.acting[0]
-    mixed = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, small.learner.acting, after.actors)
-    assert_close(after.acting, mixed, 1e-5)
-    assert eqx.tree_equal(small.algorithm.policy(after).net, after.acting)
+    mixed = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, small.learner.actors_target, after.actors)
+    assert_close(after.actors_target, mixed, 1e-5)
+    assert eqx.tree_equal(small.algorithm.policy(after).net, after.actors_target)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from omad.envs import probe
 from omad.errors import Refused
 from omad.nets import RenormConfig
 from omad.ops import categorical
-from omad.policies import DiffusionPolicy, chain, draw_noise
+from omad.policies import DiffusionPolicy, draw_noise, sample_chain
 from omad.tree import at_agent
 from omad.types import EnvSpec
 
@@ -41,7 +41,7 @@ def noise_of(setup: Setup, key: Any) -> list[Any]:
 
 @jax.jit
 def one_agent(actor: Any, obs: Any, noise: Any, mask: Any) -> Any:
-    return chain(actor, obs, noise, mask, 2.5, 1e4)
+    return sample_chain(actor, obs, noise, mask, 2.5, 1e4)
 
 
 def agents_alone(setup: Setup, actors: Any, obs: Any, noise: Any) -> tuple[Any, Any, Any]:
@@ -191,7 +191,7 @@ def test_costs_of_one_agent_do_not_depend_on_the_others(small: Setup) -> None:
 
     @jax.jit
     def joint(actors: Any, obs: Any) -> Any:
-        return jax.vmap(chain, in_axes=(0, 1, 0, 0, None, None))(actors, obs, noise, mask, 2.5, 1e4)
+        return jax.vmap(sample_chain, in_axes=(0, 1, 0, 0, None, None))(actors, obs, noise, mask, 2.5, 1e4)
 
     actors, obs = small.learner.actors, small.batch.obs
     base = joint(actors, obs)
@@ -291,10 +291,10 @@ def test_without_an_actor_step_actors_and_temperature_stay(small: Setup) -> None
     for field in ("actors", "actor_opt", "temperature", "alpha_opt"):
         assert eqx.tree_equal(getattr(after, field), getattr(small.learner, field))
     for name in metrics:
-        expected = 0.0 if name.startswith(("policy/", "alpha/")) and name != "policy/update_share" else 1.0
+        expected = 0.0 if name.startswith(("policy/", "alpha/")) and name != "policy/update_fraction" else 1.0
         assert float(metrics[name].weight) == expected, name
-    assert value(metrics, "policy/update_share") == 0.0
-    assert value(small.acting[1], "policy/update_share") == 1.0
+    assert value(metrics, "policy/update_fraction") == 0.0
+    assert value(small.acting[1], "policy/update_fraction") == 1.0
 
 
 # ---------------------------------------------------------------- temperature
@@ -364,12 +364,12 @@ def variant() -> Setup:
 def test_target_critics_follow_slowly(variant: Setup) -> None:
     """(1 - tau) target + tau online after the step, for parameters and running statistics; only B rows are seen."""
     before, after = variant.learner, variant.plain[0]
-    assert before.target is not None and after.target is not None
-    mixed = jax.tree.map(lambda t, o: 0.9 * t + 0.1 * o, before.target[0], after.critics)
-    assert_close(after.target[0], mixed, 1e-5)
+    assert before.critics_target is not None and after.critics_target is not None
+    mixed = jax.tree.map(lambda t, o: 0.9 * t + 0.1 * o, before.critics_target[0], after.critics)
+    assert_close(after.critics_target[0], mixed, 1e-5)
     seen = np.concatenate([variant.batch.state, variant.batch.action.reshape(len(variant.batch.ret), -1)], 1)
     np.testing.assert_allclose(after.stats.layers[0].mean[0], 0.01 * seen.mean(0), atol=1e-6)
-    np.testing.assert_allclose(after.target[1].layers[0].mean, 0.1 * after.stats.layers[0].mean, atol=1e-7)
+    np.testing.assert_allclose(after.critics_target[1].layers[0].mean, 0.1 * after.stats.layers[0].mean, atol=1e-7)
 
 
 def test_fixed_step_sizes_stay(variant: Setup) -> None:
@@ -500,7 +500,7 @@ def test_a_shared_policy_is_pulled_by_the_sum_of_what_pulls_its_copies() -> None
     summed = jax.tree.map(lambda m: m.sum(0, keepdims=True), moment(after_copies.actor_opt, copies.actors))
     assert_close(moment(after_shared.actor_opt, one), summed, 1e-3)
     assert any(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(summed))
-    assert value(metrics, "policy/update_share") == 1.0
+    assert value(metrics, "policy/update_fraction") == 1.0
 
 
 def test_agents_of_unequal_sizes_cannot_share_a_policy() -> None:

@@ -14,7 +14,7 @@ from learners import CONFIGS, SMALL, VARIANTS, Setup, batch_for, set_up, small_s
 
 from omad import algos
 from omad.algos.omad import OmadConfig
-from omad.algos.values import distributional, scalar
+from omad.algos.value_head import distributional, scalar
 from omad.envs import games, probe
 from omad.errors import Refused
 from omad.loop import fused
@@ -23,23 +23,27 @@ from omad.ops import categorical
 
 def test_scalar_values_by_hand() -> None:
     """Target r + g q, half the squared error; outputs are the values themselves."""
-    values = scalar()
+    head = scalar()
     q = jnp.asarray([[2.0], [-1.0]])
-    goal = values.backup(q, jnp.asarray([0.5, 1.0]), jnp.asarray([0.9, 0.0]))
-    np.testing.assert_allclose(goal, [[2.3], [1.0]], rtol=1e-6)
-    np.testing.assert_allclose(values.loss(goal, values.read(q)), [0.5 * 0.3**2, 2.0], rtol=1e-5)
-    np.testing.assert_allclose(values.mean(q), [2.0, -1.0])
-    assert values.outputs == 1 and values.measure(goal, q) == {}
+    target = head.bellman_target(q, jnp.asarray([0.5, 1.0]), jnp.asarray([0.9, 0.0]))
+    np.testing.assert_allclose(target, [[2.3], [1.0]], rtol=1e-6)
+    np.testing.assert_allclose(head.loss(target, head.decode(q)), [0.5 * 0.3**2, 2.0], rtol=1e-5)
+    np.testing.assert_allclose(head.expectation(q), [2.0, -1.0])
+    assert head.outputs == 1 and head.diagnostics(target, q) == {}
 
 
 def test_distributional_values_are_the_categorical_ones() -> None:
-    values = distributional(4.0, 5, 0.1)
-    probs = values.read(jnp.asarray([[0.0, 1.0, -2.0, 0.5, 0.0]]))
-    goal = values.backup(probs, jnp.asarray([1.5]), jnp.asarray([0.5]))
-    np.testing.assert_allclose(values.mean(goal), 1.5 + 0.5 * values.mean(probs), rtol=1e-6)
-    due = categorical.cross_entropy(goal, probs) + 0.1 * categorical.negative_entropy(probs)
-    np.testing.assert_allclose(values.loss(goal, probs), due)
-    assert set(values.measure(goal, probs)) == {"critic/atom_entropy", "critic/edge_mass", "critic/target_edge_mass"}
+    head = distributional(4.0, 5, 0.1)
+    probs = head.decode(jnp.asarray([[0.0, 1.0, -2.0, 0.5, 0.0]]))
+    target = head.bellman_target(probs, jnp.asarray([1.5]), jnp.asarray([0.5]))
+    np.testing.assert_allclose(head.expectation(target), 1.5 + 0.5 * head.expectation(probs), rtol=1e-6)
+    due = categorical.cross_entropy(target, probs) + 0.1 * categorical.negative_entropy(probs)
+    np.testing.assert_allclose(head.loss(target, probs), due)
+    assert set(head.diagnostics(target, probs)) == {
+        "critic/atom_entropy",
+        "critic/edge_mass",
+        "critic/target_edge_mass",
+    }
 
 
 def changed(before: Any, after: Any, agent: int) -> bool:

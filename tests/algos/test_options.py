@@ -13,7 +13,7 @@ import pytest
 from learners import SMALL, batch_for
 
 from omad import algos
-from omad.algos.cadence import falling
+from omad.algos.delayed import linear_decay
 from omad.config import resolve
 from omad.envs import probe
 from omad.errors import Refused
@@ -104,7 +104,7 @@ def test_pace_of_the_temperature_over_env_steps(name: str, monkeypatch: pytest.M
 
 def test_rates_fall_to_a_tenth() -> None:
     """Linearly over gradient steps, whatever the optimiser's own cadence; or not at all."""
-    assert falling(1e-3, 0) == 1e-3
-    rate: Any = falling(1e-3, 300, 3)
+    assert linear_decay(1e-3, 0) == 1e-3
+    rate: Any = linear_decay(1e-3, 300, 3)
     for step, expected in ((0, 1e-3), (50, 0.55e-3), (100, 1e-4), (500, 1e-4)):
         assert float(rate(step)) == pytest.approx(expected)

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from omad import algos, buffer, envs
+from omad.algos.critics import twin_values
 from omad.algos.hasac import HasacConfig
 from omad.algos.hatd3 import Hatd3Config
-from omad.algos.joint import twin_values
 from omad.algos.madpmd import MadpmdConfig
 from omad.algos.masdac import MasdacConfig
 from omad.algos.omad import OmadConfig

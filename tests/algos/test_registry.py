@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from toy_algorithm import ToyConfig
 
 import omad
 from omad import algos
@@ -18,11 +19,16 @@ from omad.commands.train import Options, parse
 from omad.errors import Refused
 from omad.run.folder import RunFolder
 
-TOY = "toy_algorithm:ToyConfig"
+TOY = "own_algorithm:DriftConfig"
+"""The example of an algorithm of one's own."""
 FIELDS = {
     "total_steps": 640, "warmup_steps": 320, "n_envs": 32, "eval_every": 320, "eval_episodes": 8, "save_every": 640,
     "log_every": 320, "buffer_size": 640, "batch_size": 32, "pace": 0.5,
 }  # fmt: skip
+
+
+def toy_config(**fields: float) -> Any:
+    return importlib.import_module("own_algorithm").DriftConfig(**fields)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +55,7 @@ def test_a_registered_algorithm_trains_resumes_and_acts(run: omad.Run):
             use(run)
     algos.register("toy", TOY)
     folder = RunFolder.open(run)
-    assert folder.config.algorithm == "toy" and folder.config.algo == ToyConfig(pace=0.5)
+    assert folder.config.algorithm == "toy" and folder.config.algo == toy_config(pace=0.5)
     assert folder.config.updates_per_step == 2
     assert [e["mean"] for e in folder.evaluations()] == pytest.approx([1.0] * len(folder.evaluations()))
     assert any("policy/step" in line for line in folder.lines("metrics.jsonl"))
@@ -65,7 +71,7 @@ def test_the_command_line_knows_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(metadata, "entry_points", lambda group: [point] if group == algos.GROUP else [])
     algos._installed.cache_clear()
     config, _ = parse(["toy", "--task", "probe/push", "--pace", "0.25"], "omad train", Options())
-    assert (config.algorithm, config.algo) == ("toy", ToyConfig(pace=0.25))
+    assert (config.algorithm, config.algo) == ("toy", toy_config(pace=0.25))
     with pytest.raises(Refused, match=r"'toi'.*toy.*allowed: .*hasac"):
         algos.config_class("toi")
 
@@ -88,7 +94,7 @@ def test_a_run_folder_decides_no_import(run: omad.Run, tmp_path: Path, monkeypat
     [
         ("omad", TOY, "omad.algos.configs.omad:OmadConfig"),
         ("my toy", TOY, "'my toy'.*letters"),
-        ("toy", "toy_algorithm", "module:ConfigClass"),
+        ("toy", "own_algorithm", "module:ConfigClass"),
     ],
 )
 def test_what_cannot_be_registered_is_refused(name: str, target: str, said: str):
@@ -104,7 +110,7 @@ def test_a_name_is_given_once_and_repeating_it_is_harmless():
         algos.register("toy", "other:Config")
 
 
-@pytest.mark.parametrize("target", ["toy_algorithm:Nothing", "no_such_module_at_all:Config"])
+@pytest.mark.parametrize("target", ["own_algorithm:Nothing", "no_such_module_at_all:Config"])
 def test_what_cannot_be_imported_is_said(target: str):
     algos.register("broken", target)
     with pytest.raises(Refused, match=f"'broken'.*{target}"):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from omad.algos.sequential import Sweep, sweep
+from omad.algos.sequential import SequentialUpdate, sequential_update
 
 RATE = 0.1
 
@@ -26,9 +26,9 @@ def loss(joint: Any, own: Any, agent: Any) -> tuple[Any, Any]:
 
 
 @jax.jit
-def turns(key: Any, actors: Any) -> Sweep:
+def turns(key: Any, actors: Any) -> SequentialUpdate:
     sgd = optax.sgd(RATE)
-    return sweep(sgd, actors, jax.vmap(sgd.init)(actors), act, loss, key)
+    return sequential_update(sgd, actors, jax.vmap(sgd.init)(actors), act, loss, key)
 
 
 def test_agents_move_one_after_the_other_by_hand() -> None:
@@ -44,7 +44,7 @@ def test_each_sees_earlier_agents_as_they_are_and_later_ones_as_they_were() -> N
     """What is known of an agent's turn comes back in the agents' own order."""
     before = np.asarray([1.0, 2.0, 3.0])
     done = turns(jax.random.key(1), jnp.asarray(before))
-    seen, own, agent = (np.asarray(x) for x in done.known)
+    seen, own, agent = (np.asarray(x) for x in done.aux)
     np.testing.assert_array_equal(own, [0, 1, 2])
     np.testing.assert_array_equal(agent, [0, 1, 2])
     place = {int(who): when for when, who in enumerate(done.order)}

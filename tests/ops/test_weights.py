@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from omad.ops.weights import effective_share, mirror_descent, softmax
+from omad.ops.weights import ess_fraction, mirror_descent, softmax
 
 
 def scalar(value: float) -> Any:
@@ -65,8 +65,8 @@ def test_softmax_weights_of_every_state_sum_to_one(q: Any, alpha: float) -> None
     assert (np.diff(np.take_along_axis(out, order, -1), axis=-1) >= 0).all()
 
 
-def test_effective_share() -> None:
+def test_ess_fraction() -> None:
     """All alike: 1. One of four alone: 1/4. Weights 3 and 1: 16 / 20. Tiny weights count as others do."""
     rows = jnp.asarray([[2.0, 2.0], [3.0, 1.0], [1e-30, 1e-30]])
-    np.testing.assert_allclose(effective_share(rows), [1.0, 0.8, 1.0], rtol=1e-6)
-    assert float(effective_share(jnp.asarray([0.0, 0.0, 5.0, 0.0]))) == pytest.approx(0.25)
+    np.testing.assert_allclose(ess_fraction(rows), [1.0, 0.8, 1.0], rtol=1e-6)
+    assert float(ess_fraction(jnp.asarray([0.0, 0.0, 5.0, 0.0]))) == pytest.approx(0.25)

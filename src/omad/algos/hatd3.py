@@ -13,15 +13,7 @@ One gradient step on a batch (o, s, a, R, discount, o', s'), where R sums the re
             theta_i  <- descend  -Q_1(s, a_1 .. mu_i(o_i) .. a_N)                     those before i: newest actions
         all targets  <- (1 - tau) target + tau online
 
-Differences from HARL, the authors' code:
-
-1. Actions are in [-1, 1] here, so noise is in those units; scaling to the task's box is the adapter's.
-2. Weights start out as LeCun normal, biases as zero; HARL has PyTorch's uniform draws, whose deviation is 0.58 of that.
-3. One gradient step is one call; HARL makes 50 of them after every 50 steps of its parallel envs.
-4. What a loop needs of all agents is one stacked array: unequal agents are padded, and padding is masked.
-5. Temporal limits always bootstrap, as with HARL's option for it; value normalisation is left out.
-
-Source tags below: [H] HARL's code and tuned configurations; [?] assumed.
+Differences from HARL, the authors' code: docs/algorithms/hatd3.md.
 """
 
 from __future__ import annotations
@@ -36,21 +28,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from omad.algos.cadence import falling, policy_update_if
 from omad.algos.configs.harl import Hatd3Config
-from omad.algos.joint import (
-    fit,
-    init_twins,
-    joint_input,
-    twin_values,
-)
-from omad.algos.sequential import sweep
+from omad.algos.critics import fit_twins, init_twins, joint_input, regression_loss, twin_values
+from omad.algos.delayed import delayed_update, linear_decay
+from omad.algos.sequential import sequential_update
 from omad.keys import normal
 from omad.nets import Mlp
 from omad.ops import td
 from omad.policies import TanhPolicy
 from omad.tree import each, polyak, start
-from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
+from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics, TeamAction
 
 __all__ = ["Hatd3Config", "Hatd3State", "make"]
 
@@ -70,18 +57,18 @@ class Hatd3State(eqx.Module):
 def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
     """HATD3 for a task of the given sizes."""
     n_agents, mask = spec.n_agents, jnp.asarray(spec.act_mask, float)
-    critic_in = joint_input(spec, config.critic_input)
-    critic_sizes = [critic_in.size, *[config.critic_width] * config.critic_layers, 1]
-    penalty = td.squared if config.critic_loss == "mse" else functools.partial(td.huber, delta=config.huber_delta)
-    actor_tx = optax.flatten(optax.adam(falling(config.actor_lr, config.lr_decay_steps, config.actor_every)))
-    critic_tx = each(optax.flatten(optax.adam(falling(config.critic_lr, config.lr_decay_steps))))
+    critic_input = joint_input(spec, config.critic_input)
+    critic_sizes = [critic_input.size, *[config.critic_width] * config.critic_layers, 1]
+    error_loss = regression_loss(config.critic_loss, config.huber_delta)
+    actor_tx = optax.flatten(optax.adam(linear_decay(config.actor_lr, config.lr_decay_steps, config.actor_every)))
+    critic_tx = each(optax.flatten(optax.adam(linear_decay(config.critic_lr, config.lr_decay_steps))))
 
     def init(key: Key[Array, ""]) -> Hatd3State:
         actor_key, critic_key = jax.random.split(key)
-        fresh = functools.partial(
+        init_actor = functools.partial(
             TanhPolicy.init, obs=spec.obs_dim, act=spec.act_dim, width=config.actor_width, layers=config.actor_layers
         )
-        actors = jax.vmap(fresh)(jax.random.split(actor_key, n_agents))
+        actors = jax.vmap(init_actor)(jax.random.split(actor_key, n_agents))
         critics = init_twins(critic_key, critic_sizes)
         return Hatd3State(actors, critics, actors, critics, start(each(actor_tx), actors), start(critic_tx, critics))
 
@@ -111,25 +98,25 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
             action = actor(batch.obs[:, agent], mask[agent])
             return action, action
 
-        def loss_of(joint: Float[Array, "batch agent act"], own: Any, agent: Int[Array, ""]) -> tuple[Any, Any]:
-            """-Q_1 of the joint action; the share of this agent's saturated entries."""
+        def policy_loss(joint: TeamAction, own: Any, agent: Int[Array, ""]) -> tuple[Any, Any]:
+            """mean[ -Q_1(s, a) ]; also how many entries of this agent's action are saturated."""
             first = jax.tree.map(lambda leaf: leaf[0], learner.critics)
-            loss = -jnp.mean(first(critic_in(batch.obs, batch.state, joint)))
+            loss = -jnp.mean(first(critic_input(batch.obs, batch.state, joint)))
             return loss, (loss, jnp.sum(jnp.abs(own) > 0.99) / own.shape[0])
 
-        turns = sweep(actor_tx, learner.actors, learner.actor_opt, act_one, loss_of, key)
-        losses, saturated = turns.known
+        done = sequential_update(actor_tx, learner.actors, learner.actor_opt, act_one, policy_loss, key)
+        losses, saturated = done.aux
         learner = dataclasses.replace(
             learner,
-            actors=turns.actors,
-            actor_opt=turns.opts,
-            actors_target=polyak(learner.actors_target, turns.actors, config.tau),
+            actors=done.actors,
+            actor_opt=done.opts,
+            actors_target=polyak(learner.actors_target, done.actors, config.tau),
             critics_target=polyak(learner.critics_target, learner.critics, config.tau),
         )
         return learner, {
             "policy/loss": Mean.of(losses.mean()),
             "policy/saturation": Mean.of(saturated.sum() / spec.joint_act_dim),
-            "policy/grad_norm": Mean.of(turns.grad_norm),
+            "policy/grad_norm": Mean.of(done.grad_norm),
         }
 
     # ---------------------------------------------------------------- one gradient step
@@ -142,17 +129,17 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
             noise = config.target_noise * normal(noise_key, batch.action.shape)
             next_action = act_all(learner.actors_target, batch.next_obs)
             next_action = td.smoothed(next_action, noise, config.target_noise_clip, mask)
-            next_x = critic_in(batch.next_obs, batch.next_state, next_action)
+            next_x = critic_input(batch.next_obs, batch.next_state, next_action)
             next_value = td.lower(twin_values(learner.critics_target, next_x))
-        fitted = fit(
-            critic_tx, learner.critics, learner.critic_opt, critic_in(batch.obs, batch.state, batch.action),
-            td.target(batch.ret, batch.discount, next_value), penalty,
+        step = fit_twins(
+            critic_tx, learner.critics, learner.critic_opt, critic_input(batch.obs, batch.state, batch.action),
+            td.target(batch.ret, batch.discount, next_value), error_loss,
         )  # fmt: skip
-        learner = dataclasses.replace(learner, critics=fitted.critics, critic_opt=fitted.opt)
-        learner, metrics = policy_update_if(
+        learner = dataclasses.replace(learner, critics=step.critics, critic_opt=step.opt)
+        learner, policy_metrics = delayed_update(
             count % config.actor_every == 0, lambda learner: update_policies(learner, batch, policy_key), learner
         )
-        return learner, fitted.metrics | metrics
+        return learner, step.metrics | policy_metrics
 
     return Algorithm(
         init=init,

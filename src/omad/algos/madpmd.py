@@ -17,17 +17,8 @@ One gradient step on a batch (o, s, a, r, discount, o', s'), rewards scaled:
     mean, std <- 0.1 % towards those of q in this batch
     every 250th step:  log alpha moves so that the added noise has an entropy of -0.9 a dimension
 
-Differences from DPMD's public code:
-
-1. One DDPM an agent on its own observation; critics are joint; the weight is that of the joint action.
-2. One sample instead of the best of 32: a choice by the joint critic could not be executed without it. The best of
-   `target_samples` is available where training draws actions, as an ablation, never where agents act.
-3. Values are standardised as (q - mean) / std. The code lacks the bracket (`reference_weights`).
-4. One optimiser step of the critics an update. The code applies each gradient twice (`reference_double_step`).
-5. Sampled actions are clipped to [-1, 1] after noise is added, as those in the buffer are.
-6. Squared errors add up over action dimensions, where the code takes their mean; Adam makes no difference of it.
-
-The numbers published for DPMD come from code with both defects; those of this project from the defaults.
+Differences from DPMD's public code: docs/algorithms/madpmd.md. The numbers published for DPMD come from code with the
+two defects of `reference_weights` and `reference_double_step`; those of this project from the defaults.
 """
 
 from __future__ import annotations
@@ -40,15 +31,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from omad.algos.cadence import falling
 from omad.algos.configs.denoising import MadpmdConfig
-from omad.algos.denoising import DenoisingState, Moments, make_parts
+from omad.algos.delayed import linear_decay
+from omad.algos.denoising import DenoisingState, ValueStats, make_diffusion_learner
 from omad.diffusion import ddpm
 from omad.keys import normal
 from omad.nets import NoiseNet
 from omad.ops import weights
 from omad.tree import each
-from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
+from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics, TeamAction, TeamObs
 
 __all__ = ["MadpmdConfig", "make"]
 
@@ -66,53 +57,50 @@ def twice(optimiser: optax.GradientTransformation) -> optax.GradientTransformati
 
 def make(config: MadpmdConfig, spec: EnvSpec) -> Algorithm:
     """MADPMD for a task of the given sizes."""
-    critic_tx = optax.flatten(optax.adam(falling(config.critic_lr, config.critic_decay_steps)))
-    parts = make_parts(config, spec, each(twice(critic_tx) if config.reference_double_step else critic_tx))
+    critic_tx = optax.flatten(optax.adam(linear_decay(config.critic_lr, config.critic_decay_steps)))
+    critic_tx = each(twice(critic_tx) if config.reference_double_step else critic_tx)
+    shared = make_diffusion_learner(config, spec, critic_tx)
     mask = spec.act_mask
 
     def policy_loss(
         actors: NoiseNet,
-        obs: Float[Array, "batch agent obs"],
-        action: Float[Array, "batch agent act"],
+        obs: TeamObs,
+        action: TeamAction,
         weight: Float[Array, " batch"],
         step: Int[Array, "batch agent"],
-        noise: Float[Array, "batch agent act"],
+        noise: TeamAction,
     ) -> Float[Array, ""]:
         """mean[ w sum_i |eps_theta_i(x_i, o_i, t_i) - eps_i|^2 ], x_i being a_i after t_i noising steps."""
-        noisy = ddpm.q_sample(parts.schedule, action, step, noise)
-        error = jnp.sum(jnp.square(parts.predict(actors, obs, noisy, step) - noise), axis=(1, 2))
+        noisy = ddpm.q_sample(shared.schedule, action, step, noise)
+        error = jnp.sum(jnp.square(shared.predict_noise(actors, obs, noisy, step) - noise), axis=(1, 2))
         return jnp.mean(weight * error)
 
     def update_policies(
-        learner: DenoisingState,
-        obs: Float[Array, "batch agent obs"],
-        action: Float[Array, "batch agent act"],
-        q: Float[Array, " batch"],
-        key: Key[Array, ""],
+        learner: DenoisingState, obs: TeamObs, action: TeamAction, q: Float[Array, " batch"], key: Key[Array, ""]
     ) -> tuple[DenoisingState, Metrics]:
         """Regress every agent's network on its own part of the joint action, weighted by the joint value."""
-        assert learner.moments is not None
+        assert learner.value_stats is not None
         step_key, noise_key = jax.random.split(key)
-        step = jax.random.randint(step_key, action.shape[:2], 0, parts.schedule.steps)
+        step = jax.random.randint(step_key, action.shape[:2], 0, shared.schedule.steps)
         noise = normal(noise_key, action.shape) * mask
         weight = weights.mirror_descent(
-            q, learner.moments.mean, learner.moments.std, jnp.exp(learner.log_alpha),
+            q, learner.value_stats.mean, learner.value_stats.std, jnp.exp(learner.log_alpha),
             config.score_limit, config.reference_weights,
         )  # fmt: skip
         loss, grads = jax.value_and_grad(policy_loss)(learner.actors, obs, action, weight, step, noise)
-        learner, metrics = parts.step_policies(learner, grads, action)
+        learner, metrics = shared.update_actors(learner, grads, action)
         return learner, metrics | {
             "policy/loss": Mean.of(loss),
             "policy/q": Mean.of(q.mean() / config.reward_scale),
             "policy/q_std": Mean.of(q.std() / config.reward_scale),
-            "policy/effective_share": Mean.of(weights.effective_share(weight)),
+            "policy/ess_fraction": Mean.of(weights.ess_fraction(weight)),
         }
 
-    def follow(moments: Moments, q: Float[Array, " batch"]) -> Moments:
-        """The running moments, moved a little towards those of a batch."""
+    def update_stats(stats: ValueStats, q: Float[Array, " batch"]) -> ValueStats:
+        """The running statistics, moved a little towards those of a batch."""
         rate = config.moments_rate
-        return Moments(
-            mean=moments.mean + rate * (q.mean() - moments.mean), std=moments.std + rate * (q.std() - moments.std)
+        return ValueStats(
+            mean=stats.mean + rate * (q.mean() - stats.mean), std=stats.std + rate * (q.std() - stats.std)
         )
 
     def update(
@@ -120,20 +108,20 @@ def make(config: MadpmdConfig, spec: EnvSpec) -> Algorithm:
     ) -> tuple[DenoisingState, Metrics]:
         next_key, policy_key = jax.random.split(key)
         with jax.named_scope("target"):
-            next_action = parts.draw(learner, batch.next_obs, batch.next_state, next_key)
-        learner, metrics = parts.step_critics(learner, batch, next_action)
-        q = parts.min_q(learner.critics, batch.next_obs, batch.next_state, next_action)
-        learner, policy_metrics = parts.on_cadence(
+            next_action = shared.sample_actions(learner, batch.next_obs, batch.next_state, next_key)
+        learner, metrics = shared.update_critics(learner, batch, next_action)
+        q = shared.min_q(learner.critics, batch.next_obs, batch.next_state, next_action)
+        learner, policy_metrics = shared.delayed_updates(
             count, lambda one: update_policies(one, batch.next_obs, next_action, q, policy_key), learner
         )
-        assert learner.moments is not None
-        learner = eqx.tree_at(lambda s: s.moments, learner, follow(learner.moments, q))
+        assert learner.value_stats is not None
+        learner = eqx.tree_at(lambda s: s.value_stats, learner, update_stats(learner.value_stats, q))
         return learner, metrics | policy_metrics
 
     return Algorithm(
-        init=lambda key: parts.init(key, True),
-        policy=parts.policy,
-        act=parts.act,
+        init=lambda key: shared.init(key, True),
+        policy=shared.policy,
+        act=shared.act,
         update=update,
         gamma=config.gamma,
         n_step=config.n_step,

@@ -19,18 +19,7 @@ One gradient step on a batch (o, s, a, r, discount, o', s'), rewards scaled:
         target critics and acting policies follow slowly
     every 250th step:  log alpha moves so that the added noise has an entropy of -0.9 a dimension
 
-Differences from SDAC's public code:
-
-1. One DDPM an agent on its own observation; critics are joint. Only a_i is noised and reconstructed for agent i, the
-   others' actions stay those that were drawn.
-2. One sample instead of the best of 32: a choice by the joint critic could not be executed without it. The best of
-   `target_samples` is available where training draws actions, as an ablation, never where agents act.
-3. The network is evaluated once a state, not once a reconstruction, for its inputs are the same. Same values.
-4. Reconstructions share all of the critics' first layer but the part of a_i, which is computed once. Same values.
-5. Sampled actions are clipped to [-1, 1] after noise is added, as those in the buffer are.
-6. Weights read the critics after their step of the update, not before it.
-7. The loss is summed over reconstructions and action dimensions, where the code takes the mean; Adam makes no
-   difference of it.
+Differences from SDAC's public code: docs/algorithms/masdac.md.
 """
 
 from __future__ import annotations
@@ -40,70 +29,70 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from omad.algos.cadence import falling
 from omad.algos.configs.denoising import MasdacConfig
-from omad.algos.denoising import DenoisingState, make_parts
+from omad.algos.delayed import linear_decay
+from omad.algos.denoising import DenoisingState, make_diffusion_learner
 from omad.diffusion import ddpm
 from omad.keys import normal
 from omad.nets import Mlp, NoiseNet
 from omad.ops import weights
 from omad.tree import each
-from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics
+from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics, TeamAction, TeamObs
 
 __all__ = ["MasdacConfig", "make"]
 
 
 def make(config: MasdacConfig, spec: EnvSpec) -> Algorithm:
     """MASDAC for a task of the given sizes."""
-    critic_tx = each(optax.flatten(optax.adam(falling(config.critic_lr, config.critic_decay_steps))))
-    parts = make_parts(config, spec, critic_tx)
+    critic_tx = each(optax.flatten(optax.adam(linear_decay(config.critic_lr, config.critic_decay_steps))))
+    shared = make_diffusion_learner(config, spec, critic_tx)
     n_agents, act_dim, mask = spec.n_agents, spec.act_dim, spec.act_mask
 
     def replaced_q(
-        critics: Mlp, batch: Batch, action: Float[Array, "batch agent act"], own: Float[Array, "batch agent sample act"]
+        critics: Mlp, batch: Batch, action: TeamAction, own: Float[Array, "batch agent sample act"]
     ) -> Float[Array, "batch agent sample"]:
         """Lower value of the twins where one agent's action is another one, for each agent and each such action."""
-        rows = parts.critic_rows(batch.obs, batch.state, action)
+        x = shared.critic_input(batch.obs, batch.state, action)
 
-        def one(critic: Mlp) -> Float[Array, "batch agent sample"]:
+        def q_of(critic: Mlp) -> Float[Array, "batch agent sample"]:
             first = critic.layers[0]
             columns = first.weight[-n_agents * act_dim :].reshape(n_agents, act_dim, -1)
-            moved = jnp.einsum("bnma,nah->bnmh", own - action[:, :, None], columns)
-            return critic.rest(first(rows)[:, None, None] + moved)[..., 0]
+            change = jnp.einsum("bnma,nah->bnmh", own - action[:, :, None], columns)
+            return critic.rest(first(x)[:, None, None] + change)[..., 0]
 
-        return jax.vmap(one)(critics).min(0)
+        return jax.vmap(q_of)(critics).min(0)
 
     def policy_loss(
         actors: NoiseNet,
-        obs: Float[Array, "batch agent obs"],
-        noisy: Float[Array, "batch agent act"],
+        obs: TeamObs,
+        noisy: TeamAction,
         step: Int[Array, "batch agent"],
         noise: Float[Array, "batch agent sample act"],
         weight: Float[Array, "batch agent sample"],
     ) -> Float[Array, ""]:
         """mean[ sum_i sum_m w_m |eps_theta_i(x_i, o_i, t_i) - eps_m|^2 ]."""
-        predicted = parts.predict(actors, obs, noisy, step)
+        predicted = shared.predict_noise(actors, obs, noisy, step)
         error = jnp.sum(jnp.square(predicted[:, :, None] - noise), axis=-1)
         return jnp.mean(jnp.sum(weight * error, axis=(1, 2)))
 
     def update_policies(learner: DenoisingState, batch: Batch, key: Key[Array, ""]) -> tuple[DenoisingState, Metrics]:
         """Regress every agent's network on the noises whose reconstructions are worth most."""
-        draw_key, step_key, there_key, back_key = jax.random.split(key, 4)
-        action = parts.draw(learner, batch.obs, batch.state, draw_key)
-        step = jax.random.randint(step_key, action.shape[:2], 0, parts.schedule.steps)
-        noisy = ddpm.q_sample(parts.schedule, action, step, normal(there_key, action.shape) * mask)
+        draw_key, step_key, noise_key, samples_key = jax.random.split(key, 4)
+        action = shared.sample_actions(learner, batch.obs, batch.state, draw_key)
+        step = jax.random.randint(step_key, action.shape[:2], 0, shared.schedule.steps)
+        noisy = ddpm.q_sample(shared.schedule, action, step, normal(noise_key, action.shape) * mask)
         shape = (*action.shape[:2], config.reconstructions, act_dim)
-        noise = normal(back_key, shape) * mask[:, None]
-        own = jnp.clip(ddpm.predict_x0(parts.schedule, noisy[:, :, None], step[..., None], noise), -1.0, 1.0)
+        noise = normal(samples_key, shape) * mask[:, None]
+        own = jnp.clip(ddpm.predict_x0(shared.schedule, noisy[:, :, None], step[..., None], noise), -1.0, 1.0)
         q = replaced_q(learner.critics, batch, action, own)
         weight = weights.softmax(q, jnp.exp(learner.log_alpha), config.weight_scale)
         loss, grads = jax.value_and_grad(policy_loss)(learner.actors, batch.obs, noisy, step, noise, weight)
-        learner, metrics = parts.step_policies(learner, grads, action)
-        fresh = parts.min_q(learner.critics, batch.obs, batch.state, action)
+        learner, metrics = shared.update_actors(learner, grads, action)
+        sampled_q = shared.min_q(learner.critics, batch.obs, batch.state, action)
         return learner, metrics | {
             "policy/loss": Mean.of(loss),
-            "policy/q": Mean.of(fresh.mean() / config.reward_scale),
-            "policy/effective_share": Mean.of(weights.effective_share(weight).mean()),
+            "policy/q": Mean.of(sampled_q.mean() / config.reward_scale),
+            "policy/ess_fraction": Mean.of(weights.ess_fraction(weight).mean()),
         }
 
     def update(
@@ -111,15 +100,17 @@ def make(config: MasdacConfig, spec: EnvSpec) -> Algorithm:
     ) -> tuple[DenoisingState, Metrics]:
         next_key, policy_key = jax.random.split(key)
         with jax.named_scope("target"):
-            next_action = parts.draw(learner, batch.next_obs, batch.next_state, next_key)
-        learner, metrics = parts.step_critics(learner, batch, next_action)
-        learner, policy_metrics = parts.on_cadence(count, lambda one: update_policies(one, batch, policy_key), learner)
+            next_action = shared.sample_actions(learner, batch.next_obs, batch.next_state, next_key)
+        learner, metrics = shared.update_critics(learner, batch, next_action)
+        learner, policy_metrics = shared.delayed_updates(
+            count, lambda one: update_policies(one, batch, policy_key), learner
+        )
         return learner, metrics | policy_metrics
 
     return Algorithm(
-        init=lambda key: parts.init(key, False),
-        policy=parts.policy,
-        act=parts.act,
+        init=lambda key: shared.init(key, False),
+        policy=shared.policy,
+        act=shared.act,
         update=update,
         gamma=config.gamma,
         n_step=config.n_step,

@@ -9,7 +9,7 @@ Liu et al., "Maximum Entropy Heterogeneous-Agent Reinforcement Learning", ICLR 2
         a_i      <- act(theta_i), new parameters, no gradient
 
 It is one loop in compiled code, so the program's size does not grow with the number of agents; only one agent's
-gradient is computed in a turn.
+gradient is computed at a time.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from omad.tree import at_agent, descend, global_norm, put_agent
+from omad.types import TeamAction
 
-__all__ = ["Act", "Loss", "Sweep", "sweep"]
+__all__ = ["Act", "Loss", "SequentialUpdate", "sequential_update"]
 
 Act = Callable[[Any, Int[Array, ""], Key[Array, ""]], tuple[Float[Array, "batch act"], Any]]
 """(one agent's parameters, which agent, key) -> its actions on the batch, and what else its loss needs."""
-Loss = Callable[[Float[Array, "batch agent act"], Any, Int[Array, ""]], tuple[Float[Array, ""], Any]]
-"""(all agents' actions, what `act` gave, which agent) -> its loss, and what else is to be known of it."""
+Loss = Callable[[TeamAction, Any, Int[Array, ""]], tuple[Float[Array, ""], Any]]
+"""(all agents' actions, what `act` gave, which agent) -> its loss, and auxiliary values."""
 
 
-class Sweep(NamedTuple):
+class SequentialUpdate(NamedTuple):
     """What one update of every agent leaves behind; leading axes are agents, in their own order."""
 
     actors: Any
     opts: Any
-    known: Any
+    aux: Any
     """What each agent's loss gave besides its value."""
     grad_norm: Float[Array, ""]
     """Over all agents' gradients."""
@@ -45,9 +46,9 @@ class Sweep(NamedTuple):
     """Who came first, second, ..."""
 
 
-def sweep(
+def sequential_update(
     optimiser: optax.GradientTransformation, actors: Any, opts: Any, act: Act, loss: Loss, key: Key[Array, ""]
-) -> Sweep:
+) -> SequentialUpdate:
     """One optimiser step of every agent, in random order. The key is consumed.
 
     Args:
@@ -59,28 +60,27 @@ def sweep(
         key: Decides the order and every draw of `act`.
     """
     n_agents = jax.tree.leaves(actors)[0].shape[0]
-    order_key, first_key, turns_key = jax.random.split(key, 3)
+    order_key, first_key, step_key = jax.random.split(key, 3)
     order = jax.random.permutation(order_key, n_agents)
     keys = jax.random.split(first_key, n_agents)
     joint = jax.vmap(lambda *one: act(*one)[0], out_axes=1)(actors, jnp.arange(n_agents), keys)
 
-    def turn(carry: tuple[Any, Any, Float[Array, "batch agent act"]], given: Any) -> tuple[Any, Any]:
+    def step(carry: tuple[Any, Any, TeamAction], inputs: Any) -> tuple[Any, Any]:
         actors, opts, joint = carry
-        agent, place = given
-        loss_key, again_key = jax.random.split(jax.random.fold_in(turns_key, place))
+        agent, place = inputs
+        loss_key, act_key = jax.random.split(jax.random.fold_in(step_key, place))
 
         def objective(actor: Any) -> tuple[Float[Array, ""], Any]:
-            mine, drawn = act(actor, agent, loss_key)
-            return loss(joint.at[:, agent].set(mine), drawn, agent)
+            action, drawn = act(actor, agent, loss_key)
+            return loss(joint.at[:, agent].set(action), drawn, agent)
 
         actor = at_agent(actors, agent)
-        grads, known = jax.grad(objective, has_aux=True)(actor)
+        grads, aux = jax.grad(objective, has_aux=True)(actor)
         actor, opt = descend(optimiser, grads, at_agent(opts, agent), actor)
-        joint = joint.at[:, agent].set(act(actor, agent, again_key)[0])
-        return (put_agent(actors, agent, actor), put_agent(opts, agent, opt), joint), (known, global_norm(grads))
+        joint = joint.at[:, agent].set(act(actor, agent, act_key)[0])
+        return (put_agent(actors, agent, actor), put_agent(opts, agent, opt), joint), (aux, global_norm(grads))
 
-    turns = (order, jnp.arange(n_agents))
-    (actors, opts, _), (known, norms) = jax.lax.scan(turn, (actors, opts, joint), turns)
+    (actors, opts, _), (aux, norms) = jax.lax.scan(step, (actors, opts, joint), (order, jnp.arange(n_agents)))
     by_agent = jnp.argsort(order)
-    known = jax.tree.map(lambda rows: rows[by_agent], known)
-    return Sweep(actors, opts, known, jnp.sqrt(jnp.sum(jnp.square(norms))), order)
+    aux = jax.tree.map(lambda rows: rows[by_agent], aux)
+    return SequentialUpdate(actors, opts, aux, jnp.sqrt(jnp.sum(jnp.square(norms))), order)

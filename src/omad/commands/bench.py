@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from omad.algos.fields import check
+from omad.algos.validate import check
 from omad.commands.train import ConfigOptions, parse, print_config
 from omad.compilation import use_compilation_cache
 from omad.config import to_dict

@@ -13,7 +13,7 @@ import numpy as np
 import tyro
 
 from omad import tasks
-from omad.algos.fields import MOST, check
+from omad.algos.validate import MOST, check
 from omad.console import console, print_json
 from omad.envs.contract import Broken, guarded, number
 from omad.envs.isolated import call

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from omad.algos.fields import MOST
+from omad.algos.validate import MOST
 from omad.console import console, print_json, row, table
 from omad.errors import Refused
 from omad.report import coverage

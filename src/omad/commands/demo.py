@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tyro
 
-from omad.algos.fields import check
+from omad.algos.validate import check
 from omad.commands import render
 from omad.commands.evaluate import result_rows
 from omad.commands.render import films, write_gif

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from omad.algos.fields import check
+from omad.algos.validate import check
 from omad.console import console, print_json, row, table
 from omad.errors import Refused
 from omad.report import entropy as pictures

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import tyro
 
-from omad.algos.fields import check
+from omad.algos.validate import check
 from omad.commands.standing import standing_table
 from omad.compilation import use_compilation_cache
 from omad.console import console, print_json

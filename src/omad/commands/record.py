@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from omad.algos.fields import check
+from omad.algos.validate import check
 from omad.compilation import use_compilation_cache
 from omad.console import console, visible
 from omad.errors import NonFinite, Refused

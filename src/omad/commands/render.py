@@ -15,7 +15,7 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from omad.algos.fields import check
+from omad.algos.validate import check
 from omad.compilation import use_compilation_cache
 from omad.console import console
 from omad.errors import Refused

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import tyro
 
-from omad.algos.fields import check
+from omad.algos.validate import check
 from omad.commands.together import Stop, work_on
 from omad.commands.train import finish
 from omad.compilation import use_compilation_cache

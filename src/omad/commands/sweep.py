@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from omad.algos.fields import check
+from omad.algos.validate import check
 from omad.commands.curve import LearningCurve
 from omad.commands.together import Stop, work_on
 from omad.compilation import use_compilation_cache

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 
-from omad.algos.fields import check, documented
+from omad.algos.validate import check, documented
 from omad.commands.together import Stop, work_on
 from omad.compilation import use_compilation_cache
 from omad.config import RUN_FIELDS, TAG, RunConfig, resolve, sources

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 __all__ = ["Predict", "Schedule", "linear_schedule", "predict_x0", "q_sample", "sample"]
 
 Predict = Callable[[Float[Array, "batch act"], Array], Float[Array, "batch act"]]
-"""(x_t, share of this step) -> the noise that it is taken to hold."""
+"""(x_t, input of this step) -> the noise that it is taken to hold."""
 
 
 class Schedule(NamedTuple):
@@ -72,8 +72,8 @@ def q_sample(
 
     Source: Ho et al. 2020, eq. 4.
     """
-    signal, spread = np.sqrt(schedule.alpha_bar), np.sqrt(1.0 - schedule.alpha_bar)
-    return _at(signal, step, x0) * x0 + _at(spread, step, x0) * noise
+    signal_std, noise_std = np.sqrt(schedule.alpha_bar), np.sqrt(1.0 - schedule.alpha_bar)
+    return _at(signal_std, step, x0) * x0 + _at(noise_std, step, x0) * noise
 
 
 def predict_x0(
@@ -89,7 +89,7 @@ def predict_x0(
 
 def sample(
     predict: Predict,
-    shares: Array,
+    step_inputs: Array,
     schedule: Schedule,
     noise: Float[Array, "step batch act"],
     mask: Float[Array, " act"],
@@ -102,8 +102,8 @@ def sample(
     Source: Ho et al. 2020, algorithm 2 with the posterior variance of eq. 7.
 
     Args:
-        predict: (x, share of this step) -> noise.
-        shares: One entry a step, that of t at index t.
+        predict: (x, input of this step) -> noise.
+        step_inputs: One entry a step, that of t at index t.
         schedule: Coefficients.
         noise: Standard normal: entry 0 is for the starting point, entry t for step t.
         mask: 1 for real action dimensions, 0 for padding, which stays at zero.
@@ -121,9 +121,9 @@ def sample(
     columns = tuple(jnp.asarray(table, noise.dtype) for table in tables)
 
     def step(x: Array, inputs: tuple[Array, Array, tuple[Array, ...]]) -> tuple[Array, None]:
-        share, eps, (from_x, from_noise, mean_x0, mean_x, std) = inputs
-        x0 = jnp.clip(from_x * x - from_noise * predict(x, share) * mask, -1.0, 1.0)
+        step_input, eps, (from_x, from_noise, mean_x0, mean_x, std) = inputs
+        x0 = jnp.clip(from_x * x - from_noise * predict(x, step_input) * mask, -1.0, 1.0)
         return mean_x0 * x0 + mean_x * x + std * eps, None
 
-    x, _ = jax.lax.scan(step, start_scale * noise[0], (shares, noise, columns), reverse=True)
+    x, _ = jax.lax.scan(step, start_scale * noise[0], (step_inputs, noise, columns), reverse=True)
     return x

@@ -5,8 +5,8 @@ process with a learned control u:
 
     x^{k+1} = x^k + h_k (-x^k / sigma^2 + u(x^k, o, k)) + sqrt(2 h_k) eps_k,      a = tanh(x^K)
 
-Or each step is the process's own transition over h_k with the control held ("exact"), in which x^k keeps the share
-rho = exp(-h_k / sigma^2): the drift is that of a step of (1 - rho) sigma^2, the noise has variance
+Or each step is the process's own transition over h_k with the control held ("exact"), in which x^k decays by the
+factor rho = exp(-h_k / sigma^2): the drift is that of a step of (1 - rho) sigma^2, the noise has variance
 sigma^2 (1 - rho^2). Then a chain without control stays in the prior, and its bound is the entropy.
 
 The reference (noising) kernel walks back with the same h_k and without control. The log-ratio of the two, plus the
@@ -63,7 +63,7 @@ def transition(h: Any, prior_scale: float, kernel: Kernel, xp: Any = jnp) -> tup
 
 def rollout(
     control: Control,
-    shares: Array,
+    step_inputs: Array,
     step_size: Float[Array, "step act"],
     prior_scale: float,
     noise: Float[Array, "points batch act"],
@@ -79,8 +79,8 @@ def rollout(
     over the noise's standard deviation; with Euler's q = sqrt(h / 2) that is the same.
 
     Args:
-        control: (x, share of this step) -> u.
-        shares: One entry a step, handed to the control.
+        control: (x, input of this step) -> u.
+        step_inputs: One entry a step, passed to the control.
         step_size: h_k.
         prior_scale: sigma.
         noise: Standard normal: K + 1 entries, the first for the prior, then one a step.
@@ -98,8 +98,8 @@ def rollout(
 
     def step(carry: tuple[Array, Array], inputs: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], None]:
         x, cost = carry
-        h, share, eps = inputs
-        u = control(x, share) * mask
+        h, step_input, eps = inputs
+        u = control(x, step_input) * mask
         pull, jump = transition(h, prior_scale, kernel)
         y = x + pull * (u - precision * x) + jump * eps
         g = precision * (x + y) - u
@@ -115,7 +115,7 @@ def rollout(
     step = jax.checkpoint(step, policy=jax.checkpoint_policies.dots_saveable)
     noise = noise * mask
     x = prior_scale * noise[0]
-    (x, running), _ = jax.lax.scan(step, (x, jnp.zeros(x.shape[:-1])), (step_size, shares, noise[1:]))
+    (x, running), _ = jax.lax.scan(step, (x, jnp.zeros(x.shape[:-1])), (step_size, step_inputs, noise[1:]))
     log_normaliser = (0.5 * math.log(2.0 * math.pi) + math.log(prior_scale)) * jnp.sum(mask)
     terminal = -0.5 * jnp.sum(noise[0] ** 2, axis=-1) - log_normaliser
     if not squash:

@@ -1,7 +1,7 @@
 """Policies reduced to what acting needs: a few tables of numbers of one agent, in one form for all algorithms.
 
-Time features do not depend on the observation, so their share of the first layer is a table with a row a step. Padding
-of unequal agents is cut away.
+Time features do not depend on the observation, so what they add to the first layer is a table with a row a step.
+Padding of unequal agents is cut away.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from omad.algos.denoising import DdpmPolicy
 from omad.diffusion import ddpm
 from omad.diffusion.sde import transition
 from omad.errors import Refused
 from omad.keys import normal
 from omad.nets import Linear
-from omad.policies import LOG_STD, DiffusionPolicy, GaussianPolicy, TanhPolicy
+from omad.policies import LOG_STD, DdpmPolicy, DiffusionPolicy, GaussianPolicy, TanhPolicy
 from omad.spec import ObsNorm
 from omad.standardise import Standardised
 from omad.tree import at_agent
@@ -63,9 +62,9 @@ class Folded(NamedTuple):
 
 
 @jax.jit
-def _time_share(net: Any, steps: Int[Array, " step"]) -> Float[Array, "step hidden"]:
+def _time_projection(net: Any, steps: Int[Array, " step"]) -> Float[Array, "step hidden"]:
     """Compiled, as acting is: angles of fast features are large, so rounding them otherwise shows in actions."""
-    return net.time_share(steps)
+    return net.time_projection(steps)
 
 
 def _array(x: Any) -> np.ndarray:
@@ -99,7 +98,7 @@ def _chain(policy: DiffusionPolicy, config: Any, obs: int, act: int, steps: int)
     net, trained = policy.denoiser, config.denoising_steps
     groups = np.array_split(np.arange(trained), steps)
     length = np.asarray(policy.step_size(trained), np.float64)[:, :act]
-    time = _time_share(net, jnp.arange(trained))[np.asarray([group[0] for group in groups])]
+    time = _time_projection(net, jnp.arange(trained))[np.asarray([group[0] for group in groups])]
     length = np.stack([length[group].sum(0) for group in groups])
     pull, jump = transition(length, config.prior_scale, config.chain_kernel, np)
     tensors = {"step": _array(pull)} | ({} if config.chain_kernel == "euler" else {"jump": _array(jump)})
@@ -137,7 +136,7 @@ def _ddpm(policy: DdpmPolicy, config: Any, obs: int, act: int, steps: int) -> Fo
     layers = net.main.layers
     padded = layers[-1].bias.shape[-1]
     tensors = {"coefficients": _array(np.stack(columns, 1))}
-    tensors |= _denoising(layers[0], _time_share(net, jnp.arange(trained))[kept], (padded, obs, act))
+    tensors |= _denoising(layers[0], _time_projection(net, jnp.arange(trained))[kept], (padded, obs, act))
     tensors |= _stack(layers[1:-1], layers[-1], act)
     settings = {
         "activations": ["mish"] * (len(layers) - 1),
@@ -145,7 +144,7 @@ def _ddpm(policy: DdpmPolicy, config: Any, obs: int, act: int, steps: int) -> Fo
         "trained_steps": trained,
         "prior_scale": float(config.prior_scale),
         "squash": "clip",
-        "explore_std": float(policy.spread),
+        "explore_std": float(policy.noise_std),
     }
     return Folded("ddpm", settings, tensors, steps + 1, "none")
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["effective_share", "mirror_descent", "softmax"]
+__all__ = ["ess_fraction", "mirror_descent", "softmax"]
 
 
 def mirror_descent(
@@ -49,8 +49,8 @@ def softmax(q: Float[Array, "*b sample"], alpha: Float[Array, ""], scale: float 
     return jax.nn.softmax(scale / alpha * q, axis=-1)
 
 
-def effective_share(weights: Float[Array, "*b sample"]) -> Float[Array, "*b"]:
-    """(sum w)^2 / (n sum w^2): the share of n samples that a weighted mean rests on, 1 if all weigh the same.
+def ess_fraction(weights: Float[Array, "*b sample"]) -> Float[Array, "*b"]:
+    """(sum w)^2 / (n sum w^2): effective sample size over n, in (0, 1]; 1 if all weigh the same.
 
     Source: Kish 1965, effective sample size.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, Literal
 
-from omad.algos.fields import ALPHA_PACES, CRITIC_INPUTS, check
+from omad.algos.validate import check
 from omad.errors import Refused
 
 __all__ = ["DenoisingConfig", "MadpmdConfig", "MasdacConfig"]
@@ -88,21 +88,16 @@ class DenoisingConfig:
     """Entropy of the added noise per action dimension that the temperature moves to, nats [R]."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            Refused: Names the field, what was given and what is allowed.
-        """
+        """Validate; `Refused` names the field, what was given and what is allowed."""
         check(
             self,
             counts=("actor_every", "alpha_every"),
             units=("actor_width", "time_width", "critic_width", "target_samples"),
             unrolled=("denoising_steps", "actor_layers", "critic_layers", "n_step"),
             positive=("prior_scale", "reward_scale", "actor_lr", "actor_lr_end", "critic_lr", "alpha_init", "alpha_lr"),
-            shares=("beta_scale", "gamma", "tau"),
+            fractions=("beta_scale", "gamma", "tau"),
             not_negative=("actor_decay_begin", "actor_decay_steps", "critic_decay_steps", "noise_scale"),
             finite=("target_entropy_per_dim",),
-            choices={"critic_input": CRITIC_INPUTS, "alpha_mode": ("auto", "fixed"), "alpha_pace": ALPHA_PACES},
         )  # fmt: skip
         if self.time_width % 2:
             raise Refused(f"time_width is {self.time_width}; it must be even, for sines and cosines come in pairs")
@@ -114,7 +109,7 @@ class DenoisingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MadpmdConfig(DenoisingConfig):
-    """Hyperparameters of MADPMD. Defaults are those of DPMD's public code [R], defects mended."""
+    """Hyperparameters of MADPMD. Defaults are those of DPMD's public code [R], its two defects fixed."""
 
     program: ClassVar[str] = "omad.algos.madpmd"
     """The module whose `make` builds the algorithm."""
@@ -129,13 +124,9 @@ class MadpmdConfig(DenoisingConfig):
     """Apply each gradient of the critics twice, as the public code does."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            Refused: Names the field, what was given and what is allowed.
-        """
+        """Validate; `Refused` names the field, what was given and what is allowed."""
         super().__post_init__()
-        check(self, positive=("score_limit",), shares=("moments_rate",))
+        check(self, positive=("score_limit",), fractions=("moments_rate",))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,11 +142,7 @@ class MasdacConfig(DenoisingConfig):
     """Factor on values over alpha inside the softmax: the initial temperature [R]."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            Refused: Names the field, what was given and what is allowed.
-        """
+        """Validate; `Refused` names the field, what was given and what is allowed."""
         super().__post_init__()
         check(self, units=("reconstructions",), positive=("weight_scale",))
         if self.reconstructions < 2:

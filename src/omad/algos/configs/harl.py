@@ -1,11 +1,11 @@
-"""Hyperparameters of HASAC and HATD3."""
+"""Hyperparameters of HASAC and HATD3. Source tags: [H] HARL's code and tuned configurations."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import ClassVar, Literal
 
-from omad.algos.fields import ALPHA_PACES, CRITIC_INPUTS, check
+from omad.algos.validate import check
 from omad.errors import Refused
 
 __all__ = ["HasacConfig", "Hatd3Config"]
@@ -69,11 +69,7 @@ class HasacConfig:
     """Entropy per action dimension below which a temperature rises, in nats [H]."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            Refused: Names the field, what was given and what is allowed.
-        """
+        """Validate; `Refused` names the field, what was given and what is allowed."""
         check(
             self,
             counts=("actor_every",),
@@ -82,14 +78,7 @@ class HasacConfig:
             positive=("huber_delta", "actor_lr", "critic_lr", "alpha_lr"),
             not_negative=("alpha_init", "lr_decay_steps"),
             finite=("target_entropy_per_dim",),
-            shares=("gamma", "tau"),
-            choices={
-                "actor_final": ("tanh", "relu"),
-                "critic_input": CRITIC_INPUTS,
-                "critic_loss": ("mse", "huber"),
-                "alpha_mode": ("auto", "fixed"),
-                "alpha_pace": ALPHA_PACES,
-            },
+            fractions=("gamma", "tau"),
         )
         if self.alpha_init == 0 and self.alpha_mode == "auto":
             raise Refused(f"alpha_init is {self.alpha_init}; it must be positive (0 is allowed with alpha_mode fixed)")
@@ -146,11 +135,7 @@ class Hatd3Config:
     """Gradient steps of the critics per step of actors and targets [H]."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work.
-
-        Raises:
-            Refused: Names the field, what was given and what is allowed.
-        """
+        """Validate; `Refused` names the field, what was given and what is allowed."""
         check(
             self,
             counts=("actor_every",),
@@ -158,6 +143,5 @@ class Hatd3Config:
             unrolled=("actor_layers", "critic_layers", "n_step"),
             positive=("huber_delta", "actor_lr", "critic_lr"),
             not_negative=("explore_noise", "target_noise", "target_noise_clip", "lr_decay_steps"),
-            shares=("gamma", "tau"),
-            choices={"critic_input": CRITIC_INPUTS, "critic_loss": ("mse", "huber")},
+            fractions=("gamma", "tau"),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -12,15 +13,17 @@ from jaxtyping import Array, Float, Key
 
 from omad.errors import Refused
 from omad.nets import Mlp
+from omad.ops import td
 from omad.tree import descend, global_norm
-from omad.types import EnvSpec, Mean, Metrics
+from omad.types import EnvSpec, GlobalState, Mean, Metrics, TeamAction, TeamObs
 
 __all__ = [
-    "Fitted",
+    "CriticStep",
     "JointInput",
-    "fit",
+    "fit_twins",
     "init_twins",
     "joint_input",
+    "regression_loss",
     "twin_values",
 ]
 
@@ -34,13 +37,13 @@ class JointInput(NamedTuple):
 
     def __call__(
         self,
-        obs: Float[Array, "batch agent obs"],
-        state: Float[Array, "batch state"],
-        action: Float[Array, "batch agent act"],
+        obs: TeamObs,
+        state: GlobalState,
+        action: TeamAction,
     ) -> Float[Array, "batch in"]:
         """One row a transition."""
-        seen = state if self.use_state else obs.reshape(obs.shape[0], -1)
-        return jnp.concatenate([seen, action.reshape(action.shape[0], -1)], axis=-1)
+        context = state if self.use_state else obs.reshape(obs.shape[0], -1)
+        return jnp.concatenate([context, action.reshape(action.shape[0], -1)], axis=-1)
 
 
 def joint_input(spec: EnvSpec, critic_input: Literal["auto", "state", "obs"]) -> JointInput:
@@ -52,8 +55,8 @@ def joint_input(spec: EnvSpec, critic_input: Literal["auto", "state", "obs"]) ->
     use_state = critic_input == "state" or (critic_input == "auto" and spec.state_dim > 0)
     if use_state and spec.state_dim == 0:
         raise Refused(f"critic_input is 'state' but {spec.name} has none; use 'auto' or 'obs'")
-    seen = spec.state_dim if use_state else spec.n_agents * spec.obs_dim
-    return JointInput(use_state, seen + spec.n_agents * spec.act_dim)
+    context = spec.state_dim if use_state else spec.n_agents * spec.obs_dim
+    return JointInput(use_state, context + spec.n_agents * spec.act_dim)
 
 
 def init_twins(key: Key[Array, ""], sizes: Sequence[int]) -> Mlp:
@@ -66,34 +69,39 @@ def twin_values(critics: Mlp, x: Float[Array, "batch in"]) -> Float[Array, "twin
     return jax.vmap(lambda critic: critic(x)[:, 0])(critics)
 
 
-class Fitted(NamedTuple):
-    """Critics after a gradient step, and what was measured."""
+def regression_loss(kind: Literal["mse", "huber"], huber_delta: float | Float[Array, ""]) -> Callable[[Any], Any]:
+    """Elementwise loss of an error: half its square, or Huber's."""
+    return functools.partial(td.huber, delta=huber_delta) if kind == "huber" else td.squared
+
+
+class CriticStep(NamedTuple):
+    """Critics after a gradient step, and its metrics."""
 
     critics: Mlp
     opt: optax.OptState
     metrics: Metrics
 
 
-def fit(
+def fit_twins(
     optimiser: optax.GradientTransformation,
     critics: Mlp,
     opt: optax.OptState,
     x: Float[Array, "batch in"],
-    goal: Float[Array, " batch"],
-    penalty: Callable[[Any], Any],
-) -> Fitted:
-    """One step of both critics towards the same goal: mean penalty of the error, summed over the twins."""
+    target: Float[Array, " batch"],
+    error_loss: Callable[[Any], Any],
+) -> CriticStep:
+    """One step of both critics towards the same target: mean loss of the error, summed over the twins."""
 
-    def loss(critics: Mlp) -> tuple[Float[Array, ""], Float[Array, "twin batch"]]:
-        values = twin_values(critics, x)
-        return jnp.sum(jnp.mean(penalty(values - goal[None]), axis=1)), values
+    def critic_loss(critics: Mlp) -> tuple[Float[Array, ""], Float[Array, "twin batch"]]:
+        q = twin_values(critics, x)
+        return jnp.sum(jnp.mean(error_loss(q - target[None]), axis=1)), q
 
-    (value, values), grads = jax.value_and_grad(loss, has_aux=True)(critics)
+    (loss, q), grads = jax.value_and_grad(critic_loss, has_aux=True)(critics)
     critics, opt = descend(optimiser, grads, opt, critics)
-    measured = {
-        "critic/loss": value,
-        "critic/q": values.mean(),
-        "critic/target": goal.mean(),
+    metrics = {
+        "critic/loss": loss,
+        "critic/q": q.mean(),
+        "critic/target": target.mean(),
         "critic/grad_norm": global_norm(grads),
     }
-    return Fitted(critics, opt, {name: Mean.of(number) for name, number in measured.items()})
+    return CriticStep(critics, opt, {name: Mean.of(value) for name, value in metrics.items()})

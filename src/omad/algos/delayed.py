@@ -1,4 +1,4 @@
-"""What hangs on the number of gradient steps: policy updates that come less often, learning rates that fall."""
+"""What hangs on the number of gradient steps: policy updates that come less often, learning rates that decay."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from jaxtyping import Array, Bool, Float
 
 from omad.types import Mean, Metrics
 
-__all__ = ["falling", "policy_update_if"]
+__all__ = ["delayed_update", "linear_decay"]
 
 T = TypeVar("T")
 
 
-def falling(start: float | Float[Array, ""], steps: int, every: int = 1) -> optax.ScalarOrSchedule:
+def linear_decay(start: float | Float[Array, ""], steps: int, every: int = 1) -> optax.ScalarOrSchedule:
     """A learning rate that falls linearly to a tenth in `steps` gradient steps and stays there; 0 keeps it constant.
 
     `every` is how many gradient steps there are to one of its optimiser's.
@@ -25,10 +25,10 @@ def falling(start: float | Float[Array, ""], steps: int, every: int = 1) -> opta
     return optax.linear_schedule(start, 0.1 * start, max(1, steps // every)) if steps else start
 
 
-def policy_update_if(due: Bool[Array, ""], update: Callable[[T], tuple[T, Metrics]], learner: T) -> tuple[T, Metrics]:
+def delayed_update(due: Bool[Array, ""], update: Callable[[T], tuple[T, Metrics]], learner: T) -> tuple[T, Metrics]:
     """Update the policies where it is due; else keep the learner and return the same metrics with weight 0.
 
-    It is a branch, so nothing is computed where it is not due. The metric `policy/update_share` comes on top.
+    It is a branch, so nothing is computed where it is not due. The metric `policy/update_fraction` comes on top.
     """
 
     def skip(learner: T) -> tuple[T, Metrics]:
@@ -36,4 +36,4 @@ def policy_update_if(due: Bool[Array, ""], update: Callable[[T], tuple[T, Metric
         return learner, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
     learner, metrics = jax.lax.cond(due, jax.named_scope("policy")(update), skip, learner)
-    return learner, metrics | {"policy/update_share": Mean.of(due)}
+    return learner, metrics | {"policy/update_fraction": Mean.of(due)}

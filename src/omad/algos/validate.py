@@ -1,4 +1,4 @@
-"""What configurations and options refuse, in the same words everywhere: types by annotation, then ranges."""
+"""Validation of configurations and options, with the same messages everywhere: annotations first, then ranges."""
 
 from __future__ import annotations
 
@@ -18,12 +18,8 @@ from typing import Any, Literal, Union, cast
 
 from omad.errors import Refused
 
-__all__ = ["ALPHA_PACES", "CRITIC_INPUTS", "MOST", "check", "documented", "shown", "typed"]
+__all__ = ["MOST", "check", "documented", "shown", "typed"]
 
-ALPHA_PACES = ("gradient", "env")
-"""What `alpha_pace` may be; `algos.make` acts on it."""
-CRITIC_INPUTS = ("auto", "state", "obs")
-"""What `critic_input` may be."""
 MOST = 2**31 - 1
 """The largest whole number: sizes and counters are int32 in compiled loops."""
 _MOST_UNITS = 2**20
@@ -129,15 +125,14 @@ def check(
     units: Sequence[str] = (),
     unrolled: Sequence[str] = (),
     positive: Sequence[str] = (),
-    shares: Sequence[str] = (),
+    fractions: Sequence[str] = (),
     decays: Sequence[str] = (),
     not_negative: Sequence[str] = (),
     finite: Sequence[str] = (),
-    choices: Mapping[str, Sequence[str]] | None = None,
     most: Mapping[str, int | float] | None = None,
     flags: bool = False,
 ) -> None:
-    """Refuse the fields of a dataclass that cannot work: all by their types, then those named here by their ranges.
+    """Refuse fields of a dataclass that cannot work: all by their annotations, then those named here by their ranges.
 
     Args:
         config: The instance. Its numbers are made plain Python numbers, whole ones floats where that is their type.
@@ -145,11 +140,10 @@ def check(
         units: Widths and other sizes of arrays, from 1 to about a million.
         unrolled: What is written out in a compiled program, as layers are, from 1 to 1000.
         positive: Fields that must be finite and above 0.
-        shares: Fields that must lie in (0, 1].
+        fractions: Fields that must lie in (0, 1].
         decays: Fields that must lie in [0, 1), also as float32.
         not_negative: Fields that must be finite and at least 0.
         finite: Fields that must be finite.
-        choices: Fields of words, with the words that are allowed.
         most: Upper bounds of fields.
         flags: Name fields as the command line does.
 
@@ -173,14 +167,11 @@ def check(
             fitted = _fitted(named(field), value, kind)
             if type(fitted) is not type(value):
                 object.__setattr__(config, field, fitted)
-    for name, allowed in (choices or {}).items():
-        if getattr(config, name) not in allowed:
-            raise Refused(f"{named(name)} is {shown(getattr(config, name))}; allowed: {', '.join(allowed)}.")
     demand((*counts, *units, *unrolled), lambda value: value >= 1, "be at least 1")
     demand(units, lambda value: value <= _MOST_UNITS, f"be at most {_MOST_UNITS}")
     demand(unrolled, lambda value: value <= _MOST_UNROLLED, f"be at most {_MOST_UNROLLED}")
     demand(positive, lambda value: value > 0 and math.isfinite(value), "be a positive number")
-    demand(shares, lambda value: 0 < value <= 1, "lie in (0, 1]")
+    demand(fractions, lambda value: 0 < value <= 1, "lie in (0, 1]")
     demand(decays, lambda value: 0 <= float32(value) < 1, "lie in [0, 1), and not so near to 1 that float32 holds 1")
     demand(not_negative, lambda value: value >= 0 and math.isfinite(value), "be a finite number of at least 0")
     demand(finite, math.isfinite, "be a finite number")
