@@ -14,9 +14,9 @@ from msgspec import Meta
 from omad.errors import Refused
 from omad.schema import convert
 
-__all__ = ["FORMAT", "KIND", "Actions", "Evaluation", "EvaluationLine", "MetricsLine", "Run", "RunManifest",
-           "RunSettings", "Section", "SectionFile", "State", "StudyFile", "StudyRun", "Summary", "SummaryKind",
-           "contradiction", "misplaced", "settings_of"]  # fmt: skip
+__all__ = ["FORMAT", "KIND", "Actions", "Evaluation", "EvaluationLine", "MetricsLine", "Options", "Run", "RunManifest",
+           "RunSettings", "Section", "State", "StudyFile", "StudyRun", "Summary", "SummaryKind", "contradiction",
+           "misplaced", "settings_of"]  # fmt: skip
 
 KIND = "omad report"
 """Marks a summary as one of ours."""
@@ -30,16 +30,21 @@ Finite = Annotated[float, Meta(ge=-3.5e38, le=3.5e38)]
 """As far as float32 goes."""
 Seconds = Annotated[float, Meta(ge=0, le=1e15)]
 Name = Annotated[str, Meta(min_length=1, max_length=1000)]
+Short = Annotated[str, Meta(max_length=1000)]
 Text = Annotated[str, Meta(max_length=100_000)]
 Scalar = bool | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | Text | None
 Actions = Literal["sampled", "noise_free"]
 State = Literal["finished", "running", "stopped", "failed", "broken", "not started", "missing", "unreadable"]
 
 
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What has just these fields."""
+
+
 # ------------------------------------------------------------------------------------------------ of a run folder
 
 
-class EvaluationLine(msgspec.Struct):
+class EvaluationLine(msgspec.Struct, frozen=True):
     """A line of `episodes.jsonl`, as far as a report needs it."""
 
     seed: Seed
@@ -101,7 +106,7 @@ class Values(msgspec.Struct):
     config: dict[str, Scalar | list[Scalar] | dict[str, Scalar | list[Scalar]]]
 
 
-class Device(msgspec.Struct, forbid_unknown_fields=True):
+class Device(Record):
     """What a run computed on."""
 
     platform: Text = ""
@@ -109,7 +114,7 @@ class Device(msgspec.Struct, forbid_unknown_fields=True):
     count: Count = 0
 
 
-class RunManifest(msgspec.Struct, forbid_unknown_fields=True):
+class RunManifest(Record):
     """The parts of a manifest that a reader needs."""
 
     omad: Text = ""
@@ -126,7 +131,7 @@ class RunManifest(msgspec.Struct, forbid_unknown_fields=True):
 # ------------------------------------------------------------------------------------------------ of a study
 
 
-class StudyRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StudyRun(Record):
     """One run that was meant to be."""
 
     folder: Name
@@ -138,61 +143,48 @@ class StudyRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     config: dict[str, Any] = {}
 
 
-class StudyFile(msgspec.Struct, forbid_unknown_fields=True):
+class StudyFile(Record):
     """`study.json`."""
 
     name: Name
     runs: Annotated[list[StudyRun], Meta(min_length=1)]
+    thresholds: dict[str, Finite] = {}
+    """Return to reach by task, fixed before the runs."""
 
 
-class SectionFile(msgspec.Struct, forbid_unknown_fields=True):
-    """`sections/NAME.json`."""
-
-    title: Name
-    text: Text
-    figure: Annotated[str, Meta(max_length=1000)] = ""
-    """A PNG or SVG file beside it; empty for none."""
-    alt: Text = ""
-
-
-class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A section of a study's own, shown after the results."""
+class Section(Record):
+    """A section of a study's own, shown after the results: `sections/NAME.json`, or a part of a summary."""
 
     title: Name
     text: Text
     """Paragraphs are parted by blank lines."""
-    alt: Text
+    figure: str = ""
+    """Of a file, the name of a PNG or SVG beside it; of a summary, its `data:` address; empty for none."""
+    alt: Text = ""
     """What the figure shows, in words."""
-    figure: str
-    """As a `data:` address; empty for none."""
 
 
 # ------------------------------------------------------------------------------------------------ of a summary
 
 
-class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Evaluation(EvaluationLine, frozen=True, forbid_unknown_fields=True):
     """One evaluation of one seed."""
 
-    seed: Seed
-    step: Count
-    actions: Actions
-    eval_seed: Seed
     returns: Annotated[Sequence[Finite], Meta(min_length=1)]
-    """Of every episode; held as an array of doubles."""
+    """Of every episode; held as an array of doubles, in an eighth of the room."""
 
     def __post_init__(self) -> None:
-        """Hold returns in an eighth of the room."""
         msgspec.structs.force_setattr(self, "returns", array.array("d", self.returns))
 
 
-class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Run(Record):
     """One run, whatever became of it."""
 
     folder: Name
     """Where it lies, from the name of the given folder on."""
-    task: Annotated[str, Meta(max_length=1000)]
-    algorithm: Annotated[str, Meta(max_length=1000)]
-    setting: Annotated[str, Meta(max_length=1000)]
+    task: Short
+    algorithm: Short
+    setting: Short
     seeds: tuple[Seed, ...]
     state: State
     """`failed`: it diverged. `broken`: something else ended it."""
@@ -216,10 +208,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def total_steps(self) -> int:
         """Env steps of each seed that were planned, in whole vector steps; 0 if not known."""
-        if not self.config:
-            return 0
-        n_envs = self.config["n_envs"]
-        return math.ceil(self.config["total_steps"] / n_envs) * n_envs
+        return math.ceil(self.config["total_steps"] / (n := self.config["n_envs"])) * n if self.config else 0
 
 
 class SummaryKind(msgspec.Struct):
@@ -229,14 +218,19 @@ class SummaryKind(msgspec.Struct):
     format: Any = None
 
 
-class Options(msgspec.Struct, forbid_unknown_fields=True):
-    """Of the report whose summary it is."""
+class Options(Record):
+    """Of a report, kept in its summary."""
 
     actions: Actions
     thresholds: dict[str, Finite]
+    """Return to reach by task, from the command line."""
+    study_thresholds: dict[str, Finite] = {}
+    """The same, fixed in the study."""
+    baseline: Name = "omad"
+    """The algorithm that the others are compared with."""
 
 
-class Summary(msgspec.Struct, forbid_unknown_fields=True):
+class Summary(Record):
     """`summary.json`; its runs are read one by one, since each is large."""
 
     kind: str
@@ -288,7 +282,7 @@ def contradiction(run: Run) -> str:
     return ""
 
 
-def misplaced(one: Evaluation | EvaluationLine, settings: RunSettings) -> str:
+def misplaced(one: EvaluationLine, settings: RunSettings) -> str:
     """Why an evaluation cannot be of a run; empty if it can."""
     if one.seed not in settings.all_seeds:
         return f"seed {one.seed} is not one of the run's"
