@@ -182,8 +182,8 @@ def read_evaluations(lines: Iterable[Any], actions: str = "sampled") -> dict[int
 class Curves:
     """Mean returns of several runs at common steps."""
 
-    steps: NDArray[np.int64]
-    """(step,) Env steps, increasing."""
+    steps: NDArray[Any]
+    """(step,) Env steps, increasing; or scores, in a profile."""
     values: Floats
     """(run, step) Finite everywhere."""
 
@@ -295,12 +295,9 @@ def estimate(scores: Scores, statistic: Statistic = iqm, *, resamples: int = 10_
     Raises:
         Refused: A task is empty or has one run only, or a score is not finite.
     """
-    tasks = _tasks(scores)
-    value = float(statistic(list(tasks.values())))
-    _several(tasks, resamples)
-    rng = np.random.default_rng(seed)
-    drawn = [runs[rng.integers(runs.size, size=(resamples, runs.size))] for runs in tasks.values()]
-    return Estimate(value, *map(float, _percentiles(statistic(drawn))))
+    at = np.zeros(1, np.int64)
+    one_step = {task: Curves(at, runs[:, None]) for task, runs in _tasks(scores).items()}
+    return band(one_step, statistic, resamples=resamples, seed=seed).last
 
 
 def band(tasks: Mapping[str, Curves], statistic: Statistic = iqm, *, resamples: int = 2_000, seed: int = 0) -> Band:
@@ -312,17 +309,30 @@ def band(tasks: Mapping[str, Curves], statistic: Statistic = iqm, *, resamples: 
     if not tasks:
         raise Refused("there is no task to draw a band of.")
     every = [tasks[task] for task in sorted(tasks)]
-    if any(not np.array_equal(one.steps, every[0].steps) for one in every):
+    steps = every[0].steps
+    if any(not np.array_equal(one.steps, steps) for one in every):
         raise Refused("the tasks' curves stand at different steps; bring them to one grid first.")
     values = [_finite(one.values, "values of curves", 2) for one in every]
+    found = statistic([one.T for one in values])
     _several(dict(zip(sorted(tasks), values, strict=True)), resamples)
     rng = np.random.default_rng(seed)
     drawn = [rng.integers(len(one), size=(resamples, len(one))) for one in values]
-    samples = [
-        statistic([one[:, at][index] for one, index in zip(values, drawn, strict=True)])
-        for at in range(every[0].steps.size)
-    ]
-    return Band(every[0].steps, statistic([one.T for one in values]), *_percentiles(np.stack(samples, axis=1)))
+    at = range(steps.size)
+    samples = [statistic([one[:, i][index] for one, index in zip(values, drawn, strict=True)]) for i in at]
+    return Band(steps, found, *_percentiles(np.stack(samples, axis=1)))
+
+
+def profile(scores: Scores, taus: Vector, *, resamples: int = 2_000, seed: int = 0) -> Band:
+    """Performance profile: at each tau the share of runs with score > tau, averaged over tasks.
+
+    Source: Agarwal et al. 2021, section 4.2 (run-score distribution).
+
+    Raises:
+        Refused: As in `estimate`.
+    """
+    at = _finite(taus, "taus")
+    above = {task: Curves(at, (runs[:, None] > at).astype(np.float64)) for task, runs in _tasks(scores).items()}
+    return band(above, mean, resamples=resamples, seed=seed)
 
 
 def probability_of_improvement(x: Scores, y: Scores, *, resamples: int = 10_000, seed: int = 0) -> Estimate:
@@ -349,24 +359,6 @@ def probability_of_improvement(x: Scores, y: Scores, *, resamples: int = 10_000,
         pairs = (_counts(rng, n, resamples) @ won) * _counts(rng, m, resamples)
         samples += pairs.sum(1) / (n * m * len(wins))
     return Estimate(float(np.mean([won.mean() for won in wins.values()])), *map(float, _percentiles(samples)))
-
-
-def profile(scores: Scores, taus: Vector, *, resamples: int = 2_000, seed: int = 0) -> Band:
-    """Performance profile: at each tau the share of runs with score > tau, averaged over tasks.
-
-    Source: Agarwal et al. 2021, section 4.2 (run-score distribution).
-
-    Raises:
-        Refused: As in `estimate`.
-    """
-    at, tasks = _finite(taus, "taus"), _tasks(scores)
-    above = [(runs[:, None] > at[None, :]).astype(np.float64) for runs in tasks.values()]
-    _several(tasks, resamples)
-    rng = np.random.default_rng(seed)
-    samples = np.zeros((resamples, at.size))
-    for one in above:
-        samples += _counts(rng, len(one), resamples) @ one / (len(one) * len(above))
-    return Band(at, np.mean([one.mean(0) for one in above], axis=0), *_percentiles(samples))
 
 
 # ------------------------------------------------------------------------------------------------ steps to a threshold
