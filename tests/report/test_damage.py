@@ -23,7 +23,7 @@ from omad import cli, files
 from omad.commands.curve import draw_curve
 from omad.commands.report import command_of, write_report
 from omad.errors import Refused
-from omad.report import page, results, stats, tables
+from omad.report import page, results, survival, tables
 from omad.report.format import code, drawable, markdown, paragraph, plain
 from omad.report.read import gather, to_json
 from omad.report.records import Options, Section
@@ -226,7 +226,7 @@ def test_a_diverged_run_has_failed_at_its_full_budget_and_a_broken_one_is_censor
     censored = [step for step, reached in zip(crossings.steps, crossings.reached, strict=True) if not reached]
     assert sorted(censored) == [20_000, 60_000, 60_000]
     assert [member.seed for member in series.used] == [0, 1, 2, 4]
-    _, alive = stats.kaplan_meier(np.array(crossings.steps), np.array(crossings.reached))
+    _, alive = survival.kaplan_meier(np.array(crossings.steps), np.array(crossings.reached))
     assert alive[-1] == pytest.approx(1 - 2 / 4), "of four at risk, the broken run is not one"
     assert tables.steps_table(found.tasks[0], "t").rows[0][1] == "2 of 5"  # type: ignore[union-attr]  # there is one
 

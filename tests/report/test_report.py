@@ -20,7 +20,7 @@ from omad.cli import main
 from omad.commands.report import command_of, write_report
 from omad.commands.train import Options, parse
 from omad.config import RunConfig, from_dict, resolve
-from omad.report import page, records, results, stats, tables
+from omad.report import page, records, results, stats, survival, tables
 from omad.report.format import duration, interval, number
 from omad.report.read import gather, to_json
 
@@ -188,8 +188,8 @@ def test_numbers_in_tables_are_those_of_the_statistics(html: Page, report: Path,
     assert row[4:6] == [interval(end), interval(area)]
     assert row[6].split("; ")[0] == f"0:\u00a0{curves.values[0, -1]:.2f}".replace("-", "−")
     value = one.threshold
-    a, b = (stats.crossings([m.evaluations for m in s.members if m.evaluations], value) for s in (other, omad))
-    ratio = stats.steps_ratio(a, b)
+    a, b = (survival.crossings([m.evaluations for m in s.members if m.evaluations], value) for s in (other, omad))
+    ratio = survival.steps_ratio(a, b)
     assert [row.ratio for row in one.rows if row.series is other] == [ratio]
     markdown = (report / "tables.md").read_text()
     for said in (row[4], interval(ratio, "×")):
@@ -333,7 +333,7 @@ def test_one_run_is_shown_without_an_interval(tmp_path: Path) -> None:
     assert found.tasks[0].threshold is not None
     ratio = found.tasks[0].rows[1].ratio
     assert ratio is not None and ratio.kind == "exact" and ratio.value > 1 and np.isnan(ratio.low)
-    assert "the ratio" not in tables.findings(found)[0][1][2]
+    assert "the ratio" not in tables.findings(found.tasks[0], "omad")[2]
 
 
 def test_a_run_of_several_seeds_counts_as_that_many(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omad.report import stats
+from omad.report import stats, survival
 from omad.report.marl_eval import Record, nested
 from omad.report.records import Actions, Evaluation
-from omad.report.stats import Crossings, Evaluations
+from omad.report.stats import Evaluations
+from omad.report.survival import Crossings
 
 INF = math.inf
 
@@ -233,11 +234,11 @@ def test_the_seed_decides_the_interval() -> None:
 def test_crossings_by_hand() -> None:
     """Means 0, 4, 2, 6 at 10, 20, 30, 40."""
     runs = [run([10, 20, 30, 40], 0, 4, 2, 6)]
-    assert stats.crossings(runs, 3.0) == Crossings((17.5,), (True,))
-    assert stats.crossings(runs, 5.0) == Crossings((37.5,), (True,))
-    assert stats.crossings(runs, 6.0) == Crossings((40.0,), (True,))
-    assert stats.crossings(runs, 6.5) == Crossings((40.0,), (False,))
-    assert stats.crossings(runs, -1.0) == Crossings((10.0,), (True,), (True,))
+    assert survival.crossings(runs, 3.0) == Crossings((17.5,), (True,))
+    assert survival.crossings(runs, 5.0) == Crossings((37.5,), (True,))
+    assert survival.crossings(runs, 6.0) == Crossings((40.0,), (True,))
+    assert survival.crossings(runs, 6.5) == Crossings((40.0,), (False,))
+    assert survival.crossings(runs, -1.0) == Crossings((10.0,), (True,), (True,))
 
 
 TREATED = Crossings(
@@ -250,19 +251,19 @@ CONTROL = Crossings((1, 1, 2, 2, 3, 4, 4, 5, 5, 8, 8, 8, 8, 11, 11, 12, 12, 15, 
 
 def test_survival_of_the_textbook() -> None:
     reached = np.array(TREATED.reached)
-    steps, alive = stats.kaplan_meier(np.array(TREATED.steps, float), reached)
+    steps, alive = survival.kaplan_meier(np.array(TREATED.steps, float), reached)
     falls = sorted({step for step, there in zip(TREATED.steps, TREATED.reached, strict=True) if there})
     assert falls == [6, 7, 10, 13, 16, 22, 23]
     found = alive[[int(np.flatnonzero(steps == step)[-1]) for step in falls]]
     assert found == pytest.approx(np.cumprod([18 / 21, 16 / 17, 14 / 15, 11 / 12, 10 / 11, 6 / 7, 5 / 6]))
     assert found == pytest.approx([0.857, 0.807, 0.753, 0.690, 0.627, 0.538, 0.448], abs=6e-4)
-    assert stats.kaplan_meier(np.array([5.0, 5.0]), np.array([False, False]))[1].tolist() == [1, 1]
+    assert survival.kaplan_meier(np.array([5.0, 5.0]), np.array([False, False]))[1].tolist() == [1, 1]
 
 
 def test_medians_and_their_ratio_of_the_textbook() -> None:
-    assert (stats.median_steps(TREATED).value, stats.median_steps(TREATED).kind) == (23, "exact")
-    assert (stats.median_steps(CONTROL).value, stats.median_steps(CONTROL).kind) == (8, "exact")
-    found = stats.steps_ratio(TREATED, CONTROL)
+    assert (survival.median_steps(TREATED).value, survival.median_steps(TREATED).kind) == (23, "exact")
+    assert (survival.median_steps(CONTROL).value, survival.median_steps(CONTROL).kind) == (8, "exact")
+    found = survival.steps_ratio(TREATED, CONTROL)
     assert (found.value, found.kind) == (23 / 8, "exact")
     assert 1 < found.low < 23 / 8 < found.high
 
@@ -283,7 +284,7 @@ def test_medians_and_their_ratio_of_the_textbook() -> None:
     ],
 )
 def test_what_is_known_of_the_median(crossings: Crossings, value: float, kind: str) -> None:
-    found = stats.median_steps(crossings, resamples=50)
+    found = survival.median_steps(crossings, resamples=50)
     assert (found.value, found.kind) == (pytest.approx(value, nan_ok=True), kind)
 
 
@@ -310,14 +311,14 @@ def test_what_is_known_of_the_ratio(
     numerator: Crossings, denominator: Crossings, value: float, kind: str, low: float, high: float
 ) -> None:
     """Of three runs each, medians of resamples reach the extremes in 7 of 27 cases, beyond any 95 % interval."""
-    found = stats.steps_ratio(numerator, denominator, resamples=500)
+    found = survival.steps_ratio(numerator, denominator, resamples=500)
     assert (found.value, found.kind) == (pytest.approx(value, nan_ok=True), kind)
     assert (found.low, found.high) == pytest.approx((low, high))
 
 
 def test_an_interval_may_be_open_where_the_value_is_known() -> None:
     """Two of three reach it: the median is known, but in 7 of 27 resamples it is not bounded from above."""
-    found = stats.median_steps(Crossings((10, 20, 50), (True, True, False)))
+    found = survival.median_steps(Crossings((10, 20, 50), (True, True, False)))
     assert (found.value, found.kind, found.low, found.high) == (20, "exact", 10, INF)
 
 
@@ -329,7 +330,7 @@ def test_intervals_of_the_median_cover_it() -> None:
         steps = rng.exponential(1e5, 15)
         reached = tuple((steps <= 1.5e5).tolist())
         runs = Crossings(tuple(np.minimum(steps, 1.5e5).tolist()), reached)
-        found = stats.median_steps(runs, resamples=300, seed=number)
+        found = survival.median_steps(runs, resamples=300, seed=number)
         held += found.low <= true <= found.high
     assert 0.90 <= held / repetitions <= 0.98
 
@@ -344,7 +345,7 @@ def crossed(runs: list[tuple[int, bool]], factor: float = 1.0) -> Crossings:
 @given(sets, sets, st.sampled_from([0.25, 2.0, 8.0]))
 def test_scaling_of_steps_scales_the_ratio(a: Any, b: Any, factor: float) -> None:
     """Powers of two, so without a rounding; bounds stay bounds."""
-    one, other = (stats.steps_ratio(crossed(a, by), crossed(b), resamples=30) for by in (1.0, factor))
+    one, other = (survival.steps_ratio(crossed(a, by), crossed(b), resamples=30) for by in (1.0, factor))
     assert other.kind == one.kind
     for name in ("value", "low", "high"):
         assert getattr(other, name) == pytest.approx(factor * getattr(one, name), nan_ok=True)
@@ -352,7 +353,7 @@ def test_scaling_of_steps_scales_the_ratio(a: Any, b: Any, factor: float) -> Non
 
 @given(sets, sets)
 def test_the_inverse_ratio_is_bounded_from_the_other_side(a: Any, b: Any) -> None:
-    one, other = (stats.steps_ratio(crossed(p), crossed(q), resamples=10) for p, q in ((a, b), (b, a)))
+    one, other = (survival.steps_ratio(crossed(p), crossed(q), resamples=10) for p, q in ((a, b), (b, a)))
     opposite = {"exact": "exact", "undefined": "undefined", "lower bound": "upper bound", "upper bound": "lower bound"}
     assert other.kind == opposite[one.kind]
     if one.kind != "undefined":
@@ -362,7 +363,7 @@ def test_the_inverse_ratio_is_bounded_from_the_other_side(a: Any, b: Any) -> Non
 @given(sets, st.randoms(use_true_random=False))
 def test_order_of_runs_does_not_change_steps(a: Any, random: Any) -> None:
     shuffled = crossed(random.sample(a, len(a)))
-    assert stats.median_steps(crossed(a), resamples=20) == stats.median_steps(shuffled, resamples=20)
+    assert survival.median_steps(crossed(a), resamples=20) == survival.median_steps(shuffled, resamples=20)
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=8), st.floats(-12, 12))
@@ -370,7 +371,7 @@ def test_a_crossing_lies_between_the_evaluation_that_reaches_it_and_the_one_befo
     means: list[float], threshold: float
 ) -> None:
     runs = [Evaluations(tuple(range(10, 10 * len(means) + 1, 10)), tuple((mean,) for mean in means))]
-    found = stats.crossings(runs, threshold)
+    found = survival.crossings(runs, threshold)
     assert found.reached == (max(means) >= threshold,)
     first = next((i for i, mean in enumerate(means, 1) if mean >= threshold), len(means))
     assert max(10, 10 * first - 10) - 1e-9 <= found.steps[0] <= 10 * first + 1e-9
@@ -380,12 +381,12 @@ def test_pooled_ratios_by_hand() -> None:
     """Twice as many steps on one task and half as many on another make one; of four tasks, the outer two are left."""
     two = {"a": (crossed([(20, True)] * 2), crossed([(10, True)] * 2)), "b": (crossed([(5, True)] * 2),) * 2}
     half = {"a": two["a"], "b": (two["a"][1], two["a"][0])}
-    assert stats.pooled_ratio(half, resamples=20).value == pytest.approx(1)
-    assert stats.pooled_ratio(two, resamples=20).value == pytest.approx(math.sqrt(2))
+    assert survival.pooled_ratio(half, resamples=20).value == pytest.approx(1)
+    assert survival.pooled_ratio(two, resamples=20).value == pytest.approx(math.sqrt(2))
     never = crossed([(40, False)] * 2)
-    found = stats.pooled_ratio({"c": (never, two["a"][1]), "d": (two["a"][1], never), **half}, resamples=20)
+    found = survival.pooled_ratio({"c": (never, two["a"][1]), "d": (two["a"][1], never), **half}, resamples=20)
     assert (found.value, found.kind) == (pytest.approx(1), "exact")
-    found = stats.pooled_ratio({"c": (never, two["a"][1]), "b": half["a"]}, resamples=20)
+    found = survival.pooled_ratio({"c": (never, two["a"][1]), "b": half["a"]}, resamples=20)
     assert (found.value, found.kind, found.high) == (pytest.approx(math.sqrt(8)), "lower bound", INF)
 
 
@@ -480,14 +481,14 @@ def test_what_marl_eval_cannot_read_is_refused(records: list[Any], sentence: str
         (lambda: stats.band({"a": stats.curves([ONE, ONE]), "b": stats.curves([TWO, TWO])}), "different steps"),
         (lambda: stats.probability_of_improvement({"a": [1, 2]}, {"b": [1, 2]}), "same tasks"),
         (lambda: stats.profile({"a": [1, 2]}, []), "taus are empty"),
-        (lambda: stats.crossings([], 1.0), "no run"),
-        (lambda: stats.crossings([ONE], math.nan), "finite"),
+        (lambda: survival.crossings([], 1.0), "no run"),
+        (lambda: survival.crossings([ONE], math.nan), "finite"),
         (lambda: Crossings((), ()), "empty"),
         (lambda: Crossings((1,), (True, True)), "one each"),
         (lambda: Crossings((-1,), (True,)), "0 or more"),
         (lambda: Crossings((1,), (False,), (True,)), "early"),
-        (lambda: stats.median_steps(Crossings((1,), (True,))), "two runs"),
-        (lambda: stats.pooled_ratio({}), "no task"),
+        (lambda: survival.median_steps(Crossings((1,), (True,))), "two runs"),
+        (lambda: survival.pooled_ratio({}), "no task"),
     ],
 )
 def test_refusals_are_sentences(call: Any, sentence: str) -> None:

@@ -66,9 +66,13 @@ def _written(template: str, results: Results, parts: Sequence[Part]) -> str:
 
 
 def _parts(results: Results, drawn: Mapping[str, Sequence[Drawn]]) -> Iterator[Part]:
-    found = [block for task, said in tables.findings(results) for block in (("heading", task), ("list", said))]
-    found += _tables(tables.comparison_table(results, "comparisons"))
-    yield Part("findings", "Findings", found + _figures(drawn, "findings"))
+    found: list[Block] = _figures(drawn, "findings")
+    if results.comparisons:
+        said = [tables.count_sentence(one, results.options.baseline.upper()) for one in results.comparisons]
+        found = [("list", said), *_tables(tables.comparison_table(results, "comparisons")), *found]
+    for one in results.tasks:
+        found += [("heading", one.task.name), ("list", tables.findings(one, results.options.baseline))]
+    yield Part("findings", "Findings", found)
     for i, one in enumerate(results.tasks):
         yield Part(f"task-{i + 1}", one.task.name, list(_task(one, f"task-{i + 1}", drawn)))
     if results.across:

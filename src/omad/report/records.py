@@ -37,14 +37,10 @@ Actions = Literal["sampled", "noise_free"]
 State = Literal["finished", "running", "stopped", "failed", "broken", "not started", "missing", "unreadable"]
 
 
-class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What has just these fields."""
-
-
 # ------------------------------------------------------------------------------------------------ of a run folder
 
 
-class EvaluationLine(msgspec.Struct, frozen=True):
+class EvaluationLine(msgspec.Struct):
     """A line of `episodes.jsonl`, as far as a report needs it."""
 
     seed: Seed
@@ -106,7 +102,7 @@ class Values(msgspec.Struct):
     config: dict[str, Scalar | list[Scalar] | dict[str, Scalar | list[Scalar]]]
 
 
-class Device(Record):
+class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a run computed on."""
 
     platform: Text = ""
@@ -114,7 +110,7 @@ class Device(Record):
     count: Count = 0
 
 
-class RunManifest(Record):
+class RunManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The parts of a manifest that a reader needs."""
 
     omad: Text = ""
@@ -131,7 +127,7 @@ class RunManifest(Record):
 # ------------------------------------------------------------------------------------------------ of a study
 
 
-class StudyRun(Record):
+class StudyRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One run that was meant to be."""
 
     folder: Name
@@ -143,7 +139,7 @@ class StudyRun(Record):
     config: dict[str, Any] = {}
 
 
-class StudyFile(Record):
+class StudyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`study.json`."""
 
     name: Name
@@ -152,7 +148,7 @@ class StudyFile(Record):
     """Return to reach by task, fixed before the runs."""
 
 
-class Section(Record):
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A section of a study's own, shown after the results: `sections/NAME.json`, or a part of a summary."""
 
     title: Name
@@ -167,9 +163,13 @@ class Section(Record):
 # ------------------------------------------------------------------------------------------------ of a summary
 
 
-class Evaluation(EvaluationLine, frozen=True, forbid_unknown_fields=True):
+class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One evaluation of one seed."""
 
+    seed: Seed
+    step: Count
+    actions: Actions
+    eval_seed: Seed
     returns: Annotated[Sequence[Finite], Meta(min_length=1)]
     """Of every episode; held as an array of doubles, in an eighth of the room."""
 
@@ -177,7 +177,7 @@ class Evaluation(EvaluationLine, frozen=True, forbid_unknown_fields=True):
         msgspec.structs.force_setattr(self, "returns", array.array("d", self.returns))
 
 
-class Run(Record):
+class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One run, whatever became of it."""
 
     folder: Name
@@ -218,7 +218,7 @@ class SummaryKind(msgspec.Struct):
     format: Any = None
 
 
-class Options(Record):
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of a report, kept in its summary."""
 
     actions: Actions
@@ -230,7 +230,7 @@ class Options(Record):
     """The algorithm that the others are compared with."""
 
 
-class Summary(Record):
+class Summary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`summary.json`; its runs are read one by one, since each is large."""
 
     kind: str
@@ -282,7 +282,7 @@ def contradiction(run: Run) -> str:
     return ""
 
 
-def misplaced(one: EvaluationLine, settings: RunSettings) -> str:
+def misplaced(one: Evaluation | EvaluationLine, settings: RunSettings) -> str:
     """Why an evaluation cannot be of a run; empty if it can."""
     if one.seed not in settings.all_seeds:
         return f"seed {one.seed} is not one of the run's"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from omad import tasks
 from omad.errors import Refused
-from omad.report import stats
+from omad.report import stats, survival
 from omad.report.format import number
 from omad.report.read import Gathered, refuse_mixed
 from omad.report.records import Options, Run
-from omad.report.stats import Band, Crossings, Curves, Estimate, Evaluations, Scores
+from omad.report.stats import Band, Curves, Estimate, Evaluations, Scores
+from omad.report.survival import Crossings
 
 __all__ = ["Across", "Comparison", "Panel", "Results", "Row", "Series", "TaskResults", "compute", "estimated"]
 
@@ -112,13 +113,14 @@ class Row:
     @functools.cached_property
     def median(self) -> Estimate | None:
         """Env steps to the threshold."""
-        return stats.known(stats.median_steps, self.crossings) if self.crossings else None
+        return survival.known(survival.median_steps, self.crossings) if self.crossings else None
 
     @functools.cached_property
     def ratio(self) -> Estimate | None:
         """`median`, over that of the baseline."""
-        both = self.crossings and self.reference
-        return stats.known(stats.steps_ratio, self.crossings, self.reference) if both else None
+        if self.crossings is None or self.reference is None:
+            return None
+        return survival.known(survival.steps_ratio, self.crossings, self.reference)
 
     @functools.cached_property
     def better(self) -> Estimate | None:
@@ -148,17 +150,20 @@ class Comparison:
     rows: Mapping[str, Row]
     """By task."""
     ratio: Estimate
-    """`stats.pooled_ratio` of them all."""
+    """`survival.pooled_ratio` of them all."""
     better: Estimate | None
 
-    def count(self, low: float = 0.0, high: float = math.inf) -> int:
-        """On how many tasks the ratio is known to lie between two numbers, ends left out."""
-        bounds = [
-            (0.0 if r.kind == "upper bound" else r.value, math.inf if r.kind == "lower bound" else r.value)
-            for row in self.rows.values()
-            if (r := row.ratio) and r.kind != "undefined"
-        ]
-        return sum((a > low or low == 0) and (b < high or high == math.inf) for a, b in bounds)
+    def above(self, value: float) -> int:
+        """On how many tasks the ratio is known to be above a number."""
+        return self._count("lower bound", lambda ratio: ratio > value)
+
+    def below(self, value: float) -> int:
+        """On how many tasks the ratio is known to be below a number."""
+        return self._count("upper bound", lambda ratio: ratio < value)
+
+    def _count(self, kind: str, holds: Callable[[float], bool]) -> int:
+        ratios = [row.ratio for row in self.rows.values() if row.ratio]
+        return sum(one.kind in ("exact", kind) and holds(one.value) for one in ratios)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -297,7 +302,7 @@ def _panels(series: Sequence[Series]) -> Iterator[Panel]:
 def _crossings(series: Series, value: float) -> Crossings | None:
     """Of every run that says something: evaluated, or failed before it was."""
     seen = [member for member in series.members if member.evaluations]
-    found = stats.crossings([m.evaluations for m in seen if m.evaluations], value) if seen else None
+    found = survival.crossings([m.evaluations for m in seen if m.evaluations], value) if seen else None
     runs = list(zip(seen, found.steps, found.reached, found.early, strict=True)) if found else []
     runs += [(m, 0.0, False, False) for m in series.members if not m.evaluations and m.run.state == "failed"]
     rows = [
@@ -362,12 +367,14 @@ def _comparisons(done: Sequence[TaskResults]) -> Iterator[Comparison]:
         sets = [one for name in names for one in (rows[name].crossings, rows[name].reference) if one]
 
         def pooled(*sets: Crossings, names: Sequence[str] = names, **given: Any) -> Estimate:
-            return stats.pooled_ratio(dict(zip(names, zip(sets[::2], sets[1::2], strict=True), strict=True)), **given)
+            return survival.pooled_ratio(
+                dict(zip(names, zip(sets[::2], sets[1::2], strict=True), strict=True)), **given
+            )
 
         finals = [row.finals for row in rows.values() if row.finals]
         both = [{task: runs for pair in finals for task, runs in pair[side].items()} for side in (0, 1)]
         better = stats.probability_of_improvement(*both) if len(finals) == len(rows) else None
-        yield Comparison(f"{algorithm.upper()}, {setting}", rows, stats.known(pooled, *sets), better)
+        yield Comparison(f"{algorithm.upper()}, {setting}", rows, survival.known(pooled, *sets), better)
 
 
 # ------------------------------------------------------------------------------------------------ all

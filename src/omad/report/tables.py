@@ -13,8 +13,8 @@ from omad.report.records import Run
 from omad.report.results import Across, Comparison, Results, Row, Series, TaskResults, estimated
 from omad.report.stats import area
 
-__all__ = ["Table", "across_table", "comparison_table", "findings", "hardware_table", "improvement_table",
-           "reference_table", "returns_table", "runs_table", "steps_table", "time_table"]  # fmt: skip
+__all__ = ["Table", "across_table", "comparison_table", "count_sentence", "findings", "hardware_table",
+           "improvement_table", "reference_table", "returns_table", "runs_table", "steps_table", "time_table"]  # fmt: skip
 
 
 Kind = Literal["text", "number", "code"]
@@ -40,7 +40,8 @@ class Table:
 def _head(*words: str, code: str = "") -> dict[str, Kind]:
     """Columns of numbers, but for the first, those that end in `*`, which are text, and one of commands."""
     kinds: list[Kind] = ["text" if not i or word[-1] == "*" else "number" for i, word in enumerate(words)]
-    return dict(zip((word.rstrip("*") for word in words), kinds, strict=True)) | ({code: "code"} if code else {})
+    head: dict[str, Kind] = dict(zip((word.rstrip("*") for word in words), kinds, strict=True))
+    return {**head, code: "code"} if code else head
 
 
 # ------------------------------------------------------------------------------------------------ of a task
@@ -145,29 +146,22 @@ def _ratio_sentence(row: Row) -> str:
     return f"{label} needs {interval(row.ratio, ' times')} the env steps of {other}{''.join(tails)}."
 
 
-def findings(results: Results) -> list[tuple[str, list[str]]]:
-    """What a reader wants first: by task, sentences."""
-    out = []
-    for one in results.tasks:
-        best = max((s for s in one.series if s.curves is not None), key=lambda s: float(s.final.mean()))
-        steps = int(best.curves.steps[-1]) if best.curves is not None else 0
-        end = interval(estimated({"": best.final}))
-        published = "".join(f"; published: {label} {number(value)}" for label, value, *_ in one.task.published)
-        said = [f"Best final return: {end} by {best.label} after {steps:,} env steps{published}."]
-        if one.threshold is None:
-            said.append("No return to reach is known for this task; give one with --threshold.")
-        else:
-            others = [row for row in one.rows if row.ratio and row.series.algorithm != results.options.baseline]
-            said.append(f"Return to reach: {number(one.threshold)}, {one.rule}.")
-            said += map(_ratio_sentence, others)
-        out.append((one.task.name, said))
-    sums = [_sum_sentence(one, results.options.baseline.upper()) for one in results.comparisons]
-    return [("All tasks", sums), *out] if sums else out
+def findings(one: TaskResults, baseline: str) -> list[str]:
+    """What a reader wants first, in sentences."""
+    best = max((s for s in one.series if s.curves is not None), key=lambda s: float(s.final.mean()))
+    steps = int(best.curves.steps[-1]) if best.curves is not None else 0
+    end = interval(estimated({"": best.final}))
+    published = "".join(f"; published: {label} {number(value)}" for label, value, *_ in one.task.published)
+    said = [f"Best final return: {end} by {best.label} after {steps:,} env steps{published}."]
+    if one.threshold is None:
+        return [*said, "No return to reach is known for this task; give one with --threshold."]
+    others = [row for row in one.rows if row.ratio and row.series.algorithm != baseline]
+    return [*said, f"Return to reach: {number(one.threshold)}, {one.rule}.", *map(_ratio_sentence, others)]
 
 
-def _sum_sentence(one: Comparison, baseline: str) -> str:
+def count_sentence(one: Comparison, baseline: str) -> str:
     """On how many tasks a ratio lies where."""
-    above, far, below = one.count(low=1.0), one.count(low=2.5), one.count(high=1.0)
+    above, far, below = one.above(1.0), one.above(2.5), one.below(1.0)
     rest = len(one.rows) - above - below
     return (
         f"{one.label}: env steps to the threshold over those of {baseline} are above 1 on {above} of {len(one.rows)} "
