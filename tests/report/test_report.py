@@ -250,7 +250,7 @@ def test_numbers_in_words() -> None:
         "∞",
         "–",
     ]
-    assert interval(stats.Estimate(2, 1, 3)) == "2.00 [1.00, 3.00]" and interval(stats.Estimate(2)) == "2.00"
+    assert interval(stats.Estimate(2.0, 1.0, 3.0)) == "2.00 [1.00, 3.00]" and interval(stats.Estimate(2.0)) == "2.00"
     kinds: list[Any] = ["exact", "lower bound", "undefined"]
     found = [stats.Estimate(2.0, 1.5, float("inf"), kind) for kind in kinds]
     assert [interval(one, "×") for one in found] == ["2.00× [1.50, ∞]", "at least 2.00× [1.50, ∞]", "not known"]
@@ -322,6 +322,51 @@ def test_the_return_to_reach_is_the_published_one_where_half_of_omad_reaches_it(
     final = compute(tmp_path / "bad").tasks[0].series[0].final.mean()
     assert thresholds[1].threshold == pytest.approx((-75.5 + final) / 2)
     assert "fixed after the runs" in thresholds[1].rule
+
+
+def test_a_threshold_fixed_in_a_study_is_kept_and_used_for_ratios_over_all_tasks(tmp_path: Path) -> None:
+    """The other needs more than 2.5 times the env steps on one task, fewer on the second, and never arrives on the third."""
+    paces = {"mpe/spread-3": (5e3, 2e4), "mpe/spread-4": (2e4, 1e4), "mpe/spread-5": (5e3, 9e5)}
+    runs = [
+        {"task": task, "algorithm": name, "seed": seed, "setting": "x", "pace": pace, "noise": 0.1, "every": 1_000}
+        for task, both in paces.items()
+        for name, pace in zip(("omad", "hasac"), both, strict=True)
+        for seed in range(3)
+    ]
+    study = write_study(tmp_path / "s", runs)
+    listed, fixed = json.loads((study / "study.json").read_text()), dict.fromkeys(paces, -50.0)
+    (study / "study.json").write_text(json.dumps(listed | {"thresholds": fixed}))
+    gathered = gather([study], command_of)
+    found = results.compute(gathered)
+    assert [(one.threshold, one.rule) for one in found.tasks] == [(-50.0, "fixed in the study")] * 3
+    (one,) = found.comparisons
+    assert (one.above(1.0), one.above(2.5), one.below(1.0)) == (2, 2, 1)
+    assert (
+        one.ratio.kind == "lower bound"
+        and one.better is not None
+        and one.better.value == pytest.approx(2 / 3, abs=0.34)
+    )
+    said = page.to_markdown(found)
+    assert "HASAC, x: env steps to the threshold over those of OMAD are above 1 on 2 of 3 tasks, above 2.5 on 2" in said
+    assert interval(one.ratio, "×") in said
+    (tmp_path / "summary.json").write_bytes(b"".join(to_json(gathered, found.options)))
+    again = gather([tmp_path / "summary.json"], command_of)
+    assert again.options["study_thresholds"] == fixed
+    assert page.to_markdown(results.compute(again)) == said
+    assert results.compute(again, {"mpe/spread-3": -45.0}).tasks[0].rule == "given with --threshold"
+
+
+def test_any_algorithm_may_be_the_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (0, 1):
+        spread(tmp_path / "runs", f"o{seed}", seed=seed, pace=1e4)
+        spread(tmp_path / "runs", f"h{seed}", seed=seed, algorithm="hasac", pace=2e4)
+    both = [compute(tmp_path / "runs", thresholds={"mpe/spread-3": -40.0}, baseline=name) for name in ("omad", "hasac")]
+    ratios = [next(row.ratio for row in found.tasks[0].rows if row.ratio) for found in both]
+    assert ratios[0] and ratios[1] and ratios[0].value == pytest.approx(1 / ratios[1].value) and ratios[0].value > 1
+    assert both[1].tasks[0].series[0].algorithm == "hasac"
+    assert "OMAD needs" in page.to_html(both[1], {}, [])
+    message = refused(capsys, tmp_path / "runs", "--out", tmp_path / "out", "--baseline", "masdac")
+    assert "--baseline is 'masdac'; the runs are of hasac, omad." in message
 
 
 def test_one_run_is_shown_without_an_interval(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from omad.report.results import Across, Comparison, Results, Row, Series, TaskRe
 from omad.report.stats import area
 
 __all__ = ["Table", "across_table", "comparison_table", "count_sentence", "findings", "hardware_table",
-           "improvement_table", "reference_table", "returns_table", "runs_table", "steps_table", "time_table"]  # fmt: skip
+           "improvement_table", "reference_table", "returns_table", "runs_table", "steps_table",
+           "time_table"]  # fmt: skip
 
 
 Kind = Literal["text", "number", "code"]
