@@ -77,6 +77,17 @@ class Series:
         return stats.final(self.curves) if self.curves is not None else np.array([])
 
     @functools.cached_property
+    def end(self) -> Estimate:
+        """Mean over runs of `final`."""
+        return estimated({self.task: self.final})
+
+    @functools.cached_property
+    def along(self) -> Estimate | None:
+        """Mean over runs of the area under their curves; None where there is one evaluation only."""
+        one = self.curves
+        return estimated({self.task: stats.area(one)}) if one is not None and one.steps.size > 1 else None
+
+    @functools.cached_property
     def band(self) -> Band | None:
         """Mean over runs with its interval; with one of NaN where there is one run only."""
         if self.curves is None:

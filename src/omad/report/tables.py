@@ -10,8 +10,7 @@ import numpy as np
 
 from omad.report.format import counts, duration, interval, number
 from omad.report.records import Run
-from omad.report.results import Across, Comparison, Results, Row, Series, TaskResults, estimated
-from omad.report.stats import area
+from omad.report.results import Across, Comparison, Results, Row, Series, TaskResults
 
 __all__ = ["Table", "across_table", "comparison_table", "count_sentence", "findings", "hardware_table",
            "improvement_table", "reference_table", "returns_table", "runs_table", "steps_table",
@@ -64,10 +63,9 @@ def returns_table(one: TaskResults, name: str) -> Table:
     for series in one.series:
         cells = ("–",) * 4
         if (curves := series.curves) is not None:
-            along = estimated({"": area(curves)}) if curves.steps.size > 1 else None
             seeds = [f"{m.seed}:\u00a0{number(v)}" for m, v in zip(series.used, series.final, strict=True)]
             steps = f"{curves.steps[0]:,}–{curves.steps[-1]:,}"
-            cells = (steps, interval(estimated({"": series.final})), interval(along), "; ".join(seeds))
+            cells = (steps, interval(series.end), interval(series.along), "; ".join(seeds))
         rows.append((series.label, _counted(series), cells[0], series.update_ratio, *cells[1:]))
     for label, value, std, source in one.task.published:
         spread = f" ± {number(std)}" if std is not None else ""
@@ -151,9 +149,8 @@ def findings(one: TaskResults, baseline: str) -> list[str]:
     """What a reader wants first, in sentences."""
     best = max((s for s in one.series if s.curves is not None), key=lambda s: float(s.final.mean()))
     steps = int(best.curves.steps[-1]) if best.curves is not None else 0
-    end = interval(estimated({"": best.final}))
     published = "".join(f"; published: {label} {number(value)}" for label, value, *_ in one.task.published)
-    said = [f"Best final return: {end} by {best.label} after {steps:,} env steps{published}."]
+    said = [f"Best final return: {interval(best.end)} by {best.label} after {steps:,} env steps{published}."]
     if one.threshold is None:
         return [*said, "No return to reach is known for this task; give one with --threshold."]
     others = [row for row in one.rows if row.ratio and row.series.algorithm != baseline]
@@ -177,7 +174,7 @@ def comparison_table(results: Results, name: str) -> Table | None:
     """Env steps to the thresholds over those of the baseline, task by task and together."""
     rows = []
     for one in results.comparisons:
-        thresholds = {task.task.name: number(task.threshold) for task in results.tasks}
+        thresholds = {t.task.name: number(t.threshold) for t in results.tasks if t.threshold is not None}
         for task, row in one.rows.items():
             rows.append((one.label, task, thresholds[task], interval(row.ratio, "×"), interval(row.better)))
         rows.append((one.label, f"all {len(one.rows)} tasks", "–", interval(one.ratio, "×"), interval(one.better)))
