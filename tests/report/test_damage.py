@@ -25,9 +25,10 @@ from omad.commands.report import command_of, write_report
 from omad.errors import Refused
 from omad.report import page, results, survival, tables
 from omad.report.format import code, drawable, markdown, paragraph, plain
-from omad.report.read import gather, to_json
+from omad.report.read import gather
 from omad.report.records import Options, Section
 from omad.report.sections import write_section
+from omad.report.summary import to_json
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

@@ -22,7 +22,8 @@ from omad.commands.train import Options, parse
 from omad.config import RunConfig, from_dict, resolve
 from omad.report import page, records, results, stats, survival, tables
 from omad.report.format import duration, interval, number
-from omad.report.read import gather, to_json
+from omad.report.read import gather
+from omad.report.summary import to_json
 
 ENDS = {
     "omad": (-24.0, 15e3),
@@ -325,7 +326,7 @@ def test_the_return_to_reach_is_the_published_one_where_half_of_omad_reaches_it(
 
 
 def test_a_threshold_fixed_in_a_study_is_kept_and_used_for_ratios_over_all_tasks(tmp_path: Path) -> None:
-    """The other needs more than 2.5 times the env steps on one task, fewer on the second, and never arrives on the third."""
+    """The other needs over 2.5 times the env steps on one task, fewer on the second, and never arrives on the third."""
     paces = {"mpe/spread-3": (5e3, 2e4), "mpe/spread-4": (2e4, 1e4), "mpe/spread-5": (5e3, 9e5)}
     runs = [
         {"task": task, "algorithm": name, "seed": seed, "setting": "x", "pace": pace, "noise": 0.1, "every": 1_000}

@@ -102,7 +102,7 @@ def _thresholds(words: Sequence[str]) -> dict[str, float]:
 
 def _free(out: Path) -> None:
     """Refuse a place where something other than a report lies."""
-    from omad.report.read import summary_of
+    from omad.report.summary import summary_of
 
     if out.is_dir() and (summary_of(out) or all(entry.name.startswith(_UNFINISHED) for entry in out.iterdir())):
         return
@@ -140,8 +140,9 @@ def write_report(
     from omad.report.figures import draw_all
     from omad.report.marl_eval import export
     from omad.report.page import to_html, to_markdown
-    from omad.report.read import gather, to_json
+    from omad.report.read import gather
     from omad.report.results import compute
+    from omad.report.summary import to_json
 
     _free(out)
     gathered = gather(paths, command_of)

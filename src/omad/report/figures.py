@@ -17,7 +17,8 @@ import numpy as np
 
 from omad import tasks
 from omad.report.format import drawable, interval, number
-from omad.report.results import Across, Panel, Results, Row, Series
+from omad.report.results import Across, Results
+from omad.report.series import Panel, Row, Series
 from omad.report.stats import Band
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _drawn(name: str, caption: str, alt: str, draw: Callable[[tuple[float, float
     wide, narrow = draw(_WIDE), draw(_NARROW)
     for figure in (wide, narrow):
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # places are kept, and not sought again by each of the drawings below
+        figure.set_layout_engine(None)  # places are kept, and not sought again by each of the drawings below
     return Drawn(name, caption, alt, to_bytes(wide, "svg"), to_bytes(narrow, "svg"), to_bytes(wide))
 
 

@@ -14,7 +14,8 @@ from omad.report import tables
 from omad.report.figures import Drawn
 from omad.report.format import code, counts, markdown, paragraph, plain
 from omad.report.records import Run
-from omad.report.results import Results, TaskResults
+from omad.report.results import Results
+from omad.report.series import TaskResults
 
 __all__ = ["to_html", "to_markdown"]
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import gzip
 import json
 import os
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +21,24 @@ import numpy as np
 
 from omad.errors import Refused
 from omad.report.records import (
-    FORMAT,
-    KIND,
     Evaluation,
     EvaluationLine,
+    Gathered,
     MetricsLine,
-    Options,
     Run,
     RunManifest,
     RunSettings,
-    Section,
+    Section,  # fmt: skip
     StudyFile,
     StudyRun,
-    Summary,
-    SummaryKind,
-    contradiction,
-    misplaced,  # fmt: skip
+    misplaced,
     settings_of,
 )
-from omad.report.sections import inside, read_section, wrong_figure
+from omad.report.sections import inside, read_section
+from omad.report.summary import from_summary, summary_of
 from omad.schema import Lines, convert, decode, read_bytes, read_json, read_lines
 
-__all__ = ["Gathered", "gather", "refuse_mixed", "summary_of", "to_json"]
+__all__ = ["gather", "refuse_mixed"]
 
 NEUTRAL = frozenset(
     {"seeds", "first_seed", "eval_every", "log_every", "save_every", "env_workers", "env_timeout", "eval_seed",
@@ -53,17 +47,6 @@ NEUTRAL = frozenset(
 """Fields of a configuration that do not tell one setting from another."""
 _PAUSE = 6.0
 """A time between two lines of metrics this many times the usual is a pause, not training."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Gathered:
-    """All that a report is made of."""
-
-    name: str
-    runs: tuple[Run, ...]
-    sections: tuple[Section, ...] = ()
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Fields of `Options`: of the report whose summary was read, and `study_thresholds`, which the study has fixed."""
 
 
 # ------------------------------------------------------------------------------------------------ one run
@@ -240,9 +223,9 @@ def gather(paths: Sequence[Path], command_of: Callable[[Any], str]) -> Gathered:
     for path in paths:
         if not path.exists():
             raise Refused(f"{path} is not there; give run folders, folders that hold some, or a summary.json.")
-        part = _from_summary(path) if path.is_file() else _from_folder(path, command_of)
+        part = from_summary(path) if path.is_file() else _from_folder(path, command_of)
         if not part.runs and path.is_dir() and (summary := summary_of(path)):
-            part = _from_summary(summary)
+            part = from_summary(summary)
         if not part.runs:
             raise Refused(
                 f"{path} holds no run; give a folder that omad train or omad sweep wrote, or a report's summary.json."
@@ -325,71 +308,6 @@ def _labelled(runs: Sequence[Run]) -> Iterable[Run]:
 def _fields(run: Run) -> dict[str, Any]:
     """What tells settings apart: fields of the run and of the algorithm, side by side."""
     return {key: value for key, value in run.config.items() if key not in NEUTRAL} | (run.config.get("algo") or {})
-
-
-# ------------------------------------------------------------------------------------------------ the summary
-
-
-def to_json(gathered: Gathered, options: Options) -> Iterator[bytes]:
-    """The summary piece by piece, one run a line; `gather` reads it back."""
-    parts = {"kind": KIND, "format": FORMAT, "name": gathered.name, "options": options, "sections": gathered.sections}
-    encoder = msgspec.json.Encoder(enc_hook=list)  # of arrays
-    yield encoder.encode(parts)[:-1] + b',"runs":['
-    for i, run in enumerate(gathered.runs):
-        yield (b",\n" if i else b"\n") + encoder.encode(run)
-    yield b"\n]}\n"
-
-
-def _from_summary(path: Path) -> Gathered:
-    data = read_bytes(path)
-    kind = decode(data, SummaryKind, path) if data.lstrip()[:1] == b"{" else SummaryKind()
-    if kind.kind != KIND:
-        raise Refused(f"{path} is not a summary; give the summary.json that omad report wrote, or run folders.")
-    if kind.format != FORMAT:
-        raise Refused(f"{path} has format {kind.format!r}; this version reads {FORMAT}. Use the one that wrote it.")
-    found = decode(data, Summary, path)
-    for i, section in enumerate(found.sections):
-        if words := wrong_figure(section):
-            raise Refused(f"{path}, sections[{i}]: {words}; restore it from a copy.")
-    runs = tuple(_summarised(bytes(row), f"{path}, runs[{i}]") for i, row in enumerate(found.runs))
-    folders = [run.folder for run in runs]
-    for twice in {folder for folder in folders if folders.count(folder) > 1}:
-        raise Refused(f"{path} has two runs called {twice!r}; restore it from a copy.")
-    return Gathered(found.name, runs, tuple(found.sections), msgspec.to_builtins(found.options))
-
-
-def _summarised(data: bytes, source: str) -> Run:
-    """One run of a summary."""
-    run = decode(data, Run, source)
-    if run.config:
-        run = msgspec.structs.replace(run, config=_known(run.config))
-    if words := contradiction(run):
-        raise Refused(f"{source} cannot be used: {words}; restore it from a copy.")
-    return run
-
-
-def _known(config: dict[str, Any]) -> dict[str, Any]:
-    """With the fields that came since, at their defaults, as a run folder of that time is read."""
-    from omad.run.folder import with_defaults
-
-    try:
-        return with_defaults(config)
-    except (Refused, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        return config  # of an algorithm that is not installed here, say: it can still be shown
-
-
-def summary_of(folder: Path) -> Path | None:
-    """The summary in a folder that holds a report of ours, which may have been packed with gzip since."""
-    for name in ("summary.json", "summary.json.gz"):
-        if not (folder / name).is_file():  # a pipe would make the open wait
-            continue
-        try:
-            with gzip.open(folder / name, "rb") if name.endswith(".gz") else (folder / name).open("rb") as file:
-                if file.read(40).startswith(f'{{"kind":"{KIND}"'.encode()):
-                    return folder / name
-        except (OSError, EOFError, zlib.error):
-            continue
-    return None
 
 
 # ---------------------------------------------------------------------------------------------- mixtures

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import array
+import dataclasses
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -14,9 +15,9 @@ from msgspec import Meta
 from omad.errors import Refused
 from omad.schema import convert
 
-__all__ = ["FORMAT", "KIND", "Actions", "Evaluation", "EvaluationLine", "MetricsLine", "Options", "Run", "RunManifest",
-           "RunSettings", "Section", "State", "StudyFile", "StudyRun", "Summary", "SummaryKind", "contradiction",
-           "misplaced", "settings_of"]  # fmt: skip
+__all__ = ["FORMAT", "KIND", "Actions", "Evaluation", "EvaluationLine", "Gathered", "MetricsLine", "Options", "Run",
+           "RunManifest", "RunSettings", "Section", "State", "StudyFile", "StudyRun", "Summary", "SummaryKind",
+           "contradiction", "misplaced", "settings_of"]  # fmt: skip
 
 KIND = "omad report"
 """Marks a summary as one of ours."""
@@ -239,6 +240,17 @@ class Summary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     options: Options
     sections: list[Section]
     runs: list[msgspec.Raw]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gathered:
+    """All that a report is made of."""
+
+    name: str
+    runs: tuple[Run, ...]
+    sections: tuple[Section, ...] = ()
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Fields of `Options`: of the report whose summary was read, and `study_thresholds`, which the study has fixed."""
 
 
 def settings_of(config: dict[str, Any]) -> RunSettings:
