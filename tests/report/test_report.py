@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from folders import write_run, write_study
 
+from omad.api import load_run
 from omad.cli import main
 from omad.commands.report import command_of, write_report
 from omad.commands.train import Options, parse
@@ -408,6 +409,17 @@ def test_pauses_are_not_training_time(tmp_path: Path) -> None:
         line["time/unix_s"] += 50_000
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert gather([path], command_of).runs[0].train_s == pytest.approx(580)
+
+
+def test_metrics_of_older_runs_have_the_names_of_today(tmp_path: Path) -> None:
+    path = spread(tmp_path, "run")
+    lines = [json.loads(row) for row in (path / "metrics.jsonl").read_text().splitlines()]
+    for i, name in enumerate(("policy/update_share", "policy/update_fraction", "policy/effective_share")):
+        lines[i][name] = 0.25
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = load_run(path).metrics()
+    assert found["policy/update_fraction"][0, :3].tolist() == pytest.approx([0.25, 0.25, np.nan], nan_ok=True)
+    assert "policy/ess_fraction" in found and not [name for name in found if name.endswith("_share")]
 
 
 def test_a_note_does_not_tell_where_the_folders_lie(tmp_path: Path) -> None:

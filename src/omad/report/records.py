@@ -15,9 +15,9 @@ from msgspec import Meta
 from omad.errors import Refused
 from omad.schema import convert
 
-__all__ = ["FORMAT", "KIND", "Actions", "Evaluation", "EvaluationLine", "Gathered", "MetricsLine", "Options", "Run",
-           "RunManifest", "RunSettings", "Section", "State", "StudyFile", "StudyRun", "Summary", "SummaryKind",
-           "contradiction", "misplaced", "settings_of"]  # fmt: skip
+__all__ = ["FORMAT", "KIND", "RENAMED_METRICS", "Actions", "Evaluation", "EvaluationLine", "Gathered", "MetricsLine", "Options",
+           "Run", "RunManifest", "RunSettings", "Section", "State", "StudyFile", "StudyRun", "Summary",
+           "SummaryKind", "contradiction", "misplaced", "settings_of"]  # fmt: skip
 
 KIND = "omad report"
 """Marks a summary as one of ours."""
@@ -36,6 +36,11 @@ Text = Annotated[str, Meta(max_length=100_000)]
 Scalar = bool | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | Text | None
 Actions = Literal["sampled", "noise_free"]
 State = Literal["finished", "running", "stopped", "failed", "broken", "not started", "missing", "unreadable"]
+RENAMED_METRICS = {
+    "policy/update_share": "policy/update_fraction",
+    "policy/effective_share": "policy/ess_fraction",
+}
+"""Names in `metrics.jsonl` of older runs -> today's; readers take both and give the latter."""
 
 
 # ------------------------------------------------------------------------------------------------ of a run folder
