@@ -15,8 +15,8 @@ from msgspec import Meta
 from omad.errors import Refused
 from omad.schema import convert
 
-__all__ = ["FORMAT", "KIND", "RENAMED_METRICS", "Actions", "Evaluation", "EvaluationLine", "Gathered", "MetricsLine", "Options",
-           "Run", "RunManifest", "RunSettings", "Section", "State", "StudyFile", "StudyRun", "Summary",
+__all__ = ["FORMAT", "KIND", "RENAMED_METRICS", "Actions", "Evaluation", "EvaluationLine", "Gathered", "MetricsLine",
+           "Options", "Run", "RunManifest", "RunSettings", "Section", "State", "StudyFile", "StudyRun", "Summary",
            "SummaryKind", "contradiction", "misplaced", "settings_of"]  # fmt: skip
 
 KIND = "omad report"
