@@ -71,7 +71,7 @@ class Study:
 
     name: str
     runs: Sequence[Run]
-    thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    thresholds: Mapping[str, float | int] = dataclasses.field(default_factory=dict)
     """By task: the return to which a report counts env steps, fixed before the runs."""
 
     def __post_init__(self) -> None:
