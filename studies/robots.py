@@ -74,4 +74,4 @@ ABLATED = [
     for run in matched([HALFCHEETAH], "omad", range(2), name, **given, total_steps=100_000)
 ]
 
-STUDY = Study("robots", MAIN + DIFFUSION + LONG + PARTIAL + OWN + ABLATED)
+STUDY = Study("robots", MAIN + DIFFUSION + LONG + PARTIAL + OWN + ABLATED, thresholds=THRESHOLDS)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
+import math
 import os
 import signal
 import subprocess
@@ -76,6 +78,8 @@ def test_a_grid_is_every_combination_seeds_slowest() -> None:
         (lambda: Run(resolve("probe/push"), " "), "needs a setting"),
         (lambda: Study("two words", grid(["probe/push"])), "names its folder"),
         (lambda: Study("empty", []), "lists no runs"),
+        (lambda: Study("s", grid(["probe/push"]), {"mpe/spread-3": -30.0}), "no run of it"),
+        (lambda: Study("s", grid(["probe/push"]), {"probe/push": math.nan}), "finite return"),
         (lambda: Study("twice", grid(["probe/push"], seeds=[0, 0])), "probe-push/omad/cpu/seed-0 twice"),
         (lambda: Study("same", 2 * grid(["probe/push"], seeds=[0])), "probe-push/omad/cpu/seed-0 twice"),
         (lambda: grid(["probe/push"], ["omat"]), "omad"),
@@ -108,10 +112,12 @@ def test_a_study_file_that_cannot_be_read_is_refused(tmp_path: Path, text: str |
 def test_folders_are_made_once_and_changed_runs_refused(tmp_path: Path) -> None:
     """A folder whose making was cut off is made again; one that holds anything else is not touched."""
     study = load(study_file(tmp_path / "s.py", ["probe/push"], {"cpu": {}}, 2))
+    study = dataclasses.replace(study, thresholds={"probe/push": 3})
     root = tmp_path / "out"
     folders = place(study, root, create)
     assert folders == [root / "probe-push/hatd3/cpu/seed-0", root / "probe-push/hatd3/cpu/seed-1"]
     listed = json.loads((root / "study.json").read_text())
+    assert listed["thresholds"] == {"probe/push": 3.0}
     assert [(run["folder"], run["seed"], run["setting"]) for run in listed["runs"]] == [
         ("probe-push/hatd3/cpu/seed-0", 0, "cpu"),
         ("probe-push/hatd3/cpu/seed-1", 1, "cpu"),

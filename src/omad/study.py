@@ -16,12 +16,13 @@ import dataclasses
 import importlib.util
 import itertools
 import json
+import math
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omad import files
+from omad import files, tasks
 from omad.config import RunConfig, resolve, to_dict
 from omad.errors import Refused
 from omad.presets import PRESETS
@@ -70,12 +71,15 @@ class Study:
 
     name: str
     runs: Sequence[Run]
+    thresholds: Mapping[str, float | int] = dataclasses.field(default_factory=dict)
+    """By task: the return to which a report counts env steps, fixed before the runs."""
 
     def __post_init__(self) -> None:
         """Refuse runs that cannot be distinguished.
 
         Raises:
-            Refused: No runs, two runs of one folder, or a name that is not one word.
+            Refused: No runs, two runs of one folder, a name that is not one word, or a threshold of no task of the
+                study or that is not a finite number.
         """
         if not self.name or _slug(self.name) != self.name:
             raise Refused(f"A study's name names its folder: {self.name!r} must be letters, digits, '-', '_' or '.'.")
@@ -88,6 +92,16 @@ class Study:
                     f"The study {self.name} lists {run.folder} twice; give one of the two runs another setting or seed."
                 )
             seen.add(run.folder)
+        known = {run.config.task for run in self.runs}
+        for task, value in self.thresholds.items():
+            if tasks.find(task).name not in known:
+                raise Refused(f"The study {self.name} has a threshold of {task}, but no run of it; name a task it has.")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise Refused(
+                    f"The study {self.name} has the threshold {value!r} of {task}; it must be a finite return."
+                )
+        thresholds = {tasks.find(task).name: float(value) for task, value in self.thresholds.items()}
+        object.__setattr__(self, "thresholds", thresholds)
 
 
 def grid(
@@ -179,7 +193,8 @@ def place(study: Study, root: Path, create: Any) -> list[Path]:
     for run in study.runs:
         _fits(run, root)
     root.mkdir(parents=True, exist_ok=True)
-    files.write_text(root / "study.json", json.dumps({"name": study.name, "runs": listed}, indent=1) + "\n", root)
+    whole = {"name": study.name, "runs": listed, "thresholds": study.thresholds}
+    files.write_text(root / "study.json", json.dumps(whole, indent=1) + "\n", root)
     for run in study.runs:
         path = root / run.folder
         if not path.exists():

@@ -21,6 +21,7 @@ from omad.experiment import Experiment
 from omad.export.bundle import Facts
 from omad.export.team import Trained
 from omad.policy import TrainedPolicy
+from omad.report.records import RENAMED_METRICS
 from omad.run import checkpoint
 from omad.run.folder import METRICS, RunFolder, members
 from omad.tasks.returns import RANDOM
@@ -161,7 +162,7 @@ class Run(os.PathLike[str]):
     def metrics(self) -> Records:
         """What `metrics.jsonl` holds: means since the line before, `(seed, step)`."""
         rows = [line for folder in self.folders for line in folder.lines(METRICS)]
-        return self._records(rows)
+        return self._records([{RENAMED_METRICS.get(name, name): line[name] for name in line} for line in rows])
 
     def evaluations(self) -> Records:
         """All evaluations, by seed, env step and, where it says so, episode.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from omad import api, cli
-from omad.report import coverage
+from omad.commands import coverage
 from omad.run.folder import RunFolder
 
 

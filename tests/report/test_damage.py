@@ -14,19 +14,21 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from folders import write_run, write_study
 
 from mutate import mutations, snapshot
-from omad import cli
+from omad import cli, files
+from omad.commands.curve import draw_curve
 from omad.commands.report import command_of, write_report
 from omad.errors import Refused
-from omad.report import page, results, stats, tables
-from omad.report.curve import draw_curve
-from omad.report.read import gather, to_json
-from omad.report.records import SectionFile
-from omad.report.whole import write_section, write_whole
-from omad.report.words import code, drawable, markdown, paragraph, plain
+from omad.report import page, results, survival, tables
+from omad.report.format import code, drawable, markdown, paragraph, plain
+from omad.report.read import gather
+from omad.report.records import Options, Section
+from omad.report.sections import write_section
+from omad.report.summary import to_json
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -64,7 +66,7 @@ def refused(path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
 # ------------------------------------------------------------------------------------------------ every damage
 
 
-MAY_LACK = {"figure", "alt", "symmetry", "gradient_steps"}
+MAY_LACK = {"figure", "alt", "symmetry", "gradient_steps", "study_thresholds", "baseline"}
 """Fields of the formats that may be left out, and those of a manifest, each of which is only shown."""
 MAY_LACK |= {"omad", "commit", "protocol", "resume", "started", "python", "packages", "device", "machine"}
 MAY_LACK |= {"platform", "kind", "count", "system", "processor", "jax", "numpy"}
@@ -141,7 +143,7 @@ def damage_to_a_summary(tmp_path: Path, count: int) -> None:
     study = small(tmp_path / "study")
     (tmp_path / "lies").mkdir()
     summary = tmp_path / "lies" / "summary.json"
-    summary.write_bytes(b"".join(to_json(gather([study], command_of), "sampled", {"mpe/spread-3": -40.0})))
+    summary.write_bytes(b"".join(to_json(gather([study], command_of), Options("sampled", {"mpe/spread-3": -40.0}))))
     shutil.rmtree(study)
     survives(tmp_path / "lies", summary, [summary], seed=2, count=count)
 
@@ -220,12 +222,13 @@ def test_a_diverged_run_has_failed_at_its_full_budget_and_a_broken_one_is_censor
     found = results.compute(gather([tmp_path], command_of), {"mpe/spread-3": -35.0})
     (series,) = found.tasks[0].series
     assert found.tasks[0].threshold is not None
-    crossings = found.tasks[0].threshold.rows[0].crossings
+    crossings = found.tasks[0].rows[0].crossings
+    assert crossings is not None
     censored = [step for step, reached in zip(crossings.steps, crossings.reached, strict=True) if not reached]
     assert sorted(censored) == [20_000, 60_000, 60_000]
     assert [member.seed for member in series.used] == [0, 1, 2, 4]
-    counted = stats.survival(crossings)
-    assert counted.alive[-1] == pytest.approx(1 - 2 / 4), "of four at risk, the broken run is not one"
+    _, alive = survival.kaplan_meier(np.array(crossings.steps), np.array(crossings.reached))
+    assert alive[-1] == pytest.approx(1 - 2 / 4), "of four at risk, the broken run is not one"
     assert tables.steps_table(found.tasks[0], "t").rows[0][1] == "2 of 5"  # type: ignore[union-attr]  # there is one
 
 
@@ -299,7 +302,7 @@ def test_a_figure_is_a_picture_in_the_study(
 
 def test_figures_of_a_summary_are_looked_at_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study, summary = small(tmp_path / "study"), tmp_path / "summary.json"
-    whole = json.loads(b"".join(to_json(gather([study], command_of), "sampled", {})))
+    whole = json.loads(b"".join(to_json(gather([study], command_of), Options("sampled", {}))))
     for figure, words in (
         ("https://example.org/a.png", "must be the data: address"),
         ("data:text/html;base64,PHNjcmlwdD4=", "must be the data: address"),
@@ -324,7 +327,7 @@ def test_a_packed_summary_that_holds_gigabytes_is_refused_in_words(
 def test_a_command_of_a_summary_is_one_of_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A reader may paste it."""
     summary = tmp_path / "summary.json"
-    whole = json.loads(b"".join(to_json(gather([small(tmp_path / "study")], command_of), "sampled", {})))
+    whole = json.loads(b"".join(to_json(gather([small(tmp_path / "study")], command_of), Options("sampled", {}))))
     for command in ("rm -rf ~", "omad train omad; rm -rf ~", "omad train $(id)", "omad train 'omad"):
         whole["runs"][0]["command"] = command
         summary.write_text(json.dumps(whole, separators=(",", ":")))
@@ -392,7 +395,7 @@ def test_a_report_does_not_hang_on_the_locale(tmp_path: Path) -> None:
     """Not even for names that such a locale cannot write."""
     study = small(tmp_path / "größe – 日本")
     summary = tmp_path / "summary.json"
-    summary.write_bytes(b"".join(to_json(gather([study], command_of), "sampled", {})))
+    summary.write_bytes(b"".join(to_json(gather([study], command_of), Options("sampled", {}))))
     environment = os.environ | {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     words = [sys.executable, "-m", "omad", "report", str(summary), "--out", str(tmp_path / "there")]
     done = subprocess.run(words, capture_output=True, env=environment, check=False)
@@ -456,7 +459,7 @@ def test_no_link_in_a_report_is_followed(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_sections_are_written_into_the_study_or_refused(tmp_path: Path) -> None:
-    section = SectionFile(title="$x$", text="[b]", alt="A.")
+    section = Section(title="$x$", text="[b]", alt="A.")
     write_section(tmp_path / "new", "a/../b", section, PNG)
     assert sorted(snapshot(tmp_path / "new")) == ["sections", "sections/a----b.json", "sections/a----b.png"]
     (tmp_path / "study").mkdir()
@@ -466,7 +469,7 @@ def test_sections_are_written_into_the_study_or_refused(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_text("mine")
     (tmp_path / "link").symlink_to(target)
-    write_whole(tmp_path / "link", b"new")
+    files.write_bytes(tmp_path / "link", b"new")
     assert target.read_text() == "mine" and not (tmp_path / "link").is_symlink()
 
 
@@ -486,7 +489,7 @@ def test_sizes_that_cannot_fit_are_refused(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_summary_says_which_field_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = json.loads(b"".join(to_json(gather([small(tmp_path / "study")], command_of), "sampled", {})))
+    whole = json.loads(b"".join(to_json(gather([small(tmp_path / "study")], command_of), Options("sampled", {}))))
     packed = tmp_path / "summary.json.gz"
 
     def says(change: dict[str, Any], of_run: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from omad import api, cli, tasks
-from omad.report import modes
+from omad.commands import modes
 
 POINTS = np.asarray(tasks.GAME_MODES)
 
@@ -23,7 +23,12 @@ def test_an_action_is_at_the_nearest_point_within_reach() -> None:
 def test_one_mode_of_each_agent() -> None:
     """Always points 0 and 1: one each, one joint choice, never the same."""
     found = modes.count(np.tile(POINTS[[0, 1]], (100, 1, 1)), POINTS)
-    assert (found.kept, found.joint, found.hit, found.missed) == ((1, 1), 1, 1.0, 1.0)
+    assert (found.modes_per_agent, found.joint_modes, found.success_rate, found.miscoordination_rate) == (
+        (1, 1),
+        1,
+        1.0,
+        1.0,
+    )
     assert found.shares == ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0))
 
 
@@ -31,10 +36,10 @@ def test_all_modes_apart_and_together() -> None:
     """Independent agents keep all 16 joint choices and miss three times in four; agents that agree keep four."""
     rng = np.random.default_rng(0)
     apart = modes.count(POINTS[rng.integers(0, 4, (4000, 2))], POINTS)
-    assert (apart.kept, apart.joint, apart.hit) == ((4, 4), 16, 1.0)
-    assert apart.missed == pytest.approx(0.75, abs=0.03)
+    assert (apart.modes_per_agent, apart.joint_modes, apart.success_rate) == ((4, 4), 16, 1.0)
+    assert apart.miscoordination_rate == pytest.approx(0.75, abs=0.03)
     together = modes.count(POINTS[np.repeat(rng.integers(0, 4, (4000, 1)), 2, axis=1)], POINTS)
-    assert (together.kept, together.joint, together.missed) == ((4, 4), 4, 0.0)
+    assert (together.modes_per_agent, together.joint_modes, together.miscoordination_rate) == ((4, 4), 4, 0.0)
 
 
 def test_actions_at_no_point_and_rare_points() -> None:
@@ -43,10 +48,15 @@ def test_actions_at_no_point_and_rare_points() -> None:
     actions[:50, 0] = 0.0
     actions[99, 1] = POINTS[2]
     found = modes.count(actions, POINTS)
-    assert (found.kept, found.hit) == ((1, 1), 0.5)
-    assert found.missed == pytest.approx(1 / 50)
+    assert (found.modes_per_agent, found.success_rate) == ((1, 1), 0.5)
+    assert found.miscoordination_rate == pytest.approx(1 / 50)
     nowhere = modes.count(np.zeros((5, 2, 2)), POINTS)
-    assert (nowhere.kept, nowhere.joint, nowhere.hit, nowhere.missed) == ((0, 0), 0, 0.0, None)
+    assert (nowhere.modes_per_agent, nowhere.joint_modes, nowhere.success_rate, nowhere.miscoordination_rate) == (
+        (0, 0),
+        0,
+        0.0,
+        None,
+    )
     with pytest.raises(ValueError, match="no draws"):
         modes.count(np.zeros((0, 2, 2)), POINTS)
 

@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 from folders import write_run, write_study
 
+from omad.api import load_run
 from omad.cli import main
 from omad.commands.report import command_of, write_report
 from omad.commands.train import Options, parse
 from omad.config import RunConfig, from_dict, resolve
-from omad.report import page, results, stats, tables
-from omad.report.read import gather, to_json
-from omad.report.words import bounded, duration, interval, number
+from omad.report import page, records, results, stats, survival, tables
+from omad.report.format import duration, interval, number
+from omad.report.read import gather
+from omad.report.summary import to_json
 
 ENDS = {
     "omad": (-24.0, 15e3),
@@ -153,7 +155,7 @@ def test_the_page_can_be_read_by_keyboard_and_by_screen_reader(html: Page) -> No
 def test_every_picture_tells_its_finding_and_lies_beside_the_page(report: Path, html: Page, found: Any) -> None:
     alts = [str(image["alt"]) for image in html.all("img")]
     omad = found.tasks[0].series[0]
-    assert any("OMAD, matched ends at " + interval(omad.band.value[-1], omad.band.low[-1], omad.band.high[-1]) in alt
+    assert any("OMAD, matched ends at " + interval(omad.band.last) in alt
                for alt in alts)  # fmt: skip
     assert 'Two "modes"' in alts
     stems = {path.stem for path in (report / "figures").glob("*.png")}
@@ -185,14 +187,14 @@ def test_numbers_in_tables_are_those_of_the_statistics(html: Page, report: Path,
     end = stats.estimate({"mpe/spread-3": stats.final(curves)}, stats.mean)
     area = stats.estimate({"mpe/spread-3": stats.area(curves)}, stats.mean)
     (row,) = [row for row in html.rows if row[0] == "OMAD, matched" and len(row) == 7 and "mpe" not in row[0]][:1]
-    assert row[4:6] == [interval(end.value, end.low, end.high), interval(area.value, area.low, area.high)]
+    assert row[4:6] == [interval(end), interval(area)]
     assert row[6].split("; ")[0] == f"0:\u00a0{curves.values[0, -1]:.2f}".replace("-", "−")
-    value = one.threshold.value
-    a, b = (stats.crossings([m.evaluations for m in s.members if m.evaluations], value) for s in (other, omad))
-    ratio = stats.steps_ratio(a, b)
-    assert [row.ratio for row in one.threshold.rows if row.series is other] == [ratio]
+    value = one.threshold
+    a, b = (survival.crossings([m.evaluations for m in s.members if m.evaluations], value) for s in (other, omad))
+    ratio = survival.steps_ratio(a, b)
+    assert [row.ratio for row in one.rows if row.series is other] == [ratio]
     markdown = (report / "tables.md").read_text()
-    for said in (row[4], bounded(ratio, "×")):
+    for said in (row[4], interval(ratio, "×")):
         assert said in markdown and any(said in cells for cells in html.rows)
 
 
@@ -250,9 +252,10 @@ def test_numbers_in_words() -> None:
         "∞",
         "–",
     ]
-    assert interval(2, 1, 3) == "2.00 [1.00, 3.00]" and interval(2, float("nan"), float("nan")) == "2.00"
-    found = [stats.Bounded(2.0, kind, 1.5, float("inf"), 0.95, 9) for kind in ("exact", "lower bound", "undefined")]
-    assert [bounded(one, "×") for one in found] == ["2.00× [1.50, ∞]", "at least 2.00× [1.50, ∞]", "not known"]
+    assert interval(stats.Estimate(2.0, 1.0, 3.0)) == "2.00 [1.00, 3.00]" and interval(stats.Estimate(2.0)) == "2.00"
+    kinds: list[Any] = ["exact", "lower bound", "undefined"]
+    found = [stats.Estimate(2.0, 1.5, float("inf"), kind) for kind in kinds]
+    assert [interval(one, "×") for one in found] == ["2.00× [1.50, ∞]", "at least 2.00× [1.50, ∞]", "not known"]
     assert [duration(s) for s in (None, 59.6, 60, 3720)] == ["–", "60 s", "1 min", "1 h 02 min"]
 
 
@@ -294,7 +297,8 @@ def test_a_failed_run_keeps_its_last_return_and_does_not_arrive_later(tmp_path: 
     evaluations = series.members[2].evaluations
     assert evaluations is not None and series.final[2] == pytest.approx(np.mean(evaluations.returns[-1]))
     assert task.threshold is not None
-    crossings = task.threshold.rows[0].crossings
+    crossings = task.rows[0].crossings
+    assert crossings is not None
     assert crossings.reached.count(False) >= 2
     assert sorted(s for s, r in zip(crossings.steps, crossings.reached, strict=True) if not r)[-2:] == [60_000, 60_000]
     assert "4 of 5, 2 failed, 1 stopped" in tables.returns_table(task, "t").rows[0]
@@ -315,11 +319,56 @@ def test_the_return_to_reach_is_the_published_one_where_half_of_omad_reaches_it(
     for seed in (0, 1):
         spread(tmp_path / "good", str(seed), seed=seed, ends=-22.0, pace=9e3)
         spread(tmp_path / "bad", str(seed), seed=seed, ends=-40.0, pace=9e3)
-    thresholds = [compute(tmp_path / name).tasks[0].threshold for name in ("good", "bad")]
-    assert thresholds[0] is not None and thresholds[0].value == -23.9
+    thresholds = [compute(tmp_path / name).tasks[0] for name in ("good", "bad")]
+    assert thresholds[0].threshold == -23.9
     final = compute(tmp_path / "bad").tasks[0].series[0].final.mean()
-    assert thresholds[1] is not None and thresholds[1].value == pytest.approx((-75.5 + final) / 2)
+    assert thresholds[1].threshold == pytest.approx((-75.5 + final) / 2)
     assert "fixed after the runs" in thresholds[1].rule
+
+
+def test_a_threshold_fixed_in_a_study_is_kept_and_used_for_ratios_over_all_tasks(tmp_path: Path) -> None:
+    """The other needs over 2.5 times the env steps on one task, fewer on the second, and never arrives on the third."""
+    paces = {"mpe/spread-3": (5e3, 2e4), "mpe/spread-4": (2e4, 1e4), "mpe/spread-5": (5e3, 9e5)}
+    runs = [
+        {"task": task, "algorithm": name, "seed": seed, "setting": "x", "pace": pace, "noise": 0.1, "every": 1_000}
+        for task, both in paces.items()
+        for name, pace in zip(("omad", "hasac"), both, strict=True)
+        for seed in range(3)
+    ]
+    study = write_study(tmp_path / "s", runs)
+    listed, fixed = json.loads((study / "study.json").read_text()), dict.fromkeys(paces, -50.0)
+    (study / "study.json").write_text(json.dumps(listed | {"thresholds": fixed}))
+    gathered = gather([study], command_of)
+    found = results.compute(gathered)
+    assert [(one.threshold, one.rule) for one in found.tasks] == [(-50.0, "fixed in the study")] * 3
+    (one,) = found.comparisons
+    assert (one.above(1.0), one.above(2.5), one.below(1.0)) == (2, 2, 1)
+    assert (
+        one.ratio.kind == "lower bound"
+        and one.better is not None
+        and one.better.value == pytest.approx(2 / 3, abs=0.34)
+    )
+    said = page.to_markdown(found)
+    assert "HASAC, x: env steps to the threshold over those of OMAD are above 1 on 2 of 3 tasks, above 2.5 on 2" in said
+    assert interval(one.ratio, "×") in said
+    (tmp_path / "summary.json").write_bytes(b"".join(to_json(gathered, found.options)))
+    again = gather([tmp_path / "summary.json"], command_of)
+    assert again.options["study_thresholds"] == fixed
+    assert page.to_markdown(results.compute(again)) == said
+    assert results.compute(again, {"mpe/spread-3": -45.0}).tasks[0].rule == "given with --threshold"
+
+
+def test_any_algorithm_may_be_the_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (0, 1):
+        spread(tmp_path / "runs", f"o{seed}", seed=seed, pace=1e4)
+        spread(tmp_path / "runs", f"h{seed}", seed=seed, algorithm="hasac", pace=2e4)
+    both = [compute(tmp_path / "runs", thresholds={"mpe/spread-3": -40.0}, baseline=name) for name in ("omad", "hasac")]
+    ratios = [next(row.ratio for row in found.tasks[0].rows if row.ratio) for found in both]
+    assert ratios[0] and ratios[1] and ratios[0].value == pytest.approx(1 / ratios[1].value) and ratios[0].value > 1
+    assert both[1].tasks[0].series[0].algorithm == "hasac"
+    assert "OMAD needs" in page.to_html(both[1], {}, [])
+    message = refused(capsys, tmp_path / "runs", "--out", tmp_path / "out", "--baseline", "masdac")
+    assert "--baseline is 'masdac'; the runs are of hasac, omad." in message
 
 
 def test_one_run_is_shown_without_an_interval(tmp_path: Path) -> None:
@@ -329,9 +378,9 @@ def test_one_run_is_shown_without_an_interval(tmp_path: Path) -> None:
     rows = tables.returns_table(found.tasks[0], "t").rows
     assert "[" not in rows[0][4] + rows[0][5]
     assert found.tasks[0].threshold is not None
-    ratio = found.tasks[0].threshold.rows[1].ratio
+    ratio = found.tasks[0].rows[1].ratio
     assert ratio is not None and ratio.kind == "exact" and ratio.value > 1 and np.isnan(ratio.low)
-    assert "the ratio" not in tables.findings(found)[0][1][2]
+    assert "the ratio" not in tables.findings(found.tasks[0], "omad")[2]
 
 
 def test_a_run_of_several_seeds_counts_as_that_many(tmp_path: Path) -> None:
@@ -362,6 +411,17 @@ def test_pauses_are_not_training_time(tmp_path: Path) -> None:
     assert gather([path], command_of).runs[0].train_s == pytest.approx(580)
 
 
+def test_metrics_of_older_runs_have_the_names_of_today(tmp_path: Path) -> None:
+    path = spread(tmp_path, "run")
+    lines = [json.loads(row) for row in (path / "metrics.jsonl").read_text().splitlines()]
+    for i, name in enumerate(("policy/update_share", "policy/update_fraction", "policy/effective_share")):
+        lines[i][name] = 0.25
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = load_run(path).metrics()
+    assert found["policy/update_fraction"][0, :3].tolist() == pytest.approx([0.25, 0.25, np.nan], nan_ok=True)
+    assert "policy/ess_fraction" in found and not [name for name in found if name.endswith("_share")]
+
+
 def test_a_note_does_not_tell_where_the_folders_lie(tmp_path: Path) -> None:
     spread(tmp_path / "runs", "a", until=20_000, ended=("diverged", f"{tmp_path}/runs/a: seed 0 met it."))
     (run,) = gather([tmp_path / "runs"], command_of).runs
@@ -388,7 +448,7 @@ def test_a_run_that_something_else_broke_is_no_failure_of_its_algorithm(tmp_path
     spread(tmp_path, "2", seed=2, until=20_000, ended=("broken", "OSError: the disk is full"))
     (task,) = compute(tmp_path, thresholds={"mpe/spread-3": -30.0}).tasks
     assert [member.seed for member in task.series[0].used] == [0, 1]
-    assert task.threshold is not None and task.threshold.rows[0].crossings.steps[2] == 20_000
+    assert task.threshold is not None and (found := task.rows[0].crossings) is not None and found.steps[2] == 20_000
 
 
 def test_a_failed_run_of_which_nothing_is_known_is_said_to_be_missing(tmp_path: Path) -> None:
@@ -409,12 +469,12 @@ def test_runs_of_unequal_length_are_compared_where_both_have_been(tmp_path: Path
         spread(tmp_path, f"p{seed}", task="mpe/spread-4", seed=seed, noise=0.0)
         spread(tmp_path, f"q{seed}", task="mpe/spread-4", seed=seed, algorithm="hasac", noise=0.0)
     found = compute(tmp_path)
-    (better,) = found.tasks[0].improvements
+    (better,) = [row for row in found.tasks[0].rows if row.better]
     ours, others = (series.curves for series in found.tasks[0].series)
     assert ours is not None and others is not None and ours.steps[-1] == 60_000
     assert better.step == others.steps[-1] == 20_000
     shared = ours.values[:, ours.steps.tolist().index(20_000)]
-    assert better.probability == stats.probability_of_improvement({"t": shared}, {"t": others.values[:, -1]})
+    assert better.better == stats.probability_of_improvement({"t": shared}, {"t": others.values[:, -1]})
     assert tables.improvement_table(found.tasks[0], "t").rows[0][1] == "20,000"  # type: ignore[union-attr]
     (across,) = found.across
     assert across.ends == {"mpe/spread-3": 20_000, "mpe/spread-4": 60_000}
@@ -568,17 +628,19 @@ def test_nothing_is_written_into_runs(study: Path, report: Path) -> None:
 
 def test_summaries_and_runs_may_be_given_together(tmp_path: Path) -> None:
     old = gather([spread(tmp_path, "old")], command_of)
-    (tmp_path / "summary.json").write_bytes(b"".join(to_json(old, "sampled", {"mpe/spread-3": -40.0})))
+    (tmp_path / "summary.json").write_bytes(b"".join(to_json(old, records.Options("sampled", {"mpe/spread-3": -40.0}))))
     both = gather([tmp_path / "summary.json", spread(tmp_path, "new", seed=1)], command_of)
     assert [one.folder for one in both.runs] == ["old", "new"] and both.runs[0] == old.runs[0]
-    assert both.options == {"actions": "sampled", "thresholds": {"mpe/spread-3": -40.0}}
+    assert both.options == {
+        "actions": "sampled", "thresholds": {"mpe/spread-3": -40.0}, "study_thresholds": {}, "baseline": "omad"
+    }  # fmt: skip
     assert len(results.compute(both).tasks[0].series[0].used) == 2
 
 
 def test_a_summary_from_before_a_field_was_there_has_its_default(tmp_path: Path) -> None:
     """As a run folder of that time has; so its runs are of one setting with later ones that are left at the default."""
     run, summary = spread(tmp_path, "run"), tmp_path / "summary.json"
-    whole = json.loads(b"".join(to_json(gather([run], command_of), "sampled", {})))
+    whole = json.loads(b"".join(to_json(gather([run], command_of), records.Options("sampled", {}))))
     before = whole["runs"][0]["config"] | {"algo": dict(whole["runs"][0]["config"]["algo"])}
     del before["symmetry"], before["algo"]["share_policy"]
     summary.write_text(json.dumps(whole | {"runs": [whole["runs"][0] | {"config": before}]}, separators=(",", ":")))
@@ -591,7 +653,7 @@ def test_of_two_records_of_one_run_the_longer_counts(tmp_path: Path, capsys: pyt
     early, summary = tmp_path / "then", tmp_path / "summary.json"
     x = {"setting": "x"}
     write_study(early / "s", [x | {"seed": 0}, x | {"seed": 1, "until": 30_000}, x | {"seed": 2, "until": 0}])
-    summary.write_bytes(b"".join(to_json(gather([early / "s"], command_of), "sampled", {})))
+    summary.write_bytes(b"".join(to_json(gather([early / "s"], command_of), records.Options("sampled", {}))))
     write_study(tmp_path / "s", [x | {"seed": 0, "until": 0}, x | {"seed": 1}, x | {"seed": 2}])
     for paths in ((summary, tmp_path / "s"), (tmp_path / "s", summary)):
         both = gather(paths, command_of)

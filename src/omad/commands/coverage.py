@@ -1,25 +1,126 @@
-"""`omad coverage RUNS…`: how much of the state space runs have visited while they trained."""
+"""`omad coverage RUNS…`: how much of the state space runs have visited while they trained.
+
+States of all methods, equally many of each, are standardised entry by entry and projected on their first two
+principal components; a grid lies over what all of them reach. A method's coverage is its share of the bins that any
+method visited.
+
+Source: the exploration figure of arXiv 2602.18291, as far as it can be told: the same number of states a method, one
+projection, and a denominator that is not a square number, hence most likely the union of visited bins.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
+from numpy.typing import NDArray
 
 from omad.algos.validate import MOST
 from omad.console import console, print_json, row, table
 from omad.errors import Refused
-from omad.report import coverage
-from omad.report.records import SectionFile
-from omad.report.whole import write_section
+from omad.report.figures import panels
+from omad.report.format import drawable
+from omad.report.records import Section
+from omad.report.sections import write_section
 
-__all__ = ["main", "visited_states"]
+__all__ = ["Coverage", "cover", "draw", "main", "visited_states"]
 
 _MOST = 1 << 30
 """Bytes that a grid may take."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Coverage:
+    """What methods have visited."""
+
+    states: int
+    """Of each method."""
+    union: int
+    """Bins that any method visited."""
+    explained: float
+    """Share of the standardised states' variance that the projection keeps."""
+    visited: dict[str, NDArray[np.bool_]]
+    """Method -> `(bins, bins)`, whether it visited a bin; first component first."""
+
+    def share(self, method: str) -> float:
+        """Of the union."""
+        return float(self.visited[method].sum() / self.union)
+
+    def alone(self, method: str) -> int:
+        """Bins that no other method visited."""
+        others = [seen for name, seen in self.visited.items() if name != method]
+        return int((self.visited[method] & ~np.logical_or.reduce(others)).sum()) if others else 0
+
+
+def memory(bins: int, methods: int) -> int:
+    """Bytes that the grids take: counts of one method, which bins each visited, and the picture's levels."""
+    return bins * bins * (24 + 4 * methods)
+
+
+def cover(states: Mapping[str, NDArray[np.float64]], bins: int = 40) -> Coverage:
+    """Project and count.
+
+    Args:
+        states: Method -> `(state, entry)`, in the order in which they were visited. Of each, as many are taken as the
+            one with the fewest has, evenly spaced.
+        bins: Along each of the two components.
+
+    Raises:
+        ValueError: No methods, no states, or states of unequal or too small size.
+    """
+    widths = {rows.shape[1] for rows in states.values()}
+    if len(widths) != 1 or min(widths) < 2:
+        raise ValueError(f"states have {sorted(widths)} entries; all must have the same number, at least 2")
+    least = min(len(rows) for rows in states.values())
+    if not all(np.isfinite(rows).all() for rows in states.values()):
+        raise ValueError("some states are not finite")
+    if least < 2 or bins < 1:
+        raise ValueError(f"{least} states and {bins} bins; there must be at least 2 states of every method, and 1 bin")
+    taken = {name: rows[np.linspace(0, len(rows) - 1, least).astype(int)] for name, rows in states.items()}
+    pooled = np.concatenate(list(taken.values()))
+    mean, deviation = pooled.mean(0), pooled.std(0)
+    scale = np.where(deviation > 1e-9, deviation, np.inf)  # what never changes says nothing
+    _, singular, axes = np.linalg.svd((pooled - mean) / scale, full_matrices=False)
+    points = {name: (rows - mean) / scale @ axes[:2].T for name, rows in taken.items()}
+    everywhere = np.concatenate(list(points.values()))
+    edges = [
+        np.linspace(low, high + 1e-9, bins + 1) for low, high in zip(everywhere.min(0), everywhere.max(0), strict=True)
+    ]
+    visited = {name: np.histogram2d(one[:, 0], one[:, 1], bins=edges)[0] > 0 for name, one in points.items()}
+    return Coverage(
+        states=least,
+        union=int(np.logical_or.reduce(list(visited.values())).sum()),
+        explained=float(np.sum(singular[:2] ** 2) / np.sum(singular**2)) if singular.any() else 1.0,
+        visited=visited,
+    )
+
+
+def draw(coverage: Coverage, title: str) -> bytes:
+    """A PNG: a panel a method; grey what any visited, blue what it visited too, orange what it alone visited."""
+    names = list(coverage.visited)
+    colours = ("#FFFFFF", "#D9D9D9", "#0072B2", "#D55E00")
+
+    def fill(figure: Any, axes: Any) -> None:
+        from matplotlib.colors import ListedColormap
+        from matplotlib.patches import Patch
+
+        look: dict[str, Any] = {"cmap": ListedColormap(colours), "vmin": -0.5, "vmax": 3.5, "interpolation": "nearest"}
+        for axis, name in zip(axes[0], names, strict=True):
+            times = np.sum(list(coverage.visited.values()), axis=0)
+            mine = coverage.visited[name]
+            level = (times > 0).astype(int) + mine + (mine & (times == 1) & (len(names) > 1))
+            axis.imshow(level.T, origin="lower", aspect="auto", **look)
+            axis.set(xticks=(), yticks=(), xlabel="first component", ylabel="second component")
+            axis.set_title(f"{drawable(name)}\n{coverage.share(name):.0%} of {coverage.union} bins", fontsize=9)
+        words = ("visited by another only", "visited", "visited by no other")
+        patches = [Patch(facecolor=c, edgecolor="#888888", label=w) for c, w in zip(colours[1:], words, strict=True)]
+        figure.legend(handles=patches, loc="outside lower center", ncols=3, fontsize=8)
+
+    return panels(title, (1, len(names)), (3.1 * len(names), 4.4), fill)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +171,6 @@ def visited_states(run: Any, first: int | None = None, trust: bool = False) -> A
     Raises:
         Refused: There is no checkpoint, or the buffer has lost its first states already.
     """
-    import numpy as np
-
     from omad.trained import replayed
 
     ring = replayed(run, trust)
@@ -87,14 +186,12 @@ def main(arguments: Sequence[str]) -> int:
         value = getattr(options, name)
         if value is not None and not 2 <= value <= MOST:
             raise Refused(f"--{name} is {value}; it must be at least 2 and at most {MOST}.")
-    needed = coverage.memory(options.bins, methods=1)
+    needed = memory(options.bins, methods=1)
     if needed > _MOST:
         raise Refused(
             f"--bins is {options.bins}; a grid of that many by that many needs {needed / 2**30:,.1f} GiB of memory, "
             f"and {_MOST >> 30} GiB are allowed. Give fewer; 40 is usual."
         )
-    import numpy as np
-
     from omad.run.folder import RunFolder
 
     folders = sorted({path.parent for given in options.runs for path in given.rglob("manifest.json")})
@@ -112,7 +209,7 @@ def main(arguments: Sequence[str]) -> int:
         name: np.concatenate([rows[: min(map(len, several))] for rows in several]) for name, several in methods.items()
     }
     try:
-        found = coverage.cover(states, options.bins)
+        found = cover(states, options.bins)
     except ValueError as error:
         raise Refused(f"The states of these runs cannot be compared: {error}.") from None
     told = {
@@ -133,7 +230,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         console().print(_table(everything))
     if options.out is not None:
-        picture = coverage.draw(found, f"{tasks[0]}: visited states")
+        picture = draw(found, f"{tasks[0]}: visited states")
         write_section(options.out, f"coverage-{tasks[0]}", _section(everything), picture)
     return 0
 
@@ -149,7 +246,7 @@ def _table(found: dict[str, Any]) -> Any:
     return made
 
 
-def _section(found: dict[str, Any]) -> SectionFile:
+def _section(found: dict[str, Any]) -> Section:
     """For the report."""
     told = " ".join(
         f"{method} visited {one['bins']} of {found['bins']} bins ({one['share']:.1%}), {one['alone']} of them alone."
@@ -160,7 +257,7 @@ def _section(found: dict[str, Any]) -> SectionFile:
         f"first two principal components ({found['explained']:.0%} of the variance), in one grid; bins are counted "
         "that any method visited."
     )
-    return SectionFile(
+    return Section(
         title=f"Visited states: {found['task']}",
         text=f"{told}\n\n{how}",
         alt=f"Grids of visited states in {found['task']}, a panel a method. {told}",

@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
-from omad.callbacks import Callback, Context
+from pathlib import Path
 
-__all__ = ["LearningCurve"]
+from omad import files
+from omad.callbacks import Callback, Context
+from omad.errors import Refused
+
+__all__ = ["LearningCurve", "draw_curve"]
+
+
+def draw_curve(run_dir: Path) -> Path | None:
+    """Draw `curve.png`: the mean over seeds with its interval, every seed thin, reference returns.
+
+    Returns:
+        The picture's path, or None if there was no evaluation yet.
+    """
+    from omad.report.figures import draw_curves
+    from omad.report.read import gather
+    from omad.report.results import compute
+
+    try:
+        results = compute(gather([run_dir], lambda _: ""))
+    except Refused:
+        return None
+    path = run_dir / "curve.png"
+    files.write_bytes(path, draw_curves(results))
+    return path
 
 
 class LearningCurve(Callback):
@@ -13,7 +36,6 @@ class LearningCurve(Callback):
     def on_end(self, context: Context) -> None:
         """Draw."""
         from omad.console import console
-        from omad.report.curve import draw_curve
 
         path = context.folder.path
         try:

@@ -12,11 +12,11 @@ import tyro
 from omad.algos.validate import check
 from omad.console import console, print_json, row, table
 from omad.errors import Refused
-from omad.report import entropy as pictures
-from omad.report.records import SectionFile
-from omad.report.whole import write_section
+from omad.report.figures import COLOURS, panels
+from omad.report.records import Section
+from omad.report.sections import write_section
 
-__all__ = ["main", "measure"]
+__all__ = ["draw", "main", "measure"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +93,28 @@ def measure(path: Path, count: int, seed: int = 0, trust: bool = False) -> list[
     return rows
 
 
+def draw(rows: Sequence[dict[str, Any]], title: str) -> bytes:
+    """A PNG: a panel an agent, its entropy and its bound over env steps, a line a seed."""
+    agents = sorted({one["agent"] for one in rows})
+
+    def fill(_: Any, axes: Any) -> None:
+        for panel, agent in zip(axes[0], agents, strict=True):
+            for seed in sorted({one["seed"] for one in rows}):
+                mine = [one for one in rows if (one["agent"], one["seed"]) == (agent, seed)]
+                line = sorted(mine, key=lambda one: one["env_steps"])
+                for name, colour, marker in zip(("entropy", "bound"), COLOURS, "os", strict=False):
+                    look = {"color": colour, "marker": marker, "markersize": 3, "linewidth": 1, "label": name}
+                    panel.plot([one["env_steps"] for one in line], [one[name] for one in line], **look)
+            panel.set_title(f"agent {agent}", fontsize=9)
+            panel.set_xlabel("env steps", fontsize=9)
+            panel.tick_params(labelsize=8)
+            panel.grid(alpha=0.3)
+        axes[0, 0].set_ylabel("nats", fontsize=9)
+        axes[0, 0].legend(handles=axes[0, 0].get_lines()[:2], fontsize=8)
+
+    return panels(title, (1, len(agents)), (3.0 * len(agents) + 0.8, 3.2), fill, sharey=True)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Print the table; with --out, write the section."""
     options = tyro.cli(Options, prog="omad entropy", args=list(arguments))
@@ -119,11 +141,11 @@ def main(arguments: Sequence[str]) -> int:
             row(made, str(one["seed"]), f"{one['env_steps']:,}", str(one["agent"]), *numbers)
         console().print(made)
     if options.out is not None:
-        write_section(options.out, f"entropy-{config.task}", _section(title, found), pictures.draw(found, title))
+        write_section(options.out, f"entropy-{config.task}", _section(title, found), draw(found, title))
     return 0
 
 
-def _section(title: str, found: Sequence[dict[str, Any]]) -> SectionFile:
+def _section(title: str, found: Sequence[dict[str, Any]]) -> Section:
     """For the report."""
     last = max(one["env_steps"] for one in found)
     told = " ".join(
@@ -131,7 +153,7 @@ def _section(title: str, found: Sequence[dict[str, Any]]) -> SectionFile:
         for one in found
         if one["env_steps"] == last
     )
-    return SectionFile(
+    return Section(
         title=title[:1].upper() + title[1:],
         text=f"After {last:,} env steps, in nats. {told}",
         alt=f"Entropy and its bound over env steps, a panel an agent. {told}",

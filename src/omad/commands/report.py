@@ -18,7 +18,7 @@ import tyro
 from omad.config import RunConfig, resolve
 from omad.console import console
 from omad.errors import Refused
-from omad.report.words import plain
+from omad.report.format import plain
 
 __all__ = ["command_of", "main", "write_report"]
 
@@ -32,8 +32,11 @@ class Options:
     out: Path
     """Folder to write; an earlier report there is replaced."""
     threshold: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """TASK=RETURN, once for each task: the return that env steps are counted to. By default the published one of OMAD
-    if at least half of OMAD's runs reach it, else halfway between random actions and the best final return."""
+    """TASK=RETURN, once for each task: the return that env steps are counted to. By default the one fixed in the study,
+    else the published one of the baseline if at least half of its runs reach it, else halfway between random actions
+    and the best final return."""
+    baseline: str | None = None
+    """The algorithm that the others are compared with; omad, unless a given summary says otherwise."""
     actions: Literal["sampled", "noise_free"] | None = None
     """Which evaluations to show; sampled, unless a given summary says otherwise."""
 
@@ -99,7 +102,7 @@ def _thresholds(words: Sequence[str]) -> dict[str, float]:
 
 def _free(out: Path) -> None:
     """Refuse a place where something other than a report lies."""
-    from omad.report.read import summary_of
+    from omad.report.summary import summary_of
 
     if out.is_dir() and (summary_of(out) or all(entry.name.startswith(_UNFINISHED) for entry in out.iterdir())):
         return
@@ -111,7 +114,13 @@ _UNFINISHED = ".report-"
 """How the folder is called in which a report is written before it is whole."""
 
 
-def write_report(paths: Sequence[Path], out: Path, thresholds: Mapping[str, float], actions: str | None = None) -> Path:
+def write_report(
+    paths: Sequence[Path],
+    out: Path,
+    thresholds: Mapping[str, float],
+    actions: str | None = None,
+    baseline: str | None = None,
+) -> Path:
     """Make all files of a report; each is there whole or not at all.
 
     Args:
@@ -119,6 +128,7 @@ def write_report(paths: Sequence[Path], out: Path, thresholds: Mapping[str, floa
         out: Folder to write.
         thresholds: Return to reach, by task.
         actions: `sampled` or `noise_free`; None takes what a given summary says, else sampled.
+        baseline: The algorithm that the others are compared with; None takes what a given summary says, else omad.
 
     Returns:
         The page.
@@ -128,24 +138,25 @@ def write_report(paths: Sequence[Path], out: Path, thresholds: Mapping[str, floa
             cannot be written.
     """
     from omad.report.figures import draw_all
+    from omad.report.marl_eval import export
     from omad.report.page import to_html, to_markdown
-    from omad.report.read import gather, to_json
-    from omad.report.results import compute, exported
+    from omad.report.read import gather
+    from omad.report.results import compute
+    from omad.report.summary import to_json
 
     _free(out)
     gathered = gather(paths, command_of)
     kind = actions or gathered.options.get("actions", "sampled")
-    wanted = {**gathered.options.get("thresholds", {}), **thresholds}
-    results = compute(gathered, wanted, kind)
+    results = compute(gathered, {**gathered.options.get("thresholds", {}), **thresholds}, kind, baseline)
     drawn = draw_all(results)
-    export, notes = exported(results)
+    exported, notes = export(results)
     files: dict[str, Iterable[bytes]] = {}
     for one in (one for several in drawn.values() for one in several):
         files |= {f"figures/{one.name}.png": [one.png], f"figures/{one.name}.svg": [one.wide]}
     files |= {
         "tables.md": [to_markdown(results).encode()],
-        "marl-eval.json": _as_json(export),
-        "summary.json": to_json(gathered, kind, wanted),
+        "marl-eval.json": _as_json(exported),
+        "summary.json": to_json(gathered, results.options),
         "index.html": [to_html(results, drawn, notes).encode()],
     }
     try:
@@ -212,6 +223,6 @@ def _umask() -> int:
 def main(arguments: Sequence[str]) -> int:
     """Write the report; the last line printed is the page."""
     options = tyro.cli(Options, prog="omad report", args=list(arguments))
-    page = write_report(options.runs, options.out, _thresholds(options.threshold), options.actions)
+    page = write_report(options.runs, options.out, _thresholds(options.threshold), options.actions, options.baseline)
     console().print(plain(str(page)), markup=False, emoji=False)
     return 0

@@ -7,47 +7,38 @@ may be somebody else's: it is read by `omad.schema` into the records of `omad.re
 
 from __future__ import annotations
 
-import base64
-import binascii
-import contextlib
 import dataclasses
 import functools
-import gzip
 import json
 import os
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
-from xml.parsers import expat
 
 import msgspec
 import numpy as np
 
 from omad.errors import Refused
 from omad.report.records import (
-    FORMAT,
-    KIND,
     Evaluation,
     EvaluationLine,
+    Gathered,
     MetricsLine,
     Run,
     RunManifest,
     RunSettings,
-    Section,
-    SectionFile,
+    Section,  # fmt: skip
     StudyFile,
     StudyRun,
-    Summary,
-    SummaryKind,
-    contradiction,
     misplaced,
     settings_of,
 )
+from omad.report.sections import inside, read_section
+from omad.report.summary import from_summary, summary_of
 from omad.schema import Lines, convert, decode, read_bytes, read_json, read_lines
 
-__all__ = ["Gathered", "gather", "refuse_mixed", "summary_of", "to_json"]
+__all__ = ["gather", "refuse_mixed"]
 
 NEUTRAL = frozenset(
     {"seeds", "first_seed", "eval_every", "log_every", "save_every", "env_workers", "env_timeout", "eval_seed",
@@ -56,17 +47,6 @@ NEUTRAL = frozenset(
 """Fields of a configuration that do not tell one setting from another."""
 _PAUSE = 6.0
 """A time between two lines of metrics this many times the usual is a pause, not training."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Gathered:
-    """All that a report is made of."""
-
-    name: str
-    runs: tuple[Run, ...]
-    sections: tuple[Section, ...] = ()
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """`actions` and `thresholds` of the report whose summary was read."""
 
 
 # ------------------------------------------------------------------------------------------------ one run
@@ -243,9 +223,9 @@ def gather(paths: Sequence[Path], command_of: Callable[[Any], str]) -> Gathered:
     for path in paths:
         if not path.exists():
             raise Refused(f"{path} is not there; give run folders, folders that hold some, or a summary.json.")
-        part = _from_summary(path) if path.is_file() else _from_folder(path, command_of)
+        part = from_summary(path) if path.is_file() else _from_folder(path, command_of)
         if not part.runs and path.is_dir() and (summary := summary_of(path)):
-            part = _from_summary(summary)
+            part = from_summary(summary)
         if not part.runs:
             raise Refused(
                 f"{path} holds no run; give a folder that omad train or omad sweep wrote, or a report's summary.json."
@@ -254,7 +234,8 @@ def gather(paths: Sequence[Path], command_of: Callable[[Any], str]) -> Gathered:
         for run in part.runs:
             runs[run.folder] = _further(runs.get(run.folder, run), run)
         sections += part.sections
-        options = {**part.options, **options}
+        fixed = {**part.options.get("study_thresholds", {}), **options.get("study_thresholds", {})}
+        options = {**part.options, **options, "study_thresholds": fixed}
     return Gathered(", ".join(names) or "Report", tuple(_labelled(list(runs.values()))), tuple(sections), options)
 
 
@@ -274,18 +255,19 @@ def _further(one: Run, other: Run) -> Run:
 def _from_folder(root: Path, command_of: Callable[[Any], str]) -> Gathered:
     name, absolute = _writable(root.resolve().name), root.resolve()
     listed: dict[Path, StudyRun] = {}
-    names, sections = list[str](), list[Section]()
+    names, sections, thresholds = list[str](), list[Section](), dict[str, float]()
     for folder in _found(absolute, "study.json"):
         study = read_json(folder / "study.json", StudyFile)
         names.append(study.name)
+        thresholds |= study.thresholds
         for entry in study.runs:
-            path = _inside(folder, entry.folder, f"{folder / 'study.json'} lists the run")
+            path = inside(folder, entry.folder, f"{folder / 'study.json'} lists the run")
             if path in listed:
                 raise Refused(f"{folder / 'study.json'} lists the folder {entry.folder!r} twice; each run has its own.")
             listed[path] = entry
         for file in sorted((folder / "sections").glob("*.json")):
-            _inside(folder, f"sections/{file.name}", f"{folder} has the section")
-            sections.append(_section(file, folder))
+            inside(folder, f"sections/{file.name}", f"{folder} has the section")
+            sections.append(read_section(file, folder))
     folders = dict.fromkeys([*listed, *_found(absolute, "config.json")])
 
     def label(path: Path) -> str:
@@ -297,28 +279,12 @@ def _from_folder(root: Path, command_of: Callable[[Any], str]) -> Gathered:
         return msgspec.structs.replace(run, note=run.note.replace(f"{absolute.parent}/", ""))
 
     runs = (hidden(_read_run(path, label(path), listed.get(path), command_of)) for path in folders)
-    return Gathered(", ".join(names), tuple(runs), tuple(sections))
+    return Gathered(", ".join(names), tuple(runs), tuple(sections), {"study_thresholds": thresholds})
 
 
 def _writable(name: str) -> str:
     """A name of a file, whose bytes may be no text, as text."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _inside(folder: Path, name: str, what: str) -> Path:
-    """What lies below a folder under a relative name; links lead nowhere else.
-
-    Raises:
-        Refused: It would be outside, or the folder itself.
-    """
-    parts = Path(name).parts
-    short = name.isprintable() and len(name) < 1000 and all(len(part.encode()) < 256 for part in parts)
-    if short and ".." not in parts and not name.startswith(("/", "~")):
-        with contextlib.suppress(OSError, RuntimeError):  # links in a circle
-            found, root = (folder / name).resolve(), folder.resolve()
-            if found != root and found.is_relative_to(root):
-                return found
-    raise Refused(f"{what} {name!r}; it must lie below {folder}, without '..' and without links that lead out of it.")
 
 
 def _labelled(runs: Sequence[Run]) -> Iterable[Run]:
@@ -342,146 +308,6 @@ def _labelled(runs: Sequence[Run]) -> Iterable[Run]:
 def _fields(run: Run) -> dict[str, Any]:
     """What tells settings apart: fields of the run and of the algorithm, side by side."""
     return {key: value for key, value in run.config.items() if key not in NEUTRAL} | (run.config.get("algo") or {})
-
-
-_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
-_LARGEST = 1 << 25
-"""Bytes of a section's figure."""
-
-
-def _section(path: Path, study: Path) -> Section:
-    """A section of a study: `title`, `text`, and perhaps `figure` (a PNG or SVG file beside it) with `alt`."""
-    found = read_json(path, SectionFile)
-    if not found.figure:
-        return Section(found.title, found.text, found.alt, "")
-    if not found.alt.strip():
-        raise Refused(f"{path} is not a section: it needs title and text, and alt if there is a figure.")
-    beside = found.figure if found.figure.startswith("/") else f"{path.parent.name}/{found.figure}"
-    file = _inside(study, beside, f"{path} names the figure")
-    kind, wrong = _TYPES.get(file.suffix), "it is not there"
-    if kind and file.is_file():
-        data = read_bytes(file, _LARGEST)
-        wrong = _not_a_picture(data, kind)
-        if not wrong:
-            figure = f"data:{kind};base64,{base64.b64encode(data).decode()}"
-            return Section(found.title, found.text, found.alt, figure)
-    raise Refused(f"{path} names the figure {found.figure!r}; it must be a PNG or SVG file in {study}, but {wrong}.")
-
-
-def _not_a_picture(data: bytes, kind: str) -> str:
-    """Why bytes are no picture of a kind; empty if they are one."""
-    if kind == "image/png":
-        return "" if _whole_png(data) else "its content is no whole PNG"
-    roots: list[str] = []
-    reader = expat.ParserCreate(encoding="utf-8", namespace_separator=" ")
-    reader.StartElementHandler = lambda name, _: roots.append(name) if not roots else None
-    try:
-        if b"<!ENTITY" in data:
-            return "it declares entities"
-        reader.Parse(data, True)
-    except (expat.ExpatError, ValueError) as error:
-        return f"its content is no SVG ({error})"
-    return "" if roots == ["http://www.w3.org/2000/svg svg"] else f"its content is no SVG but <{roots[0]}>"
-
-
-def _whole_png(data: bytes) -> bool:
-    """Whether all chunks, from the header to the end, are there with their checksums."""
-    at, kinds = 8, list[bytes]()
-    while data.startswith(b"\x89PNG\r\n\x1a\n") and at + 12 <= len(data):
-        end = at + 8 + int.from_bytes(data[at : at + 4])
-        if int.from_bytes(data[end : end + 4]) != zlib.crc32(data[at + 4 : end]):
-            return False
-        kinds.append(data[at + 4 : at + 8])
-        at = end + 4
-    return at == len(data) and kinds[:1] == [b"IHDR"] and kinds[-1:] == [b"IEND"] and b"IDAT" in kinds
-
-
-def _wrong_figure(section: Section) -> str:
-    """Why the figure of a summary's section cannot be shown; empty if it can."""
-    if not section.figure:
-        return ""
-    start, _, text = section.figure.partition(";base64,")
-    kind = start.removeprefix("data:")
-    if not section.alt.strip():
-        return "alt is empty, though there is a figure"
-    if kind not in _TYPES.values() or not section.figure.startswith(f"data:{kind};base64,"):
-        return f"figure begins with {section.figure[:40]!r}; it must be the data: address of a PNG or SVG"
-    try:
-        words = _not_a_picture(base64.b64decode(text, validate=True), kind)
-    except (binascii.Error, ValueError) as error:
-        words = f"is not in base64 ({error})"
-    return f"figure cannot be shown: {words}" if words else ""
-
-
-# ------------------------------------------------------------------------------------------------ the summary
-
-
-def to_json(gathered: Gathered, actions: str, thresholds: Mapping[str, float]) -> Iterator[bytes]:
-    """The summary piece by piece, one run a line; `gather` reads it back."""
-    parts = {
-        "kind": KIND,
-        "format": FORMAT,
-        "name": gathered.name,
-        "options": {"actions": actions, "thresholds": dict(thresholds)},
-        "sections": gathered.sections,
-    }
-    encoder = msgspec.json.Encoder(enc_hook=list)  # of arrays
-    yield encoder.encode(parts)[:-1] + b',"runs":['
-    for i, run in enumerate(gathered.runs):
-        yield (b",\n" if i else b"\n") + encoder.encode(run)
-    yield b"\n]}\n"
-
-
-def _from_summary(path: Path) -> Gathered:
-    data = read_bytes(path)
-    kind = decode(data, SummaryKind, path) if data.lstrip()[:1] == b"{" else SummaryKind()
-    if kind.kind != KIND:
-        raise Refused(f"{path} is not a summary; give the summary.json that omad report wrote, or run folders.")
-    if kind.format != FORMAT:
-        raise Refused(f"{path} has format {kind.format!r}; this version reads {FORMAT}. Use the one that wrote it.")
-    found = decode(data, Summary, path)
-    for i, section in enumerate(found.sections):
-        if words := _wrong_figure(section):
-            raise Refused(f"{path}, sections[{i}]: {words}; restore it from a copy.")
-    runs = tuple(_summarised(bytes(row), f"{path}, runs[{i}]") for i, row in enumerate(found.runs))
-    folders = [run.folder for run in runs]
-    for twice in {folder for folder in folders if folders.count(folder) > 1}:
-        raise Refused(f"{path} has two runs called {twice!r}; restore it from a copy.")
-    return Gathered(found.name, runs, tuple(found.sections), msgspec.to_builtins(found.options))
-
-
-def _summarised(data: bytes, source: str) -> Run:
-    """One run of a summary."""
-    run = decode(data, Run, source)
-    if run.config:
-        run = msgspec.structs.replace(run, config=_known(run.config))
-    if words := contradiction(run):
-        raise Refused(f"{source} cannot be used: {words}; restore it from a copy.")
-    return run
-
-
-def _known(config: dict[str, Any]) -> dict[str, Any]:
-    """With the fields that came since, at their defaults, as a run folder of that time is read."""
-    from omad.run.folder import with_defaults
-
-    try:
-        return with_defaults(config)
-    except (Refused, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        return config  # of an algorithm that is not installed here, say: it can still be shown
-
-
-def summary_of(folder: Path) -> Path | None:
-    """The summary in a folder that holds a report of ours, which may have been packed with gzip since."""
-    for name in ("summary.json", "summary.json.gz"):
-        if not (folder / name).is_file():  # a pipe would make the open wait
-            continue
-        try:
-            with gzip.open(folder / name, "rb") if name.endswith(".gz") else (folder / name).open("rb") as file:
-                if file.read(40).startswith(f'{{"kind":"{KIND}"'.encode()):
-                    return folder / name
-        except (OSError, EOFError, zlib.error):
-            continue
-    return None
 
 
 # ---------------------------------------------------------------------------------------------- mixtures

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import array
+import dataclasses
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -14,9 +15,9 @@ from msgspec import Meta
 from omad.errors import Refused
 from omad.schema import convert
 
-__all__ = ["FORMAT", "KIND", "Actions", "Evaluation", "EvaluationLine", "MetricsLine", "Run", "RunManifest",
-           "RunSettings", "Section", "SectionFile", "State", "StudyFile", "StudyRun", "Summary", "SummaryKind",
-           "contradiction", "misplaced", "settings_of"]  # fmt: skip
+__all__ = ["FORMAT", "KIND", "RENAMED_METRICS", "Actions", "Evaluation", "EvaluationLine", "Gathered", "MetricsLine",
+           "Options", "Run", "RunManifest", "RunSettings", "Section", "State", "StudyFile", "StudyRun", "Summary",
+           "SummaryKind", "contradiction", "misplaced", "settings_of"]  # fmt: skip
 
 KIND = "omad report"
 """Marks a summary as one of ours."""
@@ -30,10 +31,16 @@ Finite = Annotated[float, Meta(ge=-3.5e38, le=3.5e38)]
 """As far as float32 goes."""
 Seconds = Annotated[float, Meta(ge=0, le=1e15)]
 Name = Annotated[str, Meta(min_length=1, max_length=1000)]
+Short = Annotated[str, Meta(max_length=1000)]
 Text = Annotated[str, Meta(max_length=100_000)]
 Scalar = bool | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | Text | None
 Actions = Literal["sampled", "noise_free"]
 State = Literal["finished", "running", "stopped", "failed", "broken", "not started", "missing", "unreadable"]
+RENAMED_METRICS = {
+    "policy/update_share": "policy/update_fraction",
+    "policy/effective_share": "policy/ess_fraction",
+}
+"""Names in `metrics.jsonl` of older runs -> today's; readers take both and give the latter."""
 
 
 # ------------------------------------------------------------------------------------------------ of a run folder
@@ -101,7 +108,7 @@ class Values(msgspec.Struct):
     config: dict[str, Scalar | list[Scalar] | dict[str, Scalar | list[Scalar]]]
 
 
-class Device(msgspec.Struct, forbid_unknown_fields=True):
+class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a run computed on."""
 
     platform: Text = ""
@@ -109,7 +116,7 @@ class Device(msgspec.Struct, forbid_unknown_fields=True):
     count: Count = 0
 
 
-class RunManifest(msgspec.Struct, forbid_unknown_fields=True):
+class RunManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The parts of a manifest that a reader needs."""
 
     omad: Text = ""
@@ -138,33 +145,25 @@ class StudyRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     config: dict[str, Any] = {}
 
 
-class StudyFile(msgspec.Struct, forbid_unknown_fields=True):
+class StudyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`study.json`."""
 
     name: Name
     runs: Annotated[list[StudyRun], Meta(min_length=1)]
-
-
-class SectionFile(msgspec.Struct, forbid_unknown_fields=True):
-    """`sections/NAME.json`."""
-
-    title: Name
-    text: Text
-    figure: Annotated[str, Meta(max_length=1000)] = ""
-    """A PNG or SVG file beside it; empty for none."""
-    alt: Text = ""
+    thresholds: dict[str, Finite] = {}
+    """Return to reach by task, fixed before the runs."""
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A section of a study's own, shown after the results."""
+    """A section of a study's own, shown after the results: `sections/NAME.json`, or a part of a summary."""
 
     title: Name
     text: Text
     """Paragraphs are parted by blank lines."""
-    alt: Text
+    figure: str = ""
+    """Of a file, the name of a PNG or SVG beside it; of a summary, its `data:` address; empty for none."""
+    alt: Text = ""
     """What the figure shows, in words."""
-    figure: str
-    """As a `data:` address; empty for none."""
 
 
 # ------------------------------------------------------------------------------------------------ of a summary
@@ -178,10 +177,9 @@ class Evaluation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     actions: Actions
     eval_seed: Seed
     returns: Annotated[Sequence[Finite], Meta(min_length=1)]
-    """Of every episode; held as an array of doubles."""
+    """Of every episode; held as an array of doubles, in an eighth of the room."""
 
     def __post_init__(self) -> None:
-        """Hold returns in an eighth of the room."""
         msgspec.structs.force_setattr(self, "returns", array.array("d", self.returns))
 
 
@@ -190,9 +188,9 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     folder: Name
     """Where it lies, from the name of the given folder on."""
-    task: Annotated[str, Meta(max_length=1000)]
-    algorithm: Annotated[str, Meta(max_length=1000)]
-    setting: Annotated[str, Meta(max_length=1000)]
+    task: Short
+    algorithm: Short
+    setting: Short
     seeds: tuple[Seed, ...]
     state: State
     """`failed`: it diverged. `broken`: something else ended it."""
@@ -216,10 +214,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def total_steps(self) -> int:
         """Env steps of each seed that were planned, in whole vector steps; 0 if not known."""
-        if not self.config:
-            return 0
-        n_envs = self.config["n_envs"]
-        return math.ceil(self.config["total_steps"] / n_envs) * n_envs
+        return math.ceil(self.config["total_steps"] / (n := self.config["n_envs"])) * n if self.config else 0
 
 
 class SummaryKind(msgspec.Struct):
@@ -229,14 +224,19 @@ class SummaryKind(msgspec.Struct):
     format: Any = None
 
 
-class Options(msgspec.Struct, forbid_unknown_fields=True):
-    """Of the report whose summary it is."""
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of a report, kept in its summary."""
 
     actions: Actions
     thresholds: dict[str, Finite]
+    """Return to reach by task, from the command line."""
+    study_thresholds: dict[str, Finite] = {}
+    """The same, fixed in the study."""
+    baseline: Name = "omad"
+    """The algorithm that the others are compared with."""
 
 
-class Summary(msgspec.Struct, forbid_unknown_fields=True):
+class Summary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`summary.json`; its runs are read one by one, since each is large."""
 
     kind: str
@@ -245,6 +245,17 @@ class Summary(msgspec.Struct, forbid_unknown_fields=True):
     options: Options
     sections: list[Section]
     runs: list[msgspec.Raw]
+
+
+@dataclasses.dataclass(frozen=True)
+class Gathered:
+    """All that a report is made of."""
+
+    name: str
+    runs: tuple[Run, ...]
+    sections: tuple[Section, ...] = ()
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Fields of `Options`: of the report whose summary was read, and `study_thresholds`, which the study has fixed."""
 
 
 def settings_of(config: dict[str, Any]) -> RunSettings:

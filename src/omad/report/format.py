@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-import html
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
-from omad.report.stats import Bounded
+from omad.report.stats import Estimate
 
-__all__ = ["bounded", "code", "drawable", "duration", "escape", "interval", "markdown", "number", "paragraph", "plain"]
+__all__ = ["code", "counts", "drawable", "duration", "interval", "markdown", "number", "paragraph", "plain"]
 
 
 def number(value: Any) -> str:
@@ -20,26 +20,20 @@ def number(value: Any) -> str:
         return "–"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
-    return text.replace("-", "−")
+    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}").replace("-", "−")
 
 
-def interval(value: Any, low: Any, high: Any) -> str:
-    """The value, and [low, high] if there is such an interval."""
-    if math.isnan(low) or math.isnan(high):
-        return number(value)
-    return f"{number(value)} [{number(low)}, {number(high)}]"
+_BOUNDS = {"exact": "", "lower bound": "at least ", "upper bound": "at most "}
 
 
-_WORDS = {"exact": "", "lower bound": "at least ", "upper bound": "at most "}
-
-
-def bounded(value: Bounded, unit: str = "") -> str:
-    """With the side from which it is known."""
-    if value.kind == "undefined":
+def interval(found: Estimate | None, unit: str = "") -> str:
+    """The value, the side from which it is known, and [low, high] if there is such an interval."""
+    if found is None:
+        return "–"
+    if found.kind == "undefined":
         return "not known"
-    text = f"{_WORDS[value.kind]}{number(value.value)}{unit}"
-    return text if math.isnan(value.low) else f"{text} [{number(value.low)}, {number(value.high)}]"
+    text = f"{_BOUNDS[found.kind]}{number(found.value)}{unit}"
+    return text if math.isnan(found.low) else f"{text} [{number(found.low)}, {number(found.high)}]"
 
 
 def duration(seconds: float | int | None) -> str:
@@ -50,6 +44,12 @@ def duration(seconds: float | int | None) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+
+
+def counts(words: Iterable[str]) -> str:
+    """How often each word is there: `3 finished, 1 failed`."""
+    words = list(words)
+    return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
 
 
 _SPACE = re.compile(r"[\t\n\v\f\r\x85\u2028\u2029]+")
@@ -78,11 +78,6 @@ def _glyphs() -> frozenset[int]:
 def drawable(text: str) -> str:
     """For a picture: `plain`, and what its font lacks is written out too."""
     return "".join(c if ord(c) in _glyphs() else _written_out(c) for c in plain(text))
-
-
-def escape(text: str) -> str:
-    """For HTML, in elements and in attributes."""
-    return html.escape(plain(text))
 
 
 _MARKUP = re.compile(
