@@ -6,7 +6,7 @@ WORKERS ?= 2
 # More words for pytest, as in `make test ARGS=--durations=20`.
 ARGS ?=
 
-.PHONY: install install-all install-test demo test test-slow check clean pins
+.PHONY: install install-all install-test demo test test-slow test-lowest check clean pins
 
 install: $(VENV)/installed
 install-test: $(VENV)/installed-test
@@ -41,6 +41,10 @@ test: install-test
 # compile, so programs are made as users' are, but for the emitters of fused loops.
 test-slow: install-test
 	XLA_FLAGS=--xla_cpu_use_fusion_emitters=false $(BIN)/python -m pytest -m slow $(ARGS)
+
+# The lowest versions that pyproject.toml declares, in an environment of its own; ARGS=--newest for the newest.
+test-lowest:
+	$(PYTHON) tests/lower_bounds.py $(ARGS)
 
 # Types are checked while ruff, which takes a second, speaks first; either one fails it.
 check: install-test
