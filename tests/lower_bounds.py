@@ -11,10 +11,12 @@ index, takes minutes, and is no part of `make test`. Exit code 1 if a command fa
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -65,7 +67,18 @@ def install(folder: Path, python: str, extras: list[str], newest: bool) -> Path:
         lowest = ["--resolution", "lowest-direct", "--requirements", ROOT / "pyproject.toml", *named]
         subprocess.run([*get, *lowest], check=True)
     subprocess.run([*get, f"{wheel}[{','.join(extras)}]" if extras else wheel], check=True)
-    subprocess.run([tool, "pip", "list", *into, "--format", "freeze"], check=True)
+    listed = [tool, "pip", "list", *into, "--format", "json"]
+    found = json.loads(subprocess.run(listed, check=True, stdout=subprocess.PIPE).stdout)
+    have = {row["name"].lower(): row["version"] for row in found}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needs = [*project["dependencies"], *(need for extra in extras for need in project["optional-dependencies"][extra])]
+    for name, bound in sorted({tuple(need.lower().split(">=")) for need in needs}):
+        here = have[name.partition("[")[0]]
+        higher = (
+            "" if newest or (here + ".0.0").startswith(bound + ".") else "  (the declared one does not go with others)"
+        )
+        sys.stdout.write(f"{name}>={bound}: {here}{higher}\n")
+    sys.stdout.flush()
     return folder / "env" / "bin"
 
 
