@@ -203,17 +203,19 @@ def _start_jax(test: bool) -> tuple[dict[str, Any], str]:
             [sys.executable, "-P", "-c", code], env=os.environ | {"PYTHONPATH": paths}, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, errors="replace", timeout=_LIMIT_S, check=False,
         )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return {}, f"it did not end within {_LIMIT_S:.0f} s"
-    found: dict[str, Any] = {}
-    for line in done.stdout.splitlines():
-        if line.startswith("{"):
-            found |= json.loads(line)
+    except subprocess.TimeoutExpired as error:
+        return _lines((error.stdout or b"").decode()), f"it did not end within {_LIMIT_S:.0f} s"
+    found = _lines(done.stdout)
     said = [line for line in done.stderr.splitlines() if line.strip()]
     if not done.returncode:
         return found, ""
     how = f"killed by {signal.Signals(-done.returncode).name}: " if done.returncode < 0 else ""
     return found, how + (said[-1] if said else f"exit code {done.returncode}")
+
+
+def _lines(text: str) -> dict[str, Any]:
+    """What whole JSON lines say, all together."""
+    return {key: value for line in text.splitlines() if line.startswith("{") for key, value in json.loads(line).items()}
 
 
 # ---------------------------------------------------------------- the whole

@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import inspect
 import io
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
