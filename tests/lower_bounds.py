@@ -25,7 +25,7 @@ LIMIT_S = 1200
 TRAIN = "omad.train('probe/push', 'hatd3', 'tiny', v_max=3.0, loggers=[{}], run_dir='{}')"
 CORE = [
     ["omad", "doctor"],
-    ["omad", "train", "--task", "mpe/spread-3", "--preset", "tiny", "--run-dir", "run"],
+    ["omad", "train", "hatd3", "--task", "games/islands-2", "--preset", "tiny", "--run-dir", "run"],
     ["omad", "eval", "run", "--episodes", "4"],
     ["omad", "runs", "."],
     ["omad", "report", "run", "--out", "page"],
@@ -88,8 +88,8 @@ def use(programs: Path, commands: list[list[str]], folder: Path) -> list[str]:
     for program, *words in commands:
         said = " ".join([program, *words])
         done = subprocess.run(
-            [programs / program, *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=LIMIT_S, check=False,
+            ["timeout", str(LIMIT_S), programs / program, *words], cwd=folder, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, check=False,
         )  # fmt: skip
         sys.stdout.write(f"{'failed' if done.returncode else 'passed'}: {said}\n")
         if done.returncode:

@@ -188,6 +188,9 @@ def _in_child(test: bool) -> None:
     sys.stdout.write(json.dumps({"device": found["device"], "flags": found["flags"]}) + "\n")
     sys.stdout.flush()
     if test:
+        import jax
+
+        jax.config.update("jax_disable_most_optimizations", True)  # compiling is all that takes time here
         begun = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="omad-doctor-") as folder:
             self_test(Path(folder))
