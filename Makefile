@@ -6,7 +6,7 @@ WORKERS ?= 2
 # More words for pytest, as in `make test ARGS=--durations=20`.
 ARGS ?=
 
-.PHONY: install install-all install-test install-docs demo test test-slow check docs clean pins
+.PHONY: install install-all install-test install-docs demo test test-slow test-lowest check docs clean pins
 
 install: $(VENV)/installed
 install-test: $(VENV)/installed-test
@@ -52,6 +52,10 @@ test-slow: install-test
 # The documentation as a site that opens offline: site/index.html.
 docs: install-docs
 	$(BIN)/mkdocs build --strict
+
+# The lowest versions that pyproject.toml declares, in an environment of its own; ARGS=--newest for the newest.
+test-lowest:
+	$(PYTHON) tests/lower_bounds.py $(ARGS)
 
 # Types are checked while ruff, which takes a second, speaks first; either one fails it.
 check: install-test

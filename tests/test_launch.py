@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from omad import api, launch
+from omad import api, launch, processes
 from omad.config import resolve
 from omad.errors import Refused
 from omad.experiment import Experiment
@@ -146,3 +146,28 @@ def test_cores_are_shared_out() -> None:
         assert len(shares) == slots and set().union(*shares) == mine
         assert sum(map(len, shares)) == len(mine)
     assert launch.cores_for(len(mine) + 1) == [mine] * (len(mine) + 1)
+
+
+def test_cores_where_the_system_has_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of the machine's are taken to be there, and no process is kept to some."""
+    for name in ("sched_getaffinity", "sched_setaffinity"):
+        monkeypatch.delattr(os, name, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    assert processes.available_cores() == [0, 1, 2, 3]
+    assert launch.cores_for(2) == [{0, 2}, {1, 3}]
+    processes.keep_to_cores(0, [1])
+
+
+def test_a_process_stops_with_its_parent_where_the_system_sends_no_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    parents, sent = iter([7, 7, 1]), list[tuple[int, int]]()
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(os, "kill", lambda pid, number: sent.append((pid, number)))
+    monkeypatch.setattr(time, "sleep", lambda s: None)
+    processes._watch(7)
+    assert sent == [(os.getpid(), signal.SIGTERM)]
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(processes, "_watch", lambda parent: None)
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    with pytest.raises(SystemExit) as ended:
+        processes.stop_with(7)
+    assert ended.value.code == 128 + signal.SIGTERM

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -197,3 +198,15 @@ def test_import_is_silent_and_leaves_the_process_as_it_was(module: str, light: b
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "" and done.stderr == ""
+
+
+def test_what_only_linux_has_stands_in_few_places() -> None:
+    """Where it is replaced or left out elsewhere, so that JAX tasks can be trained on macOS."""
+    places = {
+        module: set(re.findall(r"sched_[gs]etaffinity|prctl|/proc/", MODULES[module].read_text())) for module in MODULES
+    }
+    assert {module: found for module, found in places.items() if found} == {
+        "omad.processes": {"sched_getaffinity", "sched_setaffinity", "prctl"},
+        "omad.run.machine": {"/proc/"},  # the processor's name
+        "omad.commands.doctor": {"/proc/"},  # whether there is a GPU
+    }

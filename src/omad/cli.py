@@ -30,6 +30,7 @@ COMMANDS = {
     "modes": ("omad.commands.modes", "how many of a game's equally good actions policies keep, and draw them"),
     "entropy": ("omad.commands.entropy", "what the entropy bound of OMAD's policies is worth along training"),
     "tasks": ("omad.commands.tasks", "list the tasks, their protocols, anchors and published results"),
+    "doctor": ("omad.commands.doctor", "check this installation: versions, devices, extras, conflicts, a self-test"),
     "bench": ("omad.commands.bench", "measure speed and utilisation of a task and preset"),
     "check-env": ("omad.commands.check", "check whether an env, your own or one of ours, can be trained on"),
     "render": ("omad.commands.render", "video, animation and contact sheet of episodes of a run's policies"),

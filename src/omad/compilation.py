@@ -5,10 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["use_compilation_cache"]
+__all__ = ["cache_folder", "use_compilation_cache"]
 
 _SHORTEST_S = 0.3
 """Programs that take less to compile are not kept."""
+
+
+def cache_folder() -> Path | None:
+    """Where programs are kept unless JAX is told otherwise; None where the user has no home. It is not made."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omad" / "jax"
+    except RuntimeError:
+        return None
 
 
 def use_compilation_cache(use: bool = True) -> None:
@@ -27,10 +35,11 @@ def use_compilation_cache(use: bool = True) -> None:
     settings = jax.config.values
     if not settings["jax_enable_compilation_cache"] or settings["jax_compilation_cache_dir"] is not None:
         return
+    if (folder := cache_folder()) is None:
+        return
     try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omad" / "jax"
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # no home, or a read-only one
+    except OSError:  # a read-only home
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:

@@ -1,41 +1,70 @@
-"""Optional packages: whether they are there is asked before anything is made."""
+"""Optional packages: what each extra is for, and whether it is there, which is asked before anything is made."""
 
 from __future__ import annotations
 
 import importlib.util
+from importlib import metadata
+from typing import NamedTuple
 
 from omad.errors import Refused
 
-__all__ = ["EXTRAS", "installed", "require", "require_for_task"]
+__all__ = ["EXTRAS", "Extra", "installed", "require", "require_for_task", "version"]
 
-EXTRAS: dict[str, tuple[str, ...]] = {
-    "mujoco": ("mujoco", "gymnasium", "gymnasium_robotics", "pettingzoo"),
-    "onnx": ("onnx", "onnxruntime"),
-    "pettingzoo": ("pettingzoo",),
-    "render": ("imageio_ffmpeg",),
-    "wandb": ("wandb",),
+
+class Extra(NamedTuple):
+    """An extra of this package."""
+
+    modules: tuple[str, ...]
+    """What it installs."""
+    purpose: str
+
+
+EXTRAS: dict[str, Extra] = {
+    "cluster": Extra(("ray",), "studies on a Ray cluster (omad sweep --launcher ray)"),
+    "cuda": Extra(("jax_cuda13_plugin",), "training on NVIDIA GPUs"),
+    "docs": Extra(("mkdocs", "material", "mkdocstrings"), "building the documentation"),
+    "frames": Extra(("pandas",), "numbers of a run as a table (to_frame)"),
+    "jaxmarl": Extra(("jaxmarl",), "tasks jaxmarl:NAME"),
+    "mujoco": Extra(("mujoco", "gymnasium", "gymnasium_robotics", "pettingzoo"), "tasks mamujoco-... (robots)"),
+    "onnx": Extra(("onnx", "onnxruntime"), "ONNX graphs of exported policies (omad export)"),
+    "pettingzoo": Extra(("pettingzoo",), "tasks pettingzoo:package.module:factory"),
+    "render": Extra(("imageio_ffmpeg",), "films of episodes (omad render)"),
+    "tune": Extra(("optuna",), "the search of hyperparameters in examples/"),
+    "wandb": Extra(("wandb",), "the logger Wandb"),
 }
-"""Extra of this package -> the modules that it installs."""
+"""What each one installs and is for."""
 _OF_TASKS = {"mamujoco-": "mujoco", "pettingzoo:": "pettingzoo"}
 """How a task's name begins -> the extra that it needs."""
 
 
 def installed(module: str) -> bool:
     """Whether a module can be imported; it is not imported."""
-    return importlib.util.find_spec(module) is not None
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # it is imported already and does not say from where
+        return True
 
 
-def require(extra: str, what: str) -> None:
+def version(package: str) -> str | None:
+    """The installed version of a distribution; None where there is none."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def require(extra: str, what: str, *modules: str) -> None:
     """Refuse to go on without the packages of an extra.
 
     Args:
         extra: One of `EXTRAS`.
         what: Needs it.
+        *modules: Of the extra; by default all.
 
     Raises:
         Refused: A package is missing.
     """
-    if missing := [module for module in EXTRAS[extra] if not installed(module)]:
+    if missing := [module for module in modules or EXTRAS[extra].modules if not installed(module)]:
         raise Refused(f"{what} needs the package {', '.join(missing)}; install it with: pip install 'omad[{extra}]'.")
 
 

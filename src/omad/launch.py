@@ -18,7 +18,7 @@ from typing import Any
 
 from omad import files, schema
 from omad.errors import Refused
-from omad.processes import STOPPING
+from omad.processes import STOPPING, available_cores
 from omad.run.folder import EPISODES, METRICS, Ended, RunFolder
 
 __all__ = ["State", "Tell", "begin", "cores_for", "last_line", "side_by_side", "state_of", "verdict"]
@@ -99,10 +99,10 @@ def _is_evaluation(line: dict[str, Any]) -> bool:
 
 def cores_for(slots: int) -> list[set[int]]:
     """This process's cores in as many shares as there are slots; with more slots than cores, all cores for each."""
-    cores = sorted(os.sched_getaffinity(0))
-    if slots > len(cores):
-        return [set(cores)] * slots
-    return [set(cores[i::slots]) for i in range(slots)]
+    own = available_cores()
+    if slots > len(own):
+        return [set(own)] * slots
+    return [set(own[i::slots]) for i in range(slots)]
 
 
 def side_by_side(
@@ -185,13 +185,11 @@ def verdict(run: RunFolder, code: int) -> tuple[str, str]:
 
 
 _CHILD = """
-import ctypes, os, signal, sys
+import sys
+from omad.processes import keep_to_cores, stop_with
 parent, cores, folder = int(sys.argv[1]), map(int, sys.argv[2].split(",")), sys.argv[3]
-os.sched_setaffinity(0, cores)
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG
-if os.getppid() != parent:
-    sys.exit(143)
+keep_to_cores(0, cores)
+stop_with(parent)
 from omad.cli import main
 sys.exit(main(["resume", folder, "--trust"]))
 """

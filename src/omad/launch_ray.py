@@ -7,15 +7,14 @@ dies, Ray starts the task again elsewhere, and the run continues from its newest
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omad.errors import Refused
+from omad.extras import require
 from omad.launch import State, Tell, begin, state_of, verdict
+from omad.processes import available_cores
 from omad.run.folder import RunFolder
 
 __all__ = ["on_ray"]
@@ -26,7 +25,7 @@ _POLL_S = 0.5
 
 def _task(folder: str) -> tuple[str, str]:
     """Go on with a run until its process ends; runs inside a Ray worker."""
-    process = begin(Path(folder), os.sched_getaffinity(0))
+    process = begin(Path(folder), set(available_cores()))
     try:
         while True:
             try:
@@ -49,8 +48,7 @@ def connect() -> Any:
     Raises:
         Refused: Ray is not installed.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise Refused("--launcher ray needs the package ray; try: pip install 'omad[cluster]'")
+    require("cluster", "--launcher ray")
     ray: Any = importlib.import_module("ray")
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False)

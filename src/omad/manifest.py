@@ -7,7 +7,6 @@ import datetime
 import platform
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import omad
 from omad import tasks
 from omad.config import RunConfig, sources
 from omad.envs.host_env import HostEnv
+from omad.extras import version
 from omad.loop.session import AT_A_BOUNDARY, EXACT
 from omad.run import machine
 from omad.types import JaxEnv
@@ -23,13 +23,6 @@ __all__ = ["manifest_of"]
 
 _PACKAGES = ("jax", "jaxlib", "equinox", "optax", "safetensors", "numpy")
 _HOSTED = ("mujoco", "gymnasium", "gymnasium-robotics", "pettingzoo")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _commit() -> str | None:
@@ -69,6 +62,6 @@ def manifest_of(config: RunConfig, env: JaxEnv | HostEnv) -> dict[str, Any]:
         "command": sys.argv,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "packages": {name: version for name in packages if (version := _version(name))},
+        "packages": {name: found for name in packages if (found := version(name))},
         **machine.facts(),
     }

@@ -1,4 +1,7 @@
-"""Signals, pipes and processes: how a process is asked to stop, and what ends with it."""
+"""Signals, pipes and processes: how a process is asked to stop, what ends with it, and which cores it uses.
+
+What only Linux has (affinity to cores, a signal when the parent dies) is used here alone, and replaced elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ import errno
 import os
 import select
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +26,7 @@ __all__ = [
     "Output",
     "Patience",
     "StopSignals",
+    "available_cores",
     "blocked",
     "descendants",
     "end_family",
@@ -29,9 +34,11 @@ __all__ = [
     "env_code",
     "held",
     "interruption",
+    "keep_to_cores",
     "outlive_signals",
     "refuse_inside_env",
     "silence",
+    "stop_with",
 ]
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -294,3 +301,48 @@ def end_with(parent: int, pipe: int) -> None:
             time.sleep(0.05)
     end_family(os.getpid())
     os._exit(0)
+
+
+def stop_with(parent: int) -> None:
+    """Ask this process to stop (SIGTERM) when its parent ends; at once if it has ended.
+
+    Linux sends the signal itself. Elsewhere a thread looks twice a second.
+
+    Args:
+        parent: Process id.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:
+        sys.exit(128 + signal.SIGTERM)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+# ---------------------------------------------------------------- cores
+
+
+def available_cores() -> list[int]:
+    """The cores that this process may use; all of the machine's where the system has no affinity (macOS)."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def keep_to_cores(pid: int, chosen: Iterable[int]) -> None:
+    """Let a process run on these cores only; nothing happens where the system has no affinity (macOS).
+
+    Args:
+        pid: Of the process; 0 for this one.
+        chosen: Numbers of cores, as `available_cores` gives them.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(pid, set(chosen))

@@ -20,6 +20,7 @@ from omad.errors import Refused
 from omad.experiment import Experiment
 from omad.export.bundle import Facts
 from omad.export.team import Trained
+from omad.extras import require
 from omad.policy import TrainedPolicy
 from omad.report.records import RENAMED_METRICS
 from omad.run import checkpoint
@@ -70,10 +71,9 @@ class Records(Mapping[str, np.ndarray]):
         Raises:
             Refused: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise Refused("to_frame() needs pandas: pip install 'omad[frames]'.") from None
+        require("frames", "to_frame()")
+        import pandas
+
         flat = {name: value.reshape(-1) for name, value in self.items() if value.ndim == 2}
         index = pandas.MultiIndex.from_product([self.seeds.tolist(), self.steps.tolist()], names=["seed", "step"])
         return pandas.DataFrame(flat, index=index)

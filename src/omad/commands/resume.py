@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +17,7 @@ from omad.compilation import use_compilation_cache
 from omad.console import console
 from omad.device import use_device
 from omad.errors import Refused
+from omad.processes import available_cores
 
 __all__ = ["main"]
 
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         for folder in folders:
             if options.total_steps is not None or not RunFolder.open(folder).complete:
                 open_to_resume(folder, options.total_steps, options.trust)
-        at_once = options.parallel_seeds or len(os.sched_getaffinity(0))
+        at_once = options.parallel_seeds or len(available_cores())
         code = work_on(functools.partial(side_by_side, folders, at_once), Stop())
         out.print(str(options.run))
         return code

@@ -19,6 +19,7 @@ from omad.compilation import use_compilation_cache
 from omad.config import RunConfig
 from omad.console import console, print_json
 from omad.errors import Refused
+from omad.processes import available_cores
 
 __all__ = ["main", "seconds"]
 
@@ -101,7 +102,7 @@ def main(arguments: Sequence[str]) -> int:
     from omad.launch import side_by_side
     from omad.study import place
 
-    workers = options.workers or len(os.sched_getaffinity(0))
+    workers = options.workers or len(available_cores())
     out = console()
     root.mkdir(parents=True, exist_ok=True)
     if (claim := files.lock(root / "lock", root)) is None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import inspect
 import io
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from omad import extras
 from omad.envs.contract import Broken, guarded
 from omad.envs.foreign import OURS, Source, Stepped, as_team, box_of, length_of
 from omad.envs.imported import OWN
@@ -63,8 +63,7 @@ def named(task: str, env: str, arguments: Mapping[str, Any]) -> Any:
     Raises:
         Refused: The package is missing, has no such env, or the env does not take the arguments.
     """
-    if "jaxmarl" not in sys.modules and importlib.util.find_spec("jaxmarl") is None:
-        raise Refused(f"{task} needs the package jaxmarl; install it with: pip install 'omad[jaxmarl]'")
+    extras.require("jaxmarl", task)
     with _silent():
         library = importlib.import_module("jaxmarl")
     if env not in library.registered_envs:

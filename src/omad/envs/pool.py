@@ -103,7 +103,7 @@ class Pool:
         bounds = np.linspace(0, n_envs, worker_count(n_envs, workers) + 1).round().astype(int)
         # The kernel likes to wake a worker on the core that this process runs on, and two of them then share it while
         # another core idles. With fewer workers than cores that does not happen, and other runs may use the same cores.
-        cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(len(bounds))
+        cpus = processes.available_cores()
         try:
             for first, last in itertools.pairwise(bounds):
                 order = {"factory": factory, "arguments": dict(arguments), "first": int(first)}
@@ -152,7 +152,7 @@ class Pool:
                 start_new_session=True,  # signals to this process's group are not for it, and all of its own group ends
             )
         if cpu is not None:
-            os.sched_setaffinity(process.pid, {cpu})
+            processes.keep_to_cores(process.pid, [cpu])
         os.close(there)
         os.close(here)
         for pipe in (to, back):  # it may stop, or die while something that it forked keeps the pipes open

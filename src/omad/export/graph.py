@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from typing import Any
 
 import numpy as np
 
-from omad.errors import Refused
+from omad import extras
 from omad.export.fold import Folded
 
 __all__ = ["OPSET", "build", "require"]
@@ -25,8 +24,7 @@ def require(package: str) -> Any:
     Raises:
         Refused: It is not installed.
     """
-    if importlib.util.find_spec(package) is None:
-        raise Refused(f"ONNX needs the package {package}, which is not installed; try: pip install 'omad[onnx]'.")
+    extras.require("onnx", "ONNX", package)
     return importlib.import_module(package)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from omad import files, schema
-from omad.errors import Refused
+from omad.extras import require
 from omad.loggers.base import Evaluation, Logger, RunInfo
 
 __all__ = ["Wandb"]
@@ -29,10 +29,9 @@ class Wandb(Logger):
     """
 
     def __init__(self, project: str = "omad", name: str | None = None, **options: Any) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise Refused("The logger Wandb needs Weights & Biases: pip install 'omad[wandb]'.") from None
+        require("wandb", "The logger Wandb")
+        import wandb
+
         self._wandb, self._project, self._name, self._options = wandb, project, name, options
         self._run: Any = None
 

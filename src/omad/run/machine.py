@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from omad.processes import available_cores
+
 __all__ = ["differences", "facts"]
 
 _FLAGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl", "jax_threefry_partitionable")
@@ -28,12 +30,11 @@ def _processor() -> str:
 def facts() -> dict[str, Any]:
     """Entries of the manifest, as they are for this process."""
     device = jax.devices()[0]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     flags = {name: str(getattr(jax.config, name, None)) for name in _FLAGS}
     return {
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "machine": {"system": platform.platform(), "processor": platform.machine(), "model": _processor()},
-        "cores": cores,
+        "cores": len(available_cores()),
         "flags": flags | {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")},
     }
 
