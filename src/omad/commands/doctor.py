@@ -319,7 +319,7 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     import tyro
 
-    from omad.algos.fields import check
+    from omad.algos.validate import check
     from omad.console import print_json
 
     options = tyro.cli(Options, prog="omad doctor", args=list(arguments))
