@@ -87,7 +87,7 @@ def trainer(task: str, workers: int, costless: bool) -> Any:
     algorithm = make_algorithm(config.algo, env.spec, config.obs_norm)
     sizes = LoopConfig(
         config.n_envs, config.updates_per_step, config.batch_size,
-        buffer.rows_for(20_000, config.n_envs), config.warmup_rows,
+        buffer.rows_for(20_000, config.n_envs), config.warmup_vector_steps,
     )  # fmt: skip
 
     def start(n_envs: int) -> Pool:
@@ -97,8 +97,8 @@ def trainer(task: str, workers: int, costless: bool) -> Any:
 
     loop = Hosted(algorithm, env, sizes, start)
     seeds = jnp.asarray([0], jnp.int32)
-    carry = loop.warm(loop.init(seeds), seeds, 0, config.warmup_rows)
-    at = [config.warmup_rows, jax.block_until_ready(loop.chunk(carry, seeds, config.warmup_rows, 3))]
+    carry = loop.warm(loop.init(seeds), seeds, 0, config.warmup_vector_steps)
+    at = [config.warmup_vector_steps, jax.block_until_ready(loop.chunk(carry, seeds, config.warmup_vector_steps, 3))]
     at[0] += 3
 
     def train(vector_steps: int) -> float:

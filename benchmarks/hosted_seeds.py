@@ -37,7 +37,7 @@ class Side:
         self.seeds = jnp.asarray(config.all_seeds, jnp.int32)
         started = time.perf_counter()
         self.carry, self.done = self.built.loop.init(self.seeds), 0
-        self.advance(self.built.loop.warm, config.warmup_rows)
+        self.advance(self.built.loop.warm, config.warmup_vector_steps)
         self.advance(self.built.loop.chunk, 2)
         self.ready_s = time.perf_counter() - started
         self.wall_s: list[float] = []

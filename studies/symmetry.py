@@ -1,4 +1,4 @@
-"""What learning from turned and mirrored transitions is worth, to OMAD and to its baselines.
+"""What learning from rotated and reflected transitions is worth, to OMAD and to its baselines.
 
 omad sweep studies/symmetry.py
 

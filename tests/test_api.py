@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import omad
-from omad.errors import Refused
+from omad.errors import UserError
 
 SIZES = {
     "total_steps": 60, "warmup_steps": 20, "n_envs": 2, "updates_per_step": 1, "batch_size": 4, "buffer_size": 60,
@@ -73,10 +73,10 @@ def test_neither_critic_nor_env_is_needed(run: omad.Run, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("obs", [np.zeros((3, 2)), np.zeros((2, 3)), [np.zeros(1), np.zeros(1)], [np.zeros(1)]])
 def test_wrong_shapes_are_refused(run: omad.Run, obs):
-    with pytest.raises(Refused, match="needs"):
+    with pytest.raises(UserError, match="needs"):
         omad.load_policy(run).act(obs)
 
 
 def test_unknown_seeds_are_refused(run: omad.Run):
-    with pytest.raises(Refused, match="no seed 5; it has 0, 1"):
+    with pytest.raises(UserError, match="no seed 5; it has 0, 1"):
         omad.load_policy(run, seed=5)

@@ -20,7 +20,7 @@ from omad.commands.flop_count import of_jaxpr, products, rehearsal, update_jaxpr
 from omad.commands.profiling import own_times, part_of
 from omad.commands.versus import Side, compare, ratio
 from omad.config import resolve
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.spec import EnvSpec
 
 
@@ -145,7 +145,7 @@ def test_a_side_is_told_what_was_given_and_nothing_else():
     assert side_of(config) == {
         "task": "probe/push", "algorithm": "hatd3", "preset": "tiny", "fields": {"batch_size": 8, "actor_width": 4},
     }  # fmt: skip
-    with pytest.raises(Refused, match="is not there; give a Python interpreter"):
+    with pytest.raises(UserError, match="is not there; give a Python interpreter"):
         compare(Side("one", {}), Side("other", {}, Path("/nowhere/at/all")), 1.0)
 
 
@@ -157,5 +157,5 @@ def test_two_sides_take_turns():
     found = compare(one, Side("two", side_of(config), Path(omad.__file__).parents[1]), 4.0)
     assert found["pairs"] == 20 and 0.5 < found["cpu"]["ratio"] < 2.0
     assert found["cpu"]["low"] <= found["cpu"]["ratio"] <= found["cpu"]["high"]
-    with pytest.raises(Refused, match=r"wrong cannot be timed .*no field 'nothing'"):
+    with pytest.raises(UserError, match=r"wrong cannot be timed .*no field 'nothing'"):
         compare(one, Side("wrong", side_of(config) | {"fields": {"nothing": 1}}), 1.0)

@@ -18,7 +18,7 @@ from omad.algos.validate import MOST, documented
 from omad.cli import main
 from omad.commands.train import Options, parse
 from omad.config import RunConfig, from_dict, resolve, to_dict
-from omad.errors import Refused
+from omad.errors import UserError
 
 GOOD = to_dict(resolve("probe/push"))
 DEEP: Any = []
@@ -53,7 +53,7 @@ def test_a_wrong_field_is_named_with_what_was_found(name: str, value: Any):
     """One sentence on one line, however large or deep the value is."""
     field, below = name.removeprefix("algo."), name.startswith("algo.")
     values = GOOD | ({"algo": GOOD["algo"] | {field: value}} if below else {name: value})
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(UserError) as refused:
         from_dict(values)
     said = str(refused.value)
     assert len(said) < 1000 and said.isprintable()
@@ -65,7 +65,7 @@ def test_a_wrong_field_is_named_with_what_was_found(name: str, value: Any):
     "values", [None, 3, "text", [], [GOOD], True, {}, {"algorithm": "omad", "algo": None}, DEEP], ids=range(9)
 )
 def test_what_is_no_configuration_is_refused(values: Any):
-    with pytest.raises(Refused):
+    with pytest.raises(UserError):
         from_dict(values)
 
 
@@ -89,7 +89,7 @@ def test_every_field_of_every_algorithm_is_checked(algorithm: str):
             kind, [3, "no such"]
         )
         for value in wrong:
-            with pytest.raises(Refused, match=name):
+            with pytest.raises(UserError, match=name):
                 resolve("mpe/spread-3", algorithm, **{name: value})
 
 

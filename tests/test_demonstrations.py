@@ -16,7 +16,7 @@ from omad import buffer, demonstrations, envs
 from omad.commands.record import main, record
 from omad.config import resolve
 from omad.envs.pool import Pool
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.experiment import Experiment
 from omad.keys import Stream, run_key, stream
 from omad.loop import fused
@@ -107,7 +107,7 @@ def test_an_episode_that_is_cut_off_ends_with_the_file(tmp_path: Path) -> None:
 def test_what_cannot_be_learned_from_is_refused(tmp_path: Path, changed: dict[str, Any], words: str) -> None:
     """With the file, what was found and what to do, in one sentence."""
     path = write(tmp_path / "d.npz", **changed)
-    with pytest.raises(Refused, match=words) as refused:
+    with pytest.raises(UserError, match=words) as refused:
         demonstrations.load(path, SPEC)
     assert str(path) in str(refused.value) and "\n" not in str(refused.value)
 
@@ -122,9 +122,9 @@ def test_files_that_are_no_archives_are_refused(tmp_path: Path) -> None:
         ("none", "No such file"),
         (".", "plain file"),
     ):
-        with pytest.raises(Refused, match=words):
+        with pytest.raises(UserError, match=words):
             demonstrations.load(tmp_path / name, SPEC)
-    with pytest.raises(Refused, match="No such file"):
+    with pytest.raises(UserError, match="No such file"):
         demonstrations.digest(tmp_path / "none")
 
 
@@ -133,14 +133,14 @@ def test_sizes_are_bounded_before_anything_is_read(tmp_path: Path, monkeypatch: 
     path = write(tmp_path / "d.npz")
     with monkeypatch.context() as patched:
         patched.setattr(demonstrations, "MOST", 100)
-        with pytest.raises(Refused, match="at most"):
+        with pytest.raises(UserError, match="at most"):
             demonstrations.load(path, SPEC)
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": (1 << 60,)})
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "huge.npz", "w") as new:
         for name in old.namelist():
             new.writestr(name, head.getvalue() if name == "reward.npy" else old.read(name))
-    with pytest.raises(Refused, match=r"reward\.npy has 0 bytes"):
+    with pytest.raises(UserError, match=r"reward\.npy has 0 bytes"):
         demonstrations.load(tmp_path / "huge.npz", SPEC)
 
 
@@ -150,7 +150,7 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
     demonstrations.unchanged(path, before)
     write(path, reward=edited("reward", 0, 9.0))
     for recorded in (before, None):
-        with pytest.raises(Refused, match="not the file that the run began with"):
+        with pytest.raises(UserError, match="not the file that the run began with"):
             demonstrations.unchanged(path, recorded)
 
 
@@ -165,7 +165,7 @@ def test_the_share_is_rounded_to_whole_transitions(tmp_path: Path, monkeypatch: 
         assert config.demonstrations == str(tmp_path / "d.npz")
     assert resolve(TASK, "hasac", "tiny", demonstration_share=0.5).demonstrated == 0
     for share, words in ((0.01, "no transition of a batch of 16"), (1.5, "at most 1"), (-0.5, "at least 0")):
-        with pytest.raises(Refused, match=f"demonstration_share is {share}.*{words}"):
+        with pytest.raises(UserError, match=f"demonstration_share is {share}.*{words}"):
             resolve(TASK, "hasac", "tiny", batch_size=16, demonstrations="d.npz", demonstration_share=share)
 
 
@@ -197,11 +197,11 @@ def test_the_command_writes_what_training_reads(tmp_path: Path, capsys: pytest.C
     assert main([TASK, "--out", str(path), "--episodes", "3", "--no-compilation-cache"]) == 0
     assert f"--demonstrations {path}" in capsys.readouterr().out
     assert len(demonstrations.load(path, envs.make(TASK).spec).reward) == 3 * envs.make(TASK).spec.horizon
-    with pytest.raises(Refused, match="exists already"):
+    with pytest.raises(UserError, match="exists already"):
         main([TASK, "--out", str(path)])
-    with pytest.raises(Refused, match="--noise-free is of policies"):
+    with pytest.raises(UserError, match="--noise-free is of policies"):
         main([TASK, "--out", str(tmp_path / "e.npz"), "--noise-free"])
-    with pytest.raises(Refused, match="fewer --episodes"):
+    with pytest.raises(UserError, match="fewer --episodes"):
         main([TASK, "--out", str(tmp_path / "e.npz"), "--episodes", "2000000000"])
 
 
@@ -230,7 +230,7 @@ def test_sums_of_rewards_end_with_their_episodes(tmp_path: Path, n_step: int, te
 
 
 SEEDS = jnp.arange(2, dtype=jnp.int32)
-SIZES = LoopConfig(n_envs=3, updates_per_step=2, batch_size=8, buffer_rows=16, warmup_rows=4, demonstrated=3)
+SIZES = LoopConfig(n_envs=3, updates_per_step=2, batch_size=8, buffer_rows=16, warmup_vector_steps=4, demonstrated=3)
 
 
 def keeper(spec: EnvSpec) -> Algorithm:
@@ -291,5 +291,5 @@ def test_a_run_goes_on_with_the_same_file_only(tmp_path: Path) -> None:
     Experiment.of_run(RunFolder.open(tmp_path / "run"), loggers=()).close()
     path.unlink()
     main([TASK, "--out", str(path), "--episodes", "4", "--no-compilation-cache"])
-    with pytest.raises(Refused, match="not the file that the run began with"):
+    with pytest.raises(UserError, match="not the file that the run began with"):
         Experiment.of_run(RunFolder.open(tmp_path / "run"), loggers=())

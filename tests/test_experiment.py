@@ -16,7 +16,7 @@ import omad
 from omad import cli
 from omad.algos import make as make_algorithm
 from omad.callbacks import TimeLimit
-from omad.errors import CallbackFailed, Refused
+from omad.errors import CallbackFailed, UserError
 from omad.experiment import refuse_others
 from omad.loggers import Logger
 from omad.run.folder import RunFolder
@@ -140,13 +140,13 @@ def test_one_that_fails_ends_the_run_with_a_checkpoint(
 
 def test_a_class_or_another_thing_is_no_callback() -> None:
     for given in (omad.EarlyStopping, print):
-        with pytest.raises(Refused, match=r"callbacks has .*must be an instance of omad\.Callback"):
+        with pytest.raises(UserError, match=r"callbacks has .*must be an instance of omad\.Callback"):
             refuse_others([omad.EarlyStopping(), given], omad.Callback)
-    with pytest.raises(Refused, match=r"loggers has 'wandb'; each must be an instance of omad\.Logger"):
+    with pytest.raises(UserError, match=r"loggers has 'wandb'; each must be an instance of omad\.Logger"):
         refuse_others(["wandb"], Logger)
-    with pytest.raises(Refused, match="patience is 0; it must be a whole number of evaluations"):
+    with pytest.raises(UserError, match="patience is 0; it must be a whole number of evaluations"):
         omad.EarlyStopping(patience=0)
-    with pytest.raises(Refused, match="min_delta is nan"):
+    with pytest.raises(UserError, match="min_delta is nan"):
         omad.EarlyStopping(min_delta=float("nan"))
 
 
@@ -231,7 +231,7 @@ def test_which_policies(whole: tuple[omad.Run, Recorder], tmp_path: Path, capsys
     np.testing.assert_array_equal(last, np.asarray(run.policy(1, 120).act(obs)))
     earlier = RunFolder.open(run).checkpoints()[1].env_steps
     assert not np.array_equal(last, np.asarray(run.policy(1, earlier).act(obs)))
-    with pytest.raises(Refused, match=r"no checkpoint of env step 7; it has 120, 90"):
+    with pytest.raises(UserError, match=r"no checkpoint of env step 7; it has 120, 90"):
         run.policy(which=7)
     found = run.evaluate(4, seed=3, which="best")
     assert found.returns["sampled"].shape == (2, 4) and found.env_steps == policies_env_steps(run)
@@ -245,7 +245,7 @@ def test_which_policies(whole: tuple[omad.Run, Recorder], tmp_path: Path, capsys
     np.testing.assert_allclose(returns, found.returns["sampled"], atol=1e-4)
     copy = copied(run, tmp_path)
     shutil.rmtree(copy / "checkpoints" / "best")
-    with pytest.raises(Refused, match=r"no best policy of seed 0, 1.*--which last"):
+    with pytest.raises(UserError, match=r"no best policy of seed 0, 1.*--which last"):
         copy.policy(which="best")
 
 
@@ -305,7 +305,7 @@ def test_a_warm_start_takes_over_parameters_but_not_optimisers(
         assert cli.main(["train", "--task", "probe/push", "--preset", "tiny", f"--run-dir={tmp_path / 'no'}",
                          f"--init-from={source}{spoken}"]) == 2  # fmt: skip
         assert words in capsys.readouterr().err
-    with pytest.raises(Refused, match=r"nothing of .* fits"):
+    with pytest.raises(UserError, match=r"nothing of .* fits"):
         omad.train(
             "probe/push", "hasac", run_dir=tmp_path / "no", init_from=str(source), preset="tiny", obs_norm="running"
         )

@@ -16,7 +16,7 @@ import pytest
 
 from omad import api, launch, processes
 from omad.config import resolve
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.experiment import Experiment
 from omad.run.folder import Ended, RunFolder, members
 
@@ -63,15 +63,15 @@ def test_seeds_side_by_side_are_the_seeds_of_one_process(tmp_path: Path, algorit
     assert [(folder / "log.txt").stat().st_mtime_ns for folder in folders] == before
     shutil.rmtree(folders[0] / "checkpoints")
     assert [state.state for state in launch.side_by_side(folders, 2, quiet)] == ["done", "done"]
-    with pytest.raises(Refused, match="checkpoints are gone"):
+    with pytest.raises(UserError, match="checkpoints are gone"):
         api.resume(folders[0])
     assert len(lines(folders[0], "episodes.jsonl")) == len(lines(folders[1], "episodes.jsonl")) > 0
-    with pytest.raises(Refused, match="several runs"):
+    with pytest.raises(UserError, match="several runs"):
         RunFolder.open(tmp_path / "both")
-    with pytest.raises(Refused, match="exists already"):
+    with pytest.raises(UserError, match="exists already"):
         Experiment(small(seeds=2)).create_each(tmp_path / "both")
     assert api.load_policy(tmp_path / "both", seed=6).spec.name == "probe/push"
-    with pytest.raises(Refused, match="no seed 9"):
+    with pytest.raises(UserError, match="no seed 9"):
         api.load_policy(tmp_path / "both", seed=9)
 
 
@@ -80,11 +80,11 @@ def test_a_stop_saves_and_what_is_left_goes_on_later(tmp_path: Path) -> None:
     folders = Experiment(small(seeds=2, total_steps=60_000, eval_every=60_000)).create_each(tmp_path / "both")
     begun: list[int] = []
 
-    def tell(states: list[launch.State]) -> None:
+    def on_update(states: list[launch.State]) -> None:
         assert sum(state.state == "running" for state in states) <= 1
         begun[:] = [state.env_steps for state in states]
 
-    states = launch.side_by_side(folders, 1, tell, lambda: bool(begun) and begun[0] > 100)
+    states = launch.side_by_side(folders, 1, on_update, lambda: bool(begun) and begun[0] > 100)
     assert [state.state for state in states] == ["stopped", "waiting"]
     assert RunFolder.open(folders[0]).checkpoints()
 
@@ -110,12 +110,12 @@ def test_a_run_that_another_process_works_on_keeps_no_other_from_its_turn(tmp_pa
     held.lock()
     order: list[str] = []
 
-    def tell(states: list[launch.State]) -> None:
+    def on_update(states: list[launch.State]) -> None:
         order[:] = [state.state for state in states]
         if order == ["waiting", "done"]:
             held.close()
 
-    ended = launch.side_by_side(folders, 1, tell, stop=lambda: order == ["running", "waiting"])
+    ended = launch.side_by_side(folders, 1, on_update, stop=lambda: order == ["running", "waiting"])
     assert [state.state for state in ended] == ["done", "done"]
 
 

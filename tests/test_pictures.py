@@ -21,7 +21,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def test_a_demo_and_its_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """The demo trains, evaluates beside the anchors and draws; the run it leaves can be filmed."""
+    """The demo trains, evaluates beside the references and draws; the run it leaves can be filmed."""
     pytest.importorskip("imageio_ffmpeg", reason="films need the extra render")
     run, resolve = tmp_path / "run", config.resolve
     monkeypatch.setattr(config, "resolve", lambda task, **fields: resolve("games/islands-2", "hatd3", "tiny"))

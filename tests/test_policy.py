@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from omad.envs.host_env import scale
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.export.bundle import Facts
 from omad.export.team import Trained
 from omad.policy import TrainedPolicy
@@ -98,22 +98,22 @@ def test_a_policy_may_act_inside_a_compiled_function():
     ],
 )
 def test_what_does_not_fit_gets_one_sentence(obs: Any, said: str):
-    with pytest.raises(Refused, match=said) as error:
+    with pytest.raises(UserError, match=said) as error:
         POLICY.act(obs)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, True])
 def test_seeds_are_whole_numbers_or_keys(seed: int):
-    with pytest.raises(Refused, match="whole number from 0 to"):
+    with pytest.raises(UserError, match="whole number from 0 to"):
         POLICY.act(STACKED, seed)
 
 
 def test_agents_without_names_are_called_by_number():
     nameless = policy_of(dataclasses.replace(SPEC, agents=()))
-    with pytest.raises(Refused, match="has no names for its agents; give one stacked array, a list, or a number"):
+    with pytest.raises(UserError, match="has no names for its agents; give one stacked array, a list, or a number"):
         nameless.act(OBS)
     np.testing.assert_array_equal(nameless.agent(1).act(OBS["drone"]), POLICY.agent("drone").act(OBS["drone"]))
     for wrong in (2, -1, True):
-        with pytest.raises(Refused, match="agents 0 to 1"):
+        with pytest.raises(UserError, match="agents 0 to 1"):
             nameless.agent(wrong)

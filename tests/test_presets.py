@@ -15,7 +15,7 @@ import pytest
 from omad import tasks
 from omad.algos import REGISTRY, config_class
 from omad.config import RunConfig, from_dict, resolve, sourced, to_dict
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.presets import PRESETS
 from omad.presets.settings import Settings
 
@@ -138,7 +138,7 @@ def test_given_fields_win_over_the_preset():
     config = resolve("mpe/spread-4", total_steps=9_000, v_max=77.0)
     assert (config.total_steps, config.algo.v_max) == (9_000, 77.0)
     assert resolve("mpe/spread-4").algo.v_max == 150.0
-    with pytest.raises(Refused, match="total_steps"):
+    with pytest.raises(UserError, match="total_steps"):
         resolve(total_step=5)
 
 
@@ -153,7 +153,7 @@ def test_paper_sizes():
 
 def test_a_configuration_of_another_version_is_refused():
     values = to_dict(resolve())
-    with pytest.raises(Refused, match="colour"):
+    with pytest.raises(UserError, match="colour"):
         from_dict(values | {"colour": "red"})
 
 

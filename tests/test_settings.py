@@ -19,7 +19,7 @@ from omad.commands.train import Options, parse
 from omad.config import resolve, sources, to_dict
 from omad.config_file import read, to_toml
 from omad.device import use_device
-from omad.errors import Refused
+from omad.errors import UserError
 
 TOML = """
 task = "probe/push"
@@ -52,7 +52,7 @@ def test_options_may_mend_what_a_file_has_wrong(tmp_path: Path):
     path.write_text("total_steps = 100\n")
     config, _ = parse(["--config", str(path), "--warmup-steps", "50", "--batch-size", "50"], "omad train", Options())
     assert (config.total_steps, config.warmup_steps, config.buffer_size) == (100, 50, 100)
-    with pytest.raises(Refused, match="warmup_steps is 2500"):
+    with pytest.raises(UserError, match="warmup_steps is 2500"):
         parse(["--config", str(path)], "omad train", Options())
 
 
@@ -93,7 +93,7 @@ def test_a_run_is_a_file_too(tmp_path: Path):
 )
 def test_a_wrong_file_gets_one_sentence(text: str, said: str, file: Path):
     file.write_text(text)
-    with pytest.raises(Refused, match=said) as error:
+    with pytest.raises(UserError, match=said) as error:
         read(file)
     assert str(file) in str(error.value) and "\n" not in str(error.value)
 
@@ -104,10 +104,10 @@ def test_a_file_of_another_algorithm_says_so(file: Path, capsys: pytest.CaptureF
     assert main(["train", "--config", "/nowhere.toml"]) == 2
     assert "There is no file /nowhere.toml" in capsys.readouterr().err
     file.write_bytes(b"\xff\xfe")
-    with pytest.raises(Refused, match="not TOML"):
+    with pytest.raises(UserError, match="not TOML"):
         read(file)
     file.with_suffix(".json").write_text("[1]")
-    with pytest.raises(Refused, match="cannot be used"):
+    with pytest.raises(UserError, match="cannot be used"):
         read(file.with_suffix(".json"))
 
 
@@ -167,7 +167,7 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     here = jax.default_backend()
     other = "tpu" if here != "tpu" else "cpu"
-    with pytest.raises(Refused, match=f"--device is '{other}', but JAX"):
+    with pytest.raises(UserError, match=f"--device is '{other}', but JAX"):
         use_device(other)
     use_device(None)
     assert jax.default_backend() == here

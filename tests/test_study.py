@@ -19,12 +19,12 @@ import pytest
 from omad import api, cli, envs
 from omad.commands.sweep import seconds
 from omad.config import RunConfig, resolve
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.experiment import Experiment
 from omad.launch import last_line
 from omad.manifest import manifest_of
 from omad.run.folder import Ended, RunFolder
-from omad.study import Run, Study, grid, load, place
+from omad.study import PlannedRun, Study, grid, load, place
 
 SMALL: dict[str, Any] = {
     "actor_width": 8, "actor_layers": 1, "critic_width": 8, "critic_layers": 1, "total_steps": 600,
@@ -74,8 +74,8 @@ def test_a_grid_is_every_combination_seeds_slowest() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Run(resolve("probe/push", seeds=2), "cpu"), "one seed, not 2"),
-        (lambda: Run(resolve("probe/push"), " "), "needs a setting"),
+        (lambda: PlannedRun(resolve("probe/push", seeds=2), "cpu"), "one seed, not 2"),
+        (lambda: PlannedRun(resolve("probe/push"), " "), "needs a setting"),
         (lambda: Study("two words", grid(["probe/push"])), "names its folder"),
         (lambda: Study("empty", []), "lists no runs"),
         (lambda: Study("s", grid(["probe/push"]), {"mpe/spread-3": -30.0}), "no run of it"),
@@ -87,7 +87,7 @@ def test_a_grid_is_every_combination_seeds_slowest() -> None:
     ],
 )
 def test_a_study_that_cannot_work_is_refused(make: Any, words: str) -> None:
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(UserError, match=words):
         make()
 
 
@@ -105,7 +105,7 @@ def test_a_study_file_that_cannot_be_read_is_refused(tmp_path: Path, text: str |
     path = tmp_path / "study.py"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(UserError, match=words):
         load(path)
 
 
@@ -131,7 +131,7 @@ def test_folders_are_made_once_and_changed_runs_refused(tmp_path: Path) -> None:
     assert RunFolder.open(folders[1]).config == study.runs[1].config
     other = load(study_file(tmp_path / "t.py", ["probe/push"], {"cpu": {"gamma": 0.25}}, 2))
     (folders[0] / "metrics.jsonl").write_text('{"step": 4, "seed": 0}\n')
-    with pytest.raises(Refused, match=r"begun with gamma 0\.\d+, now 0\.25"):
+    with pytest.raises(UserError, match=r"begun with gamma 0\.\d+, now 0\.25"):
         place(other, root, create)
     (folders[0] / "metrics.jsonl").write_text("")
     assert place(other, root, create) == folders, "nothing was trained yet"
@@ -141,7 +141,7 @@ def test_folders_are_made_once_and_changed_runs_refused(tmp_path: Path) -> None:
     assert place(same, root, create) == folders
     (folders[1] / "manifest.json").unlink()
     (folders[1] / "notes.txt").write_text("mine")
-    with pytest.raises(Refused, match=r"manifest\.json"):
+    with pytest.raises(UserError, match=r"manifest\.json"):
         place(study, root, create)
     assert (folders[1] / "notes.txt").read_text() == "mine"
 
@@ -153,7 +153,7 @@ def test_time_limits(words: str, value: float) -> None:
 
 @pytest.mark.parametrize("words", ["", "9", "m", "0s", "-3m", "1.5h", "9m later"])
 def test_other_time_limits_are_refused(words: str) -> None:
-    with pytest.raises(Refused, match="as in 1h30m"):
+    with pytest.raises(UserError, match="as in 1h30m"):
         seconds(words)
 
 
@@ -304,4 +304,4 @@ def test_ray_is_stopped_after_runs_have_saved(tmp_path: Path) -> None:
     assert process.returncode == 130, said
     assert not RunFolder.busy(folder)
     (kept,) = RunFolder.open(folder).checkpoints()
-    assert 0 < kept.row < RunFolder.open(folder).config.total_rows
+    assert 0 < kept.vector_steps < RunFolder.open(folder).config.total_vector_steps

@@ -14,7 +14,7 @@ from omad import algos, envs, tasks
 from omad.algos.omad import OmadConfig
 from omad.config import resolve
 from omad.envs.mpe import ADVERSARIES, MpeState, deception
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.loop.build import build
 from omad.symmetry import image, plane, symmetric
 from omad.types import Batch, JaxEnv, Mean, Symmetry
@@ -23,7 +23,7 @@ ELEMENTS = 8
 
 
 def moved(world: MpeState, element: int) -> MpeState:
-    """A world turned or mirrored, worked by hand: swap the axes or not, then mirror each or not."""
+    """A world rotated or reflected, worked by hand: swap the axes or not, then mirror each or not."""
     swap, sign = element >= 4, np.array([(1, 1), (-1, 1), (1, -1), (-1, -1)][element % 4])
 
     def of(x: Any) -> Any:
@@ -138,7 +138,7 @@ def test_a_run_learns_by_symmetry_if_asked(asked: bool, monkeypatch: pytest.Monk
 
 
 def test_a_task_without_symmetries_is_refused():
-    with pytest.raises(Refused, match="probe/push states no symmetries"):
+    with pytest.raises(UserError, match="probe/push states no symmetries"):
         resolve("probe/push", symmetry=True)
     ours = [name for name in tasks.TASKS if not name.startswith("mamujoco-")]
     assert all(tasks.find(name).symmetric == name.startswith("mpe/") for name in ours)

@@ -33,7 +33,7 @@ def test_every_task_can_be_made_and_found_by_its_own_name(name: str) -> None:
     )  # fmt: skip
     assert len(task.obs_dims) == len(task.act_dims) == task.n_agents
     assert task.protocol.endswith(".")
-    assert all(source for *_, source in task.anchors + task.published)
+    assert all(source for *_, source in task.references + task.published)
 
 
 def test_known_sizes() -> None:
@@ -102,21 +102,23 @@ def test_nearest_gives_the_closest_names_first_and_always_one() -> None:
 
 def test_numbers_belong_to_their_protocol() -> None:
     def labels(name: str) -> set[str]:
-        return {label for label, *_ in tasks.find(name).anchors}
+        return {label for label, *_ in tasks.find(name).references}
 
     assert tasks.find("mpe/spread-3").published[0][:3] == ("OMAD", -23.9, 1.1)
     assert tasks.find("mpe/spread-3?state=true").published == tasks.find("mpe/spread-3").published
     assert tasks.find("mpe/spread-3-xy").published == tasks.find("mpe/spread-3").published
     assert tasks.find("mpe/spread-3?dynamics=v2").published == ()
-    assert tasks.find("mpe/spread-3?local_ratio=0").anchors == ()
+    assert tasks.find("mpe/spread-3?local_ratio=0").references == ()
     assert labels("mpe/spread-3-xy") == labels("mpe/spread-3")
-    random = {name: dict(row[:2] for row in tasks.find(name).anchors) for name in ("mpe/spread-3", "mpe/spread-3-xy")}
+    random = {
+        name: dict(row[:2] for row in tasks.find(name).references) for name in ("mpe/spread-3", "mpe/spread-3-xy")
+    }
     five, two = random.values()
     assert five.pop("uniformly random") != two.pop("uniformly random")
     assert five == two
 
 
-def test_anchors_of_a_task_are_in_their_order() -> None:
+def test_references_of_a_task_are_in_their_order() -> None:
     for name in ("mpe/spread-3", "mpe/spread-4", "mpe/spread-3?dynamics=v2", "mpe/spread-4?dynamics=v2"):
-        value = dict(row[:2] for row in tasks.find(name).anchors)
+        value = dict(row[:2] for row in tasks.find(name).references)
         assert value["own nearest landmark"] < value["optimal assignment + PD control"] < value["ceiling"]

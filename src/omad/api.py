@@ -46,7 +46,7 @@ def train(
         **fields: Any flag of `omad train`, with underscores: `seeds=3`, `total_steps=100_000`, `v_max=200.0`.
 
     Raises:
-        Refused: Something given is unknown or cannot work.
+        UserError: Something given is unknown or cannot work.
         NonFinite: Training diverged.
         EnvFailed: The env failed.
         CallbackFailed: A callback or logger failed; the run has been saved.
@@ -81,7 +81,7 @@ def resume(
         loggers: As for `train`.
 
     Raises:
-        Refused: The folder names a user's env and is not trusted, or cannot be continued.
+        UserError: The folder names a user's env and is not trusted, or cannot be continued.
         KeyboardInterrupt: As `train` does, and `SystemExit`.
     """
     refuse_inside_env()
@@ -102,7 +102,7 @@ def open_to_resume(
         trust: Whether the env that the folder names may be imported.
 
     Raises:
-        Refused: It is no run folder, names a user's env and is not trusted, or cannot be made longer.
+        UserError: It is no run folder, names a user's env and is not trusted, or cannot be made longer.
     """
     folder = RunFolder.open(run)
     refuse_foreign(folder.config.task, folder.path, trust)
@@ -130,7 +130,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     """A run that was trained before, as `train` returned it.
 
     Raises:
-        Refused: It is not a run folder.
+        UserError: It is not a run folder.
     """
     return Run(path)
 

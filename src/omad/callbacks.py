@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from omad.config import RunConfig
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.evaluate import Episodes
 from omad.run.folder import RunFolder
 from omad.spec import EnvSpec
@@ -94,14 +94,14 @@ class EarlyStopping(Callback):
         target: Stop as soon as the return reaches this, if given.
 
     Raises:
-        Refused: A number cannot be.
+        UserError: A number cannot be.
     """
 
     def __init__(self, patience: int = 5, min_delta: float = 0.0, target: float | None = None) -> None:
         if not isinstance(patience, int) or isinstance(patience, bool) or patience < 1:
-            raise Refused(f"patience is {patience!r}; it must be a whole number of evaluations, at least 1.")
+            raise UserError(f"patience is {patience!r}; it must be a whole number of evaluations, at least 1.")
         if not min_delta >= 0:
-            raise Refused(f"min_delta is {min_delta!r}; it must be a number, at least 0.")
+            raise UserError(f"min_delta is {min_delta!r}; it must be a number, at least 0.")
         self.patience, self.min_delta, self.target = patience, min_delta, target
 
     def on_start(self, context: Context) -> None:

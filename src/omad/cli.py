@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from omad.errors import EnvFailed, NonFinite, Refused
+from omad.errors import EnvFailed, NonFinite, UserError
 from omad.processes import StopSignals, silence
 
 __all__ = ["COMMANDS", "main"]
@@ -24,12 +24,12 @@ COMMANDS = {
     "run-bundle": ("omad.commands.run_bundle", "play with an exported team, one process an agent"),
     "record": ("omad.commands.record", "write episodes of a run's policies, or of random actions, as demonstrations"),
     "runs": ("omad.commands.runs", "list runs: what was trained, how far, with which returns, and their state"),
-    "compare": ("omad.commands.compare", "how two configurations differ, values and their sources"),
-    "report": ("omad.commands.report", "one page of what runs have shown: curves, tables, env steps to a return"),
-    "coverage": ("omad.commands.coverage", "how much of the state space runs have visited, on one grid for all"),
-    "modes": ("omad.commands.modes", "how many of a game's equally good actions policies keep, and draw them"),
-    "entropy": ("omad.commands.entropy", "what the entropy bound of OMAD's policies is worth along training"),
-    "tasks": ("omad.commands.tasks", "list the tasks, their protocols, anchors and published results"),
+    "compare": ("omad.commands.compare", "show how two configurations differ, values and their sources"),
+    "report": ("omad.commands.report", "report on runs as one page: learning curves, tables, sample efficiency"),
+    "coverage": ("omad.commands.coverage", "state coverage of runs: visited bins of one common grid"),
+    "modes": ("omad.commands.modes", "modes of a game that policies cover, per agent and jointly, with pictures"),
+    "entropy": ("omad.commands.entropy", "how tight the entropy bound of OMAD's policies is during training"),
+    "tasks": ("omad.commands.tasks", "list the tasks, their protocols, reference returns and published results"),
     "doctor": ("omad.commands.doctor", "check this installation: versions, devices, extras, conflicts, a self-test"),
     "bench": ("omad.commands.bench", "measure speed and utilisation of a task and preset"),
     "check-env": ("omad.commands.check", "check whether an env, your own or one of ours, can be trained on"),
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"There is no command {words[0]!r}; nearest: {near}; allowed: {', '.join(COMMANDS)}.", 2)
     try:
         return _run(words)
-    except Refused as error:
+    except UserError as error:
         return _fail(str(error), 2)
     except (NonFinite, EnvFailed) as error:
         return _fail(str(error), 1)
@@ -98,7 +98,7 @@ def _print_completion(words: Sequence[str]) -> int:
     shell = words[0].partition("=")[2] or "".join(words[1:2])
     try:
         sys.stdout.write(script(shell))
-    except Refused as error:
+    except UserError as error:
         return _fail(str(error), 2)
     return 0
 

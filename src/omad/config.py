@@ -14,7 +14,7 @@ import tyro
 from omad import tasks
 from omad.algos import available, config_class
 from omad.algos.validate import MOST, check, documented, shown, typed
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.presets import PRESETS, Preset, settings_of
 from omad.spec import LONGEST_HOLD, ObsNorm, RewardNorm
 
@@ -103,7 +103,7 @@ class RunConfig:
         """Refuse what cannot work, before anything is compiled.
 
         Raises:
-            Refused: Names the field, what was given and what is allowed.
+            UserError: Names the field, what was given and what is allowed.
         """
         check(
             self,
@@ -116,11 +116,11 @@ class RunConfig:
         horizon = tasks.find(self.task).horizon
         for name in ("first_seed", "eval_seed"):
             if not 0 <= getattr(self, name) < 2**31 - self.seeds:
-                raise Refused(f"{name} is {getattr(self, name)}; it must lie between 0 and {MOST - self.seeds}.")
+                raise UserError(f"{name} is {getattr(self, name)}; it must lie between 0 and {MOST - self.seeds}.")
         if not 1 <= self.noise_hold <= LONGEST_HOLD:
-            raise Refused(f"noise_hold is {self.noise_hold}; it must lie between 1 and {LONGEST_HOLD}.")
+            raise UserError(f"noise_hold is {self.noise_hold}; it must lie between 1 and {LONGEST_HOLD}.")
         if self.symmetry and not tasks.find(self.task).symmetric:
-            raise Refused(
+            raise UserError(
                 f"symmetry is on, but {self.task} states no symmetries; allowed: tasks of mpe/ and the robots ant, "
                 "walker2d and swimmer. Give --no-symmetry."
             )
@@ -128,33 +128,33 @@ class RunConfig:
             # A run may be resumed from another folder.
             object.__setattr__(self, "demonstrations", str(Path(self.demonstrations).absolute()))
             if not self.demonstrated:
-                raise Refused(
+                raise UserError(
                     f"demonstration_share is {self.demonstration_share}, which is no transition of a batch of "
                     f"{self.batch_size}; raise it to at least {0.5 / self.batch_size:.2g}, or give no demonstrations."
                 )
         if self.total_steps <= self.warmup_steps:
-            raise Refused(
+            raise UserError(
                 f"total_steps is {self.total_steps} but warmup_steps is {self.warmup_steps}; nothing would be learned. "
                 "Raise --total-steps above --warmup-steps."
             )
         if self.batch_size > self.buffer_size:
-            raise Refused(
+            raise UserError(
                 f"batch_size is {self.batch_size} but buffer_size is {self.buffer_size}; "
                 "a batch must fit into the buffer. Lower --batch-size or raise --buffer-size."
             )
-        if self.total_rows * self.n_envs > MOST or self.total_rows * self.updates_per_step > MOST:
-            raise Refused(
+        if self.total_vector_steps * self.n_envs > MOST or self.total_vector_steps * self.updates_per_step > MOST:
+            raise UserError(
                 f"total_steps is {self.total_steps} with n_envs {self.n_envs} and updates_per_step "
                 f"{self.updates_per_step}; a run counts at most {MOST} env steps and as many gradient steps. Lower one "
                 "of them."
             )
         if self.eval_episodes * max(horizon, 1) > MOST:
-            raise Refused(
+            raise UserError(
                 f"eval_episodes is {self.eval_episodes}; an evaluation counts at most {MOST} env steps, so "
                 f"{MOST // max(horizon, 1)} episodes of {self.task}."
             )
-        if self.warmup_rows < getattr(self.algo, "n_step", 1):
-            raise Refused(
+        if self.warmup_vector_steps < getattr(self.algo, "n_step", 1):
+            raise UserError(
                 f"warmup_steps is {self.warmup_steps} with {self.n_envs} envs; it must cover the "
                 f"{self.algo.n_step} steps of an n-step return in every env."
             )
@@ -165,12 +165,12 @@ class RunConfig:
         return resolve(task, algorithm, preset, **fields)
 
     @property
-    def warmup_rows(self) -> int:
+    def warmup_vector_steps(self) -> int:
         """Vector steps of warm-up."""
         return math.ceil(self.warmup_steps / self.n_envs)
 
     @property
-    def total_rows(self) -> int:
+    def total_vector_steps(self) -> int:
         """Vector steps of the run."""
         return math.ceil(self.total_steps / self.n_envs)
 
@@ -212,11 +212,11 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
         **fields: Any field of `RunConfig` or of the algorithm's configuration.
 
     Raises:
-        Refused: Something is unknown or cannot work; the message names the nearest valid names.
+        UserError: Something is unknown or cannot work; the message names the nearest valid names.
     """
     name = tasks.find(_word("task", task)).name
     if _word("preset", preset) not in PRESETS:
-        raise Refused(f"There is no preset {preset!r}; allowed: {', '.join(PRESETS)}.")
+        raise UserError(f"There is no preset {preset!r}; allowed: {', '.join(PRESETS)}.")
     cls = config_class(_word("algorithm", algorithm))
     values = {field: value for field, (value, _) in sourced(name, algorithm, preset).items()}
     run_fields = set(RUN_FIELDS)
@@ -224,7 +224,7 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
     for field in fields:
         if field not in run_fields | algo_fields:
             near = ", ".join(tasks.nearest(field, run_fields | algo_fields))
-            raise Refused(f"There is no field {field!r} in a run of {algorithm}; nearest: {near}.")
+            raise UserError(f"There is no field {field!r} in a run of {algorithm}; nearest: {near}.")
     values |= typed(RunConfig, {k: v for k, v in fields.items() if k in run_fields})
     values |= typed(cls, {k: v for k, v in fields.items() if k in algo_fields})
     if values.get("reward_norm") == "return" and "v_max" in algo_fields - set(fields):
@@ -286,24 +286,24 @@ def from_dict(values: Any) -> RunConfig:
         values: Whatever JSON gave.
 
     Raises:
-        Refused: It is no configuration, a field is unknown, or a value cannot work.
+        UserError: It is no configuration, a field is unknown, or a value cannot work.
     """
     if not isinstance(values, dict):
-        raise Refused(f"The configuration is {shown(values)}; it must be an object with the fields of a run.")
+        raise UserError(f"The configuration is {shown(values)}; it must be an object with the fields of a run.")
     values = dict(values)
     algorithm, algo = _word("algorithm", values.get("algorithm", "")), values.pop("algo", {})
     if algorithm not in available():
-        raise Refused(
+        raise UserError(
             f"The configuration names the algorithm {shown(algorithm)}; allowed: {', '.join(available())}. "
             "If it is not of this package, install the package that has it, or register it first."
         )
     if not isinstance(algo, dict):
-        raise Refused(f"algo is {shown(algo)}; it must be an object with the hyperparameters of {algorithm}.")
+        raise UserError(f"algo is {shown(algo)}; it must be an object with the hyperparameters of {algorithm}.")
     built: list[Any] = []
     for cls, given in ((config_class(algorithm), algo), (RunConfig, values)):
         known = {f.name for f in dataclasses.fields(cls)} - {"algo", "given"}
         if wrong := sorted(shown(name) for name in given if name not in known):
-            raise Refused(
+            raise UserError(
                 f"The configuration has the fields {', '.join(wrong[:5])}{' and more' * (len(wrong) > 5)}, which this "
                 "version does not know; read the run with the version that wrote it (manifest.json names it)."
             )

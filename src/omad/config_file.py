@@ -15,7 +15,7 @@ from omad import schema
 from omad.algos import config_class
 from omad.algos.validate import shown, typed
 from omad.config import RUN_FIELDS, RunConfig, sources
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.tasks import nearest
 
 __all__ = ["read", "to_toml"]
@@ -29,14 +29,14 @@ def read(path: str | Path, algorithm: str | None = None) -> dict[str, Any]:
         algorithm: That the run will have, where it is not the file's.
 
     Raises:
-        Refused: There is no such file, it cannot be read, or a field is unknown or of the wrong type.
+        UserError: There is no such file, it cannot be read, or a field is unknown or of the wrong type.
     """
     path = Path(path)
     path = path / "config.json" if path.is_dir() else path
     values = _content(path)
     algo = values.pop("algo", {})
     if not isinstance(algo, dict):
-        raise Refused(f"{path}: algo is {shown(algo)}; it must be a table with the hyperparameters of the algorithm.")
+        raise UserError(f"{path}: algo is {shown(algo)}; it must be a table with the hyperparameters of the algorithm.")
     top = (*RUN_FIELDS, "task", "algorithm", "preset")
     try:
         cls = config_class(algorithm or typed(RunConfig, {"algorithm": values.get("algorithm", "omad")})["algorithm"])
@@ -46,23 +46,23 @@ def read(path: str | Path, algorithm: str | None = None) -> dict[str, Any]:
             if name not in every:
                 # A hyperparameter at the top is most likely meant for the table.
                 near = [f"algo.{name}"] if name in inside else nearest(name, every)
-                raise Refused(f"there is no field {shown(name)}; nearest: {', '.join(near)}.")
+                raise UserError(f"there is no field {shown(name)}; nearest: {', '.join(near)}.")
         return typed(RunConfig, values) | typed(cls, algo)
-    except Refused as error:
-        raise Refused(f"{path}: {error}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _content(path: Path) -> dict[str, Any]:
     try:
         data = schema.read_bytes(path)
     except FileNotFoundError:
-        raise Refused(f"There is no file {path}; give a TOML file, a run's config.json or a run folder.") from None
+        raise UserError(f"There is no file {path}; give a TOML file, a run's config.json or a run folder.") from None
     if path.suffix == ".json":
         return schema.decode(data, dict[str, Any], path)
     try:
         return tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(f"{path} is not TOML: {str(error).rstrip('.')}.") from None
+        raise UserError(f"{path} is not TOML: {str(error).rstrip('.')}.") from None
 
 
 def to_toml(config: RunConfig) -> str:

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from omad import files, schema
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.spec import EnvSpec
 from omad.types import Step
 
@@ -69,7 +69,7 @@ def save(path: Path, transitions: Mapping[str, np.ndarray], spec: EnvSpec) -> No
         spec: Sizes and name of the task.
 
     Raises:
-        Refused: The file cannot be written.
+        UserError: The file cannot be written.
     """
     header = {
         "format": np.asarray(FORMAT),
@@ -83,7 +83,7 @@ def save(path: Path, transitions: Mapping[str, np.ndarray], spec: EnvSpec) -> No
     try:
         files.write_bytes(path, packed.getvalue())
     except OSError as error:
-        raise Refused(f"{path} cannot be written ({error.strerror or error}); give another --out.") from None
+        raise UserError(f"{path} cannot be written ({error.strerror or error}); give another --out.") from None
 
 
 # ---------------------------------------------------------------- reading
@@ -93,7 +93,7 @@ def load(path: str | Path, spec: EnvSpec) -> Step:
     """Demonstrations for a task, `(transition, 1, ...)`: the only column of a ring. The last one ends its episode.
 
     Raises:
-        Refused: The file is not of this format, damaged, too large, or of agents of other sizes.
+        UserError: The file is not of this format, damaged, too large, or of agents of other sizes.
     """
     path = Path(path)
     arrays = _read(path)
@@ -107,7 +107,7 @@ def digest(path: str | Path) -> str:
     """SHA-256 of a file, for the manifest.
 
     Raises:
-        Refused: There is no such file, or it cannot be read.
+        UserError: There is no such file, or it cannot be read.
     """
     path, found = Path(path), hashlib.sha256()
     try:
@@ -127,17 +127,17 @@ def unchanged(path: str | Path, recorded: object) -> None:
         recorded: What `digest` returned then.
 
     Raises:
-        Refused: It has another digest.
+        UserError: It has another digest.
     """
     if (now := digest(path)) != recorded:
-        raise Refused(
+        raise UserError(
             f"{path} is not the file that the run began with (SHA-256 {now[:12]}, then {str(recorded)[:12]}); put the "
             "old one back, or start a new run."
         )
 
 
-def _unreadable(path: Path, error: OSError) -> Refused:
-    return Refused(f"{path} cannot be read ({error.strerror or error}); give a file that omad record has written.")
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path} cannot be read ({error.strerror or error}); give a file that omad record has written.")
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -147,18 +147,20 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         with schema.open_plain(path) as file, zipfile.ZipFile(file) as archive:
             there = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             if missing := [name for name in names if name not in there]:
-                raise Refused(f"{path} has no {', '.join(missing)}; demonstrations have {', '.join(names)}.")
+                raise UserError(f"{path} has no {', '.join(missing)}; demonstrations have {', '.join(names)}.")
             size = sum(there[name].file_size for name in names)
             if size > MOST:
-                raise Refused(f"{path} holds {size >> 20:,} MiB; at most {MOST >> 20:,} MiB are allowed: record less.")
+                raise UserError(
+                    f"{path} holds {size >> 20:,} MiB; at most {MOST >> 20:,} MiB are allowed: record less."
+                )
             return {name: _array(archive, there[name]) for name in names}
-    except Refused:
+    except UserError:
         raise
     except OSError as error:
         raise _unreadable(path, error) from None
     except Exception as error:  # noqa: BLE001 - a file that is no archive, or a damaged one, can raise anything
         said = str(error).strip().partition("\n")[0].rstrip(".")
-        raise Refused(f"{path} is not a whole .npz file ({type(error).__name__}: {said}); {_AGAIN}.") from None
+        raise UserError(f"{path} is not a whole .npz file ({type(error).__name__}: {said}); {_AGAIN}.") from None
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
@@ -176,10 +178,10 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
 
 def _check_header(path: Path, arrays: Mapping[str, np.ndarray], spec: EnvSpec) -> None:
     if (found := arrays["format"]).tolist() != FORMAT:
-        raise Refused(f"{path} has format {str(found.tolist())[:20]}; this version reads {FORMAT}: {_AGAIN}.")
+        raise UserError(f"{path} has format {str(found.tolist())[:20]}; this version reads {FORMAT}: {_AGAIN}.")
     obs, act = (tuple(np.ravel(arrays[name])[:99].tolist()) for name in ("obs_dims", "act_dims"))
     if (obs, act) != (spec.obs_dims, spec.act_dims):
-        raise Refused(
+        raise UserError(
             f"{path} has agents with observations {obs} and actions {act}, but {spec.name} has {spec.obs_dims} and "
             f"{spec.act_dims}; give demonstrations of this task."
         )
@@ -189,11 +191,11 @@ def _checked(path: Path, arrays: Mapping[str, np.ndarray], spec: EnvSpec) -> dic
     """The fields of `Step`, in single precision."""
     n, fields = arrays["reward"].size, dict[str, Any]()
     if not n:
-        raise Refused(f"{path} holds no transitions; {_AGAIN}.")
+        raise UserError(f"{path} holds no transitions; {_AGAIN}.")
     for name, shape in _shapes(spec).items():
         array, flag = arrays[name], name in _FLAGS
         if array.shape != (n, *shape) or array.dtype.kind != ("b" if flag else "f"):
-            raise Refused(
+            raise UserError(
                 f"{path} has {name} of shape {array.shape} and type {array.dtype}; {spec.name} needs {(n, *shape)}, "
                 f"{'true or false' if flag else 'floating point'}."
             )
@@ -201,7 +203,7 @@ def _checked(path: Path, arrays: Mapping[str, np.ndarray], spec: EnvSpec) -> dic
             fields[name] = array.astype(bool if flag else np.float32)
         finite = np.isfinite(fields[name]).reshape(n, -1).all(1)
         if not finite.all():
-            raise Refused(f"{path} has a number in {name} that is not finite, at transition {finite.argmin()}.")
+            raise UserError(f"{path} has a number in {name} that is not finite, at transition {finite.argmin()}.")
     _check_rows(path, fields, spec)
     return fields
 
@@ -210,16 +212,16 @@ def _check_rows(path: Path, fields: Mapping[str, np.ndarray], spec: EnvSpec) -> 
     """Bounds of actions, padding, and that one transition begins where the last one ended."""
     inside = (np.abs(fields["action"]) <= 1.0).all((1, 2))
     if not inside.all():
-        raise Refused(f"{path} has an action outside [-1, 1], at transition {inside.argmin()}; scale actions to it.")
+        raise UserError(f"{path} has an action outside [-1, 1], at transition {inside.argmin()}; scale actions to it.")
     for name, mask in (("obs", spec.obs_mask), ("action", spec.act_mask), ("next_obs", spec.obs_mask)):
         if fields[name][:, mask == 0].any():
-            raise Refused(f"{path} has numbers in {name} where smaller agents have none; write zeros there.")
+            raise UserError(f"{path} has numbers in {name} where smaller agents have none; write zeros there.")
     goes_on = ~(fields["terminated"] | fields["truncated"])[:-1]
     for name, following in (("obs", "next_obs"), ("state", "next_state")):
         same = (fields[name][1:] == fields[following][:-1]).reshape(len(goes_on), -1).all(1)
         if (torn := goes_on & ~same).any():
             at = int(torn.argmax())
-            raise Refused(
+            raise UserError(
                 f"{path} is not in the order of its episodes: {following} of transition {at}, which ends none, is not "
                 f"{name} of transition {at + 1}; mark it as truncated if its episode is not complete."
             )

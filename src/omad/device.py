@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.tasks import nearest
 
 __all__ = ["DEVICES", "use_device"]
@@ -23,13 +23,13 @@ def use_device(name: str | None) -> None:
     """Compute on one kind of device, in this process and in those that it starts; None leaves the choice to JAX.
 
     Raises:
-        Refused: There is no such kind, this machine has none, or JAX computes on another already.
+        UserError: There is no such kind, this machine has none, or JAX computes on another already.
     """
     if name is None:
         return
     if name not in DEVICES:
         near = nearest(name, DEVICES, 1)[0]
-        raise Refused(f"--device is {name!r}; nearest: {near}; allowed: {', '.join(DEVICES)}.")
+        raise UserError(f"--device is {name!r}; nearest: {near}; allowed: {', '.join(DEVICES)}.")
     import jax
 
     before = jax.config.values["jax_platforms"]
@@ -39,10 +39,10 @@ def use_device(name: str | None) -> None:
     except RuntimeError as error:
         jax.config.update("jax_platforms", before)
         reason = str(error).partition("\n")[0].rstrip(".")
-        raise Refused(
+        raise UserError(
             f"--device is {name!r}, but JAX finds none here ({reason}); give another, or leave it out."
         ) from None
     if found not in DEVICES[name]:
         jax.config.update("jax_platforms", before)
-        raise Refused(f"--device is {name!r}, but JAX computes on {found} in this process already; start a new one.")
+        raise UserError(f"--device is {name!r}, but JAX computes on {found} in this process already; start a new one.")
     os.environ["JAX_PLATFORMS"] = name

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["CallbackFailed", "EnvFailed", "NonFinite", "Refused", "UnevenSaves"]
+__all__ = ["CallbackFailed", "EnvFailed", "NonFinite", "UnevenSaves", "UserError"]
 
 
-class Refused(ValueError):
+class UserError(ValueError):
     """A request that cannot be met; the message says what was given, what is allowed and what to do."""
 
 

@@ -19,7 +19,7 @@ from omad import demonstrations, envs, extras, files
 from omad.callbacks import BestPolicy, Callback
 from omad.compilation import use_compilation_cache
 from omad.config import RunConfig
-from omad.errors import CallbackFailed, EnvFailed, NonFinite, Refused
+from omad.errors import CallbackFailed, EnvFailed, NonFinite, UserError
 from omad.loggers import Console, Logger, TensorBoard
 from omad.loop.build import Built, build, evaluation_mib, forecast
 from omad.loop.session import Result, Session
@@ -50,7 +50,7 @@ class Experiment:
         batch_seeds: Whether seeds are one batch, or run one after the other; by default the former on accelerators.
 
     Raises:
-        Refused: Something given cannot work.
+        UserError: Something given cannot work.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Experiment:
             trust: Import the code of a user's env that the folder names.
 
         Raises:
-            Refused: The folder names a user's env and is not trusted, or its env is not what it was.
+            UserError: The folder names a user's env and is not trusted, or its env is not what it was.
         """
         refuse_inside_env()
         if env is not None:
@@ -118,7 +118,7 @@ class Experiment:
             at_once: Seeds that are trained at a time; by default all of them.
 
         Raises:
-            Refused: It cannot fit.
+            UserError: It cannot fit.
         """
         config = self.config if at_once is None else dataclasses.replace(self.config, seeds=at_once)
         need = forecast(config, self.built, 1 if at_once is None else at_once)
@@ -126,7 +126,7 @@ class Experiment:
         words = ", ".join(f"{name} {value:,.0f} MiB" for name, value in need.items() if name not in _SUMS)
         more = f"; {need['compiler']:,.0f} MiB more while it compiles for the first time" if need["compiler"] else ""
         if need["total"] > free:
-            raise Refused(
+            raise UserError(
                 f"The run needs about {need['total']:,.0f} MiB ({words}){more}, but only {free:,.0f} MiB are free on "
                 f"{where}; lower --buffer-size (now {config.buffer_size}), --batch-size (now {config.batch_size}), "
                 f"--eval-episodes (now {config.eval_episodes}), --seeds (now {config.seeds}) or the networks' widths."
@@ -137,11 +137,11 @@ class Experiment:
         """Refuse an evaluation that cannot fit into memory.
 
         Raises:
-            Refused: It cannot.
+            UserError: It cannot.
         """
         need, (free, where) = evaluation_mib(self.config, self.built), available_mib()
         if need > free:
-            raise Refused(
+            raise UserError(
                 f"{self.config.eval_episodes} episodes at once need about {need:,.0f} MiB, but only {free:,.0f} MiB "
                 f"are free on {where}; give fewer --episodes."
             )
@@ -156,7 +156,7 @@ class Experiment:
             config: Of the run, where it differs from the experiment's in its seeds or settings, not in its task.
 
         Raises:
-            Refused: There is something at the path already, it cannot be made, or the run cannot start from another.
+            UserError: There is something at the path already, it cannot be made, or the run cannot start from another.
         """
         config = config or self.config
         if config.init_from:
@@ -178,11 +178,11 @@ class Experiment:
         """One new run folder `seed-K` for each seed of the configuration, below one folder.
 
         Raises:
-            Refused: The folder exists already, or cannot be made.
+            UserError: The folder exists already, or cannot be made.
         """
         config = self.config
         root = Path(run_dir) if run_dir else claim(config)
-        taken = Refused(f"{root} exists already; give another --run-dir, or continue it with: omad resume {root}")
+        taken = UserError(f"{root} exists already; give another --run-dir, or continue it with: omad resume {root}")
         if root.exists() and not (root.is_dir() and not any(root.iterdir())):
             raise taken
         # All are made beside the folder and get its name at once: a kill leaves all seeds or none.
@@ -192,14 +192,14 @@ class Experiment:
             partial.parent.mkdir(parents=True, exist_ok=True)
             files.make_folder(partial)
         except OSError as error:
-            raise Refused(f"{root} cannot be made ({error.strerror}); give another --run-dir.") from None
+            raise UserError(f"{root} cannot be made ({error.strerror}); give another --run-dir.") from None
         with held(), contextlib.ExitStack() as stack:
             if (lock := files.lock(partial / "lock")) is None:
-                raise Refused(f"{root} is being made by another process; give another --run-dir.")
+                raise UserError(f"{root} is being made by another process; give another --run-dir.")
             stack.callback(os.close, lock)
             for old in partial.iterdir():
                 if not re.fullmatch(r"seed-[0-9]+|lock", old.name) or any(old.glob("checkpoints/*")):
-                    raise Refused(f"{partial} holds {old.name}, which is not half of a new folder; move it away.")
+                    raise UserError(f"{partial} holds {old.name}, which is not half of a new folder; move it away.")
             for seed in config.all_seeds:
                 files.remove(partial / f"seed-{seed}", partial)
                 alone = dataclasses.replace(config, seeds=1, first_seed=seed)
@@ -219,7 +219,7 @@ class Experiment:
         """Train from nothing into a new run folder, until the end, a signal, or a callback that stops the run.
 
         Raises:
-            Refused: The folder exists, or memory does not suffice.
+            UserError: The folder exists, or memory does not suffice.
             NonFinite: Training diverged.
             EnvFailed: The env failed.
             CallbackFailed: A user's callback or logger failed.
@@ -241,10 +241,10 @@ class Experiment:
                 else:
                     passed = session.restore()
                 result = session.go()
-                if session.row == folder.config.total_rows:
+                if session.vector_steps == folder.config.total_vector_steps:
                     folder.note_end(Ended("finished"))
                 return result._replace(passed=tuple(passed))
-            except Refused:
+            except UserError:
                 raise
             except Exception as error:
                 if signals.again:  # what was interrupted may have raised anything
@@ -252,7 +252,7 @@ class Experiment:
                 if signals.number is not None and isinstance(error, EnvFailed):
                     # What an env needs may have got the signal as well: that is no fault.
                     raise interruption(signals.number) from error
-                if isinstance(error, CallbackFailed) and session.row == folder.config.total_rows:
+                if isinstance(error, CallbackFailed) and session.vector_steps == folder.config.total_vector_steps:
                     folder.note_end(Ended("finished"))  # the run itself has nothing left to do
                     raise
                 known = isinstance(error, NonFinite | EnvFailed | CallbackFailed)
@@ -272,13 +272,13 @@ def refuse_others(given: Sequence[Any], kind: type) -> None:
     """That all callbacks are callbacks, and all loggers loggers.
 
     Raises:
-        Refused: One is something else.
+        UserError: One is something else.
     """
     for one in given:
         if not isinstance(one, kind):
             hint = " Give an instance, not the class." if isinstance(one, type) else ""
             word = f"{kind.__name__.lower()}s"
-            raise Refused(f"{word} has {one!r}; each must be an instance of omad.{kind.__name__}.{hint}")
+            raise UserError(f"{word} has {one!r}; each must be an instance of omad.{kind.__name__}.{hint}")
 
 
 def available_mib() -> tuple[float, str]:
@@ -308,6 +308,6 @@ def claim(config: RunConfig) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise Refused(f"{path} cannot be made ({error.strerror}); give a --run-dir.") from None
+            raise UserError(f"{path} cannot be made ({error.strerror}); give a --run-dir.") from None
         return path
     raise AssertionError

@@ -6,7 +6,7 @@ import importlib.util
 from importlib import metadata
 from typing import NamedTuple
 
-from omad.errors import Refused
+from omad.errors import UserError
 
 __all__ = ["EXTRAS", "Extra", "installed", "require", "require_for_task", "version"]
 
@@ -54,7 +54,7 @@ def version(package: str) -> str | None:
 
 
 def require(extra: str, what: str, *modules: str) -> None:
-    """Refuse to go on without the packages of an extra.
+    """Refuse to continue without the packages of an extra.
 
     Args:
         extra: One of `EXTRAS`.
@@ -62,17 +62,17 @@ def require(extra: str, what: str, *modules: str) -> None:
         *modules: Of the extra; by default all.
 
     Raises:
-        Refused: A package is missing.
+        UserError: A package is missing.
     """
     if missing := [module for module in modules or EXTRAS[extra].modules if not installed(module)]:
-        raise Refused(f"{what} needs the package {', '.join(missing)}; install it with: pip install 'omad[{extra}]'.")
+        raise UserError(f"{what} needs the package {', '.join(missing)}; install it with: pip install 'omad[{extra}]'.")
 
 
 def require_for_task(task: str) -> None:
     """Refuse a task whose packages are missing.
 
     Raises:
-        Refused: They are.
+        UserError: They are.
     """
     for begin, extra in _OF_TASKS.items():
         if task.startswith(begin):

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from omad.errors import Refused
+from omad.errors import UserError
 
 __all__ = [
     "PARTIAL",
@@ -51,8 +51,8 @@ _LOCK_S = 0.5
 """How long to try for a lock: who asks whether it is held holds it for a moment."""
 
 
-def _not_plain(path: Path) -> Refused:
-    return Refused(f"{path} is not a plain file or folder of its own, but a link or the like; remove it or copy it.")
+def _not_plain(path: Path) -> UserError:
+    return UserError(f"{path} is not a plain file or folder of its own, but a link or the like; remove it or copy it.")
 
 
 @contextlib.contextmanager
@@ -88,7 +88,7 @@ def _open_plain(path: Path, flags: int, root: Path | None) -> int:
     """A plain file with this one name.
 
     Raises:
-        Refused: It is a link or not a plain file, or has a second name elsewhere, whose content would change too.
+        UserError: It is a link or not a plain file, or has a second name elsewhere, whose content would change too.
     """
     with _named(path), _folder_of(path, root) as (folder, name):
         handle = os.open(name, flags | _PLAIN, 0o666, dir_fd=folder)
@@ -138,7 +138,7 @@ def write_bytes(path: Path, data: bytes, root: Path | None = None) -> None:
     """Write a file atomically: it is either the old one or the whole new one. A link of that name is replaced.
 
     Raises:
-        Refused: Something on the way is not a plain folder.
+        UserError: Something on the way is not a plain folder.
         OSError: It cannot be written; the old one is still there.
     """
     with _named(path), _folder_of(path, root) as (folder, name):
@@ -158,7 +158,7 @@ def open_append(path: Path, root: Path | None = None) -> int:
     """A descriptor that writes to the end of a file, which is made if it is not there.
 
     Raises:
-        Refused: It is not a plain file, or has a second name.
+        UserError: It is not a plain file, or has a second name.
     """
     return _open_plain(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, root)
 
@@ -178,7 +178,7 @@ def remove(path: Path, root: Path | None = None) -> None:
     """Remove a file, a link (never what it points to) or a folder with all that is in it; nothing is fine too.
 
     Raises:
-        Refused: Folders are nested too deeply.
+        UserError: Folders are nested too deeply.
     """
     try:
         with _named(path), _folder_of(path, root) as (folder, name):
@@ -191,7 +191,7 @@ def remove(path: Path, root: Path | None = None) -> None:
 def _remove(folder: int, name: str, path: Path, depth: int = 0) -> bool:
     """Whether there was something."""
     if depth > _DEEPEST:
-        raise Refused(f"{path} holds folders nested more than {_DEEPEST} deep; remove it by hand.")
+        raise UserError(f"{path} holds folders nested more than {_DEEPEST} deep; remove it by hand.")
     try:
         kind = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
     except FileNotFoundError:
@@ -216,7 +216,7 @@ def make_folder(path: Path, root: Path | None = None) -> None:
     """Make a folder unless it is there.
 
     Raises:
-        Refused: Something else has that name, a link to a folder among it.
+        UserError: Something else has that name, a link to a folder among it.
     """
     with _named(path), _folder_of(path, root) as (folder, name):
         try:
@@ -262,7 +262,7 @@ def lock(path: Path, root: Path | None = None) -> int | None:
         The descriptor; None if another process holds the claim.
 
     Raises:
-        Refused: It is not a plain file.
+        UserError: It is not a plain file.
     """
     handle, end = _open_plain(path, os.O_RDWR | os.O_CREAT, root), time.monotonic() + _LOCK_S
     while True:

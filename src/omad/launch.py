@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from omad import files, schema
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.processes import STOPPING, available_cores
 from omad.run.folder import EPISODES, METRICS, Ended, RunFolder
 
-__all__ = ["State", "Tell", "begin", "cores_for", "last_line", "side_by_side", "state_of", "verdict"]
+__all__ = ["OnUpdate", "State", "begin", "cores_for", "last_line", "side_by_side", "state_of", "verdict"]
 
 _POLL_S = 0.2
 _PATIENCE_S = 120.0
@@ -44,7 +44,7 @@ class State:
     """The last message of a failed run."""
 
 
-Tell = Callable[[list[State]], None]
+OnUpdate = Callable[[list[State]], None]
 """Called a few times a second with the states of all runs."""
 
 
@@ -55,12 +55,12 @@ def last_line(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda _: T
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - (1 << 18)))
             rows = file.read().split(b"\n")
-    except (OSError, Refused):
+    except (OSError, UserError):
         return None
     for row in reversed(rows):
         try:
             line = schema.decode(row, dict[str, Any], path)
-        except Refused:
+        except UserError:
             continue
         if wanted(line):
             return line
@@ -69,7 +69,7 @@ def last_line(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda _: T
 
 def state_of(run: RunFolder, state: str = "", message: str = "") -> State:
     """Read a run's progress from its folder; without a given state, that too."""
-    total = run.config.total_rows * run.config.n_envs
+    total = run.config.total_vector_steps * run.config.n_envs
     metrics = last_line(run.path / METRICS, lambda line: _count(line.get("step")) and _rate(line) is not None) or {}
     episodes = last_line(run.path / EPISODES, _is_evaluation)
     seen = (episodes["step"], sum(episodes["returns"]) / len(episodes["returns"])) if episodes else None
@@ -108,7 +108,7 @@ def cores_for(slots: int) -> list[set[int]]:
 def side_by_side(
     folders: Sequence[Path],
     at_once: int,
-    tell: Tell,
+    on_update: OnUpdate,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[State]:
     """Run until each run is done, has failed, or was stopped; complete ones are skipped.
@@ -116,7 +116,7 @@ def side_by_side(
     Args:
         folders: Run folders, begun or not, in the order in which to take them.
         at_once: Processes at a time.
-        tell: Called a few times a second with the state of all runs.
+        on_update: Called a few times a second with the state of all runs.
         stop: Called as often; once it is true, running processes are asked to save and end, and nothing is started.
 
     Returns:
@@ -158,7 +158,7 @@ def side_by_side(
                 del busy[i]
                 free.append(slot)
                 states[i] = state_of(runs[i], *verdict(runs[i], code))
-            tell(states)
+            on_update(states)
             if queue or busy:
                 time.sleep(_POLL_S)
     finally:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from omad.extras import require
-from omad.launch import State, Tell, begin, state_of, verdict
+from omad.launch import OnUpdate, State, begin, state_of, verdict
 from omad.processes import available_cores
 from omad.run.folder import RunFolder
 
@@ -46,7 +46,7 @@ def connect() -> Any:
     Ray starts processes by forking, which JAX warns of once it computes, so call this first where both are used.
 
     Raises:
-        Refused: Ray is not installed.
+        UserError: Ray is not installed.
     """
     require("cluster", "--launcher ray")
     ray: Any = importlib.import_module("ray")
@@ -58,7 +58,7 @@ def connect() -> Any:
 def on_ray(
     folders: Sequence[Path],
     resources: Mapping[str, float],
-    tell: Tell,
+    on_update: OnUpdate,
     stop: Callable[[], bool] = lambda: False,
 ) -> list[State]:
     """Run on the cluster that this process is connected to, or on a local one.
@@ -66,14 +66,14 @@ def on_ray(
     Args:
         folders: Run folders, begun or not, in the order in which to take them.
         resources: `num_cpus` and `num_gpus` that a run takes up.
-        tell: Called twice a second with the states of all runs.
+        on_update: Called twice a second with the states of all runs.
         stop: Called as often; once it is true, running processes save and end, and nothing is started.
 
     Returns:
         The last state of every run.
 
     Raises:
-        Refused: Ray is not installed.
+        UserError: Ray is not installed.
     """
     ray = connect()
     runs = [RunFolder.open(folder.resolve()) for folder in folders]
@@ -93,7 +93,7 @@ def on_ray(
                 del open_[i]
             else:
                 states[i] = state_of(runs[i], "running" if RunFolder.busy(runs[i].path) else "waiting")
-        tell(states)
+        on_update(states)
     return states
 
 

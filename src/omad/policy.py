@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Key
 
 from omad.envs.host_env import scale
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.export.team import Trained
 from omad.export.team import export as export_team
 from omad.tasks import nearest
@@ -58,7 +58,7 @@ class TrainedPolicy:
                 seed gives an agent the same action in all three forms.
 
         Raises:
-            Refused: A shape, a name or a number does not fit.
+            UserError: A shape, a name or a number does not fit.
         """
         if isinstance(obs, Mapping):
             places = {name: self._place(name) for name in obs}
@@ -68,14 +68,16 @@ class TrainedPolicy:
         if isinstance(obs, Sequence):
             sizes = tuple(np.shape(row)[-1] if np.ndim(row) else None for row in map(_array, obs))
             if sizes != self.spec.obs_dims:
-                raise Refused(f"Observations of sizes {sizes} were given; {self.spec.name} needs {self.spec.obs_dims}.")
+                raise UserError(
+                    f"Observations of sizes {sizes} were given; {self.spec.name} needs {self.spec.obs_dims}."
+                )
             action = self._of_rows(dict(enumerate(obs)), seed)
             return [action[..., i, :size] for i, size in enumerate(self.spec.act_dims)]
         if not isinstance(obs, Tracer):  # inside a compiled function, numbers are not known yet
             obs = _array(obs)
             _finite(obs)
         if obs.shape[-2:] != (self.spec.n_agents, self.spec.obs_dim):
-            raise Refused(
+            raise UserError(
                 f"Observations of shape {obs.shape} were given; "
                 f"{self.spec.name} needs (..., {self.spec.n_agents}, {self.spec.obs_dim})."
             )
@@ -88,7 +90,7 @@ class TrainedPolicy:
             agent: Its name, or its place in the order of the agents.
 
         Raises:
-            Refused: There is no such agent.
+            UserError: There is no such agent.
         """
         return AgentPolicy(self, self._place(agent) if isinstance(agent, str) else self._numbered(agent))
 
@@ -106,25 +108,25 @@ class TrainedPolicy:
             The folder.
 
         Raises:
-            Refused: The folder exists, a package is missing, or the policies cannot be exported like that.
+            UserError: The folder exists, a package is missing, or the policies cannot be exported like that.
         """
         return export_team(self.team, out, formats, denoising_steps)
 
     def _place(self, name: Any) -> int:
         agents = self.spec.agents
         if not agents:
-            raise Refused(
+            raise UserError(
                 f"{name!r} was given as an agent's name, but {self.spec.name} has no names for its agents; give one "
                 f"stacked array, a list, or a number from 0 to {self.spec.n_agents - 1}."
             )
         if name not in agents:
             near = ", ".join(nearest(str(name), agents))
-            raise Refused(f"There is no agent {name!r}; nearest: {near}; allowed: {', '.join(agents)}.")
+            raise UserError(f"There is no agent {name!r}; nearest: {near}; allowed: {', '.join(agents)}.")
         return agents.index(name)
 
     def _numbered(self, number: Any) -> int:
         if not isinstance(number, int | np.integer) or isinstance(number, bool) or not 0 <= number < self.spec.n_agents:
-            raise Refused(
+            raise UserError(
                 f"There is no agent {number!r}; {self.spec.name} has agents 0 to {self.spec.n_agents - 1}"
                 f"{': ' * bool(self.spec.agents)}{', '.join(self.spec.agents)}."
             )
@@ -137,13 +139,13 @@ class TrainedPolicy:
         """Actions `(..., agent, act)` in [-1, 1] for the observations of some agents; all others see zeros."""
         spec, arrays = self.spec, {place: _array(row) for place, row in rows.items()}
         if not arrays:
-            raise Refused(f"No observations were given; {spec.name} needs those of at least one agent.")
+            raise UserError(f"No observations were given; {spec.name} needs those of at least one agent.")
         batch = next(iter(arrays.values())).shape[:-1]
         padded = np.zeros((*batch, spec.n_agents, spec.obs_dim), np.float32)
         for place, row in arrays.items():
             due = (*batch, spec.obs_dims[place])
             if row.shape != due:
-                raise Refused(
+                raise UserError(
                     f"An observation of shape {row.shape} was given for agent {self._named(place)}; {spec.name} needs "
                     f"(..., {spec.obs_dims[place]}), with the same leading axes for all agents."
                 )
@@ -158,7 +160,7 @@ class TrainedPolicy:
             return self._by_seed(self.policy, obs, np.uint32(seed), True)
         if isinstance(seed, jax.Array) and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key) and not seed.shape:
             return self._by_key(self.policy, obs, seed, True)
-        raise Refused(
+        raise UserError(
             f"The seed is {str(seed)[:100]!r}; it must be a whole number from 0 to {2**32 - 1} or one key of "
             "jax.random.key."
         )
@@ -187,7 +189,7 @@ class AgentPolicy:
             `(..., act_i)`.
 
         Raises:
-            Refused: A shape or a number does not fit.
+            UserError: A shape or a number does not fit.
         """
         action = self._team._of_rows({self.place: obs}, seed)
         return self._team._in_units(action[..., self.place, :], self.place)
@@ -198,14 +200,14 @@ def _array(obs: Any) -> np.ndarray:
         with np.errstate(over="ignore"):
             return np.asarray(obs, np.float32)
     except (TypeError, ValueError):
-        raise Refused(
+        raise UserError(
             f"An observation is {type(obs).__name__} {str(obs)[:100]!r}; it must be an array of numbers."
         ) from None
 
 
 def _finite(obs: np.ndarray) -> None:
     if not np.isfinite(obs).all():
-        raise Refused("An observation holds a number that is not finite as float32; give finite numbers only.")
+        raise UserError("An observation holds a number that is not finite as float32; give finite numbers only.")
 
 
 def _box(spec: Any, place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

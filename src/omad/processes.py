@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
-from omad.errors import Refused
+from omad.errors import UserError
 
 __all__ = [
     "STOPPING",
@@ -219,10 +219,10 @@ def refuse_inside_env() -> None:
     """Refuse to train while an env's module is imported, or in a process that only runs an env.
 
     Raises:
-        Refused: A script that trains without a main guard is imported for its env.
+        UserError: A script that trains without a main guard is imported for its env.
     """
     if _in_env_code.get() or os.environ.get(WORKER):
-        raise Refused(
+        raise UserError(
             "Training was asked for while the module of an env is being imported, which every env process does; put "
             'what trains under `if __name__ == "__main__":` in that script.'
         )

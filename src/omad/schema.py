@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple, TypeVar
 
 import msgspec
 
-from omad.errors import Refused
+from omad.errors import UserError
 
 __all__ = ["MOST", "Lines", "convert", "decode", "open_plain", "read_bytes", "read_json", "read_lines"]
 
@@ -35,7 +35,7 @@ def read_bytes(path: Path, most: int = MOST) -> bytes:
 
     Raises:
         FileNotFoundError: There is no such file.
-        Refused: It is not a plain file, cannot be read, is damaged, or is larger than that.
+        UserError: It is not a plain file, cannot be read, is damaged, or is larger than that.
     """
     try:
         with open_plain(path) as file:
@@ -43,11 +43,11 @@ def read_bytes(path: Path, most: int = MOST) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise Refused(f"{path} cannot be read ({error.strerror or error}); {_REPAIR}.") from None
+        raise UserError(f"{path} cannot be read ({error.strerror or error}); {_REPAIR}.") from None
     if data.startswith(_GZIP):
         data = _unpacked(path, data, most)
     if len(data) > most:
-        raise Refused(f"{path} holds more than {most >> 20} MiB, which no file of its kind does; {_REPAIR}.")
+        raise UserError(f"{path} holds more than {most >> 20} MiB, which no file of its kind does; {_REPAIR}.")
     return data
 
 
@@ -56,12 +56,12 @@ def open_plain(path: Path) -> IO[bytes]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        Refused: It is a folder, a pipe or the like.
+        UserError: It is a folder, a pipe or the like.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would make the open wait
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise Refused(f"{path} is not a plain file; {_REPAIR}.")
+        raise UserError(f"{path} is not a plain file; {_REPAIR}.")
     return os.fdopen(handle, "rb")
 
 
@@ -73,10 +73,10 @@ def _unpacked(path: Path, data: bytes, most: int) -> bytes:
             unpack = zlib.decompressobj(wbits=31)
             out += unpack.decompress(data, most + 1 - len(out))
             if not unpack.eof and len(out) <= most:
-                raise Refused(f"{path} is cut short; {_REPAIR}.")
+                raise UserError(f"{path} is cut short; {_REPAIR}.")
             data = unpack.unused_data
     except zlib.error as error:
-        raise Refused(f"{path} cannot be unpacked ({error}); {_REPAIR}.") from None
+        raise UserError(f"{path} cannot be unpacked ({error}); {_REPAIR}.") from None
     return bytes(out)
 
 
@@ -89,24 +89,24 @@ def decode(data: bytes, kind: type[T] | GenericAlias, source: object) -> T:
         source: What to call it in the message, such as a path.
 
     Raises:
-        Refused: It is not JSON, or not of that kind.
+        UserError: It is not JSON, or not of that kind.
     """
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise Refused(f"{source} cannot be used: {_words(error)}; {_REPAIR}.") from None
+        raise UserError(f"{source} cannot be used: {_words(error)}; {_REPAIR}.") from None
 
 
 def convert(value: Any, kind: type[T] | GenericAlias, source: object) -> T:
     """A plain value as a typed one; as `decode`.
 
     Raises:
-        Refused: It is not of that kind.
+        UserError: It is not of that kind.
     """
     try:
         return msgspec.convert(value, type=kind)
     except (msgspec.ValidationError, RecursionError, ValueError) as error:
-        raise Refused(f"{source} cannot be used: {_words(error)}.") from None
+        raise UserError(f"{source} cannot be used: {_words(error)}.") from None
 
 
 def _words(error: Exception) -> str:
@@ -123,7 +123,7 @@ def read_json(path: Path, kind: type[T] | GenericAlias, most: int = MOST) -> T:
 
     Raises:
         FileNotFoundError: There is no such file.
-        Refused: As `read_bytes` and `decode`.
+        UserError: As `read_bytes` and `decode`.
     """
     return decode(read_bytes(path, most), kind, path)
 
@@ -148,7 +148,7 @@ def read_lines(path: Path, kind: type[Any] | GenericAlias, most: int = MOST, hea
         head: What it must be too, such as fields that a mapping must have.
 
     Raises:
-        Refused: As `read_bytes`.
+        UserError: As `read_bytes`.
     """
     try:
         data = read_bytes(path, most)

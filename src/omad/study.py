@@ -24,11 +24,11 @@ from typing import Any
 
 from omad import files, tasks
 from omad.config import RunConfig, resolve, to_dict
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.presets import PRESETS
 from omad.run.folder import LINES, RunFolder, half_made
 
-__all__ = ["Run", "Study", "grid", "load", "place"]
+__all__ = ["PlannedRun", "Study", "grid", "load", "place"]
 
 
 def _slug(words: str) -> str:
@@ -37,7 +37,7 @@ def _slug(words: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One run of a study."""
 
     config: RunConfig
@@ -49,14 +49,14 @@ class Run:
         """Refuse what cannot be shown.
 
         Raises:
-            Refused: More than one seed, or a setting without a name.
+            UserError: More than one seed, or a setting without a name.
         """
         if self.config.seeds != 1:
-            raise Refused(
+            raise UserError(
                 f"A run of a study has one seed, not {self.config.seeds}; list one run a seed, as grid() does."
             )
         if not self.setting.strip():
-            raise Refused("A run of a study needs a setting that names it, such as 'matched' or 'alpha 0.1'.")
+            raise UserError("A run of a study needs a setting that names it, such as 'matched' or 'alpha 0.1'.")
 
     @property
     def folder(self) -> Path:
@@ -70,7 +70,7 @@ class Study:
     """Runs that belong together, in the order in which to take them."""
 
     name: str
-    runs: Sequence[Run]
+    runs: Sequence[PlannedRun]
     thresholds: Mapping[str, float | int] = dataclasses.field(default_factory=dict)
     """By task: the return to which a report counts env steps, fixed before the runs."""
 
@@ -78,26 +78,28 @@ class Study:
         """Refuse runs that cannot be distinguished.
 
         Raises:
-            Refused: No runs, two runs of one folder, a name that is not one word, or a threshold of no task of the
+            UserError: No runs, two runs of one folder, a name that is not one word, or a threshold of no task of the
                 study or that is not a finite number.
         """
         if not self.name or _slug(self.name) != self.name:
-            raise Refused(f"A study's name names its folder: {self.name!r} must be letters, digits, '-', '_' or '.'.")
+            raise UserError(f"A study's name names its folder: {self.name!r} must be letters, digits, '-', '_' or '.'.")
         if not self.runs:
-            raise Refused(f"The study {self.name} lists no runs.")
+            raise UserError(f"The study {self.name} lists no runs.")
         seen: set[Path] = set()
         for run in self.runs:
             if run.folder in seen:
-                raise Refused(
+                raise UserError(
                     f"The study {self.name} lists {run.folder} twice; give one of the two runs another setting or seed."
                 )
             seen.add(run.folder)
         known = {run.config.task for run in self.runs}
         for task, value in self.thresholds.items():
             if tasks.find(task).name not in known:
-                raise Refused(f"The study {self.name} has a threshold of {task}, but no run of it; name a task it has.")
+                raise UserError(
+                    f"The study {self.name} has a threshold of {task}, but no run of it; name a task it has."
+                )
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise Refused(
+                raise UserError(
                     f"The study {self.name} has the threshold {value!r} of {task}; it must be a finite return."
                 )
         thresholds = {tasks.find(task).name: float(value) for task, value in self.thresholds.items()}
@@ -110,7 +112,7 @@ def grid(
     settings: Mapping[str, Mapping[str, Any]] | Sequence[str] = ("cpu",),
     seeds: Iterable[int] = range(3),
     **fields: Any,
-) -> list[Run]:
+) -> list[PlannedRun]:
     """Every task with every algorithm, setting and seed; seeds change slowest, so that early results compare.
 
     Args:
@@ -122,14 +124,14 @@ def grid(
         **fields: Fields of all runs.
 
     Raises:
-        Refused: Something is unknown or cannot work.
+        UserError: Something is unknown or cannot work.
     """
     named = settings if isinstance(settings, Mapping) else {name: {} for name in settings}
     runs = []
     for seed, task, (setting, changed), algorithm in itertools.product(seeds, tasks, named.items(), algorithms):
         given = {"preset": setting if setting in PRESETS else "cpu"} | dict(fields) | dict(changed)
         config = resolve(task, algorithm, given.pop("preset"), **given, seeds=1, first_seed=seed)
-        runs.append(Run(config, setting))
+        runs.append(PlannedRun(config, setting))
     return runs
 
 
@@ -137,24 +139,24 @@ def load(path: str | Path) -> Study:
     """Run a study file, which is the user's own program, and take its `STUDY`.
 
     Raises:
-        Refused: There is no such file, it fails, or it has no `STUDY`.
+        UserError: There is no such file, it fails, or it has no `STUDY`.
     """
     path = Path(path)
     if not path.is_file():
-        raise Refused(f"{path} is not a file; give a Python file that holds STUDY = Study(name, runs).")
+        raise UserError(f"{path} is not a file; give a Python file that holds STUDY = Study(name, runs).")
     spec = importlib.util.spec_from_file_location(f"omad_study_{_slug(path.stem)}", path)
     if spec is None or spec.loader is None:
-        raise Refused(f"{path} is not a Python file; its name must end in .py.")
+        raise UserError(f"{path} is not a Python file; its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Refused as error:
-        raise Refused(f"{path}{_line_in(path, error)}: {error}") from None
+    except UserError as error:
+        raise UserError(f"{path}{_line_in(path, error)}: {error}") from None
     except Exception as error:
-        raise Refused(f"{path}{_line_in(path, error)}: {type(error).__name__}: {error}") from error
+        raise UserError(f"{path}{_line_in(path, error)}: {type(error).__name__}: {error}") from error
     study = getattr(module, "STUDY", None)
     if not isinstance(study, Study):
-        raise Refused(f"{path} has STUDY = {study!r}; it must hold STUDY = Study(name, runs), from omad.study.")
+        raise UserError(f"{path} has STUDY = {study!r}; it must hold STUDY = Study(name, runs), from omad.study.")
     return study
 
 
@@ -177,7 +179,7 @@ def place(study: Study, root: Path, create: Any) -> list[Path]:
         The run folders in the study's order.
 
     Raises:
-        Refused: A folder that is there holds a run of another configuration, or cannot be read.
+        UserError: A folder that is there holds a run of another configuration, or cannot be read.
     """
     listed = [
         {
@@ -206,7 +208,7 @@ def place(study: Study, root: Path, create: Any) -> list[Path]:
     return [root / run.folder for run in study.runs]
 
 
-def _fits(run: Run, root: Path) -> None:
+def _fits(run: PlannedRun, root: Path) -> None:
     """That what lies at a run's place, if anything, is that run; remove a folder in which nothing was trained."""
     path = root / run.folder
     if not path.exists():
@@ -219,7 +221,7 @@ def _fits(run: Run, root: Path) -> None:
     if changed and not RunFolder.busy(path) and not _trained(path):
         files.remove(path, root)
     elif changed:
-        raise Refused(
+        raise UserError(
             f"{path} was begun with {'; '.join(changed)}. Give the changed setting another name, sweep into another "
             "--out, or move that folder away."
         )

@@ -16,7 +16,7 @@ import numpy as np
 from omad import envs, tasks
 from omad.algos import make as make_algorithm
 from omad.config import RunConfig
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.experiment import Experiment
 from omad.export.bundle import Facts
 from omad.export.team import Trained
@@ -39,13 +39,13 @@ def which_of(text: str) -> Which:
     """The moment that a word of the command line names.
 
     Raises:
-        Refused: It is none.
+        UserError: It is none.
     """
     if text in ("last", "best"):
         return text
     if text.isdigit() and len(text) < 19:
         return int(text)
-    raise Refused(f"--which is {text!r}; it must be last, best, or the env step of a checkpoint.")
+    raise UserError(f"--which is {text!r}; it must be last, best, or the env step of a checkpoint.")
 
 
 class Records(Mapping[str, np.ndarray]):
@@ -69,7 +69,7 @@ class Records(Mapping[str, np.ndarray]):
         """A pandas table, one row a seed and env step; what has an axis of episodes is left out.
 
         Raises:
-            Refused: pandas is not installed.
+            UserError: pandas is not installed.
         """
         require("frames", "to_frame()")
         import pandas
@@ -107,7 +107,7 @@ class Run(os.PathLike[str]):
         path: The folder.
 
     Raises:
-        Refused: It is not a run folder, or not one of this version.
+        UserError: It is not a run folder, or not one of this version.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -207,7 +207,7 @@ class Run(os.PathLike[str]):
         for folder in self.folders:
             if seed in folder.config.all_seeds:
                 return folder, seed
-        raise Refused(f"{self.path} has no seed {seed}; it has {', '.join(map(str, self.seeds))}.")
+        raise UserError(f"{self.path} has no seed {seed}; it has {', '.join(map(str, self.seeds))}.")
 
     def policy(self, seed: int | None = None, which: Which = "last") -> TrainedPolicy:
         """The policies of one training seed. Neither critic nor env is made, and nothing is executed.
@@ -217,7 +217,7 @@ class Run(os.PathLike[str]):
             which: `last`, `best`, or the env step of a checkpoint.
 
         Raises:
-            Refused: There is no such seed or checkpoint, or it cannot be read.
+            UserError: There is no such seed or checkpoint, or it cannot be read.
         """
         folder, seed = self._folder_of(seed)
         config, spec = folder.config, folder.spec
@@ -260,10 +260,10 @@ class Run(os.PathLike[str]):
             env: The env, where the run began with one that was given as an object.
 
         Raises:
-            Refused: The run cannot be read, the env is not what it was, or the other task has other sizes.
+            UserError: The run cannot be read, the env is not what it was, or the other task has other sizes.
         """
         if episodes < 1 or not 0 <= seed < 2**31:
-            raise Refused(
+            raise UserError(
                 f"episodes is {episodes} and seed is {seed}; the first must be at least 1, the second 0 to 2^31 - 1."
             )
         parts = []
@@ -299,7 +299,7 @@ def _evaluate(
     if task is None:
         refuse_changed(folder, built.spec)
     if (built.spec.obs_dims, built.spec.act_dims) != (spec.obs_dims, spec.act_dims):
-        raise Refused(
+        raise UserError(
             f"{built.spec.name} has observations {built.spec.obs_dims} and actions {built.spec.act_dims}, but the "
             f"run's policies were trained for {spec.obs_dims} and {spec.act_dims}."
         )
@@ -320,7 +320,7 @@ def _evaluate(
                 kind: evaluate(teams[0], config.task, episodes, seed, kind == "sampled", tensors)
                 for kind in ("sampled", "noise_free")
             }
-        known = any(label == RANDOM for label, *_ in tasks.find(built.spec.name).anchors)
+        known = any(label == RANDOM for label, *_ in tasks.find(built.spec.name).references)
         first = jax.tree.map(lambda leaf: leaf[:1], policies)
         random = None if known else np.asarray(built.random(first, jnp.int32(seed), jnp.int32(0)).returns[0], float)
     return Evaluated(
@@ -343,7 +343,7 @@ def policies_at(folder: RunFolder, algorithm: Any, which: Which = "last") -> tup
         which: The newest checkpoint that is whole, each seed's best, or the checkpoint of an env step.
 
     Raises:
-        Refused: There is none.
+        UserError: There is none.
     """
     every = folder.config.all_seeds
     seeds = jnp.asarray(every)
@@ -354,13 +354,13 @@ def policies_at(folder: RunFolder, algorithm: Any, which: Which = "last") -> tup
     known = {checkpoint.env_steps: checkpoint for checkpoint in folder.checkpoints()}
     if which != "last" and which not in known:
         there = ", ".join(map(str, known)) or "none"
-        raise Refused(f"{folder.path} has no checkpoint of env step {which}; it has {there}.")
+        raise UserError(f"{folder.path} has no checkpoint of env step {which}; it has {there}.")
     for env_steps, one in known.items() if which == "last" else [(which, known[which])]:
         try:
             return one.restore("policy", shapes), (env_steps,) * len(every)
-        except Refused as error:
+        except UserError as error:
             reason = str(error)
-    raise Refused(f"{folder.path} has no readable checkpoint: {reason}.")
+    raise UserError(f"{folder.path} has no readable checkpoint: {reason}.")
 
 
 def replayed(folder: RunFolder, trust: bool = False) -> Any:
@@ -374,11 +374,11 @@ def replayed(folder: RunFolder, trust: bool = False) -> Any:
         Transitions with the leading axes `(seed, row, env)`.
 
     Raises:
-        Refused: There is no checkpoint, or the buffer has lost its first transitions already.
+        UserError: There is no checkpoint, or the buffer has lost its first transitions already.
     """
     checkpoints = folder.checkpoints()
     if not checkpoints:
-        raise Refused(f"{folder.path} has no checkpoint yet; resume it until it has saved once.")
+        raise UserError(f"{folder.path} has no checkpoint yet; resume it until it has saved once.")
     refuse_foreign(folder.config.task, folder.path, trust)
     built = Experiment(dataclasses.replace(folder.config, demonstrations=""), loggers=()).built
     try:
@@ -386,10 +386,10 @@ def replayed(folder: RunFolder, trust: bool = False) -> Any:
     finally:
         built.close()
     ring = checkpoints[0].restore("rest", shapes, loose=("env_state",)).ring
-    rows, done = ring.reward.shape[1], checkpoints[0].row
+    rows, done = ring.reward.shape[1], checkpoints[0].vector_steps
     if done > rows:
         steps, kept = done * folder.config.n_envs, rows * folder.config.n_envs
-        raise Refused(
+        raise UserError(
             f"{folder.path} has done {steps:,} env steps, but its buffer keeps {kept:,}: its first states are gone. "
             "Train with a larger --buffer-size."
         )
@@ -400,7 +400,7 @@ def _best(folder: RunFolder, shapes: Any) -> tuple[Any, tuple[int, ...]]:
     """Each seed's best policy."""
     known, every = folder.best(), folder.config.all_seeds
     if missing := [str(seed) for seed in every if seed not in known]:
-        raise Refused(
+        raise UserError(
             f"{folder.path} has no best policy of seed {', '.join(missing)}: it was not evaluated yet, or was trained "
             "with --no-keep-best; take --which last."
         )

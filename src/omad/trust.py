@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from omad import tasks
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.run.folder import RunFolder
 from omad.spec import EnvSpec
 
@@ -16,10 +16,10 @@ def refuse_foreign(task: str, path: Path, trust: bool) -> None:
     """A folder may name a user's env; its code is imported only if the user says so.
 
     Raises:
-        Refused: It names one, and the user has not said so.
+        UserError: It names one, and the user has not said so.
     """
     if (code := tasks.code_of(task)) and not trust:
-        raise Refused(
+        raise UserError(
             f"{path} names an env of its own: the module {code.partition(':')[0]} would be imported and "
             f"{code.partition(':')[2]} called. If you trust it, give --trust (trust=True in Python), or name the task "
             "yourself where --task is offered."
@@ -30,10 +30,10 @@ def refuse_changed(run: RunFolder, spec: EnvSpec) -> None:
     """A run is resumed only in the env that it began in.
 
     Raises:
-        Refused: Agents, sizes or bounds are not those of the manifest.
+        UserError: Agents, sizes or bounds are not those of the manifest.
     """
     if changed := run.spec.differences(spec):
-        raise Refused(
+        raise UserError(
             f"{spec.name} is not what it was when {run.path} began: {'; '.join(changed)}. Restore the env, or start a "
             "new run."
         )

@@ -95,7 +95,9 @@ def test_one_optimiser_step_an_update(setup: Setup) -> None:
 
 def test_metrics_are_the_same_at_every_update(setup: Setup) -> None:
     """Those that the loops read from shapes: scalars, weight 0 or 1, finite."""
-    config = LoopConfig(n_envs=2, updates_per_step=1, batch_size=len(setup.batch.ret), buffer_rows=8, warmup_rows=4)
+    config = LoopConfig(
+        n_envs=2, updates_per_step=1, batch_size=len(setup.batch.ret), buffer_rows=8, warmup_vector_steps=4
+    )
     kept = no_metrics(setup.algorithm, setup.spec, config)
     assert all(float(mean.weight) == float(mean.total) == 0.0 for mean in kept.values())
     for _, metrics in (setup.plain, setup.acting):

@@ -17,7 +17,7 @@ from omad.loop.fused import LoopConfig
 
 ENV = envs.make("probe/push")
 SEEDS, NUMBER = jax.ShapeDtypeStruct((1,), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
-SIZES = LoopConfig(n_envs=2, updates_per_step=3, batch_size=8, buffer_rows=16, warmup_rows=4)
+SIZES = LoopConfig(n_envs=2, updates_per_step=3, batch_size=8, buffer_rows=16, warmup_vector_steps=4)
 
 
 def others(config: Any) -> Any:

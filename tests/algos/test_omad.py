@@ -18,7 +18,7 @@ from learners import SMALL, Setup, moment, ordinary, set_up
 
 from omad.algos.omad import OmadConfig, OmadState, make
 from omad.envs import probe
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.nets import RenormConfig
 from omad.ops import categorical
 from omad.policies import DiffusionPolicy, draw_noise, sample_chain
@@ -505,5 +505,5 @@ def test_a_shared_policy_is_pulled_by_the_sum_of_what_pulls_its_copies() -> None
 
 def test_agents_of_unequal_sizes_cannot_share_a_policy() -> None:
     """Named with their sizes."""
-    with pytest.raises(Refused, match="equal sizes"):
+    with pytest.raises(UserError, match="equal sizes"):
         make(dataclasses.replace(SMALL, share_policy=True), probe.push().spec)

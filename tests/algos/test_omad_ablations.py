@@ -16,7 +16,7 @@ from omad import algos
 from omad.algos.omad import OmadConfig
 from omad.algos.value_head import distributional, scalar
 from omad.envs import games, probe
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.loop import fused
 from omad.ops import categorical
 
@@ -110,7 +110,7 @@ def test_losses_of_every_ablation_are_finite(name: str) -> None:
 
 
 def test_one_shared_policy_cannot_be_updated_in_turn() -> None:
-    with pytest.raises(Refused, match="one policy to update"):
+    with pytest.raises(UserError, match="one policy to update"):
         OmadConfig(share_policy=True, policy_update="sequential")
 
 

@@ -16,7 +16,7 @@ from omad import algos
 from omad.algos.delayed import linear_decay
 from omad.config import resolve
 from omad.envs import probe
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.reward_norm import ReturnStats
 
 GAMMA, ENVS = 0.9, 3
@@ -69,7 +69,7 @@ def test_the_support_follows_the_bound_unless_it_is_given() -> None:
     assert resolve(task, reward_norm="return", reward_bound=7.0).algo.v_max == 7.0
     assert resolve(task, reward_norm="return", v_max=9.0).algo.v_max == 9.0
     for name, wrong in (("reward_bound", 0.0), ("noise_hold", 0.5), ("noise_hold", 17.0)):
-        with pytest.raises(Refused, match=name):
+        with pytest.raises(UserError, match=name):
             resolve(task, "omad", "cpu", **{name: wrong})
 
 
@@ -86,7 +86,7 @@ def test_options_are_off_by_default() -> None:
 
 
 def test_blocks_belong_to_one_kind_of_critic() -> None:
-    with pytest.raises(Refused, match=r"critic_blocks is 1.*xqc"):
+    with pytest.raises(UserError, match=r"critic_blocks is 1.*xqc"):
         dataclasses.replace(SMALL, critic_blocks=1)
 
 

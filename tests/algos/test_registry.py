@@ -16,7 +16,7 @@ import pytest
 import omad
 from omad import algos
 from omad.commands.train import Options, parse
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.run.folder import RunFolder
 
 TOY = "own_algorithm:DriftConfig"
@@ -51,7 +51,7 @@ def _as_before(monkeypatch: pytest.MonkeyPatch):
 def test_a_registered_algorithm_trains_resumes_and_acts(run: omad.Run):
     """By the Python interface, with the presets' settings for runs; a folder that names it needs it registered."""
     for use in (omad.resume, omad.load_policy):
-        with pytest.raises(Refused, match=r"'toy'.*omad.*install"):
+        with pytest.raises(UserError, match=r"'toy'.*omad.*install"):
             use(run)
     algos.register("toy", TOY)
     folder = RunFolder.open(run)
@@ -72,7 +72,7 @@ def test_the_command_line_knows_it(monkeypatch: pytest.MonkeyPatch):
     algos._installed.cache_clear()
     config, _ = parse(["toy", "--task", "probe/push", "--pace", "0.25"], "omad train", Options())
     assert (config.algorithm, config.algo) == ("toy", toy_config(pace=0.25))
-    with pytest.raises(Refused, match=r"'toi'.*toy.*allowed: .*hasac"):
+    with pytest.raises(UserError, match=r"'toi'.*toy.*allowed: .*hasac"):
         algos.config_class("toi")
 
 
@@ -84,7 +84,7 @@ def test_a_run_folder_decides_no_import(run: omad.Run, tmp_path: Path, monkeypat
     written = json.loads((folder / "config.json").read_text())
     for name in ("trap_for_omad:Config", "trap_for_omad"):
         (folder / "config.json").write_text(json.dumps(written | {"algorithm": name}))
-        with pytest.raises(Refused, match="trap_for_omad"):
+        with pytest.raises(UserError, match="trap_for_omad"):
             omad.load_policy(folder)
     assert "trap_for_omad" not in sys.modules
 
@@ -98,7 +98,7 @@ def test_a_run_folder_decides_no_import(run: omad.Run, tmp_path: Path, monkeypat
     ],
 )
 def test_what_cannot_be_registered_is_refused(name: str, target: str, said: str):
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(UserError, match=said):
         algos.register(name, target)
 
 
@@ -106,12 +106,12 @@ def test_a_name_is_given_once_and_repeating_it_is_harmless():
     """Running a script's registration twice, as in a notebook, is no error; another target is."""
     algos.register("toy", TOY)
     algos.register("toy", TOY)
-    with pytest.raises(Refused, match="already"):
+    with pytest.raises(UserError, match="already"):
         algos.register("toy", "other:Config")
 
 
 @pytest.mark.parametrize("target", ["own_algorithm:Nothing", "no_such_module_at_all:Config"])
 def test_what_cannot_be_imported_is_said(target: str):
     algos.register("broken", target)
-    with pytest.raises(Refused, match=f"'broken'.*{target}"):
+    with pytest.raises(UserError, match=f"'broken'.*{target}"):
         algos.config_class("broken")

@@ -17,7 +17,7 @@ import pytest
 from omad import envs, tasks
 from omad.commands.check import inspect
 from omad.envs.pool import Pool
-from omad.errors import EnvFailed, Refused
+from omad.errors import EnvFailed, UserError
 from omad.trust import refuse_foreign
 
 HERE = Path(__file__).resolve().parent
@@ -44,7 +44,7 @@ def odd(kind: str = "", more: str = "") -> str:
     ],
 )
 def test_what_cannot_be_used_is_refused_when_the_env_is_asked(kind: str, said: str) -> None:
-    with pytest.raises(Refused, match=said):
+    with pytest.raises(UserError, match=said):
         envs.make(odd(kind))
 
 
@@ -139,7 +139,7 @@ def test_names_and_bounds_belong_to_the_spec(monkeypatch: pytest.MonkeyPatch) ->
      "odd_cases:os", "odd_cases:Stranger", "odd_cases:Any", "odd_cases:np", "pettingzoo.utils.env:np"],
 )  # fmt: skip
 def test_only_what_makes_an_env_is_called(named: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(UserError):
         envs.make(f"pettingzoo:{named}")
 
 
@@ -148,7 +148,7 @@ def test_a_function_of_the_named_module_is_called() -> None:
 
 
 def test_a_folder_may_name_an_env_but_not_have_it_imported(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"module os would be imported and system called.*--trust"):
+    with pytest.raises(UserError, match=r"module os would be imported and system called.*--trust"):
         refuse_foreign("pettingzoo:os:system?command=ls", tmp_path, trust=False)
     refuse_foreign("pettingzoo:os:system?command=ls", tmp_path, trust=True)
     refuse_foreign("mpe/spread-3", tmp_path, trust=False)
@@ -169,7 +169,7 @@ def test_the_horizon_is_read_or_said_to_be_a_guess() -> None:
 def test_arguments_are_python_literals_or_refused() -> None:
     given = tasks.find("pettingzoo:a:b?sizes=[64,64]&weights={'a':1}&level='7'&env.horizon=3").arguments["arguments"]
     assert given == {"sizes": [64, 64], "weights": {"a": 1}, "level": "7", "env.horizon": 3}
-    with pytest.raises(Refused, match="write it as Python does"):
+    with pytest.raises(UserError, match="write it as Python does"):
         tasks.find("pettingzoo:a:b?weights={a:1}")
 
 

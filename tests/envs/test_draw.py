@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from omad.envs import draw, make, mpe
-from omad.errors import Refused
+from omad.errors import UserError
 
 
 def episode(name: str, steps: int = 4) -> tuple[mpe.MpeState, np.ndarray]:
@@ -86,5 +86,5 @@ def test_an_env_draws_itself_where_it_has_a_picture() -> None:
     shown = env._replace(picture=lambda state: np.full((7, 9, 3), 3, np.uint8))
     assert draw.draws(shown)
     assert [frame.size for frame in draw.frames_of(shown, [state, state], [np.zeros((2, 1))], [1.0])] == [(10, 40)] * 2
-    with pytest.raises(Refused, match="no picture"):
+    with pytest.raises(UserError, match="no picture"):
         draw.frames_of(env._replace(picture=lambda state: np.zeros(3)), [state], [], [])

@@ -13,7 +13,7 @@ from omad import envs, tasks
 from omad.envs import mpe, scripted
 from omad.envs.draw import episode_frames
 from omad.envs.frame_stack import env_state, stack_frames
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.types import JaxEnv, Observation, Outcome
 
 STEPS = 4
@@ -96,9 +96,9 @@ def test_a_name_says_how_much_is_remembered() -> None:
     assert tasks.find("mpe/deception-2?state=full&history=2").name == "mpe/deception-2?history=2&state=full"
     task, plain = tasks.find("mpe/spread-3?history=4"), tasks.find("mpe/spread-3")
     assert "last 4 observations" in task.protocol
-    assert (task.anchors, task.published) == (plain.anchors, plain.published)
+    assert (task.references, task.published) == (plain.references, plain.published)
     for wrong in ("0", "11", "1.5", "all"):
-        with pytest.raises(Refused, match="whole number from 1 to 10"):
+        with pytest.raises(UserError, match="whole number from 1 to 10"):
             tasks.find(f"mpe/spread-3?history={wrong}")
     assert mpe.deception(2, adversary=lambda world, key: jnp.zeros(5), history=2).spec.name.endswith("&history=2")
 
@@ -110,9 +110,9 @@ def test_agents_of_several_sizes_are_refused() -> None:
 
 def test_scripts_and_pictures_read_the_env_state() -> None:
     env = envs.make("mpe/deception-2?history=2")
-    returns, _ = scripted.anchor_returns(env, scripted.zero(env.spec), jax.random.key(0), 4)
+    returns, _ = scripted.scripted_returns(env, scripted.zero(env.spec), jax.random.key(0), 4)
     plain = envs.make("mpe/deception-2")
-    without, _ = scripted.anchor_returns(plain, scripted.zero(plain.spec), jax.random.key(0), 4)
+    without, _ = scripted.scripted_returns(plain, scripted.zero(plain.spec), jax.random.key(0), 4)
     np.testing.assert_array_equal(returns, without)
     states, _, _, outcomes = play(env)
     stacked = jax.tree.map(lambda *rows: np.stack(rows), *states)

@@ -15,7 +15,7 @@ import pytest
 from omad import envs
 from omad.envs import mpe
 from omad.envs.foreign import Timed
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.types import JaxEnv
 
 if importlib.util.find_spec("jaxmarl") is None:  # it takes seconds to import, so not while tests are collected
@@ -99,7 +99,7 @@ def test_an_episode_has_26_steps_and_ends_with_its_true_observation(theirs: JaxE
     ],
 )
 def test_what_is_refused(name: str, words: str) -> None:
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(UserError, match=words):
         envs.make(name)
 
 

@@ -16,7 +16,7 @@ from omad import envs, tasks
 from omad.envs.host_env import HostObservation, StepResult
 from omad.envs.mamujoco import MujocoInstance, factored
 from omad.envs.pool import Pool
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.spec import EnvSpec
 from omad.tasks import robots
 
@@ -383,13 +383,13 @@ def test_a_missing_package_is_refused_with_what_to_install(package: str, monkeyp
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else real(name, *rest))
     env = envs.make("mamujoco-full/ant-2x4")  # sizes are known without it
     assert env.spec.state_dim == 105
-    with pytest.raises(Refused, match=rf"needs the package {package}; .*pip install 'omad\[mujoco\]'"):
+    with pytest.raises(UserError, match=rf"needs the package {package}; .*pip install 'omad\[mujoco\]'"):
         env.create(False)
 
 
 def test_a_table_that_is_wrong_is_refused() -> None:
     spec = EnvSpec("wrong", (63,) * 3, (4, 2, 2), 105, 1000)
-    with pytest.raises(Refused, match="2 agents drive 8 actuators here, but 3 and 8 are expected"):
+    with pytest.raises(UserError, match="2 agents drive 8 actuators here, but 3 and 8 are expected"):
         MujocoInstance(spec, "Ant", "2x4", 1)
 
 

@@ -13,7 +13,7 @@ import pytest
 from omad import envs, tasks
 from omad.config import resolve
 from omad.envs.mirror import BODIES, Map, mirrored
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.loop.build import build
 from omad.spec import EnvSpec, Symmetry
 from omad.symmetry import image
@@ -122,7 +122,7 @@ def test_an_image_that_no_agent_sees_is_refused():
     spec = dataclasses.replace(envs.make("mamujoco-obsk0/walker2d-2x3").spec, obs_dims=(2, 2))
     routes = [np.asarray([2, 1, 0]), np.asarray([5, 4, 3])]
     assert isinstance(mirrored(spec, "Walker2d", routes, [np.asarray([2, 3]), np.asarray([5, 6])]), Symmetry)
-    with pytest.raises(Refused, match="is no agent's observation"):
+    with pytest.raises(UserError, match="is no agent's observation"):
         mirrored(spec, "Walker2d", routes, [np.asarray([2, 3]), np.asarray([2, 3])])
 
 
@@ -137,7 +137,7 @@ def test_robots_with_an_image_are_said_to_have_one():
     for name in tasks.TASKS:
         if name.startswith("mamujoco-"):
             assert tasks.find(name).symmetric == (name.partition("/")[2] in ROBOTS)
-    with pytest.raises(Refused, match="halfcheetah-2x3 states no symmetries"):
+    with pytest.raises(UserError, match="halfcheetah-2x3 states no symmetries"):
         resolve("mamujoco-full/halfcheetah-2x3", symmetry=True)
 
 

@@ -19,7 +19,7 @@ from omad.commands.check import inspect
 from omad.envs import description, registry
 from omad.envs import outside as envs_outside
 from omad.envs.pool import Pool
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.tasks import outside
 from omad.trust import refuse_foreign
 from omad.types import JaxEnv, Outcome
@@ -142,7 +142,7 @@ def test_a_registered_name_takes_arguments() -> None:
     omad.register_env("my/reach-1", own_envs.reach)
     omad.register_env("by.path", f"{PATH}Team")
     assert envs.make("by.path?horizon=3").spec.horizon == 3
-    with pytest.raises(Refused, match=r"There is no task 'my/reech-1'; nearest: my/reach-1"):
+    with pytest.raises(UserError, match=r"There is no task 'my/reech-1'; nearest: my/reach-1"):
         tasks.find("my/reech-1")
 
 
@@ -160,13 +160,13 @@ def test_a_registered_name_takes_arguments() -> None:
 )
 def test_what_cannot_be_registered(name: str, factory: Any, words: str) -> None:
     envs.register("taken", f"{PATH}reach")
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(UserError, match=words):
         envs.register(name, factory)
 
 
 def test_registered_envs_on_the_host_must_be_importable() -> None:
     envs.register("here", lambda: own_hosts.lamp())
-    with pytest.raises(Refused, match="must be able to import what makes it"):
+    with pytest.raises(UserError, match="must be able to import what makes it"):
         envs.make("here")
     envs.register("jax/here", lambda n=2: own_envs.reach(n))
     assert envs.make("jax/here?n=1").spec.n_agents == 1
@@ -187,7 +187,7 @@ def test_installed_packages_name_envs_by_entry_points(monkeypatch: pytest.Monkey
     try:
         assert envs.make("their/reach?n=1").spec.n_agents == 1
         assert "their/reach" in outside.registered()
-        with pytest.raises(Refused, match="There is an env 'their/reach' already"):
+        with pytest.raises(UserError, match="There is an env 'their/reach' already"):
             envs.register("their/reach", "other:factory")
     finally:
         outside._installed.cache_clear()
@@ -203,13 +203,13 @@ def test_an_object_gets_a_name_of_its_own() -> None:
     assert envs.of_object(other, "object:reach") == "object:reach"  # a run goes on with it
     assert envs.make("object:reach").spec.obs_dims == (1, 2, 3)
     assert envs.of_object(lambda: own_envs.Team()) == "object:Team"
-    with pytest.raises(Refused, match="takes no arguments"):
+    with pytest.raises(UserError, match="takes no arguments"):
         envs.make("object:Team?horizon=3")
 
 
 def test_an_object_is_unknown_elsewhere_and_its_folder_can_be_read() -> None:
     assert tasks.find("object:reach").protocol.endswith("given as an object.")
-    with pytest.raises(Refused, match=r"was given as an object.*give it again: env="):
+    with pytest.raises(UserError, match=r"was given as an object.*give it again: env="):
         envs.make("object:reach")
 
 
@@ -220,7 +220,7 @@ def test_what_can_be_imported_is_named_by_its_path() -> None:
     assert envs.of_object(own_hosts.counted) == f"pettingzoo:{HOST}counted"
     assert envs.make(f"jax:{PATH}reach").spec.obs_dims == (1, 2)
     mpe = pytest.importorskip("mpe2.simple_spread_v3")
-    with pytest.raises(Refused, match="continuous_actions=true"):  # a factory that PettingZoo's helper has made
+    with pytest.raises(UserError, match="continuous_actions=true"):  # a factory that PettingZoo's helper has made
         envs.of_object(mpe.parallel_env)
 
 
@@ -256,7 +256,7 @@ def test_a_host_env_whose_create_can_be_imported_is_stepped_by_workers() -> None
 )
 def test_an_object_that_cannot_be_used_is_refused(env: Any, words: str) -> None:
     before = dict(outside._entries)
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(UserError, match=words):
         envs.of_object(env)
     assert outside._entries == before
 
@@ -297,14 +297,14 @@ def test_an_object_that_cannot_be_used_is_refused(env: Any, words: str) -> None:
     ],
 )
 def test_a_name_that_cannot_be_used_is_refused_in_one_sentence(name: str, words: str) -> None:
-    with pytest.raises(Refused, match=words) as caught:
+    with pytest.raises(UserError, match=words) as caught:
         envs.make(name)
     assert "\n" not in str(caught.value)
 
 
 def test_a_run_folders_code_is_imported_only_with_trust(tmp_path: Path) -> None:
     for scheme in ("jax", "host", "pettingzoo"):
-        with pytest.raises(Refused, match=r"module os would be imported and system called.*--trust"):
+        with pytest.raises(UserError, match=r"module os would be imported and system called.*--trust"):
             refuse_foreign(f"{scheme}:os:system?command=ls", tmp_path, trust=False)
     omad.register_env("mine", own_envs.reach)
     for name in ("jaxmarl:MPE_simple_spread_v3?action_type=Continuous", "mine?n=3", "object:env", "mpe/spread-3"):

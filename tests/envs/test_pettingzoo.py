@@ -12,7 +12,7 @@ import pytest
 from omad import envs, tasks
 from omad.envs.pettingzoo import PettingZooInstance
 from omad.envs.pool import Pool
-from omad.errors import Refused
+from omad.errors import UserError
 
 pytest.importorskip("pettingzoo")
 
@@ -244,7 +244,7 @@ def test_pictures() -> None:
     world.reset(0)
     world.step(act(), 0)
     assert world.render().tolist() == np.full((4, 6, 3), 1).tolist()
-    with pytest.raises(Refused, match="render_mode='rgb_array'"):
+    with pytest.raises(UserError, match="render_mode='rgb_array'"):
         start("pair").render()
 
 
@@ -307,7 +307,7 @@ def test_in_worker_processes() -> None:
     ],
 )
 def test_what_cannot_be_used_is_refused(name: str, words: str) -> None:
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(UserError, match=words):
         envs.make(f"pettingzoo:{name}")
 
 
@@ -333,7 +333,7 @@ def test_a_module_that_fails_to_import_is_not_said_to_lack_the_function(
     """It has the function; something else is missing in it."""
     (tmp_path / "half_made.py").write_text("import math\n\n\ndef env():\n    ...\n\n\nmath.nothing\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises((Refused, AttributeError), match="nothing") as caught:
+    with pytest.raises((UserError, AttributeError), match="nothing") as caught:
         envs.make("pettingzoo:half_made:env")
     assert "has no env" not in str(caught.value)
 
@@ -345,7 +345,7 @@ def test_an_env_that_only_looks_like_one_is_used_or_refused() -> None:
         world.step(act(), 0)
         world.save()
         world.close()
-    except Refused as error:
+    except UserError as error:
         assert "not a PettingZoo" in str(error)
 
 

@@ -48,11 +48,11 @@ REFERENCE = [
 @pytest.mark.parametrize(("name", "policy", "expected", "error"), REFERENCE)
 def test_return_is_that_of_an_independent_implementation(name: str, policy: str, expected: float, error: float) -> None:
     env = make(name)
-    returns, info = scripted.anchor_returns(env, POLICIES[policy](env.spec), jax.random.key(0), EPISODES)
+    returns, info = scripted.scripted_returns(env, POLICIES[policy](env.spec), jax.random.key(0), EPISODES)
     both = float(np.hypot(error, returns.std() / EPISODES**0.5))
     assert abs(float(returns.mean()) - expected) < 3 * both
     # And the table of tasks says the same (its own standard errors are a third of the reference's).
-    table = {label: value for label, value, _ in tasks.find(name).anchors}
+    table = {label: value for label, value, _ in tasks.find(name).references}
     assert abs(table[LABELS[policy]] - float(returns.mean())) < 3 * both
     assert set(info) == set(env.spec.info_keys)
     if name.startswith("mpe/spread"):
@@ -62,7 +62,7 @@ def test_return_is_that_of_an_independent_implementation(name: str, policy: str,
 
 def test_static_adversary_is_as_far_from_the_goal_as_two_random_points() -> None:
     env = mpe.deception(2, adversary="static")
-    _, info = scripted.anchor_returns(env, scripted.zero(env.spec), jax.random.key(1), EPISODES)
+    _, info = scripted.scripted_returns(env, scripted.zero(env.spec), jax.random.key(1), EPISODES)
     far = info["adversary_distance"]
     # Mean distance of two uniform points of a square of side 2 (Santalo): 2 (2 + sqrt 2 + 5 ln(1 + sqrt 2)) /
     # 15.

@@ -20,7 +20,7 @@ from teams import ALGORITHMS, team
 
 import omad
 from omad.cli import main
-from omad.errors import EnvFailed, Refused
+from omad.errors import EnvFailed, UserError
 from omad.export import bundle, play
 from omad.export.distil import Settings, distil, observations
 from omad.export.fold import fold
@@ -146,13 +146,13 @@ def test_damaged_files_are_refused(out: Path, tmp_path: Path, name: str) -> None
     path = copy / "agent_0" / name
     data = path.read_bytes()
     path.write_bytes(data.replace(b"e", b"f", 1) if name != "policy.safetensors" else data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(Refused, match="does not match its checksum"):
+    with pytest.raises(UserError, match="does not match its checksum"):
         bundle.load(copy)
     if name != "runner.py":
         with pytest.raises(BadPolicy, match=r"checksum|format"):
             Policy(copy / "agent_0")
     path.unlink()
-    with pytest.raises(Refused, match="is missing"):
+    with pytest.raises(UserError, match="is missing"):
         bundle.load(copy)
 
 
@@ -167,9 +167,9 @@ def test_other_versions_and_wrong_agent_counts_are_refused(out: Path, tmp_path: 
         ({"steps": 0}, "steps"),
     ):
         (copy / "team.json").write_text(json.dumps(about | change))
-        with pytest.raises(Refused, match=words):
+        with pytest.raises(UserError, match=words):
             bundle.load(copy)
-    with pytest.raises(Refused, match="not an exported team"):
+    with pytest.raises(UserError, match="not an exported team"):
         bundle.load(tmp_path)
 
 
@@ -177,15 +177,15 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
     """Where the folder exists, a format or a package is missing, there are too many steps, or writing fails."""
     trained = team("omad", UNEQUAL)
     (tmp_path / "there").mkdir()
-    with pytest.raises(Refused, match="exists already"):
+    with pytest.raises(UserError, match="exists already"):
         export(trained, tmp_path / "there", ["numpy"])
-    with pytest.raises(Refused, match="allowed: numpy, onnx"):
+    with pytest.raises(UserError, match="allowed: numpy, onnx"):
         export(trained, tmp_path / "new", ["torch"])
-    with pytest.raises(Refused, match="give 1 to 4"):
+    with pytest.raises(UserError, match="give 1 to 4"):
         export(trained, tmp_path / "new", ["numpy"], denoising_steps=5)
     with monkeypatch.context() as patch:
         patch.setattr(importlib.util, "find_spec", lambda name: None)
-        with pytest.raises(Refused, match=r"pip install 'omad\[onnx\]'"):
+        with pytest.raises(UserError, match=r"pip install 'omad\[onnx\]'"):
             export(trained, tmp_path / "new", ["numpy", "onnx"])
     with monkeypatch.context() as patch:
 
@@ -193,7 +193,7 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
             raise OSError(28, "No space left on device")
 
         patch.setattr(Path, "write_bytes", fail)
-        with pytest.raises(Refused, match="No space left"):
+        with pytest.raises(UserError, match="No space left"):
             export(trained, tmp_path / "new", ["numpy"])
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
@@ -221,7 +221,7 @@ def test_agents_in_processes_do_as_well(out: Path) -> None:
         apart = play.play(agents, UNEQUAL, 8, 5)
     together = play.evaluate(bundle.policies(out, bundle.load(out)), UNEQUAL, 8, 5, explore=False).returns[0]
     np.testing.assert_allclose(apart, together, atol=1e-4)
-    with pytest.raises(Refused, match="give a task of these sizes"):
+    with pytest.raises(UserError, match="give a task of these sizes"):
         play.spec_of(bundle.load(out), "mpe/spread-3")
 
 
@@ -271,12 +271,12 @@ def test_a_student_gives_the_teachers_action_from_the_same_noise(tmp_path: Path)
     assert bundle.load(path).kind == "distilled" and bundle.load(path).steps == 3
     found = differences(path, bundle.load(path), folded_vectors(students, 16, seed=3))
     assert max(found.values()) <= 1e-5, found
-    with pytest.raises(Refused, match="a distilled team"):
+    with pytest.raises(UserError, match="a distilled team"):
         compare(path, trained)
-    with pytest.raises(Refused, match="give 1 to"):
+    with pytest.raises(UserError, match="give 1 to"):
         distil(teachers, obs, Settings(steps=5), 0)
     one_step = team("hatd3", UNEQUAL)
-    with pytest.raises(Refused, match="nothing to distil"):
+    with pytest.raises(UserError, match="nothing to distil"):
         distil(fold(one_step.policy, one_step.config, one_step.spec, "none"), obs, Settings(), 0)
 
 

@@ -22,7 +22,7 @@ from teams import team
 from omad import cli, envs
 from omad.commands.entropy import measure
 from omad.config import resolve
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.export import entropy
 from omad.export.fold import fold
 from omad.loop.build import build
@@ -60,9 +60,9 @@ def test_bounds_are_those_of_sampled_chains(kernel: Any) -> None:
 
 def test_other_policies_are_refused() -> None:
     two, gaussian = team("omad", TASK), team("hasac", TASK)
-    with pytest.raises(Refused, match="kind chain with 2 action dimensions"):
+    with pytest.raises(UserError, match="kind chain with 2 action dimensions"):
         entropy.at(fold(two.policy, two.config, two.spec, "none")[1], np.zeros((1, 2)))
-    with pytest.raises(Refused, match="kind gaussian"):
+    with pytest.raises(UserError, match="kind gaussian"):
         entropy.at(fold(gaussian.policy, gaussian.config, gaussian.spec, "none")[0], np.zeros((1, 1)))
 
 
@@ -70,7 +70,7 @@ def test_runs_without_agents_of_one_dimension_are_refused(tmp_path: Path) -> Non
     for name, (task, algorithm) in enumerate((("mpe/spread-2", "omad"), (TASK, "hasac"))):
         spec = dataclasses.asdict(envs.make(task).spec)
         RunFolder.create(tmp_path / str(name), resolve(task, algorithm), {"omad": "test", "spec": spec}).close()
-        with pytest.raises(Refused, match="give a run of omad with agents of one"):
+        with pytest.raises(UserError, match="give a run of omad with agents of one"):
             measure(tmp_path / str(name), 1)
 
 

@@ -18,7 +18,7 @@ from omad.commands.check import inspect
 from omad.commands.render import Options, films, write_gif, write_mp4
 from omad.config import RunConfig, resolve
 from omad.envs.draw import contact_sheet
-from omad.errors import EnvFailed, Refused
+from omad.errors import EnvFailed, UserError
 from omad.experiment import Experiment
 from omad.loop.build import build
 from omad.loop.session import Session
@@ -207,5 +207,5 @@ def test_a_jax_env_by_path_trains_and_is_drawn_where_it_is_trusted(tmp_path: Pat
     assert (manifest["spec"]["name"], manifest["spec"]["horizon"]) == (task, 5)
     film = next(films(Options(run, trust=True)))
     assert (len(film.frames), film.frames[0].size) == (6, (8, 40))
-    with pytest.raises(Refused, match="module own_envs would be imported and reach called"):
+    with pytest.raises(UserError, match="module own_envs would be imported and reach called"):
         next(films(Options(run)))

@@ -22,7 +22,7 @@ if sys.argv[2] == "omad":
     sizes |= dict(denoising_steps=2, time_frequencies=2, time_width=4, atoms=7, v_max=5.0, renorm_warmup=6)
 config = config_class(sys.argv[2])(**sizes)
 env = probe.push()
-sizes = fused.LoopConfig(n_envs=2, updates_per_step=2, batch_size=4, buffer_rows=16, warmup_rows=5)
+sizes = fused.LoopConfig(n_envs=2, updates_per_step=2, batch_size=4, buffer_rows=16, warmup_vector_steps=5)
 loop = fused.make(make(config, env.spec), env, sizes, batch_seeds=True)
 seeds = jnp.asarray([3, 4, 5, 6])
 carry = loop.warm(loop.init(seeds), seeds, jnp.asarray(0), jnp.asarray(5))

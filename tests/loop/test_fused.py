@@ -20,7 +20,7 @@ from omad.loop.fused import Carry, Fused, LoopConfig
 from omad.types import Algorithm, EnvSpec, JaxEnv, Mean, Observation, Outcome
 
 HORIZON, ENVS, WARM, UPDATES = 4, 3, 5, 2
-LOOP = LoopConfig(n_envs=ENVS, updates_per_step=UPDATES, batch_size=4, buffer_rows=64, warmup_rows=WARM)
+LOOP = LoopConfig(n_envs=ENVS, updates_per_step=UPDATES, batch_size=4, buffer_rows=64, warmup_vector_steps=WARM)
 SEEDS = jnp.asarray([11, 5])
 
 DELAYED_STEPS: list[int] = []

@@ -44,7 +44,7 @@ def loop(pool: Pool) -> Hosted:
     """A loop of which only the envs are there."""
     hosted = Hosted.__new__(Hosted)
     hosted.spec = EnvSpec("x", (1, 1), (1, 1), 0, 5)
-    hosted.config = LoopConfig(n_envs=2, updates_per_step=1, batch_size=2, buffer_rows=4, warmup_rows=1)
+    hosted.config = LoopConfig(n_envs=2, updates_per_step=1, batch_size=2, buffer_rows=4, warmup_vector_steps=1)
     hosted._pool, hosted._live, hosted.why_inexact, hosted._bytes_each = pool, None, "", None
     return hosted
 

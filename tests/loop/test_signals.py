@@ -24,7 +24,7 @@ import pytest
 
 from omad import api, envs, processes
 from omad.config import resolve
-from omad.errors import EnvFailed, NonFinite, Refused
+from omad.errors import EnvFailed, NonFinite, UserError
 from omad.experiment import Experiment
 from omad.launch import last_line
 from omad.loggers import Logger, Progress
@@ -380,13 +380,13 @@ def test_training_while_an_env_is_imported_is_refused(tmp_path: Path, monkeypatc
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Refused, match=r"if __name__ == \"__main__\":"):
+    with pytest.raises(UserError, match=r"if __name__ == \"__main__\":"):
         api.train("pettingzoo:no_guard_script:Env", "hatd3", run_dir=tmp_path / "run", **SHORT)
     monkeypatch.setenv(processes.WORKER, "1")
     config = resolve("probe/push")
     calls = (api.train, lambda: api.resume(tmp_path), lambda: Experiment(config))
     for call in calls:
-        with pytest.raises(Refused, match="put what trains under"):
+        with pytest.raises(UserError, match="put what trains under"):
             call()
     assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "run").exists()

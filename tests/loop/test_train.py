@@ -22,7 +22,7 @@ import pytest
 from omad import envs
 from omad.callbacks import BestPolicy, Callback, Context
 from omad.config import RunConfig, resolve
-from omad.errors import CallbackFailed, NonFinite, Refused
+from omad.errors import CallbackFailed, NonFinite, UserError
 from omad.experiment import Experiment
 from omad.loggers import Logger, Progress
 from omad.loop import build as building
@@ -216,7 +216,7 @@ def test_policies_fall_back_too(tmp_path: Path, built: Built, whole: tuple[Path,
     damage(path / "checkpoints" / "400" / "policy")
     policies_at(RunFolder.open(path), built.algorithm)
     damage(path / "checkpoints" / "350" / "policy")
-    with pytest.raises(Refused, match="no readable checkpoint"):
+    with pytest.raises(UserError, match="no readable checkpoint"):
         policies_at(RunFolder.open(path), built.algorithm)
 
 
@@ -225,7 +225,7 @@ def test_nothing_is_lost_when_all_checkpoints_are_damaged(tmp_path: Path, built:
     before = (path / "episodes.jsonl").read_bytes()
     for step in ("350", "400"):
         damage(path / "checkpoints" / step / "rest")
-    with pytest.raises(Refused, match="No checkpoint"):
+    with pytest.raises(UserError, match="No checkpoint"):
         go_on(path, built)
     assert (path / "episodes.jsonl").read_bytes() == before
     assert len(RunFolder.open(path).checkpoints()) == 2
@@ -234,7 +234,7 @@ def test_nothing_is_lost_when_all_checkpoints_are_damaged(tmp_path: Path, built:
 def test_lines_missing_before_the_checkpoint_are_refused(tmp_path: Path, built: Built, whole: tuple[Path, Session]):
     path = copy_of(whole, tmp_path)
     os.truncate(path / "episodes.jsonl", 10)
-    with pytest.raises(Refused, match="lines are missing"):
+    with pytest.raises(UserError, match="lines are missing"):
         go_on(path, built)
 
 
@@ -258,7 +258,7 @@ def test_two_writers_are_refused(tmp_path: Path, built: Built, whole: tuple[Path
     path = copy_of(whole, tmp_path)
     first = RunFolder.open(path)
     first.lock()
-    with pytest.raises(Refused, match="another process"):
+    with pytest.raises(UserError, match="another process"):
         go_on(path, built)
     first.close()
 
@@ -366,31 +366,31 @@ def test_a_disk_of_any_size_loses_nothing(tmp_path: Path, config: RunConfig, bui
 
 def test_a_run_that_cannot_fit_is_refused_before_anything_is_made(tmp_path: Path, config: RunConfig):
     huge = dataclasses.replace(config, buffer_size=2**31 - 1)
-    with pytest.raises(Refused, match="--buffer-size"):
+    with pytest.raises(UserError, match="--buffer-size"):
         Experiment(huge).start(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_folders_that_are_not_runs(tmp_path: Path, config: RunConfig, built: Built, whole: tuple[Path, Session]):
-    with pytest.raises(Refused, match="no such folder"):
+    with pytest.raises(UserError, match="no such folder"):
         RunFolder.open(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(Refused, match="not a run folder"):
+    with pytest.raises(UserError, match="not a run folder"):
         RunFolder.open(tmp_path / "empty")
-    with pytest.raises(Refused, match="exists already"):
+    with pytest.raises(UserError, match="exists already"):
         RunFolder.create(whole[0], config, manifest(built))
     path = copy_of(whole, tmp_path)
     values = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps(values | {"format": 99}))
-    with pytest.raises(Refused, match="format 99"):
+    with pytest.raises(UserError, match="format 99"):
         RunFolder.open(path)
     (path / "manifest.json").write_text("{")
-    with pytest.raises(Refused, match="cannot be used"):
+    with pytest.raises(UserError, match="cannot be used"):
         RunFolder.open(path)
     (path / "manifest.json").write_text(json.dumps(values))
     fields = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(fields | {"colour": "red"}))
-    with pytest.raises(Refused, match="colour"):
+    with pytest.raises(UserError, match="colour"):
         RunFolder.open(path)
 
 

@@ -69,7 +69,7 @@ def write_run(
         "machine": {"system": "Linux", "processor": "x86_64"},
     }
     (path / "manifest.json").write_text(json.dumps(whole | (manifest or {})))
-    end = config.total_rows * config.n_envs
+    end = config.total_vector_steps * config.n_envs
     last = end if until is None else until
     with (path / "metrics.jsonl").open("w") as out:
         for step in range(2_000, last + 1, 2_000):
@@ -89,7 +89,7 @@ def write_run(
     (path / "checkpoints").mkdir()
     if until is None:
         parts = dict.fromkeys(PARTS, Part(0, ""))
-        index = Index(2, config.total_rows, end, f"{end}", dict.fromkeys(LINES, 0), parts)
+        index = Index(2, config.total_vector_steps, end, f"{end}", dict.fromkeys(LINES, 0), parts)
         index = msgspec.structs.replace(index, checksum=index.digest())
         (path / "checkpoints" / f"{end}.json").write_bytes(msgspec.json.encode(index))
     if ended:

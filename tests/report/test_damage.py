@@ -22,7 +22,7 @@ from mutate import mutations, snapshot
 from omad import cli, files
 from omad.commands.curve import draw_curve
 from omad.commands.report import command_of, write_report
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.report import page, results, survival, tables
 from omad.report.format import code, drawable, markdown, paragraph, plain
 from omad.report.read import gather
@@ -118,7 +118,7 @@ def survives(root: Path, read: Path, files: list[Path], seed: int, count: int) -
             there = snapshot(root.parent)
             try:
                 now = said(read)
-            except Refused as error:
+            except UserError as error:
                 assert "\n" not in str(error) and str(error).endswith("."), (damage, str(error))
                 assert "secret" not in str(error)
             else:
@@ -424,7 +424,7 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monk
     monkeypatch.setattr(os, "fsync", full)
     for target in (out, tmp_path / "new"):
         calls.clear()
-        with pytest.raises(Refused, match="No space left on device"):
+        with pytest.raises(UserError, match="No space left on device"):
             write_report([study], target, {"mpe/spread-3": -50.0})
         assert snapshot(tmp_path) == before
 
@@ -464,7 +464,7 @@ def test_sections_are_written_into_the_study_or_refused(tmp_path: Path) -> None:
     assert sorted(snapshot(tmp_path / "new")) == ["sections", "sections/a----b.json", "sections/a----b.png"]
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "sections").symlink_to(tmp_path / "new")
-    with pytest.raises(Refused, match="is a link"):
+    with pytest.raises(UserError, match="is a link"):
         write_section(tmp_path / "study", "a", section, PNG)
     target = tmp_path / "target"
     target.write_text("mine")

@@ -209,8 +209,8 @@ def test_tasks_are_put_together_by_normalised_returns(found: Any) -> None:
     assert across.tasks == ("mpe/spread-3", "mpe/spread-4") and across.setting == "matched"
     assert list(across.finals) == ["omad", "hasac", "hatd3", "madpmd", "masdac"]
     finals = {one.task.name: next(s for s in one.series if s.label.startswith("OMAD")).final for one in found.tasks}
-    anchors = {"mpe/spread-3": (-75.5, -23.9), "mpe/spread-4": (-117.8, -57.9)}
-    scores = stats.normalise(finals, anchors)
+    references = {"mpe/spread-3": (-75.5, -23.9), "mpe/spread-4": (-117.8, -57.9)}
+    scores = stats.normalise(finals, references)
     # HASAC lacks a run on one task, so runs are not equally many.
     assert across.statistic == "mean" and across.notes
     assert across.finals["omad"] == stats.estimate(scores, stats.mean)

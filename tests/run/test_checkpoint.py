@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from omad import files
 from omad.config import resolve
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.run import checkpoint
 from omad.run.folder import EPISODES, LINES, METRICS, RunFolder
 
@@ -53,14 +53,14 @@ def moments(path: Path) -> list[int]:
         try:
             rest = point.restore("rest", tree(0))
             policy = point.restore("policy", {"w": tree(0)["net"]["w"]})
-        except Refused:
+        except UserError:
             continue
-        due = tree(point.row)
+        due = tree(point.vector_steps)
         for a, b in zip(jax.tree.leaves(rest), jax.tree.leaves(due), strict=True):
             assert np.asarray(a).dtype == b.dtype
             assert np.asarray(a).tobytes() == b.tobytes()
         np.testing.assert_array_equal(policy["w"], due["net"]["w"])
-        found.append(point.row)
+        found.append(point.vector_steps)
     return found
 
 
@@ -99,7 +99,7 @@ def test_everything_comes_back_bit_for_bit(run: RunFolder) -> None:
 )
 def test_what_does_not_fit_is_refused(run: RunFolder, like: Any, words: str) -> None:
     save(run, 1)
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(UserError, match=words):
         run.checkpoints()[0].restore("policy", like)
 
 
@@ -116,9 +116,9 @@ def test_every_changed_byte_of_an_index_or_a_part_is_found(run: RunFolder) -> No
             new = b"%d" % ((int(old) + 1) % 10) if old.isdigit() else bytes([good[place] ^ 1])
             file.write_bytes(good[:place] + new + good[place + 1 :])
             if index:
-                assert [one.row for one in run.checkpoints()] == [1] or old.isspace(), place
+                assert [one.vector_steps for one in run.checkpoints()] == [1] or old.isspace(), place
                 continue
-            with pytest.raises(Refused, match="damaged"):
+            with pytest.raises(UserError, match="damaged"):
                 point.restore("policy" if file.stem == "policy" else "rest", tree(0))
         file.write_bytes(good)
     assert moments(run.path) == [12, 1]
@@ -176,7 +176,7 @@ def test_only_our_own_names_are_opened(run: RunFolder, change: dict[str, Any]) -
     with contextlib.suppress(msgspec.ValidationError):
         fields["checksum"] = msgspec.convert(fields, Index).digest()
     file.write_text(json.dumps(fields))
-    assert [point.row for point in run.checkpoints()] == [1]
+    assert [point.vector_steps for point in run.checkpoints()] == [1]
 
 
 # ------------------------------------------------------------ kills

@@ -13,7 +13,7 @@ import pytest
 
 from omad import files
 from omad.config import resolve
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.experiment import Experiment, claim
 from omad.run.folder import EPISODES, METRICS, Ended, RunFolder, members
 from omad.run.machine import differences, facts
@@ -45,7 +45,7 @@ def test_what_is_no_plain_file_is_neither_claimed_nor_cut(path: Path, name: str,
     else:
         (path / name).mkdir()
     run = RunFolder.open(path)
-    with pytest.raises(Refused, match="not a plain file"):
+    with pytest.raises(UserError, match="not a plain file"):
         run.rewind(None)
     run.close()
     assert victim.read_text() == "precious\n"
@@ -78,12 +78,12 @@ def test_folders_that_are_links_are_not_entered(path: Path) -> None:
     (path / "checkpoints").symlink_to(outside)
     run = RunFolder.open(path)
     run.rewind(None)
-    with pytest.raises(Refused, match="not a plain file"):
+    with pytest.raises(UserError, match="not a plain file"):
         run.save(1, 1, {}, {})
     run.close()
     assert sorted(entry.name for entry in outside.iterdir()) == ["7", "7.json.partial"]
     (path / "tb").symlink_to(outside)
-    with pytest.raises(Refused, match="not a plain"):
+    with pytest.raises(UserError, match="not a plain"):
         files.make_folder(path / "tb", path)
     files.remove(path / "tb", path)
     assert (outside / "7").is_dir() and not (path / "tb").exists()
@@ -97,7 +97,7 @@ def test_removing_a_folder_leaves_what_its_links_point_to(path: Path) -> None:
     (path / "checkpoints" / "5" / "link").symlink_to(outside)
     files.remove(path / "checkpoints", path)
     assert (outside / "file").read_text() == "precious"
-    with pytest.raises(Refused, match="not a plain"):
+    with pytest.raises(UserError, match="not a plain"):
         files.write_text(path / ".." / "up.txt", "x", path)
 
 
@@ -108,7 +108,7 @@ def test_the_run_folder_itself_may_be_reached_through_a_link(path: Path) -> None
     run.rewind(None)
     run.save(1, 1, {}, {})
     run.close()
-    assert [point.row for point in RunFolder.open(link).checkpoints()] == [1]
+    assert [point.vector_steps for point in RunFolder.open(link).checkpoints()] == [1]
 
 
 # ------------------------------------------------------------ what is read
@@ -127,7 +127,7 @@ def test_the_run_folder_itself_may_be_reached_through_a_link(path: Path) -> None
 def test_a_manifest_of_another_kind_is_refused(path: Path, change: dict[str, Any], words: str) -> None:
     file = path / "manifest.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(UserError, match=words):
         RunFolder.open(path)
 
 
@@ -138,11 +138,11 @@ def test_json_of_another_kind_is_refused(path: Path, text: str) -> None:
     for name in ("manifest.json", "config.json"):
         good = (path / name).read_text()
         (path / name).write_text(text)
-        with pytest.raises(Refused, match=name):
+        with pytest.raises(UserError, match=name):
             RunFolder.open(path)
         (path / name).write_text(good)
     (path / "ended.json").write_text(text)
-    with pytest.raises(Refused, match=r"ended\.json"):
+    with pytest.raises(UserError, match=r"ended\.json"):
         _ = RunFolder.open(path).ended
 
 
@@ -159,10 +159,10 @@ def test_sizes_that_cannot_be_are_refused(path: Path, change: dict[str, Any]) ->
     run.manifest["spec"] = good
     assert run.spec.obs_dims == (2, 2)
     run.manifest["spec"] = good | change
-    with pytest.raises(Refused, match="spec"):
+    with pytest.raises(UserError, match="spec"):
         _ = run.spec
     del run.manifest["spec"]
-    with pytest.raises(Refused, match="spec"):
+    with pytest.raises(UserError, match="spec"):
         _ = run.spec
 
 
@@ -204,12 +204,12 @@ def test_nothing_is_cut_before_everything_is_good(path: Path) -> None:
     os.truncate(path / EPISODES, 3)
     kept = (path / METRICS).read_bytes()
     again = RunFolder.open(path)
-    with pytest.raises(Refused, match="lines are missing"):
+    with pytest.raises(UserError, match="lines are missing"):
         again.rewind(again.checkpoints()[1])
     again.close()
     assert (path / METRICS).read_bytes() == kept
     assert RunFolder.open(path).ended == Ended("broken", "words")
-    assert [point.row for point in RunFolder.open(path).checkpoints()] == [2, 1]
+    assert [point.vector_steps for point in RunFolder.open(path).checkpoints()] == [2, 1]
 
 
 def test_another_process_holds_the_folder(path: Path) -> None:
@@ -223,7 +223,7 @@ def test_another_process_holds_the_folder(path: Path) -> None:
     try:
         assert holder.stdout.readline() == "held\n"
         assert RunFolder.busy(path)
-        with pytest.raises(Refused, match="another process"):
+        with pytest.raises(UserError, match="another process"):
             RunFolder.open(path).rewind(None)
     finally:
         holder.kill()
@@ -240,17 +240,17 @@ def test_a_half_made_folder_is_completed(tmp_path: Path, names: list[str]) -> No
     path.mkdir()
     for name in names:
         (path / name).mkdir() if name.endswith("/") else (path / name).write_text("")
-    with pytest.raises(Refused, match="partly created" if names else "not a run folder"):
+    with pytest.raises(UserError, match="partly created" if names else "not a run folder"):
         RunFolder.open(path)
     RunFolder.create(path, CONFIG, {"omad": "test"}).close()
     assert RunFolder.open(path).config == CONFIG
-    with pytest.raises(Refused, match="exists already"):
+    with pytest.raises(UserError, match="exists already"):
         RunFolder.create(path, CONFIG, {"omad": "test"})
 
 
 def test_a_folder_with_anything_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(Refused, match="exists already"):
+    with pytest.raises(UserError, match="exists already"):
         RunFolder.create(tmp_path, CONFIG, {"omad": "test"})
     assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
 

@@ -17,7 +17,7 @@ from test_checkpoint import save, tree
 
 from mutate import mutations, snapshot
 from omad.config import resolve
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.run.folder import Ended, RunFolder
 
 MANIFEST = {
@@ -61,7 +61,7 @@ def read(path: Path) -> dict[str, Any]:
         for part, like in parts:
             try:
                 restored = checkpoint.restore(part, like)
-            except Refused as error:
+            except UserError as error:
                 found["moments"].append(str(error))
             else:
                 found["moments"].append([np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(restored)])
@@ -83,7 +83,7 @@ def survives(tmp_path: Path, count: int, seed: int) -> None:
             there = snapshot(tmp_path)
             try:
                 now = read(run.path)
-            except Refused as error:
+            except UserError as error:
                 refused += 1
                 assert "\n" not in str(error) and "secret" not in str(error), (damage, str(error))
             else:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.spec import EnvSpec, ObsNorm
 from omad.tasks import nearest
 
@@ -58,15 +58,15 @@ def register(name: str, target: str) -> None:
         target: `module:ConfigClass`; the module also has `make(config, spec)`.
 
     Raises:
-        Refused: The name is taken or cannot be one, or the target is not of that form.
+        UserError: The name is taken or cannot be one, or the target is not of that form.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
-        raise Refused(f"{name!r} cannot name an algorithm; use lower-case letters, digits, - and _.")
+        raise UserError(f"{name!r} cannot name an algorithm; use lower-case letters, digits, - and _.")
     if not re.fullmatch(r"[\w.]+:\w+", target):
-        raise Refused(f"{target!r} does not say where an algorithm is; write module:ConfigClass.")
+        raise UserError(f"{target!r} does not say where an algorithm is; write module:ConfigClass.")
     taken = available().get(name, target)
     if taken != target:
-        raise Refused(f"There is an algorithm {name!r} already ({taken}); choose another name.")
+        raise UserError(f"There is an algorithm {name!r} already ({taken}); choose another name.")
     _registered[name] = target
 
 
@@ -74,18 +74,18 @@ def config_class(name: str) -> type:
     """The configuration dataclass of an algorithm.
 
     Raises:
-        Refused: No such algorithm, the message names the nearest; or it cannot be imported.
+        UserError: No such algorithm, the message names the nearest; or it cannot be imported.
     """
     there = REGISTRY if name in REGISTRY else available()
     if name not in there:
-        raise Refused(
+        raise UserError(
             f"There is no algorithm {name!r}; nearest: {', '.join(nearest(name, there))}; allowed: {', '.join(there)}."
         )
     module, cls = there[name].split(":")
     try:
         return getattr(importlib.import_module(module), cls)
     except (ImportError, AttributeError) as error:
-        raise Refused(f"The algorithm {name!r} should be {there[name]}, but: {error}.") from error
+        raise UserError(f"The algorithm {name!r} should be {there[name]}, but: {error}.") from error
 
 
 def make(config: Any, spec: EnvSpec, obs_norm: ObsNorm = "none", updates_per_env_step: float = 1.0) -> Algorithm:

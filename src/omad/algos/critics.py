@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.nets import Mlp
 from omad.ops import td
 from omad.tree import descend, global_norm
@@ -50,11 +50,11 @@ def joint_input(spec: EnvSpec, critic_input: Literal["auto", "state", "obs"]) ->
     """What critics of a task read: `auto` takes the state where there is one.
 
     Raises:
-        Refused: The state is asked for, but the task has none.
+        UserError: The state is asked for, but the task has none.
     """
     use_state = critic_input == "state" or (critic_input == "auto" and spec.state_dim > 0)
     if use_state and spec.state_dim == 0:
-        raise Refused(f"critic_input is 'state' but {spec.name} has none; use 'auto' or 'obs'")
+        raise UserError(f"critic_input is 'state' but {spec.name} has none; use 'auto' or 'obs'")
     context = spec.state_dim if use_state else spec.n_agents * spec.obs_dim
     return JointInput(use_state, context + spec.n_agents * spec.act_dim)
 

@@ -34,7 +34,7 @@ from omad.algos import omad_ablations as ablations
 from omad.algos.configs.omad import OmadConfig
 from omad.algos.delayed import delayed_update, linear_decay
 from omad.diffusion.sde import Chain
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.nets import Critic, CriticStats, Denoiser, RenormConfig, XqcCritic
 from omad.policies import DiffusionPolicy, agent_noise, draw_noise, sample_chain
 from omad.tree import at_agent, descend, each, global_norm, polyak, start
@@ -72,10 +72,10 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
     """OMAD for a task of the given sizes.
 
     Raises:
-        Refused: Agents of unequal sizes cannot share a policy, or critics are to read a state that is not there.
+        UserError: Agents of unequal sizes cannot share a policy, or critics are to read a state that is not there.
     """
     if config.share_policy and len(set(zip(spec.obs_dims, spec.act_dims, strict=True))) > 1:
-        raise Refused(
+        raise UserError(
             f"share_policy needs agents of equal sizes, but {spec.name} has observations {spec.obs_dims} and actions "
             f"{spec.act_dims}; leave it off"
         )

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, cast
 
-from omad.errors import Refused
+from omad.errors import UserError
 
 __all__ = ["MOST", "check", "documented", "shown", "typed"]
 
@@ -61,22 +61,22 @@ def _fitted(name: str, value: Any, kind: Any) -> Any:
     if kind is bool:
         if type(value).__name__ in ("bool", "bool_"):
             return bool(value)
-        raise Refused(f"{name} is {shown(value)}; it must be true or false.")
+        raise UserError(f"{name} is {shown(value)}; it must be true or false.")
     if kind is int:
         if not number or not isinstance(value, numbers.Integral):
-            raise Refused(f"{name} is {shown(value)}; it must be a whole number.")
+            raise UserError(f"{name} is {shown(value)}; it must be a whole number.")
         if not -MOST <= int(value) <= MOST:
-            raise Refused(f"{name} is {shown(int(value))}; it must be at most {MOST}.")
+            raise UserError(f"{name} is {shown(int(value))}; it must be at most {MOST}.")
         return int(value)
     if kind is float:
         if not number:
-            raise Refused(f"{name} is {shown(value)}; it must be a number.")
+            raise UserError(f"{name} is {shown(value)}; it must be a number.")
         try:
             size = abs(float(cast(float, value)))
         except OverflowError:  # of a whole number with hundreds of digits
             size = math.inf
         if size and not _SMALLEST <= size <= _LARGEST:  # not a number compares as false
-            raise Refused(
+            raise UserError(
                 f"{name} is {shown(value)}; it must be a finite number, 0 or between {_SMALLEST:.1e} and "
                 f"{_LARGEST:.1e} in size, as float32 holds them."
             )
@@ -84,9 +84,9 @@ def _fitted(name: str, value: Any, kind: Any) -> Any:
     if kind is str:
         if isinstance(value, str):
             return str(value)
-        raise Refused(f"{name} is {shown(value)}; it must be a word.")
+        raise UserError(f"{name} is {shown(value)}; it must be a word.")
     if typing.get_origin(kind) is Literal and not (isinstance(value, str) and value in options):
-        raise Refused(f"{name} is {shown(value)}; allowed: {', '.join(map(str, options))}.")
+        raise UserError(f"{name} is {shown(value)}; allowed: {', '.join(map(str, options))}.")
     return value
 
 
@@ -96,7 +96,7 @@ def typed(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     A whole number counts as a number; true and false do not, nor does text.
 
     Raises:
-        Refused: Names the field, what was given and what is allowed.
+        UserError: Names the field, what was given and what is allowed.
     """
     hints = _hints(cls)
     return {name: _fitted(name, value, hints.get(name, Any)) for name, value in values.items()}
@@ -148,7 +148,7 @@ def check(
         flags: Name fields as the command line does.
 
     Raises:
-        Refused: Names the field, what was given and what is allowed.
+        UserError: Names the field, what was given and what is allowed.
     """
 
     def named(name: str) -> str:
@@ -158,7 +158,7 @@ def check(
         for name in names:
             value = getattr(config, name)
             if value is not None and not holds(value):
-                raise Refused(f"{named(name)} is {shown(value)}; it must {words}.")
+                raise UserError(f"{named(name)} is {shown(value)}; it must {words}.")
 
     names = {f.name for f in dataclasses.fields(config)}
     for field, kind in _hints(type(config)).items():

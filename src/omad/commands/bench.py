@@ -78,8 +78,8 @@ def measure(config: Any, seconds: float) -> dict[str, Any]:
     seeds = jnp.asarray(config.all_seeds, jnp.int32)
     peak, size = matmul_rate(seconds)
     started = time.perf_counter()
-    carry = built.loop.warm(built.loop.init(seeds), seeds, jnp.int32(0), jnp.int32(config.warmup_rows))
-    row = config.warmup_rows
+    carry = built.loop.warm(built.loop.init(seeds), seeds, jnp.int32(0), jnp.int32(config.warmup_vector_steps))
+    row = config.warmup_vector_steps
     carry = jax.block_until_ready(built.loop.chunk(carry, seeds, jnp.int32(row), jnp.int32(1)))
     compile_s = time.perf_counter() - started
     row += 1

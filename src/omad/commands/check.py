@@ -17,7 +17,7 @@ from omad.algos.validate import MOST, check
 from omad.console import console, print_json
 from omad.envs.contract import Broken, guarded, number
 from omad.envs.isolated import call
-from omad.errors import Refused
+from omad.errors import UserError
 
 __all__ = ["inspect", "main"]
 
@@ -163,7 +163,7 @@ def inspect(task: str, steps: int = 1000, seed: int = 0) -> dict[str, Any]:
     A user's env on the host is run in two processes of its own, with unlike hash seeds, which are compared.
 
     Raises:
-        Refused: The env cannot be made, or not be used at all.
+        UserError: The env cannot be made, or not be used at all.
     """
     row = tasks.find(task)
     if not row.isolated:
@@ -199,7 +199,7 @@ def _inspect(task: str, steps: int, seed: int) -> dict[str, Any]:
     try:
         env, runs = _traces(row.name, steps, seed)
     except Broken as error:
-        raise Refused(f"{row.name}: {error}.") from error
+        raise UserError(f"{row.name}: {error}.") from error
     first = runs[0]
     same = len(runs) < 2 or (_alike(first, runs[1]) and len(first["rewards"]) == len(runs[1]["rewards"]))
     apart = len(runs) < 3 or not same or (_alike(first, runs[2]) and not runs[2]["broken"])
@@ -292,11 +292,11 @@ def _sentences(found: dict[str, Any]) -> list[str]:
 def main(arguments: Sequence[str]) -> int:
     """Run and report; exit code 2 where the env cannot be trained on."""
     options = tyro.cli(Options, prog="omad check-env", args=list(arguments))
-    from omad.errors import Refused
+    from omad.errors import UserError
 
     check(options, counts=("steps",), not_negative=("seed",), most={"steps": 100_000_000}, flags=True)
     if options.seed + options.steps > MOST:
-        raise Refused(f"--seed is {options.seed}; with --steps {options.steps} at most {MOST - options.steps}.")
+        raise UserError(f"--seed is {options.seed}; with --steps {options.steps} at most {MOST - options.steps}.")
     found = inspect(options.task, options.steps, options.seed)
     found.pop("digest", None)
     if options.json:

@@ -12,7 +12,7 @@ import tyro
 from omad.config import RUN_FIELDS, RunConfig, resolve, sources
 from omad.config_file import read
 from omad.console import console, print_json, row, table
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.run.folder import RunFolder, members
 
 __all__ = ["differences", "main"]
@@ -39,7 +39,7 @@ def _settings(path: Path) -> dict[str, tuple[Any, str]]:
         kept = run.manifest.get("sources")
         recorded = kept if isinstance(kept, dict) else {}
     elif not path.exists():
-        raise Refused(f"There is no {path}; give a run folder, or a file as for omad train --config.")
+        raise UserError(f"There is no {path}; give a run folder, or a file as for omad train --config.")
     else:
         values = read(path)
         config = resolve(**values)
@@ -57,7 +57,7 @@ def differences(a: Path, b: Path) -> list[dict[str, Any]]:
     """Fields of two configurations that differ or that only one of them has, in the order of the fields.
 
     Raises:
-        Refused: One of the two cannot be read.
+        UserError: One of the two cannot be read.
     """
     mine, other = _settings(a), _settings(b)
     found = []

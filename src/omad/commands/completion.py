@@ -13,7 +13,7 @@ from omad.algos import REGISTRY, config_class
 from omad.cli import COMMANDS
 from omad.config import RunConfig
 from omad.device import DEVICES
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.presets import PRESETS
 
 __all__ = ["SHELLS", "script"]
@@ -131,8 +131,8 @@ def script(shell: str) -> str:
     """The script that a shell reads.
 
     Raises:
-        Refused: The shell is not one of those there are.
+        UserError: The shell is not one of those there are.
     """
     if shell not in SHELLS:
-        raise Refused(f"--print-completion is {shell!r}; allowed: {', '.join(SHELLS)}.")
+        raise UserError(f"--print-completion is {shell!r}; allowed: {', '.join(SHELLS)}.")
     return SHELLS[shell](_commands())

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from omad.algos.validate import MOST
 from omad.console import console, print_json, row, table
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.report.figures import panels
 from omad.report.format import drawable
 from omad.report.records import Section
@@ -149,12 +149,12 @@ def newest_step(run: Any) -> int:
     """Env steps of each seed up to a run's newest checkpoint.
 
     Raises:
-        Refused: There is none.
+        UserError: There is none.
     """
     checkpoints = run.checkpoints()
     if not checkpoints:
-        raise Refused(f"{run.path} has no checkpoint yet; resume it until it has saved once.")
-    return checkpoints[0].row * run.config.n_envs
+        raise UserError(f"{run.path} has no checkpoint yet; resume it until it has saved once.")
+    return checkpoints[0].vector_steps * run.config.n_envs
 
 
 def visited_states(run: Any, first: int | None = None, trust: bool = False) -> Any:
@@ -169,7 +169,7 @@ def visited_states(run: Any, first: int | None = None, trust: bool = False) -> A
         `(state, entry)` in the order of visits; the joint observation where the task has no state.
 
     Raises:
-        Refused: There is no checkpoint, or the buffer has lost its first states already.
+        UserError: There is no checkpoint, or the buffer has lost its first states already.
     """
     from omad.trained import replayed
 
@@ -185,10 +185,10 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("first", "bins"):
         value = getattr(options, name)
         if value is not None and not 2 <= value <= MOST:
-            raise Refused(f"--{name} is {value}; it must be at least 2 and at most {MOST}.")
+            raise UserError(f"--{name} is {value}; it must be at least 2 and at most {MOST}.")
     needed = memory(options.bins, methods=1)
     if needed > _MOST:
-        raise Refused(
+        raise UserError(
             f"--bins is {options.bins}; a grid of that many by that many needs {needed / 2**30:,.1f} GiB of memory, "
             f"and {_MOST >> 30} GiB are allowed. Give fewer; 40 is usual."
         )
@@ -198,7 +198,7 @@ def main(arguments: Sequence[str]) -> int:
     runs = [RunFolder.open(folder) for folder in folders]
     tasks = sorted({run.config.task for run in runs})
     if len(tasks) != 1:
-        raise Refused(f"The given folders hold {', '.join(tasks) or 'no runs'}; give runs of one task.")
+        raise UserError(f"The given folders hold {', '.join(tasks) or 'no runs'}; give runs of one task.")
     first = options.first or min(newest_step(run) for run in runs)
     methods: dict[str, list[Any]] = {}
     for run in runs:
@@ -211,7 +211,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         found = cover(states, options.bins)
     except ValueError as error:
-        raise Refused(f"The states of these runs cannot be compared: {error}.") from None
+        raise UserError(f"The states of these runs cannot be compared: {error}.") from None
     told = {
         name: {
             "runs": len(methods[name]),

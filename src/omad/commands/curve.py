@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omad import files
 from omad.callbacks import Callback, Context
-from omad.errors import Refused
+from omad.errors import UserError
 
 __all__ = ["LearningCurve", "draw_curve"]
 
@@ -23,7 +23,7 @@ def draw_curve(run_dir: Path) -> Path | None:
 
     try:
         results = compute(gather([run_dir], lambda _: ""))
-    except Refused:
+    except UserError:
         return None
     path = run_dir / "curve.png"
     files.write_bytes(path, draw_curves(results))

@@ -12,7 +12,7 @@ from omad.algos.validate import check
 from omad.commands import render
 from omad.commands.evaluate import result_rows
 from omad.commands.render import films, write_gif
-from omad.commands.standing import standing_table
+from omad.commands.returns_table import returns_table
 from omad.commands.train import finish
 from omad.compilation import use_compilation_cache
 from omad.console import console
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     if result.signal is not None:
         return finish(result)
     found = Run(result.run_dir).evaluate(500)
-    out.print(standing_table(tasks.find(config.task), result_rows(found)))
+    out.print(returns_table(tasks.find(config.task), result_rows(found)))
     picture = result.run_dir / "episode.gif"
     write_gif(next(films(render.Options(result.run_dir))), picture)
     out.print(f"learning curve: {result.run_dir / 'curve.png'}")

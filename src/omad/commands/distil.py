@@ -11,7 +11,7 @@ import tyro
 
 from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
-from omad.errors import Refused
+from omad.errors import UserError
 
 __all__ = ["distil_run", "main"]
 
@@ -50,10 +50,10 @@ def distil_run(options: Options) -> dict[str, Any]:
     """Train and export the students; differences from the teachers.
 
     Raises:
-        Refused: Something given cannot work, or the run's policies take one step already.
+        UserError: Something given cannot work, or the run's policies take one step already.
     """
     if options.updates < 1 or options.episodes < 1 or not 0 <= options.distil_seed < 2**31:
-        raise Refused(
+        raise UserError(
             f"--updates is {options.updates}, --episodes {options.episodes} and --distil-seed {options.distil_seed}; "
             "the first two must be at least 1, the last 0 to 2^31 - 1."
         )

@@ -11,7 +11,7 @@ import tyro
 
 from omad.algos.validate import check
 from omad.console import console, print_json, row, table
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.report.figures import COLOURS, panels
 from omad.report.records import Section
 from omad.report.sections import write_section
@@ -51,7 +51,7 @@ def measure(path: Path, count: int, seed: int = 0, trust: bool = False) -> list[
         trust: Whether code that the folder names may be imported.
 
     Raises:
-        Refused: No such agent, no checkpoint, or the buffer has lost its first observations already.
+        UserError: No such agent, no checkpoint, or the buffer has lost its first observations already.
     """
     import numpy as np
 
@@ -67,17 +67,17 @@ def measure(path: Path, count: int, seed: int = 0, trust: bool = False) -> list[
         config, spec = folder.config, folder.spec
         agents = [i for i, size in enumerate(spec.act_dims) if size == 1]
         if config.algorithm != "omad" or not agents:
-            raise Refused(
+            raise UserError(
                 f"{folder.path} has {config.algorithm} on {config.task}, with action dimensions {spec.act_dims}; give "
                 "a run of omad with agents of one, such as mamujoco-full/swimmer-2x1."
             )
         seen = np.asarray(replayed(folder, trust).obs)
         algorithm = make_algorithm(config.algo, spec, config.obs_norm)
-        for saved in sorted(folder.checkpoints(), key=lambda one: one.row):
+        for saved in sorted(folder.checkpoints(), key=lambda one: one.vector_steps):
             policies, _ = policies_at(folder, algorithm, saved.env_steps)
             for place, training_seed in enumerate(config.all_seeds):
                 team = fold(at_seed(policies, place), config.algo, spec, config.obs_norm)
-                known = seen[place, : saved.row].reshape(-1, *seen.shape[3:])
+                known = seen[place, : saved.vector_steps].reshape(-1, *seen.shape[3:])
                 drawn = known[np.random.default_rng(seed).integers(len(known), size=count)]
                 for agent in agents:
                     found = entropy.at(team[agent], drawn[:, agent, : spec.obs_dims[agent]])

@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from omad.algos.validate import check
-from omad.commands.standing import standing_table
+from omad.commands.returns_table import returns_table
 from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
 from omad.device import use_device
@@ -110,5 +110,5 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         print_json(as_json(found, run, options.denoising_steps))
     else:
-        console().print(standing_table(tasks.find(found.task), result_rows(found)))
+        console().print(returns_table(tasks.find(found.task), result_rows(found)))
     return 0

@@ -13,7 +13,7 @@ import tyro
 
 from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
-from omad.errors import Refused
+from omad.errors import UserError
 
 __all__ = ["main", "measure"]
 
@@ -98,10 +98,10 @@ def measure(options: Options) -> list[dict[str, Any]]:
     """A row for each runtime and number of steps.
 
     Raises:
-        Refused: Something given cannot work.
+        UserError: Something given cannot work.
     """
     if options.actions < 1 or options.episodes < 0:
-        raise Refused(
+        raise UserError(
             f"--actions is {options.actions} and --episodes {options.episodes}; at least 1 and 0 are allowed."
         )
     if (options.team / "team.json").exists():
@@ -120,7 +120,7 @@ def measure(options: Options) -> list[dict[str, Any]]:
     try:
         steps = [int(word) for word in options.steps.split(",")] if options.steps else halves
     except ValueError:
-        raise Refused(f"--steps is {options.steps!r}; give whole numbers, separated by commas.") from None
+        raise UserError(f"--steps is {options.steps!r}; give whole numbers, separated by commas.") from None
     formats = [name for name in bundle.FORMATS if name != "onnx" or importlib.util.find_spec("onnxruntime")]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="omad-latency-") as folder:
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str]) -> int:
     options = tyro.cli(Options, prog="omad latency", args=list(arguments))
     use_compilation_cache(options.compilation_cache)
     if options.out is not None and not options.episodes:
-        raise Refused("--out draws returns, but --episodes is 0; give at least 1.")
+        raise UserError("--out draws returns, but --episodes is 0; give at least 1.")
     rows = measure(options)
     if options.out is not None:
         _draw(rows, options.out)

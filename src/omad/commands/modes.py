@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from omad.algos.validate import check
 from omad.console import console, print_json, row, table
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.report.figures import COLOURS, panels
 from omad.report.format import drawable
 from omad.report.records import Section
@@ -160,11 +160,11 @@ def main(arguments: Sequence[str]) -> int:
     games = sorted({run.config.task for run in runs})
     if len(games) != 1 or not games[0].startswith("games/"):
         held = ", ".join(games) or "no runs"
-        raise Refused(f"The given folders hold {held}; give runs of one task, games/islands-N or games/meeting-N.")
+        raise UserError(f"The given folders hold {held}; give runs of one task, games/islands-N or games/meeting-N.")
     agents = max(run.spec.n_agents for run in runs)
     needed = options.draws * agents * _BYTES
     if needed > _MOST:
-        raise Refused(
+        raise UserError(
             f"--draws is {options.draws}; so many joint actions of {agents} agents need {needed / 2**30:,.1f} GiB of "
             f"memory, and {_MOST >> 30} GiB are allowed. Give fewer; 2000 is usual."
         )

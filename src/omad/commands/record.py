@@ -14,7 +14,7 @@ import tyro
 from omad.algos.validate import check
 from omad.compilation import use_compilation_cache
 from omad.console import console, visible
-from omad.errors import NonFinite, Refused
+from omad.errors import NonFinite, UserError
 
 __all__ = ["main", "record"]
 
@@ -152,7 +152,7 @@ def _acting(options: Options) -> tuple[Any, str, Decide]:
     """The env, its task's name, and who acts in it.
 
     Raises:
-        Refused: The source is neither a run nor a task, or an option does not go with it.
+        UserError: The source is neither a run nor a task, or an option does not go with it.
     """
     import jax
 
@@ -162,7 +162,7 @@ def _acting(options: Options) -> tuple[Any, str, Decide]:
     if not run.is_dir():
         for name in ("training_seed", "which", "noise_free", "trust"):
             if getattr(options, name) != getattr(Options("", Path()), name):
-                raise Refused(f"--{name.replace('_', '-')} is of policies, but {options.source} is no run folder.")
+                raise UserError(f"--{name.replace('_', '-')} is of policies, but {options.source} is no run folder.")
         env = envs.make(tasks.find(options.source).name)
         mask = env.spec.act_mask
 
@@ -193,11 +193,11 @@ def main(arguments: Sequence[str]) -> int:
 
     if options.out.exists() or not options.out.absolute().parent.is_dir():
         there = "exists already" if options.out.exists() else "lies in no folder that there is"
-        raise Refused(f"{options.out} {there}; give another --out.")
+        raise UserError(f"{options.out} {there}; give another --out.")
     env, task, decide = _acting(options)
     size = options.episodes * env.spec.horizon * demonstrations.row_bytes(env.spec)
     if size > demonstrations.MOST:
-        raise Refused(
+        raise UserError(
             f"{options.episodes:,} episodes of {task} may take {size >> 20:,} MiB; at most "
             f"{demonstrations.MOST >> 20:,} MiB are allowed: give fewer --episodes."
         )

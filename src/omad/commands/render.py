@@ -18,7 +18,7 @@ from PIL import Image
 from omad.algos.validate import check
 from omad.compilation import use_compilation_cache
 from omad.console import console
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.extras import require
 
 __all__ = ["Film", "films", "main", "write_gif", "write_mp4"]
@@ -104,18 +104,18 @@ def _headless(hosted: bool) -> Iterator[None]:
     """MuJoCo draws through EGL without a display, else through OSMesa; say what to install if neither works.
 
     Raises:
-        Refused: Nothing can draw here.
+        UserError: Nothing can draw here.
     """
     if hosted and sys.platform == "linux" and "MUJOCO_GL" not in os.environ and "mujoco" not in sys.modules:
         os.environ["MUJOCO_GL"] = _backend()
     try:
         yield
-    except Refused:
+    except UserError:
         raise
     except Exception as error:
         if not hosted or "gl" not in f"{type(error).__module__} {type(error).__name__} {error}".lower():
             raise
-        raise Refused(
+        raise UserError(
             f"Nothing can be drawn here without a display ({type(error).__name__}: {error}). Install a software "
             "renderer (Debian, Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri, or libosmesa6) "
             "or set MUJOCO_GL."
@@ -137,7 +137,7 @@ def films(options: Options, tick: Callable[[], object] = lambda: None) -> Iterat
         tick: Called before every step, for whoever shows progress.
 
     Raises:
-        Refused: The run cannot be read, its task cannot be drawn, or there is nothing to draw with.
+        UserError: The run cannot be read, its task cannot be drawn, or there is nothing to draw with.
     """
     from omad import envs, tasks
     from omad.api import load_policy
@@ -147,14 +147,14 @@ def films(options: Options, tick: Callable[[], object] = lambda: None) -> Iterat
     from omad.types import JaxEnv
 
     if options.episodes < 1 or not 0 <= options.seed < 2**31 - options.episodes or (options.max_steps or 1) < 1:
-        raise Refused("--episodes and --max-steps must be at least 1, and --seed from 0 to 2147483647 less episodes.")
+        raise UserError("--episodes and --max-steps must be at least 1, and --seed from 0 to 2147483647 less episodes.")
     folder = RunFolder.open(options.run)
     refuse_foreign(folder.config.task, folder.path, options.trust)
     task = tasks.find(folder.config.task)
     with _headless(task.hosted):
         env = envs.make(task.name)
         if isinstance(env, JaxEnv) and not draws(env):
-            raise Refused(
+            raise UserError(
                 f"{task.name} draws nothing of itself, so there is nothing to see; tasks of mpe, games and mamujoco "
                 "can be drawn, PettingZoo envs and HostEnvs that render, and a JaxEnv that has a picture."
             )
@@ -171,7 +171,7 @@ def write_mp4(film: Film, path: Path) -> None:
     """An H.264 film.
 
     Raises:
-        Refused: The package with the encoder is not installed.
+        UserError: The package with the encoder is not installed.
     """
     require("render", "A film")
     import imageio_ffmpeg

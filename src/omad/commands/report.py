@@ -17,7 +17,7 @@ import tyro
 
 from omad.config import RunConfig, resolve
 from omad.console import console
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.report.format import plain
 
 __all__ = ["command_of", "main", "write_report"]
@@ -57,7 +57,7 @@ def command_of(config: RunConfig) -> str:
             given = _without(given)
         if resolve(config.task, config.algorithm, config.preset, **given) != config:
             return ""
-    except Refused:
+    except UserError:
         return ""
     words = ["omad", "train", config.algorithm, "--task", config.task, "--preset", config.preset]
     for name, value in given.items():
@@ -93,9 +93,9 @@ def _thresholds(words: Sequence[str]) -> dict[str, float]:
         except ValueError:
             value = float("nan")
         if not given or not task or value != value or abs(value) == float("inf"):
-            raise Refused(f"--threshold is {word!r}; it must be TASK=RETURN, as in mpe/spread-3=-30.")
+            raise UserError(f"--threshold is {word!r}; it must be TASK=RETURN, as in mpe/spread-3=-30.")
         if task in found:
-            raise Refused(f"--threshold names the task {task!r} twice; give it one return.")
+            raise UserError(f"--threshold names the task {task!r} twice; give it one return.")
         found[task] = value
     return found
 
@@ -107,7 +107,7 @@ def _free(out: Path) -> None:
     if out.is_dir() and (summary_of(out) or all(entry.name.startswith(_UNFINISHED) for entry in out.iterdir())):
         return
     if out.exists() or out.is_symlink():
-        raise Refused(f"{out} exists and is not a report of ours; give another --out, or remove it.")
+        raise UserError(f"{out} exists and is not a report of ours; give another --out, or remove it.")
 
 
 _UNFINISHED = ".report-"
@@ -134,7 +134,7 @@ def write_report(
         The page.
 
     Raises:
-        Refused: As `omad.report.read.gather` and `omad.report.results.compute`, there is something else at `out`, or it
+        UserError: As `omad.report.read.gather` and `omad.report.results.compute`, something else is at `out`, or it
             cannot be written.
     """
     from omad.report.figures import draw_all
@@ -162,7 +162,7 @@ def write_report(
     try:
         _replace(out, files)
     except OSError as error:
-        raise Refused(
+        raise UserError(
             f"{out} cannot be written ({error.strerror or error}); give another --out, or make room. What was there is "
             "as it was."
         ) from None

@@ -11,12 +11,12 @@ from typing import Annotated
 import tyro
 
 from omad.algos.validate import check
-from omad.commands.together import Stop, work_on
+from omad.commands.dashboard import Stop, run_with_dashboard
 from omad.commands.train import finish
 from omad.compilation import use_compilation_cache
 from omad.console import console
 from omad.device import use_device
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.processes import available_cores
 
 __all__ = ["main"]
@@ -58,14 +58,14 @@ def main(arguments: Sequence[str]) -> int:
 
     out = console()
     if options.run.name.endswith(PARTIAL):
-        raise Refused(f"{options.run} was only partly created; run the omad train command that created it again.")
+        raise UserError(f"{options.run} was only partly created; run the omad train command that created it again.")
     folders = members(options.run)
     if folders != [options.run]:
         for folder in folders:
             if options.total_steps is not None or not RunFolder.open(folder).complete:
                 open_to_resume(folder, options.total_steps, options.trust)
         at_once = options.parallel_seeds or len(available_cores())
-        code = work_on(functools.partial(side_by_side, folders, at_once), Stop())
+        code = run_with_dashboard(functools.partial(side_by_side, folders, at_once), Stop())
         out.print(str(options.run))
         return code
     folder = open_to_resume(options.run, options.total_steps, options.trust)

@@ -11,7 +11,7 @@ import tyro
 
 from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
-from omad.errors import Refused
+from omad.errors import UserError
 
 __all__ = ["main", "run_bundle"]
 
@@ -44,11 +44,11 @@ def run_bundle(options: Options) -> dict[str, Any]:
     """Returns of the agents' processes, and of the same policies in one process.
 
     Raises:
-        Refused: The bundle cannot be used on the task.
+        UserError: The bundle cannot be used on the task.
         EnvFailed: An agent died or is late.
     """
     if options.episodes < 2 or not 0 <= options.seed < 2**31 or not options.timeout > 0:
-        raise Refused(
+        raise UserError(
             f"--episodes is {options.episodes}, --seed {options.seed} and --timeout {options.timeout}; they must be at "
             "least 2, from 0 to 2^31 - 1, and above 0."
         )

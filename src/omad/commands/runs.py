@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from omad.console import console, print_json, row, table
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.run.folder import LINES, RunFolder
 
 __all__ = ["list_runs", "main"]
@@ -41,7 +41,7 @@ def _described(path: Path) -> dict[str, Any]:
     """A row of the list.
 
     Raises:
-        Refused: The folder is damaged, or of another version.
+        UserError: The folder is damaged, or of another version.
     """
     run = RunFolder.open(path)
     config, ended = run.config, run.ended
@@ -75,15 +75,15 @@ def list_runs(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
     Returns are the mean over seeds of evaluations with sampled actions; ages are those of the last change, in seconds.
 
     Raises:
-        Refused: There is no such folder.
+        UserError: There is no such folder.
     """
     if not root.is_dir():
-        raise Refused(f"There is no folder {root}; give the folder in which runs are, such as runs/.")
+        raise UserError(f"There is no folder {root}; give the folder in which runs are, such as runs/.")
     rows, damaged = [], []
     for path in _folders(root):
         try:
             rows.append(_described(path))
-        except (Refused, OSError, ValueError, KeyError, TypeError) as error:
+        except (UserError, OSError, ValueError, KeyError, TypeError) as error:
             words = " ".join(str(error).split())
             damaged.append(words if str(path) in words else f"{path}: {words}")
     return rows, damaged

@@ -14,11 +14,11 @@ import tyro
 
 from omad.algos.validate import check
 from omad.commands.curve import LearningCurve
-from omad.commands.together import Stop, work_on
+from omad.commands.dashboard import Stop, run_with_dashboard
 from omad.compilation import use_compilation_cache
 from omad.config import RunConfig
 from omad.console import console, print_json
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.processes import available_cores
 
 __all__ = ["main", "seconds"]
@@ -60,12 +60,12 @@ def seconds(words: str) -> float:
     """`1h30m`, `9m` or `90s` in seconds.
 
     Raises:
-        Refused: It is no such time, or none at all.
+        UserError: It is no such time, or none at all.
     """
     found = re.fullmatch(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,10})s)?", words.strip())
     value = sum(int(n or 0) * unit for n, unit in zip(found.groups(), (3600, 60, 1), strict=True)) if found else 0
     if not 0 < value <= 10**9:
-        raise Refused(
+        raise UserError(
             f"--time-limit is {words!r}; give hours, minutes and seconds above 0, at most 10^9 s, as in 1h30m or 90s."
         )
     return float(value)
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
     chosen = [run for run in study.runs if options.only in run.folder.as_posix()]
     if not chosen:
         folders = ", ".join(run.folder.as_posix() for run in study.runs[:3])
-        raise Refused(f"--only {options.only!r} fits none of the {len(study.runs)} runs; they are {folders}, ...")
+        raise UserError(f"--only {options.only!r} fits none of the {len(study.runs)} runs; they are {folders}, ...")
     if options.show:
         return _show({root / run.folder: run.config.total_steps for run in chosen}, options.json)
     if options.launcher == "ray":
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str]) -> int:
     out = console()
     root.mkdir(parents=True, exist_ok=True)
     if (claim := files.lock(root / "lock", root)) is None:
-        raise Refused(f"{root} is being swept by another process; wait for it, or stop it.")
+        raise UserError(f"{root} is being swept by another process; wait for it, or stop it.")
     with os.fdopen(claim):
         at_once = 1 if options.launcher == "ray" else min(workers, len(chosen))
         known: dict[tuple[str, str, str], Experiment] = {}
@@ -130,14 +130,14 @@ def main(arguments: Sequence[str]) -> int:
             work = functools.partial(on_ray, folders, each)
         else:
             work = functools.partial(side_by_side, folders, workers)
-        code = work_on(work, Stop(limit))
+        code = run_with_dashboard(work, Stop(limit))
     out.print(str(root))
     return code
 
 
 def _show(lengths: Mapping[Path, int], as_json: bool) -> int:
     """Print the state of runs, read from their folders; those not started have only their length in env steps."""
-    from omad.commands.together import standing
+    from omad.commands.dashboard import status_table
     from omad.launch import State, state_of
     from omad.run.folder import RunFolder
 
@@ -150,5 +150,5 @@ def _show(lengths: Mapping[Path, int], as_json: bool) -> int:
     if as_json:
         print_json([{**dataclasses.asdict(state), "folder": str(state.folder)} for state in states])
     else:
-        console().print(standing(states, len(states)))
+        console().print(status_table(states, len(states)))
     return 0

@@ -35,7 +35,7 @@ def _plain(task: tasks.Task) -> dict[str, object]:
         "state_dim": task.state_dim,
         "horizon": task.horizon,
         "protocol": task.protocol,
-        "anchors": [dict(zip(("policy", "return", "source"), row, strict=True)) for row in task.anchors],
+        "references": [dict(zip(("policy", "return", "source"), row, strict=True)) for row in task.references],
         "published": [dict(zip(("policy", "return", "std", "source"), row, strict=True)) for row in task.published],
     }
 
@@ -53,20 +53,20 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     out = console()
     made = table(
-        "tasks", "task", "agents", "obs", "act", "horizon", "anchors", "published", right=("agents", "horizon"),
+        "tasks", "task", "agents", "obs", "act", "horizon", "references", "published", right=("agents", "horizon"),
         caption="`omad tasks NAME` prints a task's protocol and the source of every number",
     )  # fmt: skip
     for task in chosen:
-        anchors = "; ".join(f"{label} {value:g}" for label, value, _ in task.anchors)
+        references = "; ".join(f"{label} {value:g}" for label, value, _ in task.references)
         published = "; ".join(f"{label} {value:g}" for label, value, _, _ in task.published)
         row(
             made, task.name, str(task.n_agents), _sizes(task.obs_dims), _sizes(task.act_dims), str(task.horizon),
-            anchors, published,
+            references, published,
         )  # fmt: skip
     out.print(made)
     if options.task:
         out.print(chosen[0].protocol)
-        for label, value, source in chosen[0].anchors:
+        for label, value, source in chosen[0].references:
             out.print(f"{label}: {value:g} ({source})")
         for label, value, std, source in chosen[0].published:
             out.print(f"{label}: {value:g}{'' if std is None else f' ± {std:g}'} ({source})")

@@ -13,13 +13,13 @@ from typing import Annotated, Any, get_type_hints
 import tyro
 
 from omad.algos.validate import check, documented
-from omad.commands.together import Stop, work_on
+from omad.commands.dashboard import Stop, run_with_dashboard
 from omad.compilation import use_compilation_cache
 from omad.config import RUN_FIELDS, TAG, RunConfig, resolve, sources
 from omad.config_file import read, to_toml
 from omad.console import console
 from omad.device import use_device
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.presets import LEGEND
 
 __all__ = ["main", "parse"]
@@ -143,7 +143,7 @@ def parse(arguments: Sequence[str], prog: str, options: Any) -> tuple[RunConfig,
     file = {} if path is None else read(path, chosen.get("algorithm"))
     try:
         base = resolve(**(file | chosen))
-    except Refused:
+    except UserError:
         # Options may still make sense of the file; if they do not, the last lines say so.
         base = resolve(**({k: v for k, v in file.items() if k in ("task", "algorithm", "preset")} | chosen))
     base = dataclasses.replace(
@@ -198,7 +198,7 @@ def main(arguments: Sequence[str]) -> int:
         at_once = min(options.parallel_seeds, config.seeds)
         out.print(experiment.forecast(at_once))
         folders = experiment.create_each(options.run_dir)
-        code = work_on(functools.partial(side_by_side, folders, at_once), Stop())
+        code = run_with_dashboard(functools.partial(side_by_side, folders, at_once), Stop())
         out.print(str(folders[0].parent))
         return code
     out.print(experiment.forecast())

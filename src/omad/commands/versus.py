@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from omad.errors import Refused
+from omad.errors import UserError
 
 __all__ = ["Side", "compare", "ratio"]
 
@@ -97,7 +97,7 @@ class _Process:
         if line := self._process.stdout.readline():
             return json.loads(line)
         output = self._process.communicate()[1].strip().splitlines() or ["no reason given"]
-        raise Refused(f"{self._side.label} cannot be timed ({output[-1]}); run omad bench on it alone to see more.")
+        raise UserError(f"{self._side.label} cannot be timed ({output[-1]}); run omad bench on it alone to see more.")
 
     def end(self) -> None:
         """Let it go."""
@@ -124,11 +124,13 @@ def compare(one: Side, other: Side, seconds: float, cache: bool = True) -> dict[
         `pairs`; for `wall` and `cpu` the ratio of gradient steps per second, its quartiles, and both medians.
 
     Raises:
-        Refused: One of them does not run.
+        UserError: One of them does not run.
     """
     for side in (one, other):
         if side.version is not None and not side.version.exists():
-            raise Refused(f"{side.version} is not there; give a Python interpreter or a folder with the package omad.")
+            raise UserError(
+                f"{side.version} is not there; give a Python interpreter or a folder with the package omad."
+            )
     sides: list[_Process] = []
     try:
         for side in (one, other):  # one after the other, or each would be compiled on half of the machine

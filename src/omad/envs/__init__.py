@@ -20,7 +20,7 @@ def make(name: str) -> Any:
 
     Raises:
         omad.tasks.UnknownTask: where no such task or option exists.
-        omad.errors.Refused: where a package is missing or a user's own env cannot be used.
+        omad.errors.UserError: where a package is missing or a user's own env cannot be used.
     """
     task = tasks.find(name)
     module, _, function = task.factory.partition(":")

@@ -71,7 +71,7 @@ def given_or_found(
         timeout_s: For the process that describes it.
 
     Raises:
-        Refused: The env cannot be made, or not be used.
+        UserError: The env cannot be made, or not be used.
     """
     description = description or _handed.pop(task, None)
     if description is None:

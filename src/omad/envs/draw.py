@@ -13,7 +13,7 @@ from omad.envs import contract
 from omad.envs.contract import Broken, guarded
 from omad.envs.frame_stack import env_state
 from omad.envs.mpe import AGENT_RADIUS, COVER_RADIUS, MpeState
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.keys import Stream, run_key, stream
 from omad.tasks import GAME_MODES
 from omad.types import EnvState, JaxEnv
@@ -83,7 +83,7 @@ def frames_of(
         rewards: Of the team, as many as actions.
 
     Raises:
-        Refused: What the env draws is no picture.
+        UserError: What the env draws is no picture.
     """
     totals = np.concatenate([[0.0], np.cumsum(np.asarray(rewards, float))])
     name = env.spec.name
@@ -91,7 +91,7 @@ def frames_of(
         try:
             pictures = [contract.picture(guarded("picture()", env.picture, state)) for state in states]
         except Broken as error:
-            raise Refused(f"{name}: {error}.") from error
+            raise UserError(f"{name}: {error}.") from error
         return [labelled(image, name, t, totals[t]) for t, image in enumerate(pictures)]
     if name.startswith("games/"):
         return [labelled(_square(action), name, t, totals[t]) for t, action in enumerate([None, *actions])]

@@ -27,7 +27,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from omad.envs import adapt
 from omad.envs.contract import LENGTHS, RETURN
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.types import EnvSpec, EnvState, JaxEnv, Observation, Outcome
 
 __all__ = ["OURS", "Source", "Stepped", "as_team", "box_of", "length_of", "own_limit", "strong"]
@@ -77,18 +77,18 @@ def box_of(task: str, agent: str, space: Any, hint: str = "") -> tuple[np.ndarra
     """The bounds of a space of actions.
 
     Raises:
-        Refused: It is not continuous and bounded.
+        UserError: It is not continuous and bounded.
     """
     name = type(space).__name__
     if not (hasattr(space, "low") and hasattr(space, "high")) or not jnp.issubdtype(space.dtype, jnp.floating):
-        raise Refused(
+        raise UserError(
             f"{task}: agent {agent} acts in a {name}; diffusion policies need continuous actions, a Box of real "
             f"numbers.{hint}"
         )
     shape = tuple(space.shape)
     low, high = (np.broadcast_to(np.asarray(part, float), shape).ravel() for part in (space.low, space.high))
     if not low.size or not np.isfinite([low, high]).all() or not (low < high).all():
-        raise Refused(
+        raise UserError(
             f"{task}: agent {agent} acts in a {name} from {low} to {high}, which has no finite bounds low < high."
         )
     return low, high, shape
@@ -145,14 +145,14 @@ def as_team(task: str, source: Source, arguments: Mapping[str, Any]) -> JaxEnv:
         arguments: In which `team_reward`, `horizon` and `done` are read.
 
     Raises:
-        Refused: One of these cannot be what it is, or the env does not say how long an episode is.
+        UserError: One of these cannot be what it is, or the env does not say how long an episode is.
     """
     mean, horizon, meaning = _options(task, arguments)
     limit = own_limit(source)
     if horizon is None and limit is None:
-        raise Refused(f"{task}: the env does not say how long an episode is; give ?horizon= to cut it there.")
+        raise UserError(f"{task}: the env does not say how long an episode is; give ?horizon= to cut it there.")
     if horizon and limit and horizon > limit:
-        raise Refused(
+        raise UserError(
             f"{task}: horizon is {horizon}, but the env ends its episodes after {limit} steps itself; give the env's "
             "own argument for that, or a horizon of at most as many."
         )
@@ -161,7 +161,7 @@ def as_team(task: str, source: Source, arguments: Mapping[str, Any]) -> JaxEnv:
     key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
     _, rows, world = jax.eval_shape(source.reset, key)
     if wide := [row for row in rows if not jnp.issubdtype(row.dtype, jnp.number)]:
-        raise Refused(f"{task}: an observation is made of {wide[0].dtype}; only numbers can be read.")
+        raise UserError(f"{task}: an observation is made of {wide[0].dtype}; only numbers can be read.")
     lows = [tuple(low.tolist()) for low, _, _ in source.boxes]
     highs = [tuple(high.tolist()) for _, high, _ in source.boxes]
     plain = all(value == -1 for row in lows for value in row) and all(value == 1 for row in highs for value in row)
@@ -208,17 +208,17 @@ def _options(task: str, arguments: Mapping[str, Any]) -> tuple[bool, int | None,
     """Whether the reward is a mean, the horizon that was asked for, and what `done` means.
 
     Raises:
-        Refused: One cannot be that.
+        UserError: One cannot be that.
     """
     for name, allowed in (("team_reward", ("sum", "mean")), ("done", ("auto", "terminated", "truncated"))):
         if (value := arguments.get(name, allowed[0])) not in allowed:
-            raise Refused(
+            raise UserError(
                 f"{task}: {name} is {value!r}; it may be {', '.join(allowed)}. The env's own argument of this name is "
                 f"written env.{name}."
             )
     horizon = arguments.get("horizon")
     if horizon is not None and (not isinstance(horizon, int) or isinstance(horizon, bool) or horizon < 1):
-        raise Refused(
+        raise UserError(
             f"{task}: horizon is {horizon!r}; it must be a whole number of steps, at least 1. The env's own argument "
             "of this name is written env.horizon."
         )

@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from omad.envs.contract import Broken, guarded
 from omad.envs.foreign import Source, Stepped, as_team, box_of, length_of
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.types import EnvState, JaxEnv
 
 __all__ = ["adopted", "is_env"]
@@ -33,13 +33,13 @@ def adopted(task: str, made: Any, arguments: Mapping[str, Any]) -> JaxEnv:
     """An env of gymnax, or one that is used alike, as omad reads it.
 
     Raises:
-        Refused: It cannot be used; the message says why.
+        UserError: It cannot be used; the message says why.
     """
     env, params = made if type(made) is tuple else (made, made.default_params)
     try:
         space = guarded("action_space()", env.action_space, params)
     except Broken as error:
-        raise Refused(f"{task}: it declares no space of actions ({error}).") from error
+        raise UserError(f"{task}: it declares no space of actions ({error}).") from error
     hint = " A task of the same kind with continuous actions may exist, as MountainCarContinuous-v0 for MountainCar-v0."
     box = box_of(task, "0", space, hint)
 

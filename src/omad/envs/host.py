@@ -15,7 +15,7 @@ from omad.envs.contract import Broken, guarded, problem
 from omad.envs.description import describe_spec, given_or_found
 from omad.envs.host_env import EnvInstance, HostEnv
 from omad.envs.imported import built, imported
-from omad.errors import Refused
+from omad.errors import UserError
 
 __all__ = ["checked", "create", "describe", "make"]
 
@@ -24,17 +24,17 @@ def checked(factory: str, env: Any) -> HostEnv:
     """The env, if it is one.
 
     Raises:
-        Refused: It is something else, or does not declare its sizes.
+        UserError: It is something else, or does not declare its sizes.
     """
     if not isinstance(env, HostEnv):
-        raise Refused(
+        raise UserError(
             f"{factory} returned a {type(env).__name__}, not an omad.HostEnv; give HostEnv(spec, create), where "
             "create(render) returns an object with reset, step, save, load, render and close."
         )
     if words := problem(env.spec):
-        raise Refused(f"{factory}: {words}.")
+        raise UserError(f"{factory}: {words}.")
     if not callable(env.create):
-        raise Refused(f"{factory}: create of its HostEnv is a {type(env.create).__name__}; it must be callable.")
+        raise UserError(f"{factory}: create of its HostEnv is a {type(env.create).__name__}; it must be callable.")
     return env
 
 
@@ -42,7 +42,7 @@ def create(factory: str, arguments: Mapping[str, Any]) -> HostEnv:
     """Import and call the factory; in a worker's process, or in one that only describes it.
 
     Raises:
-        Refused: It cannot be imported or called, or gives something else.
+        UserError: It cannot be imported or called, or gives something else.
     """
     made = imported(factory)
     return checked(factory, built(factory, made, arguments))
@@ -52,7 +52,7 @@ def _started(env: HostEnv, factory: str, render: bool) -> EnvInstance:
     instance = env.create(render)
     if not isinstance(instance, EnvInstance):
         missing = [name for name in ("reset", "step", "save", "load", "render", "close") if not hasattr(instance, name)]
-        raise Refused(f"{factory}: create() returned a {type(instance).__name__}, which has no {', '.join(missing)}.")
+        raise UserError(f"{factory}: create() returned a {type(instance).__name__}, which has no {', '.join(missing)}.")
     return instance
 
 
@@ -60,7 +60,7 @@ def describe(factory: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Create one instance of an env and describe it; runs in a process that does only this.
 
     Raises:
-        Refused: It cannot be made, or not be used; the message says why.
+        UserError: It cannot be made, or not be used; the message says why.
     """
     env = create(factory, arguments)
     spec, notes = env.spec, list(env.notes)
@@ -73,7 +73,7 @@ def describe(factory: str, arguments: dict[str, Any]) -> dict[str, Any]:
         exact = env.exact and guarded("save()", instance.save) is not None
         guarded("close()", instance.close)
     except Broken as error:
-        raise Refused(f"{factory}: {error}; fix the env, or its spec.") from error
+        raise UserError(f"{factory}: {error}; fix the env, or its spec.") from error
     return describe_spec(spec, exact, tuple(notes))
 
 
@@ -92,7 +92,7 @@ def make(
         timeout_s: For the process that describes it.
 
     Raises:
-        Refused: It cannot be made, or not be used; the message says why.
+        UserError: It cannot be made, or not be used; the message says why.
     """
     found = given_or_found(task, "omad.envs.host:describe", factory, arguments, description, timeout_s)
     spec = found.spec(task)
@@ -101,7 +101,7 @@ def make(
     def host_env() -> HostEnv:
         env = create(factory, arguments)
         if changed := spec.differences(env.spec):
-            raise Refused(f"{task} is not what it was when it was first described: {'; '.join(changed)}.")
+            raise UserError(f"{task} is not what it was when it was first described: {'; '.join(changed)}.")
         return env
 
     def create_instance(render: bool) -> EnvInstance:

@@ -18,7 +18,7 @@ from typing import Any
 from omad import processes
 from omad.envs import contract
 from omad.envs.contract import Broken, guarded
-from omad.errors import Refused
+from omad.errors import UserError
 
 __all__ = ["OWN", "built", "imported", "path_of", "takes"]
 
@@ -37,44 +37,44 @@ def imported(named: str, kinds: tuple[type, ...] = (), what: str = "a class") ->
         what: These in words.
 
     Raises:
-        Refused: It cannot be imported, or is nothing that makes an env of its own.
+        UserError: It cannot be imported, or is nothing that makes an env of its own.
     """
     _working_folder()
     module, _, function = named.partition(":")
     top = module.partition(".")[0]
     if top == "__main__":
-        raise Refused(
+        raise UserError(
             f"{named}: worker processes cannot import what a script or notebook defines; put the env into a file of "
             "its own and name that."
         )
     if _foreign(top):
-        raise Refused(f"{named}: {top} is not a module of an env; name the module in which your env is defined.")
+        raise UserError(f"{named}: {top} is not a module of an env; name the module in which your env is defined.")
     try:
         there = importlib.import_module(module)
-    except Refused:
+    except UserError:
         raise
     except ImportError as error:
-        raise Refused(
+        raise UserError(
             f"The env {named} cannot be imported: {error}. Install its package, or run from the folder of its file."
         ) from error
     except SystemExit as error:
-        raise Refused(
+        raise UserError(
             f"The env {named} cannot be imported: its module tried to end the process ({contract.place_of(error)}). "
             "Put what a script does under: if __name__ == '__main__'."
         ) from error
     except Exception as error:
-        raise Refused(
+        raise UserError(
             f"The env {named} cannot be imported: {type(error).__name__}: {error} ({contract.place_of(error)})."
         ) from error
     made = functools.reduce(lambda owner, name: getattr(owner, name, None), function.split("."), there)
     if made is None:
-        raise Refused(f"The module {module} has no {function}; name what makes the env.")
+        raise UserError(f"The module {module} has no {function}; name what makes the env.")
     if isinstance(made, type):
         if issubclass(made, kinds) if kinds else (made.__module__ or "").partition(".")[0] == top:
             return made
     elif isinstance(made, types.FunctionType) and (made.__module__ or "").partition(".")[0] in (top, *_HELPERS):
         return made
-    raise Refused(
+    raise UserError(
         f"{named} {'is' if callable(made) else 'cannot be called: it is'} {_described(made)}, not {what} or a "
         f"function that is defined in {module}."
     )
@@ -138,21 +138,21 @@ def built(
         **more: Arguments that omad adds.
 
     Raises:
-        Refused: It cannot be called so, or fails.
+        UserError: It cannot be called so, or fails.
     """
     given = {key: value for key, value in arguments.items() if key not in ours or takes(made, key)}
     given = {key.removeprefix(OWN): value for key, value in given.items()} | more
     try:
         inspect.signature(made).bind(**given)
     except TypeError as error:
-        raise Refused(f"{named} cannot be called with {given}: {error}.") from error
+        raise UserError(f"{named} cannot be called with {given}: {error}.") from error
     except ValueError:  # its signature cannot be read
         pass
     try:
         with processes.env_code():
             return guarded("the constructor", made, **given)
     except Broken as error:
-        raise Refused(f"{named}: {error}.") from error
+        raise UserError(f"{named}: {error}.") from error
 
 
 def _working_folder() -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from omad import processes, schema
-from omad.errors import Refused
+from omad.errors import UserError
 
 __all__ = ["call"]
 
@@ -44,7 +44,7 @@ def call(
         environment: Variables set for it.
 
     Raises:
-        Refused: The function refused, the process ended, or it took too long.
+        UserError: The function refused, the process ended, or it took too long.
     """
     paths = os.pathsep.join(str(Path(path).absolute()) for path in [*sys.path, Path.cwd()])
     marked = {processes.WORKER: "1", "PYTHONPATH": paths, "PYTHONSAFEPATH": "1", "JAX_PLATFORMS": "cpu"}
@@ -67,7 +67,7 @@ def call(
                     break
                 time.sleep(_POLL_S)
             else:
-                raise Refused(
+                raise UserError(
                     f"{task}: making the env and its first reset took longer than {timeout_s:g} s; it hangs, or needs "
                     "more time than a worker is given."
                 )
@@ -83,9 +83,9 @@ def call(
         except FileNotFoundError:
             code = child.returncode
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            raise Refused(f"{task}: the process that made the env {how} before it could answer.") from None
+            raise UserError(f"{task}: the process that made the env {how} before it could answer.") from None
     if "refused" in result:
-        raise Refused(str(result["refused"]))
+        raise UserError(str(result["refused"]))
     return result
 
 
@@ -104,7 +104,7 @@ def main() -> None:
     module, _, name = request["function"].partition(":")
     try:
         result = getattr(importlib.import_module(module), name)(**request["arguments"])
-    except Refused as error:
+    except UserError as error:
         result = {"refused": str(error)}
     answer.with_suffix(".partial").write_text(json.dumps(result), encoding="utf-8")
     answer.with_suffix(".partial").replace(answer)

@@ -24,7 +24,7 @@ from omad import extras
 from omad.envs.contract import Broken, guarded
 from omad.envs.foreign import OURS, Source, Stepped, as_team, box_of, length_of
 from omad.envs.imported import OWN
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.tasks import nearest
 from omad.types import EnvState, JaxEnv
 
@@ -61,26 +61,26 @@ def named(task: str, env: str, arguments: Mapping[str, Any]) -> Any:
         arguments: Of the env, and those of `foreign.OURS`.
 
     Raises:
-        Refused: The package is missing, has no such env, or the env does not take the arguments.
+        UserError: The package is missing, has no such env, or the env does not take the arguments.
     """
     extras.require("jaxmarl", task)
     with _silent():
         library = importlib.import_module("jaxmarl")
     if env not in library.registered_envs:
         near = ", ".join(nearest(env, library.registered_envs))
-        raise Refused(f"JaxMARL has no env {env!r}; nearest: {near}; allowed: {', '.join(library.registered_envs)}.")
+        raise UserError(f"JaxMARL has no env {env!r}; nearest: {near}; allowed: {', '.join(library.registered_envs)}.")
     given = {key.removeprefix(OWN): value for key, value in arguments.items() if key not in OURS}
     try:
         with _silent():
             made = guarded(f"jaxmarl.make({env!r})", library.make, env, **given)
     except Broken as error:
-        raise Refused(f"{task}: {error}.") from error
+        raise UserError(f"{task}: {error}.") from error
     # Most of them swallow whatever they do not know.
     known = {name for cls in type(made).__mro__ for name in inspect.signature(cls.__init__).parameters}
     for key in given:
         if key not in known and not hasattr(made, key):
             near = ", ".join(nearest(key, known - {"self", "args", "kwargs"}))
-            raise Refused(f"{task}: {env} has no argument {key!r}; nearest: {near}.")
+            raise UserError(f"{task}: {env} has no argument {key!r}; nearest: {near}.")
     return made
 
 
@@ -95,13 +95,13 @@ def adopted(task: str, env: Any, arguments: Mapping[str, Any]) -> JaxEnv:
     """An env of JaxMARL, or one that is used alike, as omad reads it.
 
     Raises:
-        Refused: It cannot be used; the message says why.
+        UserError: It cannot be used; the message says why.
     """
     home = type(env).__module__
     hint = next((f" Its continuous form is ?{words}." for begins, words in _CONTINUOUS if home.startswith(begins)), "")
     agents = [str(agent) for agent in env.agents]
     if not agents or len(set(agents)) < len(agents):
-        raise Refused(f"{task}: its agents are {', '.join(agents) or 'none'}; each needs a name of its own.")
+        raise UserError(f"{task}: its agents are {', '.join(agents) or 'none'}; each needs a name of its own.")
     boxes = [box_of(task, agent, _space(task, env, agent), hint) for agent in agents]
     world_state = getattr(env, "get_world_state", None)
 
@@ -129,4 +129,4 @@ def _space(task: str, env: Any, agent: str) -> Any:
     try:
         return guarded("asking for its spaces", env.action_space, agent)
     except Broken as error:
-        raise Refused(f"{task}: agent {agent} declares no space of actions ({error}).") from error
+        raise UserError(f"{task}: agent {agent} declares no space of actions ({error}).") from error

@@ -27,7 +27,7 @@ import numpy as np
 from omad import extras
 from omad.envs.host_env import HostEnv, HostObservation, StepResult, scale, stack
 from omad.envs.mirror import BODIES, mirrored
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.spec import EnvSpec, Symmetry
 
 __all__ = ["MujocoInstance", "factored", "make"]
@@ -46,7 +46,7 @@ def factored(scenario: str, parts: str, obsk: int, render: bool = False) -> Any:
         render: Whether pictures will be asked for.
 
     Raises:
-        Refused: The packages are not installed.
+        UserError: The packages are not installed.
     """
     extras.require("mujoco", "Multi-Agent MuJoCo")
     with contextlib.redirect_stderr(io.StringIO()):  # a notice at import
@@ -103,7 +103,7 @@ class MujocoInstance:
         self.routes = _routes(self.factored)
         """Actuators of each agent."""
         if len(self.routes) != spec.n_agents or self.single.action_space.shape[0] != spec.joint_act_dim:
-            raise Refused(
+            raise UserError(
                 f"{spec.name}: {len(self.routes)} agents drive {self.single.action_space.shape[0]} actuators here, "
                 f"but {spec.n_agents} and {spec.joint_act_dim} are expected; check the version of gymnasium-robotics."
             )

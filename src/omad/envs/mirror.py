@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.spec import EnvSpec, Symmetry
 
 __all__ = ["BODIES", "Map", "Mirror", "mirrored"]
@@ -121,7 +121,7 @@ def mirrored(
         shown: Entries of the state that each agent sees; None for all of them and a one-hot id.
 
     Raises:
-        Refused: The image of an agent's observation is no agent's observation.
+        UserError: The image of an agent's observation is no agent's observation.
     """
     body = BODIES[scenario]
     state = body.state
@@ -132,7 +132,7 @@ def mirrored(
     else:
         obs = _table(shown, [state] * spec.n_agents, spec.obs_dim)
         if obs is None:
-            raise Refused(
+            raise UserError(
                 f"symmetry is on, but the reflection of an agent's observation in {spec.name} is no agent's "
                 f"observation. Give --no-symmetry, or train on the protocol mamujoco-full."
             )

@@ -19,7 +19,7 @@ from omad.envs.description import describe_spec
 from omad.envs.foreign import OURS
 from omad.envs.host_env import HostEnv
 from omad.envs.imported import OWN, built, imported, takes
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.tasks.outside import Entry, entry_of
 from omad.types import JaxEnv, Observation, Outcome
 
@@ -43,18 +43,18 @@ def make(task: str, factory: str, arguments: Mapping[str, Any]) -> JaxEnv:
     """The env of `jax:package.module:factory?...`.
 
     Raises:
-        Refused: It cannot be imported or called, or gives something that is no JAX env.
+        UserError: It cannot be imported or called, or gives something that is no JAX env.
     """
     if task in _handed:
         return _handed.pop(task)
     made = imported(factory)
     given = built(factory, made, arguments, OURS)
     if isinstance(given, HostEnv):
-        raise Refused(f"{factory} returned a HostEnv, which runs on the host; write host:{factory}.")
+        raise UserError(f"{factory} returned a HostEnv, which runs on the host; write host:{factory}.")
     if pettingzoo.is_env(given):
-        raise Refused(f"{factory} returned a PettingZoo env, which runs on the host; write pettingzoo:{factory}.")
+        raise UserError(f"{factory} returned a PettingZoo env, which runs on the host; write pettingzoo:{factory}.")
     if not is_jax(given):
-        raise Refused(f"{factory} returned a {type(given).__name__}; it must return {_USABLE}.")
+        raise UserError(f"{factory} returned a {type(given).__name__}; it must return {_USABLE}.")
     return adopted(task, given, _ours(made, arguments))
 
 
@@ -62,7 +62,7 @@ def make_jaxmarl(task: str, env: str, arguments: Mapping[str, Any]) -> JaxEnv:
     """The env of `jaxmarl:NAME?...`.
 
     Raises:
-        Refused: The package or the env is missing, or the env cannot be used.
+        UserError: The package or the env is missing, or the env cannot be used.
     """
     return adopted(task, jaxmarl.named(task, env, arguments), {k: v for k, v in arguments.items() if k in OURS})
 
@@ -76,14 +76,14 @@ def make_entry(task: str, arguments: Mapping[str, Any]) -> JaxEnv | HostEnv:
     """The env of a name that was registered, installed, or given to an object.
 
     Raises:
-        Refused: It cannot be made or used.
+        UserError: It cannot be made or used.
     """
     base = task.partition("?")[0]
     entry = entry_of(base)
     assert entry is not None
     if isinstance(entry.given, JaxEnv):
         if arguments:
-            raise Refused(f"{task}: an env that was given as an object takes no arguments; change the object.")
+            raise UserError(f"{task}: an env that was given as an object takes no arguments; change the object.")
         return entry.given
     factory = entry.given if entry.given is not None else imported(entry.path)
     name = entry.path or getattr(factory, "__qualname__", base)
@@ -102,7 +102,7 @@ def make_entry(task: str, arguments: Mapping[str, Any]) -> JaxEnv | HostEnv:
         description = pettingzoo.described(pettingzoo.parallel(path, made), path, arguments)
         entry.scheme = "pettingzoo"
         return pettingzoo.make(task, path, dict(arguments), description)
-    raise Refused(
+    raise UserError(
         f"{name} returned a {type(made).__name__}; it must return {_USABLE}, a HostEnv, or a PettingZoo ParallelEnv."
     )
 
@@ -111,10 +111,10 @@ def _path(entry: Entry, base: str) -> str:
     """Where worker processes import the env from.
 
     Raises:
-        Refused: They cannot.
+        UserError: They cannot.
     """
     if not entry.path:
-        raise Refused(
+        raise UserError(
             f"{base}: this env runs on the host, in worker processes, which must be able to import what makes it; put "
             "the class or function into a file of its own, at its top level, and give it from there (not a lambda, "
             "nothing that a script, a notebook or a function defines)."
@@ -126,9 +126,9 @@ def forgotten(task: str) -> JaxEnv:
     """An env that was given as an object to another process.
 
     Raises:
-        Refused: Always.
+        UserError: Always.
     """
-    raise Refused(
+    raise UserError(
         f"{task} is an env that was given as an object, which this process does not have; give it again: env= in "
         "Python, as in omad.resume(run, env=my_env)."
     )
@@ -138,16 +138,16 @@ def adopted(task: str, made: Any, arguments: Mapping[str, Any]) -> JaxEnv:
     """A JAX env of any style under a task's name.
 
     Raises:
-        Refused: It cannot be used; the message says why.
+        UserError: It cannot be used; the message says why.
     """
     if not isinstance(made, JaxEnv):
         adopt = jaxmarl.adopted if jaxmarl.is_env(made) else gymnax.adopted
         try:
             return _checked(task, guarded("looking at it", adopt, task, made, arguments))
         except Broken as error:
-            raise Refused(f"{task}: {error}.") from error
+            raise UserError(f"{task}: {error}.") from error
     if extra := [key for key in arguments if key in OURS]:
-        raise Refused(
+        raise UserError(
             f"{task}: {extra[0]} is no argument of its factory; a JaxEnv says itself what it pays and when it ends. An "
             f"argument of the factory's own may be written {OWN}{extra[0]}."
         )
@@ -159,11 +159,11 @@ def _checked(task: str, env: JaxEnv) -> JaxEnv:
     """The env, if what it gives is what it declares; found from shapes alone, nothing is compiled.
 
     Raises:
-        Refused: It is not.
+        UserError: It is not.
     """
     spec = env.spec
     if words := problem(spec):
-        raise Refused(f"{task}: {words}.")
+        raise UserError(f"{task}: {words}.")
     key = jax.eval_shape(lambda: jax.random.key(0))
     due = {"obs": (spec.n_agents, spec.obs_dim), "state": (spec.state_dim,)}
     try:
@@ -185,7 +185,7 @@ def _checked(task: str, env: JaxEnv) -> JaxEnv:
         if set(outcome.info) != set(spec.info_keys):
             raise Broken(f"step() returned info {sorted(outcome.info)}; spec.info_keys is {sorted(spec.info_keys)}")
     except Broken as error:
-        raise Refused(f"{task}: {error}.") from error
+        raise UserError(f"{task}: {error}.") from error
     return env
 
 

@@ -27,7 +27,7 @@ from omad.envs.contract import Broken, guarded
 from omad.envs.description import EnvDescription, given_or_found
 from omad.envs.host_env import HostEnv, HostObservation, StepResult, scale
 from omad.envs.imported import built, imported
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.spec import EnvSpec
 
 __all__ = ["PettingZooInstance", "create", "describe", "described", "is_class", "is_env", "make", "parallel"]
@@ -66,7 +66,7 @@ def create(factory: str, arguments: Mapping[str, Any], render: bool = False) -> 
     """Import and call the factory; in a worker's process, or in one that only describes it.
 
     Raises:
-        Refused: It cannot be imported or called, or gives something that is not a PettingZoo env.
+        UserError: It cannot be imported or called, or gives something that is not a PettingZoo env.
     """
     made = imported(factory, _classes(), "a PettingZoo ParallelEnv class")
     return parallel(factory, built(factory, made, arguments, OURS, **({"render_mode": "rgb_array"} if render else {})))
@@ -76,7 +76,7 @@ def parallel(factory: str, env: Any) -> Any:
     """The env in the form in which agents act at once.
 
     Raises:
-        Refused: It is not a PettingZoo env, or has no such form.
+        UserError: It is not a PettingZoo env, or has no such form.
     """
     if hasattr(env, "agent_iter"):
         from pettingzoo.utils.conversions import aec_to_parallel
@@ -84,14 +84,14 @@ def parallel(factory: str, env: Any) -> Any:
         try:
             env = guarded("making the env of turns parallel", aec_to_parallel, env)
         except Broken as error:
-            raise Refused(f"{factory}: {error}.") from error
+            raise UserError(f"{factory}: {error}.") from error
     if missing := [name for name in _METHODS if not hasattr(env, name)]:
-        raise Refused(
+        raise UserError(
             f"{factory} returned a {type(env).__name__}, which is not a PettingZoo ParallelEnv: it has no "
             f"{', '.join(missing)}."
         )
     if not hasattr(env, "possible_agents"):
-        raise Refused(f"{factory}: the env has no possible_agents before its first reset; list all agents there.")
+        raise UserError(f"{factory}: the env has no possible_agents before its first reset; list all agents there.")
     return env
 
 
@@ -99,30 +99,32 @@ def _sizes(env: Any, factory: str) -> tuple[list[int], list[int], list[list[floa
     """Observation and action sizes of every agent, and the bounds of actions.
 
     Raises:
-        Refused: A space is not a bounded box of real numbers.
+        UserError: A space is not a bounded box of real numbers.
     """
     obs_dims, act_dims, lows, highs = [], [], [], []
     for agent in env.possible_agents:
         seen, acts = env.observation_space(agent), env.action_space(agent)
         if not (hasattr(acts, "low") and np.issubdtype(acts.dtype, np.floating)):
-            raise Refused(
+            raise UserError(
                 f"{factory}: agent {agent} acts in {acts}; diffusion policies need continuous actions, a Box of real "
                 "numbers. If the env has a continuous form, ask for it (often ?continuous_actions=true)."
             )
         if not (np.isfinite(acts.low).all() and np.isfinite(acts.high).all() and (acts.low < acts.high).all()):
-            raise Refused(f"{factory}: agent {agent} acts in {acts}, which has no finite bounds low < high.")
+            raise UserError(f"{factory}: agent {agent} acts in {acts}, which has no finite bounds low < high.")
         if not hasattr(seen, "low"):
-            raise Refused(f"{factory}: agent {agent} observes {seen}; only Box observations can be read.")
+            raise UserError(f"{factory}: agent {agent} observes {seen}; only Box observations can be read.")
         obs_dims.append(int(np.prod(seen.shape)))
         act_dims.append(int(np.prod(acts.shape)))
         lows.append(np.asarray(acts.low, float).ravel().tolist())
         highs.append(np.asarray(acts.high, float).ravel().tolist())
         if obs_dims[-1] > _TOO_LARGE:
-            raise Refused(f"{factory}: agent {agent} observes {seen.shape}; at most {_TOO_LARGE} numbers can be read.")
+            raise UserError(
+                f"{factory}: agent {agent} observes {seen.shape}; at most {_TOO_LARGE} numbers can be read."
+            )
         if not min(obs_dims[-1], act_dims[-1]):
-            raise Refused(f"{factory}: agent {agent} has a space without a number; each needs at least one.")
+            raise UserError(f"{factory}: agent {agent} has a space without a number; each needs at least one.")
     if not obs_dims:
-        raise Refused(f"{factory}: the env has no agents.")
+        raise UserError(f"{factory}: the env has no agents.")
     return obs_dims, act_dims, lows, highs
 
 
@@ -217,7 +219,7 @@ def describe(factory: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Create an env and describe it in plain values; runs in a process that does only this.
 
     Raises:
-        Refused: It cannot be made, or not be used; the message says why.
+        UserError: It cannot be made, or not be used; the message says why.
     """
     return described(create(factory, arguments), factory, arguments)
 
@@ -228,9 +230,9 @@ def described(env: Any, factory: str, arguments: Mapping[str, Any]) -> dict[str,
         keys = guarded("possible_agents", list, env.possible_agents)
         agents = [str(agent) for agent in keys]
         if len(set(agents)) < len(agents):
-            raise Refused(f"{factory}: two of its agents have one name: {', '.join(agents)}.")
+            raise UserError(f"{factory}: two of its agents have one name: {', '.join(agents)}.")
         if not all(isinstance(agent, str | int | np.integer) for agent in keys):
-            raise Refused(f"{factory}: the names of agents must be text or whole numbers; they are {keys!r}.")
+            raise UserError(f"{factory}: the names of agents must be text or whole numbers; they are {keys!r}.")
         obs_dims, act_dims, lows, highs = guarded("asking for its spaces", _sizes, env, factory)
         seen = contract.checked_reset(guarded("its reset()", env.reset, seed=0), keys)
         for agent, size in zip(keys, obs_dims, strict=True):
@@ -247,13 +249,13 @@ def described(env: Any, factory: str, arguments: Mapping[str, Any]) -> dict[str,
                 "Give ?horizon= to say it."
             )
         guarded("close()", env.close)
-    except Refused as error:
-        raise Refused(f"{factory}: {error}" if not str(error).startswith(factory) else str(error)) from None
+    except UserError as error:
+        raise UserError(f"{factory}: {error}" if not str(error).startswith(factory) else str(error)) from None
     except Broken as error:
         inner = error.__cause__
-        if isinstance(inner, Refused):
-            raise Refused(str(inner)) from None
-        raise Refused(f"{factory}: {error}; fix the env, or the versions of what it needs.") from None
+        if isinstance(inner, UserError):
+            raise UserError(str(inner)) from None
+        raise UserError(f"{factory}: {error}; fix the env, or the versions of what it needs.") from None
     each = [f"{contract.RETURN}{agent}" for agent in agents]
     description = EnvDescription(
         agents, obs_dims, act_dims, lows, highs, state, horizon, guessed, exact, notes, [*each, *own]
@@ -265,14 +267,14 @@ class PettingZooInstance:
     """One running env; its rows are in the order of the spec's agents.
 
     Raises:
-        Refused: It has other agents than the spec.
+        UserError: It has other agents than the spec.
     """
 
     def __init__(self, env: Any, spec: EnvSpec, mean: bool) -> None:
         self.env, self.spec, self.mean = env, spec, mean
         found = {str(agent): agent for agent in env.possible_agents}
         if sorted(found) != sorted(spec.agents):
-            raise Refused(
+            raise UserError(
                 f"{spec.name}: here the agents are {', '.join(found)}, but the env was begun with "
                 f"{', '.join(spec.agents)}; an env must have the same agents in every process."
             )
@@ -354,12 +356,12 @@ class PettingZooInstance:
         """What the env draws of itself.
 
         Raises:
-            Refused: It draws nothing.
+            UserError: It draws nothing.
         """
         try:
             return contract.picture(guarded("render()", self.env.render))
         except Broken as error:
-            raise Refused(f"{self.spec.name}: {error}.") from error
+            raise UserError(f"{self.spec.name}: {error}.") from error
 
     def close(self) -> None:
         """Close the env."""
@@ -383,17 +385,17 @@ def make(
         timeout_s: For the process that describes it.
 
     Raises:
-        Refused: It cannot be made, or not be used; the message says why.
+        UserError: It cannot be made, or not be used; the message says why.
     """
     kind = arguments.get("team_reward", "sum")
     if kind not in ("sum", "mean"):
-        raise Refused(
+        raise UserError(
             f"{task}: team_reward is {kind!r}; it may be sum or mean. The factory's own argument of this "
             "name is written env.team_reward."
         )
     wanted = arguments.get("horizon", 1)
     if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 1:
-        raise Refused(
+        raise UserError(
             f"{task}: horizon is {wanted!r}; it must be a whole number of steps, at least 1. The "
             "factory's own argument of this name is written env.horizon."
         )

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from omad import tasks
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.tasks.outside import OBJECT, Entry, add, entry_of
 
 __all__ = ["of_object", "register"]
@@ -24,21 +24,21 @@ def register(name: str, factory: Any) -> None:
             `ParallelEnv`, or an env in the style of JaxMARL or gymnax. Worker processes import that of a host env.
 
     Raises:
-        Refused: The name is taken or cannot be one, or the factory is none.
+        UserError: The name is taken or cannot be one, or the factory is none.
     """
     from omad.envs.imported import path_of
 
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w./-]*", name, re.ASCII):
-        raise Refused(f"{name!r} cannot name an env; use letters, digits, /, -, _ and dots.")
+        raise UserError(f"{name!r} cannot name an env; use letters, digits, /, -, _ and dots.")
     first = name.partition("/")[0]
     if name in tasks.TASKS or first in _RESERVED or first.startswith("mamujoco-"):
-        raise Refused(f"{name!r} names a task of this package, or begins as these do; choose another name.")
+        raise UserError(f"{name!r} names a task of this package, or begins as these do; choose another name.")
     if isinstance(factory, str):
         if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", factory):
-            raise Refused(f"{factory!r} does not say where an env is; write package.module:factory.")
+            raise UserError(f"{factory!r} does not say where an env is; write package.module:factory.")
         entry = Entry(factory)
     elif not callable(factory) or _is_env(factory):
-        raise Refused(
+        raise UserError(
             f"A {type(factory).__name__} was given as the factory of {name!r}; give a class or function that makes the "
             "env, or give the env itself as env=."
         )
@@ -46,7 +46,7 @@ def register(name: str, factory: Any) -> None:
         entry = Entry(path_of(factory), factory)
     before = entry_of(name)
     if before and not _same(before, entry):
-        raise Refused(f"There is an env {name!r} already ({before.path or before.given}); choose another name.")
+        raise UserError(f"There is an env {name!r} already ({before.path or before.given}); choose another name.")
     add(name, entry)
 
 
@@ -79,11 +79,11 @@ def of_object(env: Any, name: str | None = None) -> str:
         name: The name that it must have, as the configuration of an earlier run has it.
 
     Raises:
-        Refused: It cannot be used; the message says why.
+        UserError: It cannot be used; the message says why.
     """
     task = _task_of(env, name)
     if name not in (None, task):
-        raise Refused(f"The run's env is {name}, but {task} was given; give the env that the run began with.")
+        raise UserError(f"The run's env is {name}, but {task} was given; give the env that the run began with.")
     return task
 
 
@@ -92,7 +92,7 @@ def _task_of(env: Any, wanted: str | None) -> str:
     from omad.envs.host_env import HostEnv
 
     if isinstance(env, str):
-        raise Refused(f"env is the text {env!r}; it takes an object, and a task's name goes to task=.")
+        raise UserError(f"env is the text {env!r}; it takes an object, and a task's name goes to task=.")
     path = imported.path_of(env)
     if pettingzoo.is_class(env):
         return f"pettingzoo:{_importable(env, path)}"
@@ -106,12 +106,12 @@ def _task_of(env: Any, wanted: str | None) -> str:
         add(task, entry)
         return task
     if pettingzoo.is_env(env):
-        raise Refused(
+        raise UserError(
             "env is a running PettingZoo env, of which worker processes must make their own; give the function or "
             "class that makes it, from a file that they can import."
         )
     if not callable(env):
-        raise Refused(f"env is a {type(env).__name__}; it may be {_USABLE}, or a function that gives one of these.")
+        raise UserError(f"env is a {type(env).__name__}; it may be {_USABLE}, or a function that gives one of these.")
     label = path or getattr(env, "__qualname__", type(env).__name__)
     made = imported.built(label, env, {})
     if outside.is_jax(made):
@@ -127,7 +127,7 @@ def _task_of(env: Any, wanted: str | None) -> str:
         task = f"pettingzoo:{_importable(env, path)}"
         description.hand_over(task, pettingzoo.described(pettingzoo.parallel(path, made), path, {}))
         return task
-    raise Refused(f"{label} returned a {type(made).__name__}; it must return {_USABLE}.")
+    raise UserError(f"{label} returned a {type(made).__name__}; it must return {_USABLE}.")
 
 
 _USABLE = "a JaxEnv, an env in the style of JaxMARL or gymnax, a PettingZoo ParallelEnv (its class), or a HostEnv"
@@ -135,7 +135,7 @@ _USABLE = "a JaxEnv, an env in the style of JaxMARL or gymnax, a PettingZoo Para
 
 def _importable(made: Any, path: str) -> str:
     if not path:
-        raise Refused(
+        raise UserError(
             f"{getattr(made, '__qualname__', type(made).__name__)} makes an env that runs in worker processes, which "
             "cannot import it; put the class or function into a file of its own, at its top level (not a lambda, "
             "nothing that a script, a notebook or a function defines), or name it as "

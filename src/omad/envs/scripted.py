@@ -18,7 +18,7 @@ from omad.envs.frame_stack import env_state
 from omad.envs.mpe import MpeState, distance, pursue
 from omad.types import EnvSpec, EnvState, JaxEnv
 
-__all__ = ["Scripted", "anchor_returns", "assigned", "cover", "encode", "greedy", "random", "zero"]
+__all__ = ["Scripted", "assigned", "cover", "encode", "greedy", "random", "scripted_returns", "zero"]
 
 Scripted = Callable[[MpeState, Key[Array, ""]], Float[Array, "agent act"]]
 """(env state, key) -> actions in [-1, 1] of the learning agents."""
@@ -94,7 +94,7 @@ def _matched(spec: EnvSpec, dynamics: str, haste: float) -> Scripted:
     return act
 
 
-def anchor_returns(
+def scripted_returns(
     env: JaxEnv, policy: Scripted, key: Key[Array, ""], episodes: int = 2000
 ) -> tuple[Float[Array, " episode"], dict[str, Float[Array, " episode"]]]:
     """Undiscounted returns of a scripted policy, and each episode's sums of the env's per-step numbers."""

@@ -24,7 +24,7 @@ from safetensors.numpy import save
 
 import omad
 from omad import schema
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.export import graph
 from omad.export.fold import Folded, Kind
 from omad.export.runner import FORMAT, read_tensors
@@ -113,7 +113,7 @@ def write(
         names: What the env calls its agents.
 
     Raises:
-        Refused: A format is unknown or its package is missing, or the folder exists or cannot be made.
+        UserError: A format is unknown or its package is missing, or the folder exists or cannot be made.
     """
     check_new(out, formats)
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
@@ -150,7 +150,7 @@ def write(
         (partial / "team.json").write_bytes(msgspec.json.format(msgspec.json.encode(team), indent=1) + b"\n")
         partial.rename(out)
     except OSError as error:
-        raise Refused(f"{out} cannot be written ({error.strerror or error}); give another --out.") from None
+        raise UserError(f"{out} cannot be written ({error.strerror or error}); give another --out.") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out
@@ -165,14 +165,14 @@ def check_new(out: Path, formats: Sequence[str]) -> None:
     """Refuse what cannot be written, before there is any work.
 
     Raises:
-        Refused: A format is unknown or its package is missing, or the folder exists.
+        UserError: A format is unknown or its package is missing, or the folder exists.
     """
     if not formats or not set(formats) <= set(FORMATS):
-        raise Refused(f"The formats {', '.join(formats) or 'none'} were given; allowed: {', '.join(FORMATS)}.")
+        raise UserError(f"The formats {', '.join(formats) or 'none'} were given; allowed: {', '.join(FORMATS)}.")
     if "onnx" in formats:
         graph.require("onnx")
     if out.exists() or out.is_symlink():
-        raise Refused(f"{out} exists already; give another --out, or remove it.")
+        raise UserError(f"{out} exists already; give another --out, or remove it.")
 
 
 def raw_size(one: Folded, history: int) -> int:
@@ -227,29 +227,31 @@ def load(folder: str | Path) -> Team:
     """Read and check a bundle.
 
     Raises:
-        Refused: It is not a bundle, of another version, damaged, or incomplete.
+        UserError: It is not a bundle, of another version, damaged, or incomplete.
     """
     folder = Path(folder)
     try:
         data = schema.read_bytes(folder / "team.json")
     except (FileNotFoundError, NotADirectoryError):
-        raise Refused(f"{folder} is not an exported team: it has no team.json. Give a folder of omad export.") from None
+        raise UserError(
+            f"{folder} is not an exported team: it has no team.json. Give a folder of omad export."
+        ) from None
     found = schema.decode(data, Version, folder / "team.json").format
     if found != FORMAT:
-        raise Refused(f"{folder} is a bundle of format {found}; this version reads {FORMAT}. Export the run again.")
+        raise UserError(f"{folder} is a bundle of format {found}; this version reads {FORMAT}. Export the run again.")
     team = schema.decode(data, Team, folder / "team.json")
     sizes = {len(row) for row in (team.obs_dims, team.act_dims, team.action_low, team.action_high, team.agents)}
     if len(sizes) != 1 or team.agents != [f"agent_{i}" for i in range(len(team.agents))]:
-        raise Refused(f"{folder / 'team.json'} names {len(team.agents)} agents but sizes of others; export it again.")
+        raise UserError(f"{folder / 'team.json'} names {len(team.agents)} agents but sizes of others; export it again.")
     for name, digest in team.files.items():
         if ".." in Path(name).parts or Path(name).is_absolute():
-            raise Refused(f"{folder / 'team.json'} names the file {name}, which is outside of it; export it again.")
+            raise UserError(f"{folder / 'team.json'} names the file {name}, which is outside of it; export it again.")
         try:
             same = _sha(schema.read_bytes(folder / name)) == digest
         except FileNotFoundError:
-            raise Refused(f"{folder / name} is missing; restore it from a copy or export the run again.") from None
+            raise UserError(f"{folder / name} is missing; restore it from a copy or export the run again.") from None
         if not same:
-            raise Refused(
+            raise UserError(
                 f"{folder / name} does not match its checksum; restore it from a copy or export the run again."
             )
     return team
@@ -268,12 +270,12 @@ def policies(folder: Path, team: Team) -> list[Folded]:
     """The policies of a bundle that has been loaded.
 
     Raises:
-        Refused: It was exported without numpy.
+        UserError: It was exported without numpy.
     """
     found = []
     for name in team.agents:
         if f"{name}/policy.safetensors" not in team.files:
-            raise Refused(f"{folder / name} has no policy.safetensors; export the run with --formats numpy.")
+            raise UserError(f"{folder / name} has no policy.safetensors; export the run with --formats numpy.")
         about = schema.read_json(folder / name / "policy.json", Agent)
         tensors = read_tensors(schema.read_bytes(folder / name / "policy.safetensors"))
         tensors = {key: array for key, array in tensors.items() if not key.startswith("test.")}

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Key
 
 from omad import envs
 from omad.envs.pool import Pool, seeds_of
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.export.fold import Folded, sample
 from omad.export.play import as_algorithm, tensors_of
 from omad.keys import Stream, run_key, stream
@@ -114,12 +114,12 @@ def distil(
         seed: Of first weights, batches and noise.
 
     Raises:
-        Refused: The teachers do not denoise, or have fewer steps than the students should have.
+        UserError: The teachers do not denoise, or have fewer steps than the students should have.
     """
     if folded[0].kind not in ("chain", "ddpm"):
-        raise Refused(f"A team of {folded[0].kind} policies takes one step already; there is nothing to distil.")
+        raise UserError(f"A team of {folded[0].kind} policies takes one step already; there is nothing to distil.")
     if not 1 <= settings.steps <= folded[0].steps:
-        raise Refused(f"--steps is {settings.steps}; the teacher takes {folded[0].steps}; give 1 to that.")
+        raise UserError(f"--steps is {settings.steps}; the teacher takes {folded[0].steps}; give 1 to that.")
     students, errors = [], []
     for i, key in enumerate(jax.random.split(jax.random.key(seed), len(folded))):
         student, error = _student(folded[i], obs[:, i, : folded[i].obs_dim], settings, key)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from omad.diffusion.density import Entropies, entropies
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.export.fold import Folded, normalised
 from omad.export.runner import ACTIVATIONS
 
@@ -19,10 +19,10 @@ def at(one: Folded, obs: np.ndarray) -> list[Entropies]:
     """True entropy and bound of one agent's actions at each observation `(time, obs)`.
 
     Raises:
-        Refused: It is no chain of one action dimension, or its control is too steep.
+        UserError: It is no chain of one action dimension, or its control is too steep.
     """
     if one.kind != "chain" or one.act_dim != 1:
-        raise Refused(
+        raise UserError(
             f"A policy of kind {one.kind} with {one.act_dim} action dimensions has no entropy by quadrature; OMAD's "
             "agents of one dimension do."
         )
@@ -49,4 +49,4 @@ def at(one: Folded, obs: np.ndarray) -> list[Entropies]:
     try:
         return [of(projection) for projection in seen]
     except ValueError as error:
-        raise Refused(f"The entropy of these policies cannot be computed: {error}.") from None
+        raise UserError(f"The entropy of these policies cannot be computed: {error}.") from None

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from omad.diffusion import ddpm
 from omad.diffusion.sde import transition
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.keys import normal
 from omad.nets import Linear
 from omad.policies import LOG_STD, DdpmPolicy, DiffusionPolicy, GaussianPolicy, TanhPolicy
@@ -182,13 +182,13 @@ def fold(policies: Any, config: Any, spec: EnvSpec, obs_norm: ObsNorm, steps: in
         steps: Denoising steps of an action; by default those that it was trained with.
 
     Raises:
-        Refused: The policies are of an unknown kind, or cannot have that many steps.
+        UserError: The policies are of an unknown kind, or cannot have that many steps.
     """
     stats = policies.obs if isinstance(policies, Standardised) else None
     inner = policies.inner if isinstance(policies, Standardised) else policies
     trained = getattr(config, "denoising_steps", 1)
     if steps is not None and not 1 <= steps <= trained:
-        raise Refused(f"{steps} denoising steps were asked for, but the policy has {trained}; give 1 to {trained}.")
+        raise UserError(f"{steps} denoising steps were asked for, but the policy has {trained}; give 1 to {trained}.")
     folded = []
     for i, (obs, act) in enumerate(zip(spec.obs_dims, spec.act_dims, strict=True)):
         one = at_agent(inner, i)
@@ -201,7 +201,7 @@ def fold(policies: Any, config: Any, spec: EnvSpec, obs_norm: ObsNorm, steps: in
         elif isinstance(one, TanhPolicy):
             found = _deterministic(one, config, obs, act)
         else:
-            raise Refused(
+            raise UserError(
                 f"Policies of the kind {type(one).__name__} cannot be exported; those of omad's own algorithms can."
             )
         found = found._replace(normaliser=obs_norm)

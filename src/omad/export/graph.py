@@ -22,7 +22,7 @@ def require(package: str) -> Any:
     """Import `onnx` or `onnxruntime`.
 
     Raises:
-        Refused: It is not installed.
+        UserError: It is not installed.
     """
     extras.require("onnx", "ONNX", package)
     return importlib.import_module(package)
@@ -65,7 +65,7 @@ def build(one: Folded, low: np.ndarray, high: np.ndarray, title: str) -> bytes:
         title: What to call it.
 
     Raises:
-        Refused: The package onnx is missing.
+        UserError: The package onnx is missing.
     """
     g, t, s, act = _Graph(), one.tensors, one.settings, one.act_dim
     seen = g("MatMul", _normalised(g, one), t["obs.weight"])

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Key
 
 from omad import envs, processes, tasks
 from omad.envs.pool import Pool, seeds_of
-from omad.errors import EnvFailed, Refused
+from omad.errors import EnvFailed, UserError
 from omad.evaluate import Episodes, make_evaluate, make_host_evaluate
 from omad.export.bundle import Team
 from omad.export.fold import Folded, draw_noise, sample
@@ -55,7 +55,7 @@ class Agents:
             for i, name in enumerate(team.agents):
                 path = folder.resolve() / name
                 if not (path / "runner.py").exists():
-                    raise Refused(f"{path} has no runner.py; export the run with --formats numpy.")
+                    raise UserError(f"{path} has no runner.py; export the run with --formats numpy.")
                 # Isolated: neither the working directory nor PYTHONPATH nor the user's packages are looked at.
                 words = [sys.executable, "-I", str(path / "runner.py"), "--pipe", "--seed", str(seed + i)]
                 with processes.blocked():
@@ -142,13 +142,13 @@ def spec_of(team: Team, task: str) -> EnvSpec:
     """Sizes of the task that a team is to play.
 
     Raises:
-        Refused: It has other sizes than the team.
+        UserError: It has other sizes than the team.
     """
     spec = envs.make(task).spec
     act = tuple(team.act_dims)
     obs = tasks.stacked_dims(tuple(team.obs_dims), act, team.history)
     if (spec.obs_dims, spec.act_dims) != (obs, act):
-        raise Refused(
+        raise UserError(
             f"{spec.name} has {spec.n_agents} agents with observations {spec.obs_dims} and actions {spec.act_dims}, "
             f"but the team has {len(act)}, of {obs} and {act}; give a task of these sizes."
         )

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from omad import tasks
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.export import bundle, graph
 from omad.export.bundle import FORMATS, Facts, Team, Vectors
 from omad.export.fold import Folded, draw_noise, fold, sample
@@ -117,7 +117,7 @@ def export(
         denoising_steps: Steps of an action; by default those that it was trained with.
 
     Raises:
-        Refused: See `bundle.write` and `fold`.
+        UserError: See `bundle.write` and `fold`.
     """
     folded, tests = _both(team, denoising_steps, bundle.VECTORS)
     task, spec = team.facts.task, team.spec
@@ -128,18 +128,18 @@ def compare(folder: str | Path, team: Trained, count: int = 256, seed: int = 1) 
     """A bundle beside the team in JAX: the largest difference of actions in [-1, 1], by runtime, on fresh observations.
 
     Raises:
-        Refused: The bundle cannot be read, or is not of this team.
+        UserError: The bundle cannot be read, or is not of this team.
     """
     folder = Path(folder)
     about = bundle.load(folder)
     mine, theirs = ((f.task, f.seed, f.env_steps) for f in (team.facts, about.facts))
     if mine != theirs:
-        raise Refused(
+        raise UserError(
             f"{folder} holds seed {about.facts.seed} of {about.facts.task} after {about.facts.env_steps} env steps, "
             f"not seed {team.facts.seed} of {team.facts.task} after {team.facts.env_steps}; give the run it came from."
         )
     if about.kind == "distilled":
-        raise Refused(f"{folder} holds a distilled team, which is not meant to act exactly as its teacher does.")
+        raise UserError(f"{folder} holds a distilled team, which is not meant to act exactly as its teacher does.")
     _, tests = _both(team, about.steps if about.steps != about.trained_steps else None, count, seed)
     return {"observations": count, "difference": differences(folder, about, tests)}
 
@@ -157,7 +157,7 @@ def differences(folder: Path, about: Team, tests: Sequence[Vectors]) -> dict[str
             try:
                 note("numpy", Policy(folder / name).policy(test.obs, test.noise))
             except BadPolicy as error:
-                raise Refused(str(error)) from None
+                raise UserError(str(error)) from None
         if (folder / name / "policy.onnx").exists():
             session = onnx_session(folder / name / "policy.onnx")
             (action,) = session.run(None, {"obs": test.obs, "noise": test.noise})
@@ -169,7 +169,7 @@ def onnx_session(path: Path) -> Any:
     """An ONNX Runtime session of one thread.
 
     Raises:
-        Refused: The package is missing.
+        UserError: The package is missing.
     """
     ort = graph.require("onnxruntime")
     options = ort.SessionOptions()

@@ -25,7 +25,7 @@ class Wandb(Logger):
         **options: Anything else that `wandb.init` takes: `mode`, `entity`, `group`, `tags`, ...
 
     Raises:
-        Refused: The package is missing.
+        UserError: The package is missing.
     """
 
     def __init__(self, project: str = "omad", name: str | None = None, **options: Any) -> None:

@@ -16,7 +16,7 @@ from omad.config import RunConfig
 from omad.envs.draw import contact_sheet, draws, play
 from omad.envs.host_env import HostEnv
 from omad.envs.pool import Pool
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.evaluate import make_evaluate, make_host_evaluate
 from omad.keys import Stream, run_key, stream
 from omad.loop import fused
@@ -65,14 +65,14 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
     algorithm = make_algorithm(config.algo, env.spec, config.obs_norm, config.updates_per_env_step)
     if config.symmetry:
         if env.symmetry is None:
-            raise Refused(f"symmetry is on, but {config.task} states no symmetries. Give --no-symmetry.")
+            raise UserError(f"symmetry is on, but {config.task} states no symmetries. Give --no-symmetry.")
         algorithm = symmetric(algorithm, env.symmetry() if isinstance(env, HostEnv) else env.symmetry)
     sizes = fused.LoopConfig(
         n_envs=config.n_envs,
         updates_per_step=config.updates_per_step,
         batch_size=config.batch_size,
         buffer_rows=buffer.rows_for(config.buffer_size, config.n_envs),
-        warmup_rows=config.warmup_rows,
+        warmup_vector_steps=config.warmup_vector_steps,
         reward_norm=config.reward_norm,
         reward_bound=config.reward_bound,
         noise_hold=config.noise_hold,

@@ -73,7 +73,7 @@ class LoopConfig:
     updates_per_step: int
     batch_size: int
     buffer_rows: int
-    warmup_rows: int
+    warmup_vector_steps: int
     reward_norm: RewardNorm = "none"
     """Whether batches' rewards are divided by the size of returns."""
     reward_bound: float = 5.0
@@ -107,7 +107,7 @@ class Fused(NamedTuple):
     chunk: Any
     """(carry, seeds, start, count) -> carry; the given carry is donated."""
     warm: Any
-    """The same with uniform random actions and no updates, for the first `warmup_rows` vector steps."""
+    """The same with uniform random actions and no updates, for the first `warmup_vector_steps` vector steps."""
     healthy: Any
     """(carry) -> one flag a seed: learner and metrics are finite."""
     shapes: Any
@@ -372,7 +372,7 @@ def learn_vector_step(
         i: Int[Array, ""], carried: tuple[Learner, Metrics, Int[Array, ""]]
     ) -> tuple[Learner, Metrics, Int[Array, ""]]:
         learner, sums, chained_step = carried
-        count = (step - config.warmup_rows) * often + i + 1
+        count = (step - config.warmup_vector_steps) * often + i + 1
         batch = sample_batch(algorithm, config, ring, root, step, count, demonstrations, seed_index)
         if carry.returns is not None:
             batch = carry.returns.normalised(batch)

@@ -20,7 +20,7 @@ import numpy as np
 
 from omad.callbacks import Callback, Context
 from omad.envs.contract import place_of
-from omad.errors import CallbackFailed, EnvFailed, NonFinite, Refused
+from omad.errors import CallbackFailed, EnvFailed, NonFinite, UserError
 from omad.loggers import Evaluation, JsonLines, Logger, Progress, RunInfo
 from omad.loop import fused
 from omad.loop.build import Built
@@ -76,7 +76,7 @@ class Session:
         self.context = Context(run, built.spec, lambda: jax.vmap(built.algorithm.policy)(self.carry.learner))
         self.config = config = run.config
         self.seeds = jnp.asarray(config.all_seeds, jnp.int32)
-        self.row = 0
+        self.vector_steps = 0
         self.last: dict[str, float] = {}
         self._rate = 0.0
         """Vector steps per second of the compiled loop."""
@@ -120,7 +120,7 @@ class Session:
             One sentence for every checkpoint that had to be passed over.
 
         Raises:
-            Refused: Another process trains the run, or all checkpoints are damaged.
+            UserError: Another process trains the run, or all checkpoints are damaged.
         """
         self.run.lock()  # before anything is read that another process may be changing
         passed: list[str] = []
@@ -133,11 +133,11 @@ class Session:
         for checkpoint in found:
             try:
                 rest = checkpoint.restore("rest", shapes, loose)
-            except Refused as error:
+            except UserError as error:
                 passed.append(f"{error}; falling back to the one before.")
                 continue
             self.run.rewind(checkpoint)
-            self.carry, self.row = rest, checkpoint.row
+            self.carry, self.vector_steps = rest, checkpoint.vector_steps
             stops = [stop for stop in self.run.manifest.get("stops", []) if stop["env_steps"] <= self.env_steps]
             if stops != self.run.manifest.get("stops", []):
                 self.run.amend(stops=stops)
@@ -146,7 +146,7 @@ class Session:
             break
         else:
             if found:
-                raise Refused(
+                raise UserError(
                     f"No checkpoint of {self.run.path} can be read: {passed[-1]} Start a new run with "
                     "the configuration in config.json."
                 )
@@ -166,29 +166,31 @@ class Session:
         """
         config = self.config
         periods = {name: max(1, -(-getattr(config, name) // config.n_envs)) for name in _PERIODS}
-        total = config.total_rows
+        total = config.total_vector_steps
         with self.signals, self._named(), contextlib.ExitStack() as stack:
             stack.callback(self._close)
             self._open()
-            while self.row < total and not self._stopping():
-                before = self.row
-                self._advance(min(*((self.row // p + 1) * p for p in periods.values()), total))
-                if self.row == before:
+            while self.vector_steps < total and not self._stopping():
+                before = self.vector_steps
+                self._advance(min(*((self.vector_steps // p + 1) * p for p in periods.values()), total))
+                if self.vector_steps == before:
                     break
                 self._saved = False
-                done = self.row == total
-                at = {name: done or self.row % period == 0 for name, period in periods.items()}
+                done = self.vector_steps == total
+                at = {name: done or self.vector_steps % period == 0 for name, period in periods.items()}
                 if at["log_every"]:
                     self._log()
-                if at["eval_every"] and self.row > config.warmup_rows:
+                if at["eval_every"] and self.vector_steps > config.warmup_vector_steps:
                     self._evaluate()
                 if at["save_every"]:
                     self._save()
             self._end(total)
         if self._failed:
             raise self._failed
-        stopped = self.context.stopped if self.row < total else None
-        return Result(self.run.path, self.env_steps, self.signals.number if self.row < total else None, stopped)
+        stopped = self.context.stopped if self.vector_steps < total else None
+        return Result(
+            self.run.path, self.env_steps, self.signals.number if self.vector_steps < total else None, stopped
+        )
 
     def _open(self) -> None:
         """Call `start` of loggers and `on_start` of callbacks: the run starts or continues."""
@@ -205,16 +207,16 @@ class Session:
     def _end(self, total: int) -> None:
         """Save what has not been saved, and say how it ended."""
         reason = self.context.stopped
-        if self.row < total and reason:
+        if self.vector_steps < total and reason:
             stops = [*self.run.manifest.get("stops", []), {"env_steps": self.env_steps, "reason": reason}]
             self.run.amend(stops=stops)
             self._event("stop", reason)
-        if self.row < total and not self._saved:
+        if self.vector_steps < total and not self._saved:
             self._save()
         if self.signals.number is None and not self._failed:  # else whoever stopped the run waits for its end
             self._show()
         self._call("on_end")
-        if self.row == total:
+        if self.vector_steps == total:
             self._event("end", "complete")
 
     def _show(self) -> None:
@@ -255,7 +257,9 @@ class Session:
     def _call(self, method: str) -> None:
         """Call a method of all callbacks."""
         self.context.env_steps = self.env_steps
-        self.context.gradient_steps = max(0, self.row - self.config.warmup_rows) * self.config.updates_per_step
+        self.context.gradient_steps = (
+            max(0, self.vector_steps - self.config.warmup_vector_steps) * self.config.updates_per_step
+        )
         for callback in tuple(self._callbacks):
             self._guard(self._callbacks, callback, method, self.context)
 
@@ -290,23 +294,23 @@ class Session:
     @property
     def env_steps(self) -> int:
         """Env steps of each seed so far."""
-        return self.row * self.config.n_envs
+        return self.vector_steps * self.config.n_envs
 
     def _advance(self, until: int) -> None:
         """Advance to vector step `until`, in calls of about a second, unless a signal comes first."""
-        warm = self.config.warmup_rows
-        while self.row < until and not self._stopping():
-            learn = self.row >= warm
+        warm = self.config.warmup_vector_steps
+        while self.vector_steps < until and not self._stopping():
+            learn = self.vector_steps >= warm
             step = self.built.loop.chunk if learn else self.built.loop.warm
-            count = min(self._piece[learn], (until if learn else min(until, warm)) - self.row)
+            count = min(self._piece[learn], (until if learn else min(until, warm)) - self.vector_steps)
             if not self._calls[learn]:
                 self._report_progress("compile")
             started = time.perf_counter()
-            self.carry = step(self.carry, self.seeds, jnp.int32(self.row), jnp.int32(count))
+            self.carry = step(self.carry, self.seeds, jnp.int32(self.vector_steps), jnp.int32(count))
             self._check()
             elapsed = time.perf_counter() - started
             self._calls[learn] += 1
-            self.row += count
+            self.vector_steps += count
             if self._calls[learn] > 1:  # the first call compiles
                 rate = count / elapsed
                 self._piece[learn] = max(1, min(int(rate * _PIECE_S), 4 * self._piece[learn]))
@@ -336,13 +340,13 @@ class Session:
     def _report_progress(self, event: str) -> None:
         """Pass the progress to all loggers, and to callbacks where there is any."""
         config = self.config
-        learning_rows = config.total_rows - max(self.row, config.warmup_rows)
+        learning_vector_steps = config.total_vector_steps - max(self.vector_steps, config.warmup_vector_steps)
         progress = Progress(
             env_steps=self.env_steps,
-            total_steps=config.total_rows * config.n_envs,
+            total_steps=config.total_vector_steps * config.n_envs,
             steps_per_s=self._rate * config.n_envs,
             updates_per_s=self._rate * config.updates_per_step * config.seeds,
-            seconds_left=learning_rows / self._rate if self._rate else float("nan"),
+            seconds_left=learning_vector_steps / self._rate if self._rate else float("nan"),
             last=self.last,
             event=event,
         )
@@ -372,7 +376,7 @@ class Session:
         sums = jax.device_get(self.carry.sums)
         zeros = jax.tree.map(jnp.zeros_like, self.carry.sums)
         self.carry = eqx.tree_at(lambda c: c.sums, self.carry, zeros)
-        learned = max(0, self.row - self.config.warmup_rows) * self.config.updates_per_step
+        learned = max(0, self.vector_steps - self.config.warmup_vector_steps) * self.config.updates_per_step
         timing = {"time/steps_per_s": self._rate * self.config.n_envs, "time/unix_s": time.time()}
         rows = []
         for i, seed in enumerate(self.config.all_seeds):
@@ -404,7 +408,7 @@ class Session:
             *((("noise_free", self.built.noise_free),) if config.eval_noise_free else ()),
         )
         for kind, function in kinds:
-            episodes = jax.device_get(function(policy, jnp.int32(config.eval_seed), jnp.int32(self.row)))
+            episodes = jax.device_get(function(policy, jnp.int32(config.eval_seed), jnp.int32(self.vector_steps)))
             if not np.isfinite(episodes.returns).all():
                 index = int(np.argmin(np.isfinite(episodes.returns).all(1)))
                 raise NonFinite(f"seed {config.all_seeds[index]} met a non-finite return in an evaluation")
@@ -424,7 +428,7 @@ class Session:
 
     def _save(self) -> None:
         self._note_boundaries()
-        self.run.save(self.row, self.env_steps, self.context.policies(), self.carry)
+        self.run.save(self.vector_steps, self.env_steps, self.context.policies(), self.carry)
         self._saved = True
         self._report_progress("save")
         self._call("on_save")

@@ -231,7 +231,7 @@ def _references(axes: Axes, task: tasks.Task, narrow: bool) -> list[Any]:
 
     levels = [(value, f"{label}, published", "--") for label, value, *_ in task.published]
     levels += [
-        (value, label, ":") for label, value, _ in task.anchors if label != "zero action" or len(task.anchors) < 3
+        (value, label, ":") for label, value, _ in task.references if label != "zero action" or len(task.references) < 3
     ]
     levels.sort()
     low, high = axes.get_ylim()

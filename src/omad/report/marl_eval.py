@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.report.results import Results
 from omad.report.stats import Evaluations
 
@@ -33,24 +33,24 @@ def nested(records: Sequence[Record]) -> dict[str, Any]:
     """The nested dictionary, with arrays of returns.
 
     Raises:
-        Refused: There is no record or one appears twice; or within an environment, algorithms differ between tasks or
+        UserError: There is no record or one appears twice; or within an environment, algorithms differ between tasks or
             numbers of runs or of evaluations differ, which marl-eval cannot read.
     """
     if not records:
-        raise Refused("there is no record to export.")
+        raise UserError("there is no record to export.")
     named: dict[str, dict[tuple[str, str], Sequence[Evaluations]]] = {}
     for environment, task, algorithm, runs in records:
         inside = named.setdefault(environment.lower(), {})
         if (task.lower(), algorithm) in inside:
-            raise Refused(f"{algorithm} on {environment} {task} is there twice; join its runs to one record.")
+            raise UserError(f"{algorithm} on {environment} {task} is there twice; join its runs to one record.")
         if not runs:
-            raise Refused(f"{algorithm} on {environment} {task} has no run.")
+            raise UserError(f"{algorithm} on {environment} {task} has no run.")
         inside[task.lower(), algorithm] = runs
     out: dict[str, Any] = {}
     for environment, inside in named.items():
         tasks, algorithms = (sorted(set(names)) for names in zip(*inside, strict=True))
         if len(inside) < len(tasks) * len(algorithms):
-            raise Refused(f"in {environment}, not every algorithm has every task; marl-eval needs all of them.")
+            raise UserError(f"in {environment}, not every algorithm has every task; marl-eval needs all of them.")
         shared = {
             task: sorted(set.intersection(*(set(run.steps) for name in algorithms for run in inside[task, name])))
             for task in tasks
@@ -60,7 +60,7 @@ def nested(records: Sequence[Record]) -> dict[str, Any]:
             ("common evaluations", {len(steps) for steps in shared.values()}),
         ):
             if len(numbers) > 1 or 0 in numbers:
-                raise Refused(
+                raise UserError(
                     f"in {environment}, numbers of {what} are {', '.join(map(str, sorted(numbers)))}; marl-eval "
                     "needs one number above 0 throughout."
                 )
@@ -92,7 +92,7 @@ def export(results: Results) -> tuple[dict[str, Any], list[str]]:
         try:
             out |= nested([record for records in members for record in records])
             continue
-        except Refused:
+        except UserError:
             notes.append(
                 f"{family}: each task is an environment of its own, for runs, evaluations or algorithms differ."
             )
@@ -107,6 +107,6 @@ def export(results: Results) -> tuple[dict[str, Any], list[str]]:
                 )
             try:
                 out |= nested(kept)
-            except Refused as error:
+            except UserError as error:
                 notes.append(f"{records[0].task} is left out: {error}")
     return out, notes

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.report.records import (
     Evaluation,
     EvaluationLine,
@@ -78,7 +78,7 @@ def _lines(path: Path, kind: type[Any]) -> Lines:
             start = f"{path}, line {number}:"
             try:
                 found.values.append(decode(_NOT_FINITE.sub(b"null", row), kind, start))
-            except Refused:
+            except UserError:
                 continue
             found.damaged[:] = [words for words in found.damaged if not words.startswith(start)]
     found.values.sort(key=lambda line: line.step)
@@ -147,7 +147,7 @@ def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Calla
         manifest = {key: folder.manifest[key] for key in RunManifest.__struct_fields__ if key in folder.manifest}
         msgspec.json.encode((config, manifest))  # half of a surrogate pair, say, could not be written
         ended, complete, saved = folder.ended, folder.complete, bool(folder.checkpoints())
-    except Refused as error:
+    except UserError as error:
         return _blank(label, "unreadable", listed, hidden(str(error)))
     except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
         return _blank(label, "unreadable", listed, hidden(f"{type(error).__name__}: {error}"))
@@ -156,7 +156,7 @@ def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Calla
         convert(manifest, RunManifest, path / "manifest.json")
         episodes, lossy, damaged = _evaluations(path / "episodes.jsonl", settings)
         metrics, broken = _metrics(path / "metrics.jsonl", settings)
-    except Refused as error:
+    except UserError as error:
         return _blank(label, "unreadable", listed, hidden(str(error)))
     env_steps = max((line.step for line in (*metrics, *episodes)), default=0)
     last = max((line.step for line in episodes), default=0)
@@ -212,22 +212,22 @@ def gather(paths: Sequence[Path], command_of: Callable[[Any], str]) -> Gathered:
         command_of: From a run's configuration to the command that reproduces it.
 
     Raises:
-        Refused: A path is not there or holds no run, a file of a study cannot be read, or two runs have one name.
+        UserError: A path is not there or holds no run, a file of a study cannot be read, or two runs have one name.
     """
     if not paths:
-        raise Refused("No run is given; name run folders, folders that hold some, or a summary.json.")
+        raise UserError("No run is given; name run folders, folders that hold some, or a summary.json.")
     names: list[str] = []
     runs: dict[str, Run] = {}
     sections: list[Section] = []
     options: dict[str, Any] = {}
     for path in paths:
         if not path.exists():
-            raise Refused(f"{path} is not there; give run folders, folders that hold some, or a summary.json.")
+            raise UserError(f"{path} is not there; give run folders, folders that hold some, or a summary.json.")
         part = from_summary(path) if path.is_file() else _from_folder(path, command_of)
         if not part.runs and path.is_dir() and (summary := summary_of(path)):
             part = from_summary(summary)
         if not part.runs:
-            raise Refused(
+            raise UserError(
                 f"{path} holds no run; give a folder that omad train or omad sweep wrote, or a report's summary.json."
             )
         names += [part.name] if part.name and part.name not in names else []
@@ -243,12 +243,14 @@ def _further(one: Run, other: Run) -> Run:
     """Of two records of one run, as in the summary of a study and in its folder later on, the one that holds more.
 
     Raises:
-        Refused: Neither continues the other.
+        UserError: Neither continues the other.
     """
     short, long = sorted((one, other), key=lambda run: len(run.episodes))
     alike = not short.config or not long.config or not _differing((short, long), _fields)
     if not alike or short.episodes != long.episodes[: len(short.episodes)]:
-        raise Refused(f"Two runs are called {one.folder}, and neither continues the other; give them different names.")
+        raise UserError(
+            f"Two runs are called {one.folder}, and neither continues the other; give them different names."
+        )
     return long
 
 
@@ -263,7 +265,9 @@ def _from_folder(root: Path, command_of: Callable[[Any], str]) -> Gathered:
         for entry in study.runs:
             path = inside(folder, entry.folder, f"{folder / 'study.json'} lists the run")
             if path in listed:
-                raise Refused(f"{folder / 'study.json'} lists the folder {entry.folder!r} twice; each run has its own.")
+                raise UserError(
+                    f"{folder / 'study.json'} lists the folder {entry.folder!r} twice; each run has its own."
+                )
             listed[path] = entry
         for file in sorted((folder / "sections").glob("*.json")):
             inside(folder, f"sections/{file.name}", f"{folder} has the section")
@@ -317,7 +321,7 @@ def refuse_mixed(runs: Sequence[Run], actions: str = "sampled") -> None:
     """Refuse returns that cannot be compared, or runs that cannot be counted as seeds of one setting.
 
     Raises:
-        Refused: Runs of a task differ in what their returns mean; runs of a setting in their configuration; or a seed
+        UserError: Runs of a task differ in what their returns mean; runs of a setting in their configuration; or a seed
             is there twice. The message lists what differs, and where.
     """
     said = []
@@ -342,7 +346,7 @@ def refuse_mixed(runs: Sequence[Run], actions: str = "sampled") -> None:
                 if held.setdefault(seed, run.folder) != run.folder:
                     said.append(f"seed {seed} of {algorithm} on {task} is in {held[seed]} and in {run.folder}")
     if said:
-        raise Refused(f"{'; '.join(said)}. Give runs that belong together, and make one report of each kind.")
+        raise UserError(f"{'; '.join(said)}. Give runs that belong together, and make one report of each kind.")
 
 
 def _protocol(run: Run, actions: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.schema import convert
 
 __all__ = ["FORMAT", "KIND", "RENAMED_METRICS", "Actions", "Evaluation", "EvaluationLine", "Gathered", "MetricsLine",
@@ -262,7 +262,7 @@ def settings_of(config: dict[str, Any]) -> RunSettings:
     """A configuration's fields, checked.
 
     Raises:
-        Refused: One lacks, or is of another type or size.
+        UserError: One lacks, or is of another type or size.
     """
     convert({"config": config}, Values, "its configuration")
     return convert(config, RunSettings, "its configuration")
@@ -278,7 +278,7 @@ def contradiction(run: Run) -> str:
     try:
         convert(run.manifest, RunManifest, "its manifest")
         settings = settings_of(run.config) if run.config else None
-    except Refused as error:
+    except UserError as error:
         return str(error).removesuffix(".")
     if settings is None:
         return f"it is {run.state} and has evaluations, but no configuration" if run.episodes else ""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from omad import tasks
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.report import stats, survival
 from omad.report.read import refuse_mixed
 from omad.report.records import Gathered, Options
@@ -102,24 +102,24 @@ def compute(
         baseline: The algorithm that the others are compared with; None takes what a summary says, else `omad`.
 
     Raises:
-        Refused: Runs cannot stand together, none was evaluated yet, or a threshold is of an unknown task.
+        UserError: Runs cannot stand together, none was evaluated yet, or a threshold is of an unknown task.
     """
     runs, study = gathered.runs, gathered.options.get("study_thresholds", {})
     compared = baseline or gathered.options.get("baseline", "omad")
     options = Options(actions, dict(thresholds or {}), study, compared)
     evaluated = [run for run in runs if any(line.actions == actions for line in run.episodes)]
     if not evaluated:
-        raise Refused(
+        raise UserError(
             f"None of the {len(runs)} runs has an evaluation of {actions} actions yet; train until the first one."
         )
     refuse_mixed(runs, actions)
     names = list(dict.fromkeys(run.task for run in evaluated))
     for name in options.thresholds:
         if name not in names:
-            raise Refused(f"--threshold names the task {name!r}; the runs are of {', '.join(names)}.")
+            raise UserError(f"--threshold names the task {name!r}; the runs are of {', '.join(names)}.")
     known = list(dict.fromkeys(run.algorithm for run in evaluated))
     if baseline and baseline not in known:
-        raise Refused(f"--baseline is {baseline!r}; the runs are of {', '.join(known)}. Give one of these.")
+        raise UserError(f"--baseline is {baseline!r}; the runs are of {', '.join(known)}. Give one of these.")
     series = all_series(runs, actions, options.baseline)
     done = [task_results(tasks.find(name), [one for one in series if one.task == name], options) for name in names]
     across = tuple(_across(done, options.baseline))

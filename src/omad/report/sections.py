@@ -12,7 +12,7 @@ from xml.parsers import expat
 import msgspec
 
 from omad import files
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.report.records import Section
 from omad.schema import read_bytes, read_json
 
@@ -33,12 +33,12 @@ def write_section(study: Path, name: str, section: Section, picture: bytes) -> N
         picture: A PNG.
 
     Raises:
-        Refused: The files cannot be written there.
+        UserError: The files cannot be written there.
     """
     name = "".join(c if c.isascii() and c.isalnum() else "-" for c in name)[:100]
     folder = study / "sections"
     if folder.is_symlink():
-        raise Refused(f"{folder} is a link; remove it, or give another --out: sections are written inside the study.")
+        raise UserError(f"{folder} is a link; remove it, or give another --out: sections are written inside the study.")
     section = msgspec.structs.replace(section, figure=f"{name}.png")
     text = msgspec.json.format(msgspec.json.encode(section), indent=1) + b"\n"
     try:
@@ -46,20 +46,20 @@ def write_section(study: Path, name: str, section: Section, picture: bytes) -> N
         files.write_bytes(folder / f"{name}.png", picture, study)
         files.write_bytes(folder / f"{name}.json", text, study)
     except OSError as error:
-        raise Refused(f"{folder} cannot be written ({error.strerror or error}); give another --out.") from None
+        raise UserError(f"{folder} cannot be written ({error.strerror or error}); give another --out.") from None
 
 
 def read_section(path: Path, study: Path) -> Section:
     """A file `sections/NAME.json`, with its figure as a `data:` address.
 
     Raises:
-        Refused: It is damaged, or its figure is no picture inside the study.
+        UserError: It is damaged, or its figure is no picture inside the study.
     """
     found = read_json(path, Section)
     if not found.figure:
         return found
     if not found.alt.strip():
-        raise Refused(f"{path} is not a section: it needs title and text, and alt if there is a figure.")
+        raise UserError(f"{path} is not a section: it needs title and text, and alt if there is a figure.")
     beside = found.figure if found.figure.startswith("/") else f"{path.parent.name}/{found.figure}"
     file = inside(study, beside, f"{path} names the figure")
     kind, wrong = _TYPES.get(file.suffix), "it is not there"
@@ -68,7 +68,7 @@ def read_section(path: Path, study: Path) -> Section:
         wrong = _not_a_picture(data, kind)
         if not wrong:
             return msgspec.structs.replace(found, figure=f"data:{kind};base64,{base64.b64encode(data).decode()}")
-    raise Refused(f"{path} names the figure {found.figure!r}; it must be a PNG or SVG file in {study}, but {wrong}.")
+    raise UserError(f"{path} names the figure {found.figure!r}; it must be a PNG or SVG file in {study}, but {wrong}.")
 
 
 def wrong_figure(section: Section) -> str:
@@ -92,7 +92,7 @@ def inside(folder: Path, name: str, what: str) -> Path:
     """What lies below a folder under a relative name; links lead nowhere else.
 
     Raises:
-        Refused: It would be outside, or the folder itself.
+        UserError: It would be outside, or the folder itself.
     """
     parts = Path(name).parts
     short = name.isprintable() and len(name) < 1000 and all(len(part.encode()) < 256 for part in parts)
@@ -101,7 +101,7 @@ def inside(folder: Path, name: str, what: str) -> Path:
             found, root = (folder / name).resolve(), folder.resolve()
             if found != root and found.is_relative_to(root):
                 return found
-    raise Refused(f"{what} {name!r}; it must lie below {folder}, without '..' and without links that lead out of it.")
+    raise UserError(f"{what} {name!r}; it must lie below {folder}, without '..' and without links that lead out of it.")
 
 
 def _not_a_picture(data: bytes, kind: str) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omad import tasks
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.report import stats, survival
 from omad.report.format import number
 from omad.report.records import Options, Run
@@ -168,8 +168,8 @@ def _evaluations(run: Run, actions: str) -> dict[int, Evaluations]:
         return {}
     try:
         return stats.read_evaluations(run.episodes, actions)
-    except Refused as error:
-        raise Refused(f"{run.folder}: {error}") from None
+    except UserError as error:
+        raise UserError(f"{run.folder}: {error}") from None
 
 
 def _carried_on(members: Sequence[Member], floor: float | None) -> Iterator[Evaluations]:
@@ -187,7 +187,7 @@ def _carried_on(members: Sequence[Member], floor: float | None) -> Iterator[Eval
 
 def floor_of(task: tasks.Task) -> float | None:
     """The return of random actions, where it is known."""
-    return next((value for label, value, _ in task.anchors if label == _RANDOM), None)
+    return next((value for label, value, _ in task.references if label == _RANDOM), None)
 
 
 def published_of(task: tasks.Task, baseline: str) -> float | None:

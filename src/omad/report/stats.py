@@ -3,7 +3,7 @@
 Everything here is NumPy. What is random is drawn from a generator made of the `seed` argument, and runs and tasks are
 sorted first, so a report is the same whenever it is made. `docs/statistics.md` has the formulas and says when to use
 which. A resample draws runs (seeds), with replacement and within their task; never evaluations or episodes, which are
-not independent. What cannot be computed is refused (`omad.errors.Refused`) with a sentence. Shape words:
+not independent. What cannot be computed is refused (`omad.errors.UserError`) with a sentence. Shape words:
 `resample step run`, runs last.
 """
 
@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from omad.errors import Refused
+from omad.errors import UserError
 
 __all__ = ["Band", "Curves", "Estimate", "Evaluations", "Scores", "Statistic", "area", "band", "curves", "estimate",
            "final", "iqm", "mean", "normalise", "probability_of_improvement", "profile",
@@ -72,29 +72,29 @@ def checked(values: Any, what: str, ndim: int = 1) -> Floats:
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
-        raise Refused(f"{what} must be numbers in {ndim} dimension(s), one row as long as the other.") from None
+        raise UserError(f"{what} must be numbers in {ndim} dimension(s), one row as long as the other.") from None
     if array.ndim != ndim:
-        raise Refused(f"{what} must have {ndim} dimension(s), not shape {array.shape}.")
+        raise UserError(f"{what} must have {ndim} dimension(s), not shape {array.shape}.")
     if array.size == 0:
-        raise Refused(f"{what} are empty; at least one is needed.")
+        raise UserError(f"{what} are empty; at least one is needed.")
     if not np.isfinite(array).all():
-        raise Refused(f"{what} have {int((~np.isfinite(array)).sum())} entries that are NaN or infinite.")
+        raise UserError(f"{what} have {int((~np.isfinite(array)).sum())} entries that are NaN or infinite.")
     return array
 
 
 def _tasks(scores: Scores, what: str = "scores") -> dict[str, Floats]:
     """Sorted by task, and by score within each: the order of runs says nothing, so it must change nothing."""
     if not scores:
-        raise Refused(f"{what} are empty; give at least one task.")
+        raise UserError(f"{what} are empty; give at least one task.")
     return {task: np.sort(checked(scores[task], f"{what} of {task!r}")) for task in sorted(scores)}
 
 
 def two_runs(runs: Mapping[str, Any], resamples: int) -> None:
     if resamples < 1:
-        raise Refused(f"resamples must be 1 or more, not {resamples}.")
+        raise UserError(f"resamples must be 1 or more, not {resamples}.")
     for task, one in runs.items():
         if len(one) < 2:
-            raise Refused(f"{task!r} has one run, which says nothing on spread; an interval needs two runs or more.")
+            raise UserError(f"{task!r} has one run, which says nothing on spread; an interval needs two runs or more.")
 
 
 # ------------------------------------------------------------------------------------------------ curves
@@ -111,11 +111,11 @@ class Evaluations:
 
     def __post_init__(self) -> None:
         if not self.steps:
-            raise Refused("a run has no evaluation; train it until the first one, or leave it out.")
+            raise UserError("a run has no evaluation; train it until the first one, or leave it out.")
         if len(self.steps) != len(self.returns):
-            raise Refused(f"a run has {len(self.steps)} steps, but {len(self.returns)} lists of returns.")
+            raise UserError(f"a run has {len(self.steps)} steps, but {len(self.returns)} lists of returns.")
         if self.steps[0] < 0 or any(b <= a for a, b in zip(self.steps, self.steps[1:], strict=False)):
-            raise Refused(f"steps of a run must be 0 or more and increase, unlike {self.steps}.")
+            raise UserError(f"steps of a run must be 0 or more and increase, unlike {self.steps}.")
         held = []
         for step, episodes in zip(self.steps, self.returns, strict=True):
             returns = checked(episodes, f"returns at step {step}")
@@ -135,12 +135,12 @@ def read_evaluations(lines: Iterable[Any], actions: str = "sampled") -> dict[int
         if line.actions == actions:
             seed, step = line.seed, line.step
             if step in found.setdefault(seed, {}):
-                raise Refused(f"seed {seed} has two evaluations of {actions} actions at step {step}; give one run.")
+                raise UserError(f"seed {seed} has two evaluations of {actions} actions at step {step}; give one run.")
             checked(line.returns, f"returns of seed {seed} at step {step}")
             found[seed][step] = line.returns
     if not found:
         more = " A run has them with --eval-noise-free." if actions == "noise_free" else ""
-        raise Refused(f"there is no evaluation of {actions} actions.{more}")
+        raise UserError(f"there is no evaluation of {actions} actions.{more}")
     return {seed: Evaluations(*zip(*sorted(at.items()), strict=True)) for seed, at in sorted(found.items())}
 
 
@@ -161,10 +161,10 @@ class Curves:
 def curves(runs: Sequence[Evaluations]) -> Curves:
     """Runs at the steps at which every one was evaluated; without a hole, and none goes beyond the shortest."""
     if not runs:
-        raise Refused("there is no run to draw a curve of.")
+        raise UserError("there is no run to draw a curve of.")
     steps = np.array(sorted(set.intersection(*(set(run.steps) for run in runs))), np.int64)
     if not steps.size:
-        raise Refused("the runs share no step of evaluation.")
+        raise UserError("the runs share no step of evaluation.")
     return Curves(steps, np.stack([run.means[np.searchsorted(run.steps, steps)] for run in runs]))
 
 
@@ -176,7 +176,7 @@ def final(curves: Curves) -> Floats:
 def area(curves: Curves) -> Floats:
     """(run,) Area under each curve over the range of steps, by trapezoids: the mean return along the way."""
     if curves.steps.size < 2:
-        raise Refused("the area under a curve needs two common evaluations or more.")
+        raise UserError("the area under a curve needs two common evaluations or more.")
     middle = (curves.values[:, 1:] + curves.values[:, :-1]) / 2
     return middle @ np.diff(curves.steps) / (curves.steps[-1] - curves.steps[0])
 
@@ -190,10 +190,10 @@ def normalise(scores: Scores, references: Mapping[str, tuple[Real, Real]]) -> di
     for task in scores:
         if task not in references:
             known = ", ".join(sorted(references)) or "no task"
-            raise Refused(f"{task!r} has no reference returns; there are some for {known}.")
+            raise UserError(f"{task!r} has no reference returns; there are some for {known}.")
         low, high = references[task]
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise Refused(f"reference returns of {task!r} must be finite, the first below the second: {low}, {high}.")
+            raise UserError(f"reference returns of {task!r} must be finite, the first below the second: {low}, {high}.")
         out[task] = (checked(scores[task], f"scores of {task!r}") - low) / (high - low)
     return out
 
@@ -215,7 +215,7 @@ def iqm(tasks: Sequence[Floats]) -> Floats:
     """
     counts = sorted({task.shape[-1] for task in tasks})
     if len(counts) > 1:
-        raise Refused(
+        raise UserError(
             f"the IQM pools all runs, so tasks need equally many; here they have {', '.join(map(str, counts))}. "
             "Train the missing runs, or take the mean."
         )
@@ -252,11 +252,11 @@ def estimate(scores: Scores, statistic: Statistic = iqm, *, resamples: int = 10_
 def band(tasks: Mapping[str, Curves], statistic: Statistic = iqm, *, resamples: int = 2_000, seed: int = 0) -> Band:
     """`estimate` at every step; one draw of runs serves all steps, since a run is drawn with its whole curve."""
     if not tasks:
-        raise Refused("there is no task to draw a band of.")
+        raise UserError("there is no task to draw a band of.")
     every = [tasks[task] for task in sorted(tasks)]
     steps = every[0].steps
     if any(not np.array_equal(one.steps, steps) for one in every):
-        raise Refused("the tasks' curves stand at different steps; bring them to one grid first.")
+        raise UserError("the tasks' curves stand at different steps; bring them to one grid first.")
     values = [checked(one.values, "values of curves", 2) for one in every]
     found = statistic([one.T for one in values])
     two_runs(dict(zip(sorted(tasks), values, strict=True)), resamples)
@@ -287,7 +287,7 @@ def probability_of_improvement(x: Scores, y: Scores, *, resamples: int = 10_000,
     """
     xs, ys = _tasks(x, "scores of x"), _tasks(y, "scores of y")
     if xs.keys() != ys.keys():
-        raise Refused(f"x has tasks {', '.join(xs)}, y has {', '.join(ys)}; compare on the same tasks.")
+        raise UserError(f"x has tasks {', '.join(xs)}, y has {', '.join(ys)}; compare on the same tasks.")
     wins = {task: (np.sign(xs[task][:, None] - ys[task][None, :]) + 1) / 2 for task in xs}
     for side in (xs, ys):
         two_runs(side, resamples)

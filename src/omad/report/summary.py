@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.report.records import FORMAT, KIND, Gathered, Options, Run, Summary, SummaryKind, contradiction
 from omad.report.sections import wrong_figure
 from omad.schema import decode, read_bytes
@@ -32,22 +32,22 @@ def from_summary(path: Path) -> Gathered:
     """What a summary holds.
 
     Raises:
-        Refused: It is damaged, or fields that are possible by themselves do not fit together.
+        UserError: It is damaged, or fields that are possible by themselves do not fit together.
     """
     data = read_bytes(path)
     kind = decode(data, SummaryKind, path) if data.lstrip()[:1] == b"{" else SummaryKind()
     if kind.kind != KIND:
-        raise Refused(f"{path} is not a summary; give the summary.json that omad report wrote, or run folders.")
+        raise UserError(f"{path} is not a summary; give the summary.json that omad report wrote, or run folders.")
     if kind.format != FORMAT:
-        raise Refused(f"{path} has format {kind.format!r}; this version reads {FORMAT}. Use the one that wrote it.")
+        raise UserError(f"{path} has format {kind.format!r}; this version reads {FORMAT}. Use the one that wrote it.")
     found = decode(data, Summary, path)
     for i, section in enumerate(found.sections):
         if words := wrong_figure(section):
-            raise Refused(f"{path}, sections[{i}]: {words}; restore it from a copy.")
+            raise UserError(f"{path}, sections[{i}]: {words}; restore it from a copy.")
     runs = tuple(_summarised(bytes(row), f"{path}, runs[{i}]") for i, row in enumerate(found.runs))
     folders = [run.folder for run in runs]
     for twice in {folder for folder in folders if folders.count(folder) > 1}:
-        raise Refused(f"{path} has two runs called {twice!r}; restore it from a copy.")
+        raise UserError(f"{path} has two runs called {twice!r}; restore it from a copy.")
     return Gathered(found.name, runs, tuple(found.sections), msgspec.to_builtins(found.options))
 
 
@@ -57,7 +57,7 @@ def _summarised(data: bytes, source: str) -> Run:
     if run.config:
         run = msgspec.structs.replace(run, config=_known(run.config))
     if words := contradiction(run):
-        raise Refused(f"{source} cannot be used: {words}; restore it from a copy.")
+        raise UserError(f"{source} cannot be used: {words}; restore it from a copy.")
     return run
 
 
@@ -67,7 +67,7 @@ def _known(config: dict[str, Any]) -> dict[str, Any]:
 
     try:
         return with_defaults(config)
-    except (Refused, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+    except (UserError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return config  # of an algorithm that is not installed here, say: it can still be shown
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.report.stats import CONFIDENCE, Estimate, Evaluations, Floats, Real, checked, iqm, two_runs
 
 __all__ = ["Crossings", "crossings", "kaplan_meier", "known", "median_steps", "pooled_ratio", "steps_ratio"]
@@ -39,14 +39,14 @@ class Crossings:
         if not self.early:
             object.__setattr__(self, "early", (False,) * len(self.steps))
         if not len(self.steps) == len(self.reached) == len(self.early):
-            raise Refused(
+            raise UserError(
                 f"there are {len(self.steps)} steps, {len(self.reached)} entries of reached and {len(self.early)} of "
                 "early; give one each a run."
             )
         if checked(self.steps, "steps to the threshold").min() < 0:
-            raise Refused("steps to the threshold must be 0 or more.")
+            raise UserError("steps to the threshold must be 0 or more.")
         if any(early and not reached for early, reached in zip(self.early, self.reached, strict=True)):
-            raise Refused("a run that was above the threshold early has reached it; say so in reached.")
+            raise UserError("a run that was above the threshold early has reached it; say so in reached.")
 
     def arrays(self) -> tuple[Floats, Bools, Bools]:
         """Sorted, so that the order of runs changes nothing."""
@@ -58,9 +58,9 @@ class Crossings:
 def crossings(runs: Sequence[Evaluations], threshold: Real) -> Crossings:
     """Env steps until each run's mean return first is >= a threshold, interpolated from the evaluation before."""
     if not runs:
-        raise Refused("there is no run that could reach a threshold.")
+        raise UserError("there is no run that could reach a threshold.")
     if not math.isfinite(threshold):
-        raise Refused(f"the threshold must be finite, not {threshold}.")
+        raise UserError(f"the threshold must be finite, not {threshold}.")
     found: list[tuple[float, bool, bool]] = []
     for run in runs:
         values, above = run.means, np.flatnonzero(run.means >= threshold)
@@ -168,7 +168,7 @@ def pooled_ratio(
     bounds of it, and a task whose ratio is not bounded may be among the quarter that is left out.
     """
     if not pairs:
-        raise Refused("there is no task to pool ratios of.")
+        raise UserError("there is no task to pool ratios of.")
     found = [_ratio_bounds(*pairs[task], resamples, seed + i) for i, task in enumerate(sorted(pairs))]
     with np.errstate(divide="ignore"):
         pooled = [np.exp(iqm([np.log(one)[..., None] for one in several])) for several in zip(*found, strict=True)]

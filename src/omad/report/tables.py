@@ -84,7 +84,7 @@ def returns_table(one: TaskResults, name: str) -> Table:
 def reference_table(one: TaskResults, name: str) -> Table | None:
     """Published results and policies without learning, with their sources."""
     rows = [(f"{label}, published", value, source) for label, value, _, source in one.task.published]
-    ordered = sorted([*rows, *one.task.anchors], key=lambda row: -row[1])
+    ordered = sorted([*rows, *one.task.references], key=lambda row: -row[1])
     caption = f"{one.task.name}: reference returns and where they come from."
     texts = tuple((label, number(value), source) for label, value, source in ordered)
     return Table(name, caption, _head("policy", "return", "source*"), texts) if texts else None

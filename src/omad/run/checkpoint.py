@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from omad import files
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.run.folder import Part
 from omad.schema import open_plain
 
@@ -98,7 +98,7 @@ def load(path: Path, part: Part, like: PyTree, loose: Collection[str] = ()) -> P
         loose: Leaves whose last axis may have any length.
 
     Raises:
-        Refused: The file is damaged, or the contents do not fit.
+        UserError: The file is damaged, or the contents do not fit.
     """
     import safetensors
 
@@ -116,12 +116,12 @@ def load(path: Path, part: Part, like: PyTree, loose: Collection[str] = ()) -> P
                     leaves.append(jnp.zeros((*due.shape[:-1], 0), due.dtype))
                     continue
                 if name not in stored:
-                    raise Refused(f"the checkpoint {path} does not fit this configuration: it has no {name}")
+                    raise UserError(f"the checkpoint {path} does not fit this configuration: it has no {name}")
                 found = file.get_slice(name)
                 shape, code = tuple(found.get_shape()), found.get_dtype()
                 fits = shape[:-1] == due.shape[:-1] if name in loose else shape == due.shape
                 if not fits or code != _CODES[due.dtype.name]:
-                    raise Refused(
+                    raise UserError(
                         f"the checkpoint {path} does not fit this configuration: it holds {name} as {code} of shape "
                         f"{shape}, not {_CODES[due.dtype.name]} of {due.shape}"
                     )
@@ -129,9 +129,9 @@ def load(path: Path, part: Part, like: PyTree, loose: Collection[str] = ()) -> P
                 # run began with, and would be compiled again.
                 leaves.append(jnp.array(file.get_tensor(name)))
     except (safetensors.SafetensorError, OSError) as error:
-        raise Refused(f"the checkpoint {path} cannot be read: {error}") from None
+        raise UserError(f"the checkpoint {path} cannot be read: {error}") from None
     if extra := sorted(stored - named.keys()):
-        raise Refused(f"the checkpoint {path} does not fit this configuration: it holds {', '.join(extra[:3])} too")
+        raise UserError(f"the checkpoint {path} does not fit this configuration: it holds {', '.join(extra[:3])} too")
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
@@ -139,7 +139,7 @@ def read(path: Path, part: Part, prefix: str) -> dict[str, np.ndarray]:
     """The arrays of a file whose names begin with a prefix, by the rest of their names.
 
     Raises:
-        Refused: The file is damaged.
+        UserError: The file is damaged.
     """
     import safetensors
 
@@ -148,7 +148,7 @@ def read(path: Path, part: Part, prefix: str) -> dict[str, np.ndarray]:
         with safetensors.safe_open(path, "numpy") as file:
             return {k.removeprefix(prefix): file.get_tensor(k) for k in list(file.keys()) if k.startswith(prefix)}
     except (safetensors.SafetensorError, OSError) as error:
-        raise Refused(f"the checkpoint {path} cannot be read: {error}") from None
+        raise UserError(f"the checkpoint {path} cannot be read: {error}") from None
 
 
 def _verify(path: Path, part: Part) -> None:
@@ -161,8 +161,8 @@ def _verify(path: Path, part: Part) -> None:
             while size == part.size and (block := file.read(_AT_ONCE)):
                 digest.update(block)
     except FileNotFoundError:
-        raise Refused(f"the checkpoint {path} is damaged: there is no such file") from None
+        raise UserError(f"the checkpoint {path} is damaged: there is no such file") from None
     except OSError as error:
-        raise Refused(f"the checkpoint {path} is damaged: it cannot be read ({error.strerror})") from None
+        raise UserError(f"the checkpoint {path} is damaged: it cannot be read ({error.strerror})") from None
     if digest.hexdigest() != part.sha256:
-        raise Refused(f"the checkpoint {path} is damaged: it does not match its checksum")
+        raise UserError(f"the checkpoint {path} is damaged: it does not match its checksum")

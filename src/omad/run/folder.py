@@ -36,7 +36,7 @@ import numpy as np
 
 from omad import files, schema
 from omad.config import RunConfig, from_dict, to_dict
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.spec import EnvSpec
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`checkpoints/STEP.json`: what binds arrays and lines to one moment."""
 
     format: Literal[2]
-    row: Count
+    vector_steps: Count = msgspec.field(name="row")
     """Vector steps done."""
     env_steps: Count
     folder: str
@@ -180,7 +180,7 @@ def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration that some version wrote, with the fields that came since at their defaults.
 
     Raises:
-        Refused: A field or the algorithm is unknown here, or a value cannot work.
+        UserError: A field or the algorithm is unknown here, or a value cannot work.
     """
     return to_dict(from_dict(config))
 
@@ -212,7 +212,7 @@ def _read_json(path: Path, kind: Any) -> Any:
     try:
         return schema.read_json(path, kind)
     except FileNotFoundError:
-        raise Refused(f"{path.parent} is not a run folder: it has no {path.name}.") from None
+        raise UserError(f"{path.parent} is not a run folder: it has no {path.name}.") from None
 
 
 class Checkpoint:
@@ -220,7 +220,7 @@ class Checkpoint:
 
     def __init__(self, root: Path, index: Index) -> None:
         self.index, self.folder = index, root / index.folder
-        self.row, self.env_steps = index.row, index.env_steps
+        self.vector_steps, self.env_steps = index.vector_steps, index.env_steps
 
     def file(self, part: Literal["policy", "rest"]) -> Path:
         """Where the arrays of a part are."""
@@ -230,7 +230,7 @@ class Checkpoint:
         """Read one part into the structure of `like` (arrays or shapes); the last axis of `loose` leaves is free.
 
         Raises:
-            Refused: A file is damaged, or the contents do not fit.
+            UserError: A file is damaged, or the contents do not fit.
         """
         from omad.run import checkpoint
 
@@ -255,9 +255,9 @@ class RunFolder:
         It appears with its lock in it, so an empty folder is somebody else's.
 
         Raises:
-            Refused: There is something at the path already, another process makes it, or it cannot be made.
+            UserError: There is something at the path already, another process makes it, or it cannot be made.
         """
-        taken = Refused(f"{path} exists already; give another --run-dir, or continue it with: omad resume {path}")
+        taken = UserError(f"{path} exists already; give another --run-dir, or continue it with: omad resume {path}")
         early = path.with_name(f"{path.name}.{os.getpid()}{files.PARTIAL}")
         try:
             if not os.path.lexists(path):
@@ -271,7 +271,7 @@ class RunFolder:
             files.remove(early)
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and path.exists():
                 raise taken from None
-            raise Refused(f"{path} cannot be made ({error.strerror}); give another --run-dir.") from None
+            raise UserError(f"{path} cannot be made ({error.strerror}); give another --run-dir.") from None
         run = RunFolder(path, config, {"format": FORMAT} | manifest)
         run.lock()
         try:
@@ -292,22 +292,24 @@ class RunFolder:
         """An existing folder, for reading.
 
         Raises:
-            Refused: It is not a run folder, or not one of this version.
+            UserError: It is not a run folder, or not one of this version.
         """
         path = Path(path)
         if not path.is_dir():
-            raise Refused(f"{path} is not a run folder: there is no such folder. Give the path printed by omad train.")
+            raise UserError(
+                f"{path} is not a run folder: there is no such folder. Give the path printed by omad train."
+            )
         inside = members(path)
         if inside != [path]:
-            raise Refused(f"{path} holds several runs; give one of {', '.join(str(run) for run in inside)}.")
+            raise UserError(f"{path} holds several runs; give one of {', '.join(str(run) for run in inside)}.")
         if (path / "lock").exists() and half_made(path):
-            raise Refused(
+            raise UserError(
                 f"{path} was only partly created; create it again with: omad train --run-dir {path}, and its options."
             )
         manifest = _read_json(path / "manifest.json", dict[str, Any])
         found = manifest.get("format")
         if found != FORMAT or isinstance(found, bool):
-            raise Refused(
+            raise UserError(
                 f"{path} has run-folder format {found!r}; this version reads {FORMAT}. "
                 f"Use the version that wrote it ({manifest.get('omad')})."
             )
@@ -319,17 +321,17 @@ class RunFolder:
         """Sizes of the task, as recorded when the run began; no env is made.
 
         Raises:
-            Refused: The manifest does not hold them.
+            UserError: The manifest does not hold them.
         """
         source = f"{self.path / 'manifest.json'}, field `spec`,"
         spec = schema.convert(self.manifest.get("spec"), EnvSpec, source)
         sizes = (*spec.obs_dims, *spec.act_dims, spec.horizon)
         if len(spec.obs_dims) != len(spec.act_dims) or not spec.obs_dims:
-            raise Refused(
+            raise UserError(
                 f"{source} has {len(spec.obs_dims)} obs_dims and {len(spec.act_dims)} act_dims; one an agent."
             )
         if min(sizes) < 1 or spec.state_dim < 0 or max(*sizes, spec.state_dim) > 2**31:
-            raise Refused(f"{source} has a size that cannot be; restore it from a copy.")
+            raise UserError(f"{source} has a size that cannot be; restore it from a copy.")
         return spec
 
     def _write_manifest(self) -> None:
@@ -345,12 +347,12 @@ class RunFolder:
         """Claim the folder for writing until it is closed or the process ends.
 
         Raises:
-            Refused: Another process writes to it.
+            UserError: Another process writes to it.
         """
         if self._lock is None:
             self._lock = files.lock(self.path / "lock", self.path)
         if self._lock is None:
-            raise Refused(f"{self.path} is being written by another process; wait for it or stop it.")
+            raise UserError(f"{self.path} is being written by another process; wait for it or stop it.")
 
     @staticmethod
     def busy(path: Path) -> bool:
@@ -360,15 +362,17 @@ class RunFolder:
     @property
     def complete(self) -> bool:
         """Whether the run has reached its end and saved there; checkpoints may have been removed since."""
-        ended, total = self.ended, self.config.total_rows
-        return (ended is not None and ended.how == "finished") or any(c.row >= total for c in self.checkpoints())
+        ended, total = self.ended, self.config.total_vector_steps
+        return (ended is not None and ended.how == "finished") or any(
+            c.vector_steps >= total for c in self.checkpoints()
+        )
 
     @property
     def ended(self) -> Ended | None:
         """How training ended last; None while it can continue, and where it was stopped or killed.
 
         Raises:
-            Refused: What is written there cannot be read.
+            UserError: What is written there cannot be read.
         """
         try:
             return schema.read_json(self.path / "ended.json", Ended)
@@ -378,7 +382,7 @@ class RunFolder:
     def note_end(self, ended: Ended) -> None:
         """Record how training ended; an error in that, as on a full disk, is ignored."""
         text = json.dumps({"how": ended.how, "words": ended.words}, indent=1) + "\n"
-        with contextlib.suppress(OSError, Refused):
+        with contextlib.suppress(OSError, UserError):
             files.write_text(self.path / "ended.json", text, self.path)
 
     def rewind(self, checkpoint: Checkpoint | None) -> None:
@@ -387,7 +391,7 @@ class RunFolder:
         Nothing is cut unless all files are good. Later checkpoints, which turned out to be damaged, are removed.
 
         Raises:
-            Refused: Another process writes to it, a file is not as the checkpoint says, or checkpoints were removed.
+            UserError: Another process writes to it, a file is not as the checkpoint says, or checkpoints were removed.
         """
         self.lock()
         if checkpoint is None:
@@ -397,7 +401,7 @@ class RunFolder:
         for name in LINES:
             self._check_length(name, lengths[name])
         for later in self.checkpoints() if checkpoint else []:
-            if later.row > (checkpoint.row if checkpoint else 0):
+            if later.vector_steps > (checkpoint.vector_steps if checkpoint else 0):
                 self._remove(later.env_steps)
         files.remove(self.path / "ended.json", self.path)
         for name in LINES:
@@ -408,19 +412,19 @@ class RunFolder:
         handle, path = self._files[name], self.path / name
         size = os.fstat(handle).st_size
         if size < length:
-            raise Refused(
+            raise UserError(
                 f"{path} has {size} bytes, but the checkpoint was made when it had {length}; "
                 "lines are missing. Restore the file from a copy."
             )
         if length and os.pread(handle, 1, length - 1) != b"\n":
-            raise Refused(f"{path} was changed: no line ends at byte {length}. Restore the file from a copy.")
+            raise UserError(f"{path} was changed: no line ends at byte {length}. Restore the file from a copy.")
 
     def refuse_if_saved_once(self) -> None:
         """That lines go beyond the first checkpoint shows that there has been one."""
         first = -(-self.config.save_every // self.config.n_envs) * self.config.n_envs
         last = max((line["step"] for line in self.lines(METRICS)), default=0)
         if last > first or self.complete:
-            raise Refused(
+            raise UserError(
                 f"{self.path} has lines up to env step {last}, but its checkpoints are gone; it cannot continue, and "
                 "starting again would delete the lines. Restore checkpoints/ from a copy, or start a new run."
             )
@@ -472,7 +476,7 @@ class RunFolder:
         passed over.
 
         Raises:
-            Refused: The file cannot be read.
+            UserError: The file cannot be read.
         """
         path = self.path / name
         head: Any = _MetricsLine if name == METRICS else _EpisodesLine
@@ -487,7 +491,7 @@ class RunFolder:
 
     # ------------------------------------------------------------ checkpoints
 
-    def save(self, row: int, env_steps: int, policy: PyTree, rest: PyTree) -> None:
+    def save(self, vector_steps: int, env_steps: int, policy: PyTree, rest: PyTree) -> None:
         """Write a checkpoint; only when it is whole and on the disk are those removed that are too many.
 
         Raises:
@@ -512,12 +516,12 @@ class RunFolder:
             }
             files.sync_folder(folder, self.path)
             lengths = {line: os.fstat(handle).st_size for line, handle in self._files.items()}
-            index = Index(2, row, env_steps, name, lengths, written)
+            index = Index(2, vector_steps, env_steps, name, lengths, written)
             index = msgspec.structs.replace(index, checksum=index.digest())
             text = msgspec.json.format(msgspec.json.encode(index), indent=1)
             files.write_bytes(root / f"{env_steps}.json", text + b"\n", self.path)
         except OSError as error:
-            with contextlib.suppress(OSError, Refused):
+            with contextlib.suppress(OSError, UserError):
                 self._tidy()
             raise OSError(f"the checkpoint {folder} could not be written: {error}") from error
         good, keep = self.checkpoints(), self.config.keep_checkpoints
@@ -547,7 +551,7 @@ class RunFolder:
         """The index of a checkpoint, if it is whole."""
         try:
             index = schema.read_json(self.path / "checkpoints" / f"{step}.json", Index)
-        except (FileNotFoundError, Refused):
+        except (FileNotFoundError, UserError):
             return None
         named = index.env_steps == step and index.folder in (f"{step}", f"{step}.again")
         whole = (set(index.lengths), set(index.parts)) == (set(LINES), set(PARTS))
@@ -583,7 +587,7 @@ class RunFolder:
         """Seed -> its best policy so far; a damaged index counts as none."""
         try:
             index = schema.read_json(self.path / "checkpoints" / "best" / "best.json", BestIndex)
-        except (FileNotFoundError, Refused):
+        except (FileNotFoundError, UserError):
             return {}
         return {int(seed): one for seed, one in index.seeds.items() if seed in map(str, self.config.all_seeds)}
 
@@ -626,12 +630,12 @@ class RunFolder:
         """Give a run more env steps; for whoever holds the claim. It is no longer complete then.
 
         Raises:
-            Refused: They are not more than it has.
+            UserError: They are not more than it has.
         """
         done = self.checkpoints()[0].env_steps if self.checkpoints() else 0
         longer = dataclasses.replace(self.config, total_steps=total_steps)
-        if longer.total_rows * longer.n_envs <= done or total_steps < self.config.total_steps:
-            raise Refused(
+        if longer.total_vector_steps * longer.n_envs <= done or total_steps < self.config.total_steps:
+            raise UserError(
                 f"--total-steps is {total_steps}, but {self.path} has {self.config.total_steps} and has done {done} of "
                 "them; give more."
             )

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from omad.errors import Refused
+from omad.errors import UserError
 from omad.run import checkpoint
 from omad.run.folder import Checkpoint, RunFolder, members
 
@@ -48,7 +48,7 @@ def find(text: str, facts: Mapping[str, Any] | None = None) -> Source:
         facts: What the manifest says of it, if the run had begun before.
 
     Raises:
-        Refused: There is no such run, seed or checkpoint, or it has changed since the run began.
+        UserError: There is no such run, seed or checkpoint, or it has changed since the run began.
     """
     path, _, number = text.rpartition("@")
     if not path or not number.isdigit():
@@ -56,18 +56,18 @@ def find(text: str, facts: Mapping[str, Any] | None = None) -> Source:
     runs = tuple(RunFolder.open(inside) for inside in members(Path(path)))
     seeds = [seed for run in runs for seed in run.config.all_seeds]
     if number and int(number) not in seeds:
-        raise Refused(f"init_from is {text!r}, but {path} has no seed {number}; it has {', '.join(map(str, seeds))}.")
+        raise UserError(f"init_from is {text!r}, but {path} has no seed {number}; it has {', '.join(map(str, seeds))}.")
     source = Source(runs, int(number) if number else None)
     digests = _digests(source)
     if facts and facts.get("sha256") != digests:
-        raise Refused(f"init_from is {text!r}, which has other checkpoints than when this run began; restore them.")
+        raise UserError(f"init_from is {text!r}, which has other checkpoints than when this run began; restore them.")
     return source
 
 
 def _newest(run: RunFolder) -> Checkpoint:
     found = run.checkpoints()
     if not found:
-        raise Refused(f"init_from: {run.path} has no checkpoint yet; resume it until it has saved once.")
+        raise UserError(f"init_from: {run.path} has no checkpoint yet; resume it until it has saved once.")
     return found[0]
 
 
@@ -87,7 +87,7 @@ def load(source: Source, learner: PyTree, seeds: tuple[int, ...]) -> tuple[PyTre
         The learner (shapes stay shapes), and what was and was not taken over, for the manifest.
 
     Raises:
-        Refused: Nothing fits, or a checkpoint is damaged.
+        UserError: Nothing fits, or a checkpoint is damaged.
     """
     stored = {
         run.path: checkpoint.read(_newest(run).file("rest"), _newest(run).index.parts["rest"], "learner.")
@@ -112,7 +112,7 @@ def load(source: Source, learner: PyTree, seeds: tuple[int, ...]) -> tuple[PyTre
             left.append(name)
     origin = ", ".join(str(run.path) for run in source.runs)
     if not taken:
-        raise Refused(
+        raise UserError(
             f"init_from: nothing of {origin} ({source.runs[0].config.algorithm} on {source.runs[0].config.task}) fits "
             "this run; algorithm, agents' sizes, network widths and obs_norm must agree at least in part."
         )

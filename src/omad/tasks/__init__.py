@@ -12,7 +12,7 @@ from __future__ import annotations
 from omad.tasks.grammar import OPTIONS, options_of, spell, stacked_dims
 from omad.tasks.outside import find_outside, registered
 from omad.tasks.robots import PROTOCOLS, is_segments
-from omad.tasks.rows import Anchor, Published, Task, UnknownTask, nearest
+from omad.tasks.rows import Published, Reference, Task, UnknownTask, nearest
 from omad.tasks.table import FORMS, GAME_MODES, TASKS, build
 
 __all__ = [
@@ -20,8 +20,8 @@ __all__ = [
     "OPTIONS",
     "PROTOCOLS",
     "TASKS",
-    "Anchor",
     "Published",
+    "Reference",
     "Task",
     "UnknownTask",
     "code_of",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from omad.tasks.rows import Anchor, Published
+from omad.tasks.rows import Published, Reference
 
-__all__ = ["ANCHORS", "PUBLISHED", "RANDOM", "ROBOTS_PUBLISHED", "robot_anchors"]
+__all__ = ["PUBLISHED", "RANDOM", "REFERENCES", "ROBOTS_PUBLISHED", "robot_references"]
 
 RANDOM = "uniformly random"
 _SCRIPTED = "measured with this project's scripted policies (omad.envs.scripted), 20,000 episodes"
@@ -36,7 +36,7 @@ _RANDOM_RETURNS = {
 """How a robot is shared out among agents makes no difference to random actions."""
 
 
-def _row(**returns: float) -> tuple[Anchor, ...]:
+def _row(**returns: float) -> tuple[Reference, ...]:
     labels = {
         "zero": ("zero action", _SCRIPTED),
         "random": (RANDOM, _SCRIPTED),
@@ -49,7 +49,7 @@ def _row(**returns: float) -> tuple[Anchor, ...]:
     return tuple((labels[key][0], value, labels[key][1]) for key, value in returns.items())
 
 
-ANCHORS: dict[str, tuple[Anchor, ...]] = {
+REFERENCES: dict[str, tuple[Reference, ...]] = {
     "mpe/spread-2": _row(zero=-39.1, random=-40.5, greedy=-24.6, assign=-9.0),
     "mpe/spread-3": _row(zero=-72.4, random=-75.5, greedy=-48.7, assign=-17.6, bptt=-24.05, ceiling=-15.4),
     "mpe/spread-4": _row(zero=-112.3, random=-117.8, greedy=-76.6, assign=-28.9, bptt=-53.0, ceiling=-25.7),
@@ -111,6 +111,6 @@ ROBOTS_PUBLISHED: dict[str, tuple[Published, ...]] = {
 }
 
 
-def robot_anchors(name: str) -> tuple[Anchor, ...]:
+def robot_references(name: str) -> tuple[Reference, ...]:
     """What random actions give with a robot, as in `ant-2x4`."""
     return tuple((RANDOM, value, _RANDOM_V5) for robot, value in _RANDOM_RETURNS.items() if robot == name)

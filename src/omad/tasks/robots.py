@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from types import MappingProxyType
 
-from omad.tasks.returns import ROBOTS_PUBLISHED, robot_anchors
+from omad.tasks.returns import ROBOTS_PUBLISHED, robot_references
 from omad.tasks.rows import Task, UnknownTask
 
 __all__ = ["MIRRORED", "PROTOCOLS", "ROBOTS", "is_segments", "mujoco", "robot"]
@@ -86,7 +86,7 @@ def mujoco(base: str) -> Task:
                 "obsk": {"full": None, "obsk0": 0, "obsk1": 1}[protocol],
             }
         ),
-        anchors=robot_anchors(name),
+        references=robot_references(name),
         published=ROBOTS_PUBLISHED.get(name, ()) if protocol == "full" else (),
         hosted=True,
         symmetric=scenario in MIRRORED,

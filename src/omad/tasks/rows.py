@@ -7,17 +7,17 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from omad.errors import Refused
+from omad.errors import UserError
 
-__all__ = ["Anchor", "Published", "Task", "UnknownTask", "nearest"]
+__all__ = ["Published", "Reference", "Task", "UnknownTask", "nearest"]
 
-Anchor = tuple[str, float, str]
+Reference = tuple[str, float, str]
 """Label, undiscounted return of an episode (mean), source."""
 Published = tuple[str, float, float | None, str]
 """Label, mean, standard deviation over seeds (None where it is not known), source."""
 
 
-class UnknownTask(Refused):
+class UnknownTask(UserError):
     """A task's name or one of its options is not one of those there are."""
 
 
@@ -41,7 +41,7 @@ class Task:
     """`module:function` that makes the env."""
     arguments: Mapping[str, Any]
     """Keyword arguments of the factory."""
-    anchors: tuple[Anchor, ...] = ()
+    references: tuple[Reference, ...] = ()
     """Returns of policies that need no learning, or of bounds on all policies."""
     published: tuple[Published, ...] = ()
     """Returns of learned policies in publications, on this protocol as far as is known."""

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from omad.tasks.grammar import OPTIONS, family, spell, stacked_dims
-from omad.tasks.returns import ANCHORS, PUBLISHED, RANDOM
+from omad.tasks.returns import PUBLISHED, RANDOM, REFERENCES
 from omad.tasks.robots import PROTOCOLS, ROBOTS, mujoco
 from omad.tasks.rows import Task
 
@@ -56,10 +56,10 @@ def build(base: str, given: Mapping[str, Any]) -> Task:
         obs_dims = stacked_dims(obs_dims, act_dims, options["history"])
     plain = {**options, "state": False, "history": 1}
     compared = spell(base.removesuffix("-xy"), plain)
-    anchors = ANCHORS.get(compared, ())
+    references = REFERENCES.get(compared, ())
     if xy:
-        own = ANCHORS.get(spell(base, plain), ())
-        anchors = own + tuple(anchor for anchor in anchors if anchor[0] != RANDOM)
+        own = REFERENCES.get(spell(base, plain), ())
+        references = own + tuple(reference for reference in references if reference[0] != RANDOM)
     return Task(
         name=spell(base, options),
         protocol=protocol,
@@ -69,7 +69,7 @@ def build(base: str, given: Mapping[str, Any]) -> Task:
         horizon=options["horizon"],
         factory=f"omad.envs.mpe:{kind.removeprefix('mpe/')}",
         arguments=MappingProxyType(arguments),
-        anchors=anchors,
+        references=references,
         published=PUBLISHED.get(compared, ()),
         symmetric=True,
     )
@@ -87,7 +87,7 @@ def _probe(
         horizon=horizon,
         factory=f"omad.envs.probe:{kind}",
         arguments=MappingProxyType({}),
-        anchors=(("best possible", best, "by construction"),),
+        references=(("best possible", best, "by construction"),),
     )
 
 
@@ -117,7 +117,7 @@ def _game(kind: str, n: int, protocol: str) -> Task:
         horizon=1,
         factory=f"omad.envs.games:{kind}",
         arguments=MappingProxyType({"n_agents": n}),
-        anchors=(("best possible", 1.0, "by construction"),),
+        references=(("best possible", 1.0, "by construction"),),
     )
 
 

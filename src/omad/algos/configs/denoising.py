@@ -6,7 +6,7 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from omad.algos.validate import check
-from omad.errors import Refused
+from omad.errors import UserError
 
 __all__ = ["DenoisingConfig", "MadpmdConfig", "MasdacConfig"]
 
@@ -88,7 +88,7 @@ class DenoisingConfig:
     """Entropy of the added noise per action dimension that the temperature moves to, nats [R]."""
 
     def __post_init__(self) -> None:
-        """Validate; `Refused` names the field, what was given and what is allowed."""
+        """Validate; `UserError` names the field, what was given and what is allowed."""
         check(
             self,
             counts=("actor_every", "alpha_every"),
@@ -100,9 +100,9 @@ class DenoisingConfig:
             finite=("target_entropy_per_dim",),
         )  # fmt: skip
         if self.time_width % 2:
-            raise Refused(f"time_width is {self.time_width}; it must be even, for sines and cosines come in pairs")
+            raise UserError(f"time_width is {self.time_width}; it must be even, for sines and cosines come in pairs")
         if self.alpha_mode == "auto" and self.noise_scale == 0:
-            raise Refused(
+            raise UserError(
                 f"noise_scale is {self.noise_scale}, so there is no entropy to tune alpha by; set alpha_mode to 'fixed'"
             )
 
@@ -124,7 +124,7 @@ class MadpmdConfig(DenoisingConfig):
     """Apply each gradient of the critics twice, as the public code does."""
 
     def __post_init__(self) -> None:
-        """Validate; `Refused` names the field, what was given and what is allowed."""
+        """Validate; `UserError` names the field, what was given and what is allowed."""
         super().__post_init__()
         check(self, positive=("score_limit",), fractions=("moments_rate",))
 
@@ -142,10 +142,10 @@ class MasdacConfig(DenoisingConfig):
     """Factor on values over alpha inside the softmax: the initial temperature [R]."""
 
     def __post_init__(self) -> None:
-        """Validate; `Refused` names the field, what was given and what is allowed."""
+        """Validate; `UserError` names the field, what was given and what is allowed."""
         super().__post_init__()
         check(self, units=("reconstructions",), positive=("weight_scale",))
         if self.reconstructions < 2:
-            raise Refused(
+            raise UserError(
                 f"reconstructions is {self.reconstructions}; it must be at least 2, or none outweighs another"
             )

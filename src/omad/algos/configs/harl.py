@@ -6,7 +6,7 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from omad.algos.validate import check
-from omad.errors import Refused
+from omad.errors import UserError
 
 __all__ = ["HasacConfig", "Hatd3Config"]
 
@@ -69,7 +69,7 @@ class HasacConfig:
     """Entropy per action dimension below which a temperature rises, in nats [H]."""
 
     def __post_init__(self) -> None:
-        """Validate; `Refused` names the field, what was given and what is allowed."""
+        """Validate; `UserError` names the field, what was given and what is allowed."""
         check(
             self,
             counts=("actor_every",),
@@ -81,7 +81,9 @@ class HasacConfig:
             fractions=("gamma", "tau"),
         )
         if self.alpha_init == 0 and self.alpha_mode == "auto":
-            raise Refused(f"alpha_init is {self.alpha_init}; it must be positive (0 is allowed with alpha_mode fixed)")
+            raise UserError(
+                f"alpha_init is {self.alpha_init}; it must be positive (0 is allowed with alpha_mode fixed)"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Hatd3Config:
     """Gradient steps of the critics per step of actors and targets [H]."""
 
     def __post_init__(self) -> None:
-        """Validate; `Refused` names the field, what was given and what is allowed."""
+        """Validate; `UserError` names the field, what was given and what is allowed."""
         check(
             self,
             counts=("actor_every",),

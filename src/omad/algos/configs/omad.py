@@ -10,7 +10,7 @@ import dataclasses
 from typing import ClassVar, Literal
 
 from omad.algos.validate import check
-from omad.errors import Refused
+from omad.errors import UserError
 
 __all__ = ["OmadConfig"]
 
@@ -124,7 +124,7 @@ class OmadConfig:
     """Upper limit on the running cost per action dimension; alpha falls below it, rises above it [S][D]."""
 
     def __post_init__(self) -> None:
-        """Validate; `Refused` names the field, what was given and what is allowed."""
+        """Validate; `UserError` names the field, what was given and what is allowed."""
         check(
             self,
             counts=("actor_every",),
@@ -141,14 +141,18 @@ class OmadConfig:
             finite=("target_run_per_dim",),
         )  # fmt: skip
         if self.atoms < 2:
-            raise Refused(f"atoms is {self.atoms}; a value distribution needs at least 2")
+            raise UserError(f"atoms is {self.atoms}; a value distribution needs at least 2")
         if self.v_max < 1e-30:
-            raise Refused(f"v_max is {self.v_max}; it must be a positive number of at least 1e-30, or atoms coincide")
+            raise UserError(f"v_max is {self.v_max}; it must be a positive number of at least 1e-30, or atoms coincide")
         if self.alpha_init == 0 and self.alpha_mode == "auto":
-            raise Refused(f"alpha_init is {self.alpha_init}; it must be positive (0 is allowed with alpha_mode fixed)")
+            raise UserError(
+                f"alpha_init is {self.alpha_init}; it must be positive (0 is allowed with alpha_mode fixed)"
+            )
         if self.critic_blocks and self.critic_net != "xqc":
-            raise Refused(f"critic_blocks is {self.critic_blocks}, but only critic_net 'xqc' has blocks; use it, or 0")
+            raise UserError(
+                f"critic_blocks is {self.critic_blocks}, but only critic_net 'xqc' has blocks; use it, or 0"
+            )
         if self.share_policy and self.policy_update == "sequential":
-            raise Refused(
+            raise UserError(
                 "policy_update is 'sequential', but with share_policy there is one policy to update; use one."
             )

@@ -13,10 +13,10 @@ from rich.live import Live
 from rich.table import Table
 
 from omad.console import console, row, table
-from omad.launch import State, Tell
+from omad.launch import OnUpdate, State
 from omad.processes import StopSignals
 
-__all__ = ["Stop", "standing", "work_on"]
+__all__ = ["Stop", "run_with_dashboard", "status_table"]
 
 _COLOURS = {"done": "green", "failed": "red", "stopped": "yellow"}
 
@@ -33,7 +33,7 @@ class Stop(StopSignals):
         return self.number is not None or (self._end is not None and time.monotonic() >= self._end)
 
 
-def work_on(work: Callable[[Tell, Stop], list[State]], stop: Stop) -> int:
+def run_with_dashboard(work: Callable[[OnUpdate, Stop], list[State]], stop: Stop) -> int:
     """Run in parallel and show the progress.
 
     Args:
@@ -63,7 +63,7 @@ def work_on(work: Callable[[Tell, Stop], list[State]], stop: Stop) -> int:
                 ended = work(lines, stop)
         else:
             with stop, Live(console=out, refresh_per_second=2) as live:
-                ended = work(lambda states: live.update(standing(states)), stop)
+                ended = work(lambda states: live.update(status_table(states)), stop)
     except BrokenPipeError:  # whoever read what is printed has gone; the runs have been saved
         stop.note(signal.SIGPIPE)
     failed = [state for state in ended if state.state == "failed"]
@@ -89,7 +89,7 @@ def _names(states: Sequence[State]) -> dict[Path, str]:
     return {state.folder: str(state.folder.relative_to(root)) for state in states}
 
 
-def standing(states: Sequence[State], rows: int = 30) -> Table:
+def status_table(states: Sequence[State], rows: int = 30) -> Table:
     """The states of runs: those that are not done, at most so many."""
     counts = {kind: sum(state.state == kind for state in states) for kind in ("done", "failed")}
     numbers = ("env steps", "steps/s", "return")
