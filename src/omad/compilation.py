@@ -12,7 +12,7 @@ _SHORTEST_S = 0.3
 
 
 def cache_folder() -> Path | None:
-    """Where programs are kept unless JAX is told otherwise; None where the user has no home. It is not made."""
+    """Where programs are kept unless JAX is configured otherwise; None where the user has no home. It is not made."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omad" / "jax"
     except RuntimeError:

@@ -4,7 +4,7 @@ States of all methods, equally many of each, are standardised entry by entry and
 principal components; a grid lies over what all of them reach. A method's coverage is its share of the bins that any
 method visited.
 
-Source: the exploration figure of arXiv 2602.18291, as far as it can be told: the same number of states a method, one
+Source: the exploration figure of arXiv 2602.18291, as far as it is known: the same number of states a method, one
 projection, and a denominator that is not a square number, hence most likely the union of visited bins.
 """
 
@@ -212,7 +212,7 @@ def main(arguments: Sequence[str]) -> int:
         found = cover(states, options.bins)
     except ValueError as error:
         raise UserError(f"The states of these runs cannot be compared: {error}.") from None
-    told = {
+    coverages = {
         name: {
             "runs": len(methods[name]),
             "bins": int(found.visited[name].sum()),
@@ -223,7 +223,7 @@ def main(arguments: Sequence[str]) -> int:
     }
     everything = {
         "task": tasks[0], "env steps": first, "states": found.states, "bins": found.union,
-        "explained": found.explained, "methods": told,
+        "explained": found.explained, "methods": coverages,
     }  # fmt: skip
     if options.json:
         print_json(everything)
@@ -248,7 +248,7 @@ def _table(found: dict[str, Any]) -> Any:
 
 def _section(found: dict[str, Any]) -> Section:
     """For the report."""
-    told = " ".join(
+    findings = " ".join(
         f"{method} visited {one['bins']} of {found['bins']} bins ({one['share']:.1%}), {one['alone']} of them alone."
         for method, one in found["methods"].items()
     )
@@ -259,6 +259,6 @@ def _section(found: dict[str, Any]) -> Section:
     )
     return Section(
         title=f"Visited states: {found['task']}",
-        text=f"{told}\n\n{how}",
-        alt=f"Grids of visited states in {found['task']}, a panel a method. {told}",
+        text=f"{findings}\n\n{how}",
+        alt=f"Grids of visited states in {found['task']}, a panel a method. {findings}",
     )

@@ -243,8 +243,8 @@ def examine(test: bool = True) -> dict[str, Any]:
     if (other := extras.version("omad")) not in (None, omad.__version__):
         where = Path(omad.__file__).parent
         notes.append(f"omad {omad.__version__} is imported from {where}, but {other} is installed.")
-    told, wrong = _start_jax(test)
-    device = told.get("device")
+    started, wrong = _start_jax(test)
+    device = started.get("device")
     if wrong:
         what = "JAX does not start" if device is None else "The self-test failed"
         problems.append(f"{what}: {wrong.rstrip('.')}.")
@@ -266,7 +266,7 @@ def examine(test: bool = True) -> dict[str, Any]:
             name: {"installed": not missing, "missing": missing, "purpose": extras.EXTRAS[name].purpose}
             for name, missing in available.items()
         },
-        "self_test_s": told.get("self_test_s"),
+        "self_test_s": started.get("self_test_s"),
         "notes": notes,
         "problems": problems,
     }

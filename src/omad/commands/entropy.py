@@ -148,13 +148,13 @@ def main(arguments: Sequence[str]) -> int:
 def _section(title: str, found: Sequence[dict[str, Any]]) -> Section:
     """For the report."""
     last = max(one["env_steps"] for one in found)
-    told = " ".join(
+    findings = " ".join(
         f"Seed {one['seed']}, agent {one['agent']}: entropy {one['entropy']:.3f}, bound {one['bound']:.3f}."
         for one in found
         if one["env_steps"] == last
     )
     return Section(
         title=title[:1].upper() + title[1:],
-        text=f"After {last:,} env steps, in nats. {told}",
-        alt=f"Entropy and its bound over env steps, a panel an agent. {told}",
+        text=f"After {last:,} env steps, in nats. {findings}",
+        alt=f"Entropy and its bound over env steps, a panel an agent. {findings}",
     )

@@ -222,7 +222,7 @@ def _table(game: str, found: dict[str, dict[str, Any]]) -> Any:
 
 def _section(game: str, found: dict[str, dict[str, Any]]) -> Section:
     """For the report."""
-    told = [
+    findings = [
         f"{label}: agents cover {row[0]} of 4 modes and {row[1]} joint modes; success rate {row[2]}, miscoordination "
         f"rate {row[3]}; over all observations {row[4]} joint modes, miscoordination rate {row[5]}."
         for label, one in found.items()
@@ -230,6 +230,6 @@ def _section(game: str, found: dict[str, dict[str, Any]]) -> Section:
     ]
     return Section(
         title=f"Equally good actions: {game}",
-        text="\n\n".join(told),
-        alt=f"Sampled actions of every agent in {game}, a row a policy. " + " ".join(told),
+        text="\n\n".join(findings),
+        alt=f"Sampled actions of every agent in {game}, a row a policy. " + " ".join(findings),
     )

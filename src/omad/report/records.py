@@ -197,7 +197,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     note: Text
     """Why it failed or cannot be read, and what of it is damaged."""
     command: Text
-    """What reproduces it; empty if that cannot be told."""
+    """What reproduces it; empty if that is unknown."""
     config: dict[str, Any]
     manifest: dict[str, Any]
     """The parts of it that a reader needs."""
