@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 EXTRAS = "cluster,frames,jaxmarl,mujoco,onnx,pettingzoo,render,tune,wandb"
 LIMIT_S = 1200
-TRAIN = "omad.train('probe/push', 'hatd3', 'tiny', v_max=3.0, loggers=[{}], run_dir='{}')"
+TRAIN = "omad.train('probe/push', 'hatd3', 'tiny', loggers=[{}], run_dir='{}')"
 CORE = [
     ["omad", "doctor"],
     ["omad", "train", "hatd3", "--task", "games/islands-2", "--preset", "tiny", "--run-dir", "run"],
