@@ -197,15 +197,22 @@ def swept(study: Path, out: Path, *more: str) -> list[str]:
 
 
 def kill_once_begun(words: list[str], out: Path, after_s: float) -> None:
-    """SIGKILL the sweep, and every run's process too, some time after the first run has begun."""
+    """SIGKILL the sweep some time after the first run has begun; its runs' processes save and end."""
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, start_new_session=True)
     end = time.monotonic() + 120
-    while not any(RunFolder.busy(path.parent) for path in out.glob("*/*/*/*/lock")) and process.poll() is None:
+
+    def busy() -> bool:
+        return any(RunFolder.busy(path.parent) for path in out.glob("*/*/*/*/lock"))
+
+    while not busy() and process.poll() is None:
         assert time.monotonic() < end, "nothing began"
         time.sleep(0.1)
     time.sleep(after_s)
     process.kill()
     process.wait()
+    while busy():
+        assert time.monotonic() < end, "runs go on without their sweep"
+        time.sleep(0.1)
 
 
 def check_against_undisturbed(study: Path, out: Path, tmp_path: Path) -> None:
