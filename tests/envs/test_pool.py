@@ -266,7 +266,7 @@ def test_worlds_that_save_themselves_in_unequal_sizes_are_an_error() -> None:
 
 AT_STEP = [
     ("raise", r"env 3 failed at vector step 11: ValueError: the motor is on fire \(odd_worlds.py, line \d+\)"),
-    ("nan obs", r"env 3 failed at vector step 11: step\(\) returned a observation that is not finite"),
+    ("nan obs", r"env 3 failed at vector step 11: step\(\) returned an observation that is not finite"),
     ("inf state", r"env 3 failed at vector step 11: step\(\) returned a state that is not finite"),
     ("nan reward", r"env 3 failed at vector step 11: step\(\) returned the reward nan"),
     ("inf reward", r"env 3 failed at vector step 11: step\(\) returned the reward inf"),
@@ -310,7 +310,7 @@ def test_a_fault_names_env_and_step(kind: str, words: str) -> None:
 @pytest.mark.parametrize("where", ["at the start", "after an episode"])
 def test_a_fault_in_a_reset(kind: str, where: str) -> None:
     pool = pool_of(2, 2, horizon=2, fault={"kind": kind, "where": "reset", "seed": 5})
-    words = {"raise": "ValueError: the motor", "nan obs": r"reset\(\) returned a observation", "kill": "signal 9"}[kind]
+    words = {"raise": "ValueError: the motor", "nan obs": r"reset\(\) returned an obs", "kill": "signal 9"}[kind]
     try:
         if where == "at the start":
             with pytest.raises(EnvFailed, match=f"env 1 (failed|died) at vector step 0.*{words}"):

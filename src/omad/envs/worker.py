@@ -117,8 +117,8 @@ def _complaints(shapes: Shapes, stepped: bool) -> list[str]:
     """What to say of each number of an answer's row if it is not finite."""
 
     def seen(what: str) -> list[str]:
-        sizes = (("observation", shapes.agents * shapes.obs), ("state", shapes.state))
-        return [f"{what} returned a {name} that is not finite" for name, size in sizes for _ in range(size)]
+        sizes = (("an observation", shapes.agents * shapes.obs), ("a state", shapes.state))
+        return [f"{what} returned {name} that is not finite" for name, size in sizes for _ in range(size)]
 
     if not stepped:
         return seen("reset()")
@@ -175,11 +175,11 @@ def _write(row: np.ndarray, seen: HostObservation, shapes: Shapes, what: str) ->
     """
     split = shapes.agents * shapes.obs
     for name, found, due, part in (
-        ("observation", seen.obs, (shapes.agents, shapes.obs), row[:split]),
-        ("state", seen.state, (shapes.state,), row[split:]),
+        ("an observation", seen.obs, (shapes.agents, shapes.obs), row[:split]),
+        ("a state", seen.state, (shapes.state,), row[split:]),
     ):
         if np.shape(found) != due:
-            raise _Unusable(f"{what} returned a {name} of shape {np.shape(found)}; {due} was declared")
+            raise _Unusable(f"{what} returned {name} of shape {np.shape(found)}; {due} was declared")
         part[:] = np.ravel(found)
 
 

@@ -21,7 +21,7 @@ Preset = Literal["cpu", "efficient", "paper", "matched", "tiny"]
 LEGEND = (
     "Sources: [A] abstract of the OMAD paper (arXiv 2602.18291); [S] summaries of that paper; [D] DIME's code; [X] "
     "CrossQ's code or an ablation; [H] HARL's code and tuned configurations; [R] the code of DPMD and SDAC; "
-    "[I] inferred; [M] measured with this project (RESULTS.md); [?] assumed."
+    "[I] inferred; [M] measured with this project (RESULTS.md, docs/results/); [?] assumed."
 )
 """What the tags beside values and in the documentation of fields mean."""
 

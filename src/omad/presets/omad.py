@@ -61,7 +61,10 @@ def matched(settings: Settings) -> None:
     if settings.on("mpe/spread-4", "mpe/deception"):
         settings("[I]", v_max=150.0)
     if settings.on("mamujoco-"):
-        settings("[M] HalfCheetah 2x3 at 150k: 6,580 over three seeds, 4,231 with 3e-3: RESULTS.md", alpha_lr=1e-3)
+        settings(
+            "[M] HalfCheetah 2x3 at 150k: 6,580 over three seeds, 4,231 with 3e-3: docs/results/robots.md",
+            alpha_lr=1e-3,
+        )
 
 
 def cpu(settings: Settings) -> None:
@@ -74,7 +77,9 @@ def cpu(settings: Settings) -> None:
         settings("[M] the same pace per env step as 3e-3 with half as many gradient steps", alpha_lr=1.5e-3)
         settings("[M] roles by geometry, not by number: docs/learning/roles-and-symmetry.md", share_policy=True)
     if settings.on("mpe/spread") and not settings.on("mpe/spread-4"):
-        settings("[M] spread-3 at 200k env steps, three seeds: -19.9, not -22.4; RESULTS.md", symmetry=True)
+        settings(
+            "[M] spread-3 at 200k env steps, three seeds: -19.9, not -22.4: docs/results/exploration.md", symmetry=True
+        )
     if settings.on("mpe/deception"):
         settings("[M] matched, three seeds at 100k: 37.4 to 38.6, not 32.9 to 36.9; learns at once", n_step=3)
         if settings.option("history"):
@@ -98,11 +103,11 @@ def efficient(settings: Settings) -> None:
 def _spread_4(settings: Settings) -> None:
     settings("[M] as matched", updates_per_step=2)
     settings(
-        "[M] no preference of left or right: -48 at 100k env steps, near -79 without; RESULTS.md",
+        "[M] no preference of left or right: -48 at 100k env steps, near -79 without: docs/results/spread-4.md",
         symmetry=True,
     )
     settings(
-        "[M] quicker: -50 at 80k env steps, a shared one -62; for a GPU see RESULTS.md",
+        "[M] quicker: -50 at 80k env steps, a shared one -62; for a GPU see docs/results/spread-4.md",
         share_policy=False,
     )
 
@@ -125,7 +130,9 @@ def _still_adversary_seen_whole(settings: Settings) -> None:
     settings("[M] velocities at a position are those of recent policies", buffer_size=20_000)
     settings("[M] no mass on the edge atoms", v_max=120.0)
     settings("[I] these critics see velocities", n_step=1)
-    settings("[M] 40.7 at 100k env steps, 40.1 with 3, whose policies stay noisy; RESULTS.md", actor_every=1)
+    settings(
+        "[M] 40.7 at 100k env steps, 40.1 with 3, whose policies stay noisy: docs/results/deception-2.md", actor_every=1
+    )
     settings("[M] 43.8; 43.5 with half as many gradient steps", updates_per_step=2)
     settings("[M] the pace of 3e-3 with actor_every 3", alpha_lr=1e-3)
     settings("[I] different gains keep two agents from oscillating together", share_policy=False)

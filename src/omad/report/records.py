@@ -40,7 +40,7 @@ RENAMED_METRICS = {
     "policy/update_share": "policy/update_fraction",
     "policy/effective_share": "policy/ess_fraction",
 }
-"""Names in `metrics.jsonl` of older runs -> today's; readers take both and give the latter."""
+"""Names in `metrics.jsonl` of older runs -> today's; `Run.metrics` takes both and gives the latter."""
 
 
 # ------------------------------------------------------------------------------------------------ of a run folder

@@ -1,8 +1,8 @@
 """What a report says of one task: its series of runs, how each compares with the baseline, the return to reach.
 
-Which runs count. A setting's curve and returns are of its finished runs if there are two or more, else of all that were
-evaluated, up to the last step they share. A run that failed counts too: it keeps its last return from then on. For
-env steps to a threshold every run counts: one that was stopped is censored there, one that failed at its full budget.
+Which runs count. A setting's curve and returns are of its finished and failed runs if these are two or more, else of
+all that were evaluated, up to the last step they share. A run that failed keeps its last return from then on. For env
+steps to a threshold every run counts: one that was stopped is censored there, one that failed at its full budget.
 Returns of two algorithms are compared at the last step that both have.
 """
 
