@@ -47,10 +47,12 @@ VARIANTS: dict[str, Any] = {
         SMALL, critic_kind="scalar", critic_scope="independent", policy_update="sequential", target_network=True,
         critic_reduce="min", alpha_per_agent=True, learn_step_size=False,
     ),
-    XQC: dataclasses.replace(SMALL, critic_net="xqc", critic_blocks=1, critic_reduce="min", chain_kernel="exact"),
+    XQC: dataclasses.replace(
+        SMALL, critic_net="xqc", critic_blocks=1, critic_reduce="min", chain_kernel="exact", policy_average=0.9
+    ),
 }  # fmt: skip
 """Ablations and options; the last two are held to the same contract as algorithms."""
-NOISE = {"actors": 0.3, "actors_target": 0.3, "critics": 0.1, "critics_target": 0.1}
+NOISE = {"actors": 0.3, "actors_average": 0.3, "actors_target": 0.3, "critics": 0.1, "critics_target": 0.1}
 """Noise on each field of parameters, whatever an algorithm has of them."""
 
 

@@ -354,10 +354,11 @@ def test_nan_gradients_do_not_reach_the_actors(small: Setup) -> None:
 
 @pytest.fixture(scope="module")
 def variant() -> Setup:
-    """Three unequal agents, a state for critics, target networks, the lower critic, a temperature an agent."""
+    """Three unequal agents, a state, target networks, the lower critic, a temperature an agent, averaged policies."""
     config = dataclasses.replace(
-        SMALL, target_network=True, tau=0.1, critic_reduce="min", alpha_per_agent=True, learn_step_size=False
-    )
+        SMALL, target_network=True, tau=0.1, critic_reduce="min", alpha_per_agent=True, learn_step_size=False,
+        policy_average=0.75,
+    )  # fmt: skip
     return set_up(config, EnvSpec("unequal", (3, 1, 2), (1, 3, 2), 4, 5))
 
 
@@ -370,6 +371,21 @@ def test_target_critics_follow_slowly(variant: Setup) -> None:
     seen = np.concatenate([variant.batch.state, variant.batch.action.reshape(len(variant.batch.ret), -1)], 1)
     np.testing.assert_allclose(after.stats.layers[0].mean[0], 0.01 * seen.mean(0), atol=1e-6)
     np.testing.assert_allclose(after.critics_target[1].layers[0].mean, 0.1 * after.stats.layers[0].mean, atol=1e-7)
+
+
+def test_the_average_follows_the_actors_and_acts(variant: Setup) -> None:
+    """0.75 average + 0.25 actors, at steps of the actors only; agents take the average along, the loss does not."""
+    before, plain, acting = variant.learner, variant.plain[0], variant.acting[0]
+    assert eqx.tree_equal(plain.actors_average, before.actors_average)
+    mixed = jax.tree.map(lambda a, o: 0.75 * a + 0.25 * o, before.actors_average, acting.actors)
+    assert_close(acting.actors_average, mixed, 1e-5)
+    assert eqx.tree_equal(variant.algorithm.policy(acting), acting.actors_average)
+    assert not eqx.tree_equal(acting.actors_average, acting.actors)
+
+
+def test_without_an_average_agents_act_with_the_actors(small: Setup) -> None:
+    assert small.learner.actors_average is None
+    assert eqx.tree_equal(small.algorithm.policy(small.learner), small.learner.actors)
 
 
 def test_fixed_step_sizes_stay(variant: Setup) -> None:

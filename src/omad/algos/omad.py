@@ -58,6 +58,8 @@ class OmadState(eqx.Module):
     """
 
     actors: DiffusionPolicy
+    actors_average: DiffusionPolicy | None
+    """What agents act with, where `policy_average` asks for it."""
     critics: AnyCritic
     stats: CriticStats
     critics_target: tuple[AnyCritic, CriticStats] | None
@@ -117,7 +119,8 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         critics, stats = scope.init(init_critic, critic_key)
         temperature = Temperature(jnp.full(temperatures.size, math.log(max(config.alpha_init, 1e-30)), float))
         return OmadState(
-            actors, critics, stats, (critics, stats) if config.target_network else None, temperature,
+            actors, actors if config.policy_average else None,
+            critics, stats, (critics, stats) if config.target_network else None, temperature,
             start(each(actor_tx), actors), start(critic_tx, critics), start(alpha_tx, temperature),
         )  # fmt: skip
 
@@ -143,7 +146,8 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
 
     def policy(learner: OmadState) -> DiffusionPolicy:
         """Parameters of every agent, shared or not: what each takes along."""
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (n_agents, *x.shape[1:])), learner.actors)
+        actors = learner.actors if learner.actors_average is None else learner.actors_average
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (n_agents, *x.shape[1:])), actors)
 
     def act(
         actors: DiffusionPolicy, obs: Float[Array, "*b agent obs"], key: Key[Array, ""], explore: bool
@@ -290,9 +294,13 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
             "policy/grad_norm": Mean.of(grad_norm),
             "alpha/value": Mean.of(jnp.exp(temperature.log_alpha).mean()),
         }
+        average = learner.actors_average
+        if average is not None:
+            average = polyak(average, actors, 1.0 - config.policy_average)
         learner = dataclasses.replace(
-            learner, actors=actors, actor_opt=actor_opt, temperature=temperature, alpha_opt=alpha_opt
-        )
+            learner, actors=actors, actors_average=average, actor_opt=actor_opt,
+            temperature=temperature, alpha_opt=alpha_opt,
+        )  # fmt: skip
         return learner, metrics
 
     # ---------------------------------------------------------------- one gradient step

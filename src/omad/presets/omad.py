@@ -96,6 +96,7 @@ def efficient(settings: Settings) -> None:
         settings("[M] docs/learning/robots.md, HalfCheetah 2x3 and Ant 2x4", critic_net="xqc")
         settings("[M] best at 15k env steps on both; one seed", critic_reduce="min")
         settings("[M] where rewards are normalised: docs/learning/robots.md", alpha_init=0.01, alpha_lr=1e-3)
+        settings("[M] snapshots of the policy fall, their average walks: docs/learning/robots.md", policy_average=0.98)
     elif settings.values.get("lr_decay_steps"):
         settings("[?] the gradient steps of 200k env steps", lr_decay_steps=200_000)
 

@@ -105,6 +105,9 @@ class OmadConfig:
     """Element-wise bound on the actors' gradients [D]."""
     actor_every: int = 3
     """Gradient steps of the critics per step of actors and temperature [D]."""
+    policy_average: float = 0.0
+    """Decay, at each step of the actors, of an average of their parameters with which agents act, are evaluated and
+    leave training; critics and losses see the actors themselves. 0 keeps none [D: none]."""
     policy_update: Literal["simultaneous", "sequential"] = "simultaneous"
     """All policies in one step [S], or one after the other in random order, each seeing the others' newest actions,
     for ablation [X]."""
@@ -134,7 +137,7 @@ class OmadConfig:
                 "prior_scale", "step_init", "friction_init", "control_clip", "v_max", "actor_lr", "critic_lr",
                 "actor_clip", "alpha_lr",
             ),
-            decays=("adam_b1", "renorm_momentum"),
+            decays=("adam_b1", "renorm_momentum", "policy_average"),
             most={"v_max": 1e30},
             fractions=("gamma", "tau"),
             not_negative=("alpha_init", "atom_entropy", "renorm_warmup", "lr_decay_steps", "critic_blocks"),
