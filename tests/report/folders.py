@@ -57,7 +57,7 @@ def write_run(
     (path / "config.json").write_text(json.dumps(to_dict(config)))
     known = tasks.find(config.task)
     whole = {
-        "format": 2,
+        "format": 3,
         "omad": "0.1.0",
         "commit": "0123456789ab",
         "protocol": known.protocol,

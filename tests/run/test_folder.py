@@ -117,7 +117,7 @@ def test_the_run_folder_itself_may_be_reached_through_a_link(path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": 1}, "format 1; this version reads 2"),
+        ({"format": 1}, "format 1; this version reads 3"),
         ({"format": True}, "format True"),
         ({"packages": {"jax": 3}}, "packages"),
         ({"device": "cpu"}, "device"),

@@ -55,7 +55,7 @@ __all__ = [
     "with_defaults",
 ]
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout; a folder of another version is refused."""
 PARTS: tuple[str, ...] = ("policy", "rest")
 METRICS, EPISODES = LINES = ("metrics.jsonl", "episodes.jsonl")
