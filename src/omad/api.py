@@ -74,8 +74,9 @@ def resume(
     Args:
         run: A run folder.
         trust: Import the code of a user's env that the folder names.
-        total_steps: Train to this many env steps instead, more than the run has. Nothing of a run depends on its
-            length but where it ends, so the policies are those of a run that was that long from the beginning.
+        total_steps: Train to this many env steps instead, more than the run has. The policies are those of a run that
+            was that long from the beginning, if both have the same `buffer_size`: by default it is no larger than
+            `total_steps`, and a run keeps the one that it began with.
         env: The env again, where the run began with one that was given as an object.
         callbacks: As for `train`; a run folder does not keep them.
         loggers: As for `train`.

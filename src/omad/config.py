@@ -48,7 +48,7 @@ class RunConfig:
     batch_size: int = 256
     """Transitions of a gradient step."""
     buffer_size: int = 200_000
-    """Transitions that the replay buffer keeps."""
+    """Transitions that the replay buffer keeps; by default no more than `total_steps`; a resume never changes it."""
     warmup_steps: int = 2_500
     """Env steps of uniform random actions before learning."""
     obs_norm: ObsNorm = "none"
@@ -69,7 +69,7 @@ class RunConfig:
     demonstration_share: float = 0.25
     """Share of every batch that is drawn from the demonstrations, rounded to whole transitions."""
     eval_every: int = 10_000
-    """Env steps between evaluations; there is always one at the end."""
+    """Env steps between evaluations, once there were gradient steps; there is always one at the end."""
     eval_episodes: int = 500
     """Episodes of an evaluation, from fixed initial states."""
     eval_noise_free: bool = True

@@ -79,7 +79,8 @@ def config_class(name: str) -> type:
     there = REGISTRY if name in REGISTRY else available()
     if name not in there:
         raise UserError(
-            f"There is no algorithm {name!r}; nearest: {', '.join(nearest(name, there))}; allowed: {', '.join(there)}."
+            f"There is no algorithm {name!r}; nearest: {', '.join(nearest(name, there))}; allowed: {', '.join(there)}. "
+            "One of your own must be installed, or registered in this process with omad.register_algorithm."
         )
     module, cls = there[name].split(":")
     try:
