@@ -206,10 +206,10 @@ def test_efficient_is_as_on_a_cpu_but_for_gradient_steps_and_what_robots_gain_by
     assert efficient.n_envs == cpu.n_envs == (4 if robot else 8)
     assert (efficient.reward_norm, efficient.obs_norm) == (("return", "running") if robot else ("none", cpu.obs_norm))
     assert efficient.warmup_steps == 2_500
-    own = ("critic_net", "critic_reduce", "alpha_init", "alpha_lr", "v_max", "lr_decay_steps")
+    own = ("critic_net", "critic_reduce", "alpha_init", "alpha_lr", "policy_average", "v_max", "lr_decay_steps")
     algo = {name: getattr(cpu.algo, name) for name in own if hasattr(cpu.algo, name)}
     if algorithm == "omad" and robot:
-        assert [getattr(efficient.algo, name) for name in own] == ["xqc", "min", 0.01, 1e-3, 5.0, 0]
+        assert [getattr(efficient.algo, name) for name in own] == ["xqc", "min", 0.01, 1e-3, 0.98, 5.0, 0]
         assert resolve(task, "omad", "efficient", reward_norm="none").algo.v_max == cpu.algo.v_max
     else:
         assert "env step" in sourced(task, algorithm, "efficient")["updates_per_step"][1]
