@@ -123,7 +123,7 @@ def _to_its_end(result: Result) -> Run:
     if result.signal is not None:
         raise interruption(result.signal)
     run = Run(result.run_dir)
-    run.stopped = result.stopped
+    run.stopped, run.trusted = result.stopped, True
     return run
 
 

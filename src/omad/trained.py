@@ -115,6 +115,8 @@ class Run(os.PathLike[str]):
         self.folders = [RunFolder.open(inside) for inside in members(path)]
         self.stopped: str | None = None
         """Why a callback stopped the run early, where `train` or `resume` gave this object."""
+        self.trusted = False
+        """Whether this process has trained the run, and so imported the env that its folder names."""
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -255,7 +257,7 @@ class Run(os.PathLike[str]):
             seed: Of initial states and action noise; not the one that training evaluated on.
             task: Another task of the same sizes.
             which: `last`, `best`, or the env step of a checkpoint.
-            trust: Import the code of a user's env that the run folder names.
+            trust: Import the code of a user's env that the run folder names; needless after `train` or `resume`.
             denoising_steps: Of an action; by default those of training.
             env: The env, where the run began with one that was given as an object.
 
@@ -269,7 +271,7 @@ class Run(os.PathLike[str]):
         parts = []
         for one in self.folders:
             name = task if env is None else envs.of_object(env, one.config.task)
-            parts.append(_evaluate(one, episodes, seed, name, which, trust, denoising_steps))
+            parts.append(_evaluate(one, episodes, seed, name, which, trust or self.trusted, denoising_steps))
         kinds = parts[0].returns
         return dataclasses.replace(
             parts[0],

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from omad import envs
+from omad import api, envs
 from omad.api import load_policy
 from omad.callbacks import Callback, Context
 from omad.commands.check import inspect
@@ -201,8 +201,12 @@ def test_check_env_reports(lift: str):
 def test_a_jax_env_by_path_trains_and_is_drawn_where_it_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "envs"))
     task = "jax:own_envs:reach?horizon=5"
-    config = resolve(task, "hatd3", "tiny", total_steps=80, warmup_steps=40, eval_every=80, eval_episodes=2)
-    run = Experiment(config, loggers=()).start(tmp_path / "run").run_dir
+    sizes: dict[str, Any] = {"total_steps": 80, "warmup_steps": 40, "eval_every": 80, "eval_episodes": 2}
+    trained = api.train(task, "hatd3", "tiny", run_dir=tmp_path / "run", loggers=(), **sizes)
+    run = trained.path
+    assert trained.evaluate(2).returns["sampled"].shape == (1, 2)  # whoever trained it has imported it
+    with pytest.raises(UserError, match="module own_envs would be imported and reach called"):
+        Run(run).evaluate(2)
     manifest = RunFolder.open(run).manifest
     assert (manifest["spec"]["name"], manifest["spec"]["horizon"]) == (task, 5)
     film = next(films(Options(run, trust=True)))
