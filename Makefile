@@ -68,5 +68,5 @@ clean:
 	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache
 
 # Write the versions of the current environment as the new pins.
-pins: install-test
+pins: install-test install-docs
 	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check | grep -E '^[A-Za-z0-9_.-]+==' > constraints.txt
