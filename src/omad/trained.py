@@ -22,7 +22,6 @@ from omad.export.bundle import Facts
 from omad.export.team import Trained
 from omad.extras import require
 from omad.policy import TrainedPolicy
-from omad.report.records import RENAMED_METRICS
 from omad.run import checkpoint
 from omad.run.folder import METRICS, RunFolder, members
 from omad.tasks.returns import RANDOM
@@ -30,6 +29,12 @@ from omad.tree import at_agent, at_seed, stacked
 from omad.trust import refuse_changed, refuse_foreign
 
 __all__ = ["Evaluated", "Records", "Run", "Which", "policies_at", "replayed", "which_of"]
+
+RENAMED_METRICS = {
+    "policy/update_share": "policy/update_fraction",
+    "policy/effective_share": "policy/ess_fraction",
+}
+"""Names in `metrics.jsonl` of older runs -> today's; `Run.metrics` takes both and gives the latter."""
 
 Which = Literal["last", "best"] | int
 """A moment of a run: its newest checkpoint, each seed's best evaluation, or the checkpoint of an env step."""

@@ -15,7 +15,7 @@ from msgspec import Meta
 from omad.errors import UserError
 from omad.schema import convert
 
-__all__ = ["FORMAT", "KIND", "RENAMED_METRICS", "Actions", "Evaluation", "EvaluationLine", "Gathered", "MetricsLine",
+__all__ = ["FORMAT", "KIND", "Actions", "Evaluation", "EvaluationLine", "Gathered", "MetricsLine",
            "Options", "Run", "RunManifest", "RunSettings", "Section", "State", "StudyFile", "StudyRun", "Summary",
            "SummaryKind", "contradiction", "misplaced", "settings_of"]  # fmt: skip
 
@@ -36,11 +36,6 @@ Text = Annotated[str, Meta(max_length=100_000)]
 Scalar = bool | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | Text | None
 Actions = Literal["sampled", "noise_free"]
 State = Literal["finished", "running", "stopped", "failed", "broken", "not started", "missing", "unreadable"]
-RENAMED_METRICS = {
-    "policy/update_share": "policy/update_fraction",
-    "policy/effective_share": "policy/ess_fraction",
-}
-"""Names in `metrics.jsonl` of older runs -> today's; `Run.metrics` takes both and gives the latter."""
 
 
 # ------------------------------------------------------------------------------------------------ of a run folder
