@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import os
 import shutil
 import signal
@@ -60,6 +61,14 @@ jax.config.update("jax_debug_key_reuse", True)
 
 hypothesis.settings.register_profile("omad", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("omad")
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays: the collector, which tracing keeps busy, need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
 
 COUNTS = (
     "preset", "seeds", "first_seed", "total_steps", "eval_every", "eval_seed", "log_every", "save_every",

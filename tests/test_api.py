@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -9,12 +11,11 @@ import pytest
 import omad
 from omad.errors import UserError
 
-SIZES = {
-    "total_steps": 60, "warmup_steps": 20, "n_envs": 2, "updates_per_step": 1, "batch_size": 4, "buffer_size": 60,
-    "log_every": 20, "eval_every": 60, "eval_episodes": 2, "save_every": 60, "v_max": 8.0, "atoms": 5,
-    "denoising_steps": 2, "actor_width": 4, "actor_layers": 1, "time_frequencies": 2, "time_width": 2,
-    "critic_width": 4, "critic_layers": 1, "seeds": 2,
+SIZES: dict[str, Any] = {
+    "preset": "tiny", "total_steps": 60, "warmup_steps": 20, "n_envs": 2, "batch_size": 4, "buffer_size": 120,
+    "log_every": 20, "eval_every": 60, "eval_episodes": 3, "save_every": 60, "v_max": 8.0, "seeds": 2,
 }  # fmt: skip
+"""The programs are those of `test_experiment.py`."""
 
 
 @pytest.fixture(scope="module")

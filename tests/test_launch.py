@@ -89,34 +89,27 @@ def test_a_stop_saves_and_what_is_left_goes_on_later(tmp_path: Path) -> None:
     assert RunFolder.open(folders[0]).checkpoints()
 
 
-def test_a_run_that_cannot_go_on_is_told_with_its_reason(tmp_path: Path) -> None:
-    """The others are done nevertheless."""
+def test_a_run_that_is_held_and_one_that_cannot_go_on_keep_no_other_from_its_turn(tmp_path: Path) -> None:
+    """With one slot, the second fails, with its reason, while another process works on the first; then that is done."""
     folders = Experiment(small(seeds=2, total_steps=200)).create_each(tmp_path / "both")
-    config = json.loads((folders[0] / "config.json").read_text())
+    config = json.loads((folders[1] / "config.json").read_text())
     config["task"] = "pettingzoo:no_such_module:factory"
-    (folders[0] / "config.json").write_text(json.dumps(config))
-    states = launch.side_by_side(folders, 2, quiet)
-    assert [state.state for state in states] == ["failed", "done"]
-    assert "no_such_module" in states[0].message
-    ended = [RunFolder.open(folder).ended for folder in folders]
-    assert ended[0] is not None and ended[0].how == "broken" and "no_such_module" in ended[0].words
-    assert ended[1] == Ended("finished")
-
-
-def test_a_run_that_another_process_works_on_keeps_no_other_from_its_turn(tmp_path: Path) -> None:
-    """With one slot, the second run is done while the first is held; then the first is."""
-    folders = Experiment(small(seeds=2, total_steps=200)).create_each(tmp_path / "both")
+    (folders[1] / "config.json").write_text(json.dumps(config))
     held = RunFolder.open(folders[0])
     held.lock()
     order: list[str] = []
 
     def on_update(states: list[launch.State]) -> None:
         order[:] = [state.state for state in states]
-        if order == ["waiting", "done"]:
+        if order == ["waiting", "failed"]:
             held.close()
 
-    ended = launch.side_by_side(folders, 1, on_update, stop=lambda: order == ["running", "waiting"])
-    assert [state.state for state in ended] == ["done", "done"]
+    states = launch.side_by_side(folders, 1, on_update, stop=lambda: order == ["running", "waiting"])
+    assert [state.state for state in states] == ["done", "failed"]
+    assert "no_such_module" in states[1].message
+    ended = [RunFolder.open(folder).ended for folder in folders]
+    assert ended[0] == Ended("finished")
+    assert ended[1] is not None and ended[1].how == "broken" and "no_such_module" in ended[1].words
 
 
 def test_processes_end_with_the_one_that_launched_them(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from omad.commands.check import inspect
 from omad.commands.render import Options, films, write_gif, write_mp4
 from omad.config import RunConfig, resolve
 from omad.envs.draw import contact_sheet
+from omad.envs.pool import Pool
 from omad.errors import EnvFailed, UserError
 from omad.experiment import Experiment
 from omad.loop.build import build
@@ -171,14 +172,32 @@ def test_an_env_that_cannot_be_saved_is_resumed_at_an_episode_boundary(lift: str
     [
         ("raise", "RuntimeError: the motor is on fire"),
         ("nan", "not finite"),
-        ("hang", "did not answer within 15 s"),
+        ("hang", "did not answer within 5 s"),
     ],
 )
-def test_a_fault_ends_the_run_with_a_sentence_and_a_good_checkpoint(lift: str, tmp_path: Path, fault: str, words: str):
+def test_a_fault_ends_the_run_with_a_sentence_and_a_good_checkpoint(
+    lift: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, words: str
+):
     """Every world takes its 45th step in vector step 44; the checkpoint of env step 80 stands."""
-    config = config_of(f"{lift}?fault={fault}&at=45", eval_every=1000, env_timeout=15.0)
+    pools: list[Pool] = []
+
+    def of(*given: Any) -> Pool:
+        pools.append(make_pool(*given))
+        return pools[-1]
+
+    class LessPatient(Callback):
+        """Once the workers are up, which takes longest."""
+
+        def on_save(self, context: Context) -> None:
+            (pool,) = pools
+            assert pool.timeout_s in (150.0, 5.0)
+            pool.timeout_s = 5.0
+
+    make_pool = Pool.of
+    monkeypatch.setattr(Pool, "of", of)
+    config = config_of(f"{lift}?fault={fault}&at=45", eval_every=1000, env_timeout=150.0)
     with pytest.raises(EnvFailed, match=words) as error:
-        Experiment(config).start(tmp_path / "run")
+        Experiment(config, callbacks=[LessPatient()]).start(tmp_path / "run")
     assert "env 0" in str(error.value) or "env 1" in str(error.value)
     assert "vector step 44" in str(error.value)
     assert str(tmp_path / "run") in str(error.value)

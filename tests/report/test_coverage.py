@@ -55,7 +55,7 @@ def test_states_that_cannot_be_compared(states: Any, words: str) -> None:
 SMALL: dict[str, Any] = {
     "actor_width": 8, "actor_layers": 1, "critic_width": 8, "critic_layers": 1, "total_steps": 400,
     "warmup_steps": 100, "n_envs": 4, "batch_size": 8, "eval_every": 400, "eval_episodes": 1, "log_every": 200,
-    "save_every": 400,
+    "save_every": 400, "buffer_size": 400,
 }  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def test_states_of_runs_come_from_their_buffers(tmp_path: Path, capsys: pytest.C
     assert (tmp_path / "sections" / section["figure"]).read_bytes().startswith(b"\x89PNG")
     assert cli.main(["coverage", str(run), "--bins", "1"]) == 2
     assert cli.main(["coverage", str(tmp_path / "sections")]) == 2
-    forgetful: dict[str, Any] = SMALL | {"buffer_size": 200}
+    forgetful: dict[str, Any] = SMALL | {"total_steps": 600}
     short = api.train("mpe/spread-2", "hatd3", run_dir=tmp_path / "short", **forgetful)
     capsys.readouterr()
     assert cli.main(["coverage", str(short)]) == 2
