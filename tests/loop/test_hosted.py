@@ -36,13 +36,15 @@ LEVERS: dict[str, Any] = {
 SEEDS = jnp.arange(2, dtype=jnp.int32)
 SIZES = LoopConfig(n_envs=3, updates_per_step=2, batch_size=8, buffer_rows=16, warmup_vector_steps=4)
 
+Both = tuple[Any, fused.Fused, Hosted, Any]
+
 
 def small(task: str, **changed: Any) -> Any:
     return resolve(task, **SMALL, **changed).algo
 
 
 @contextlib.contextmanager
-def both(probe: str, levers: bool = False) -> Iterator[tuple[Any, fused.Fused, Hosted, Any]]:
+def both(probe: str, levers: bool = False) -> Iterator[Both]:
     """The env, its fused and its hosted loop, and the algorithm in them; with every option of the learner, or none."""
     task = f"probe/{probe}"
     env = envs.make(task)
@@ -75,22 +77,39 @@ def as_bytes(env_state: Any) -> np.ndarray:
     return np.concatenate(rows, axis=2)
 
 
-def agree(probe: str, levers: bool) -> None:
+@pytest.fixture(scope="module")
+def push() -> Iterator[Both]:
+    with both("push") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def timeout() -> Iterator[Both]:
+    with both("timeout") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def signal() -> Iterator[Both]:
+    with both("signal") as made:
+        yield made
+
+
+def agree(fused_loop: fused.Fused, hosted_loop: Hosted) -> None:
     """Warm-up, learning, episode ends, a ring that wraps around, two seeds at once, chunks of unequal length."""
-    with both(probe, levers) as (_, fused_loop, hosted_loop, _):
-        f, h = fused_loop.init(SEEDS), hosted_loop.init(SEEDS)
+    f, h = fused_loop.init(SEEDS), hosted_loop.init(SEEDS)
+    assert_equal(f, h)
+    row = 0
+    for loop, count in (("warm", 4), ("chunk", 1), ("chunk", 7), ("chunk", 9)):
+        f = getattr(fused_loop, loop)(f, SEEDS, jnp.int32(row), jnp.int32(count))
+        h = getattr(hosted_loop, loop)(h, SEEDS, jnp.int32(row), jnp.int32(count))
+        row += count
         assert_equal(f, h)
-        row = 0
-        for loop, count in (("warm", 4), ("chunk", 1), ("chunk", 7), ("chunk", 9)):
-            f = getattr(fused_loop, loop)(f, SEEDS, jnp.int32(row), jnp.int32(count))
-            h = getattr(hosted_loop, loop)(h, SEEDS, jnp.int32(row), jnp.int32(count))
-            row += count
-            assert_equal(f, h)
-            np.testing.assert_array_equal(as_bytes(f.env_state), np.asarray(h.env_state))
+        np.testing.assert_array_equal(as_bytes(f.env_state), np.asarray(h.env_state))
 
 
-def test_both_loops_agree_exactly_from_one_carry():
-    agree("push", levers=False)
+def test_both_loops_agree_exactly_from_one_carry(push: Both):
+    agree(push[1], push[2])
 
 
 @pytest.mark.slow
@@ -104,55 +123,54 @@ def test_both_loops_agree_exactly_as_users_compile_them(probe: str):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_a_carry_is_all_that_goes_on():
+def test_a_carry_is_all_that_goes_on(timeout: Both):
     """Worlds that have moved on are brought back to where the carry stands; without learning, to keep it quick."""
-    with both("timeout") as (_, _, hosted_loop, _):
-        start = hosted_loop.warm(hosted_loop.init(SEEDS), SEEDS, 0, 7)
-        saved = jax.tree.map(np.array, start)
-        once = hosted_loop.warm(start, SEEDS, 7, 6)
-        again = hosted_loop.warm(jax.tree.map(jnp.asarray, saved), SEEDS, 7, 6)
-        assert_equal(once, again)
-        np.testing.assert_array_equal(np.asarray(once.env_state), np.asarray(again.env_state))
+    hosted_loop = timeout[2]
+    start = hosted_loop.warm(hosted_loop.init(SEEDS), SEEDS, 0, 7)
+    saved = jax.tree.map(np.array, start)
+    once = hosted_loop.warm(start, SEEDS, 7, 6)
+    again = hosted_loop.warm(jax.tree.map(jnp.asarray, saved), SEEDS, 7, 6)
+    assert_equal(once, again)
+    np.testing.assert_array_equal(np.asarray(once.env_state), np.asarray(again.env_state))
 
 
-def test_worlds_that_cannot_be_saved_begin_anew():
+def test_worlds_that_cannot_be_saved_begin_anew(timeout: Both):
     """The episodes that they were in count as truncated in the buffer, and new ones begin."""
-    with both("timeout") as (_, _, hosted_loop, _):
-        start = hosted_loop.warm(hosted_loop.init(SEEDS), SEEDS, 0, 5)
-        lost = eqx.tree_at(lambda c: c.env_state, start, jnp.zeros((2, SIZES.n_envs, 0), jnp.uint8))
-        attached = hosted_loop._attach(lost, SEEDS, 5)
-        assert np.asarray(attached.ring.truncated)[:, 4].all()
-        assert not np.asarray(attached.ring.truncated)[:, :4].any()
-        np.testing.assert_array_equal(np.asarray(attached.episode["train/return"]), 0.0)
+    hosted_loop = timeout[2]
+    start = hosted_loop.warm(hosted_loop.init(SEEDS), SEEDS, 0, 5)
+    lost = eqx.tree_at(lambda c: c.env_state, start, jnp.zeros((2, SIZES.n_envs, 0), jnp.uint8))
+    attached = hosted_loop._attach(lost, SEEDS, 5)
+    assert np.asarray(attached.ring.truncated)[:, 4].all()
+    assert not np.asarray(attached.ring.truncated)[:, :4].any()
+    np.testing.assert_array_equal(np.asarray(attached.episode["train/return"]), 0.0)
 
 
 @pytest.mark.parametrize("explore", [True, False])
-def test_both_evaluations_agree(explore: bool):
-    with both("signal") as (env, fused_loop, _, algorithm):
-        policies = jax.vmap(algorithm.policy)(fused_loop.init(SEEDS).learner)
-        pool = Pool.of(env.spec.name + "?host=true", env.spec, 5, 1)
-        try:
-            asked = policies, jnp.int32(3), jnp.int32(7)
-            left = make_evaluate(algorithm, env, 5, explore)(*asked)
-            right = make_host_evaluate(algorithm, env.spec, lambda: pool, 5, explore)(*asked)
-            np.testing.assert_array_equal(np.asarray(left.lengths), np.asarray(right.lengths))
-            np.testing.assert_allclose(np.asarray(left.returns), np.asarray(right.returns), rtol=1e-6)
-            rounds = make_host_evaluate(algorithm, env.spec, lambda: pool, 12, explore)(*asked)
-            assert rounds.returns.shape == (2, 12)
-            np.testing.assert_array_equal(np.abs(np.asarray(rounds.returns)), 1.0)
-        finally:
-            pool.close()
+def test_both_evaluations_agree(explore: bool, signal: Both):
+    env, fused_loop, _, algorithm = signal
+    policies = jax.vmap(algorithm.policy)(fused_loop.init(SEEDS).learner)
+    pool = Pool.of(env.spec.name + "?host=true", env.spec, 5, 1)
+    try:
+        asked = policies, jnp.int32(3), jnp.int32(7)
+        left = make_evaluate(algorithm, env, 5, explore)(*asked)
+        right = make_host_evaluate(algorithm, env.spec, lambda: pool, 5, explore)(*asked)
+        np.testing.assert_array_equal(np.asarray(left.lengths), np.asarray(right.lengths))
+        np.testing.assert_allclose(np.asarray(left.returns), np.asarray(right.returns), rtol=1e-6)
+        rounds = make_host_evaluate(algorithm, env.spec, lambda: pool, 12, explore)(*asked)
+        assert rounds.returns.shape == (2, 12)
+        np.testing.assert_array_equal(np.abs(np.asarray(rounds.returns)), 1.0)
+    finally:
+        pool.close()
 
 
-def test_seeds_in_one_batch_are_seeds_in_turn(tmp_path: Any):
+def test_seeds_in_one_batch_are_seeds_in_turn(push: Both):
     """As on an accelerator; products of batches of another size round differently."""
     task = "probe/push?host=true"
-    host = envs.make(task)
-    algorithm = make_algorithm(small("probe/push"), host.spec)
+    host, algorithm = envs.make(task), push[3]
+    batched = Hosted(algorithm, host, SIZES, lambda worlds: Pool.of(task, host.spec, worlds, 1), batch_seeds=True)
     found = []
-    for batch in (False, True):
-        loop = Hosted(algorithm, host, SIZES, lambda worlds: Pool.of(task, host.spec, worlds, 1), batch_seeds=batch)
-        try:
+    try:
+        for loop in (push[2], batched):
             carry = loop.warm(loop.init(SEEDS), SEEDS, 0, 4)
             carry = loop.chunk(carry, SEEDS, 4, 3)
             saved = jax.tree.map(np.array, carry)
@@ -160,11 +178,12 @@ def test_seeds_in_one_batch_are_seeds_in_turn(tmp_path: Any):
             assert_equal(loop.chunk(jax.tree.map(jnp.asarray, saved), SEEDS, 7, 3), carry)
             assert [program._cache_size() for program in loop._programs(2)[1:]] == [1, 1]
             found.append(jax.tree.map(np.asarray, eqx.tree_at(lambda c: c.env_state, carry, None)))
-        finally:
-            loop.close()
+    finally:
+        batched.close()
     for a, b in zip(*map(jax.tree.leaves, found), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
 
 
 if __name__ == "__main__":
-    agree(sys.argv[1], "levers" in sys.argv)
+    with both(sys.argv[1], "levers" in sys.argv) as made:
+        agree(made[1], made[2])

@@ -409,8 +409,8 @@ def test_training_while_an_env_is_imported_is_refused(tmp_path: Path, monkeypatc
 def test_a_learner_that_diverges_is_named_and_not_its_env(
     tmp_path: Path, task: str, fields: dict[str, Any], advice: str
 ) -> None:
-    given: dict[str, Any] = SMALL | OMAD | {"total_steps": 3_000, "env_workers": 1, "log_every": 1_000} | fields
-    config = resolve(task, **given)
+    given: dict[str, Any] = SMALL | {"total_steps": 3_000, "env_workers": 1, "log_every": 1_000} | fields
+    config = resolve(task, "hatd3", **given)
     with pytest.raises(NonFinite, match=advice) as error:
         Experiment(config).start(tmp_path / "run")
     assert "seed 0" in str(error.value)

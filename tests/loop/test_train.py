@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -33,7 +34,7 @@ from omad.run import checkpoint
 from omad.run.folder import RunFolder
 from omad.trained import policies_at
 
-TINY = {
+TINY: dict[str, Any] = {
     "total_steps": 400,
     "warmup_steps": 40,
     "n_envs": 2,
@@ -263,10 +264,10 @@ def test_two_writers_are_refused(tmp_path: Path, built: Built, whole: tuple[Path
     first.close()
 
 
-def test_a_non_finite_number_stops_the_run(
-    tmp_path: Path, config: RunConfig, built: Built, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_non_finite_number_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Within one chunk; run, step and metric are named; the last good checkpoint stands."""
+    config = resolve("probe/push", "hatd3", **TINY)
+    built = build(config, envs.make(config.task))
     poison_at = 201
 
     def update(learner, batch, key, count):
@@ -415,7 +416,9 @@ def test_a_file_that_cannot_grow_ends_a_run_with_a_sentence(tmp_path: Path):
     assert not run.complete and list(run.lines("metrics.jsonl"))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_signals_save_first(tmp_path: Path, number: signal.Signals, code: int):
     """A real process, a real signal: exit code 128 + n, and a checkpoint of that very moment."""
     path = tmp_path / "run"
