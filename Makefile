@@ -45,9 +45,9 @@ test: install-test
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --maxprocesses $(WORKERS) $(ARGS)
 
 # What takes minutes: learning checks, every algorithm where two are always run, long kills. They run more than they
-# compile, so programs are made as users' are, but for the emitters of fused loops.
+# compile, so programs are made as users' are, but for the emitters of fused loops; all modules check their types.
 test-slow: install-test
-	XLA_FLAGS=--xla_cpu_use_fusion_emitters=false $(BIN)/python -m pytest -m slow $(ARGS)
+	CHECKED_MODULES=omad XLA_FLAGS=--xla_cpu_use_fusion_emitters=false $(BIN)/python -m pytest -m slow $(ARGS)
 
 # The documentation as a site that opens offline: site/index.html.
 docs: install-docs

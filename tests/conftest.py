@@ -1,4 +1,4 @@
-"""What all tests share: shapes and types are checked at run time, a key used twice is an error."""
+"""What all tests share: shapes are checked at run time, a key used twice is an error."""
 
 from __future__ import annotations
 
@@ -15,8 +15,19 @@ from typing import Any
 
 import jaxtyping
 
-# Before anything of `omad` is imported: every annotated function checks its arguments and its result.
-jaxtyping.install_import_hook("omad", "beartype.beartype")
+
+def modules_with_shapes() -> list[str]:
+    """Those whose annotations name shapes of arrays; the types of all others are left to pyright."""
+    source = Path(__file__).parents[1] / "src"
+    found = (path for path in sorted((source / "omad").rglob("*.py")) if "jaxtyping" in path.read_text("utf-8"))
+    return [".".join(path.relative_to(source).with_suffix("").parts) for path in found]
+
+
+# Before anything of `omad` is imported: every annotated function of theirs checks its arguments and its result. With
+# the rest, as in `make test-slow`, presets take thirty times as long to resolve.
+jaxtyping.install_import_hook(
+    os.environ.get("CHECKED_MODULES", "").split() or modules_with_shapes(), "beartype.beartype"
+)
 os.environ["MPLBACKEND"] = "Agg"
 # Compiling is most of the time of most tests. Code of the lowest optimisation level, by the older emitters of fused
 # loops and in one piece, is several times faster to make. The processes that tests start take over the same flags.
