@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -249,9 +248,11 @@ def test_an_agent_that_dies_or_is_late_is_named(out: Path) -> None:
 
 # ---------------------------------------------------------------- distillation, commands
 
-SIZES: dict[str, Any] = {
-    "preset": "tiny", "total_steps": 60, "warmup_steps": 20, "n_envs": 2, "batch_size": 4, "buffer_size": 120,
-    "log_every": 20, "eval_every": 60, "eval_episodes": 3, "save_every": 60, "v_max": 8.0, "seeds": 2,
+SIZES = {
+    "total_steps": 60, "warmup_steps": 20, "n_envs": 2, "updates_per_step": 1, "batch_size": 4, "buffer_size": 60,
+    "log_every": 20, "eval_every": 60, "eval_episodes": 2, "save_every": 60, "v_max": 8.0, "atoms": 5,
+    "denoising_steps": 2, "actor_width": 4, "actor_layers": 1, "time_frequencies": 2, "time_width": 2,
+    "critic_width": 4, "critic_layers": 1,
 }  # fmt: skip
 
 
