@@ -60,5 +60,5 @@ def test_a_mistake_is_one_sentence_that_names_the_function(
     monkeypatch.setattr(module, "make", wrong)
     with pytest.raises(UserError, match=said) as raised:
         omad.train("probe/relay", "drift", "tiny", tmp_path / "run")
-    assert str(raised.value).startswith("The algorithm drift: ") and "\n" not in str(raised.value)
+    assert str(raised.value).startswith("The algorithm ") and "\n" not in str(raised.value)
     assert not (tmp_path / "run").exists()

@@ -85,6 +85,8 @@ def _given(config: RunConfig, base: RunConfig) -> dict[str, Any]:
 
 
 def _thresholds(words: Sequence[str]) -> dict[str, float]:
+    from omad.report.records import LARGEST
+
     found = {}
     for word in words:
         task, given, text = word.rpartition("=")
@@ -92,8 +94,11 @@ def _thresholds(words: Sequence[str]) -> dict[str, float]:
             value = float(text)
         except ValueError:
             value = float("nan")
-        if not given or not task or value != value or abs(value) == float("inf"):
-            raise UserError(f"--threshold is {word!r}; it must be TASK=RETURN, as in mpe/spread-3=-30.")
+        if not given or not task or not abs(value) <= LARGEST:  # not a number compares as false
+            raise UserError(
+                f"--threshold is {word!r}; it must be TASK=RETURN, as in mpe/spread-3=-30, with a return of at most "
+                f"{LARGEST:g} in size."
+            )
         if task in found:
             raise UserError(f"--threshold names the task {task!r} twice; give it one return.")
         found[task] = value

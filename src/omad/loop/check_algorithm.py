@@ -35,8 +35,6 @@ def check_algorithm(config: RunConfig, spec: EnvSpec) -> None:
     """
     try:
         algorithm = guarded("make(config, spec)", make, config.algo, spec)
-        if not isinstance(algorithm, Algorithm):
-            raise Broken(f"make(config, spec) returned {_kind(algorithm)}; it must return an omad.types.Algorithm")
         _check(algorithm, spec, config.n_envs, config.batch_size)
     except Broken as error:
         raise UserError(f"The algorithm {config.algorithm}: {error}.") from error

@@ -15,7 +15,7 @@ from msgspec import Meta
 from omad.errors import UserError
 from omad.schema import convert
 
-__all__ = ["FORMAT", "KIND", "Actions", "Evaluation", "EvaluationLine", "Gathered", "MetricsLine",
+__all__ = ["FORMAT", "KIND", "LARGEST", "Actions", "Evaluation", "EvaluationLine", "Gathered", "MetricsLine",
            "Options", "Run", "RunManifest", "RunSettings", "Section", "State", "StudyFile", "StudyRun", "Summary",
            "SummaryKind", "contradiction", "misplaced", "settings_of"]  # fmt: skip
 
@@ -27,8 +27,9 @@ FORMAT = 1
 Count = Annotated[int, Meta(ge=0, le=10**15)]
 Positive = Annotated[int, Meta(ge=1, le=10**15)]
 Seed = Annotated[int, Meta(ge=0, lt=2**31)]
-Finite = Annotated[float, Meta(ge=-3.5e38, le=3.5e38)]
-"""As far as float32 goes."""
+LARGEST = 3.5e38
+"""As far as float32 goes, and a little beyond."""
+Finite = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 Seconds = Annotated[float, Meta(ge=0, le=1e15)]
 Name = Annotated[str, Meta(min_length=1, max_length=1000)]
 Short = Annotated[str, Meta(max_length=1000)]
