@@ -64,6 +64,8 @@ def main(arguments: Sequence[str]) -> int:
         for folder in folders:
             if options.total_steps is not None or not RunFolder.open(folder).complete:
                 open_to_resume(folder, options.total_steps, options.trust)
+        if words := RunFolder.open(folders[0]).short_buffer:
+            out.print(words)
         at_once = options.parallel_seeds or len(available_cores())
         code = run_with_dashboard(functools.partial(side_by_side, folders, at_once), Stop())
         out.print(str(options.run))

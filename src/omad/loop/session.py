@@ -143,12 +143,8 @@ class Session:
                 self.run.amend(stops=stops)
             if other := machine.differences(self.run.manifest):
                 self.note(f"What follows may differ from an uncut run in rounding: {', '.join(other)}.")
-            config, kept = self.config, self.run.manifest.get("sources", {}).get("buffer_size", "")
-            if kept.startswith("derived") and config.buffer_size < config.total_steps:
-                self.note(
-                    f"The replay buffer still keeps {config.buffer_size:,} transitions, as when the run began; a run "
-                    f"that had {config.total_steps:,} env steps from the beginning would have a larger buffer_size."
-                )
+            if self.run.short_buffer:
+                self.note(self.run.short_buffer)
             break
         else:
             if found:

@@ -644,6 +644,17 @@ class RunFolder:
             files.write_text(self.path / "config.json", json.dumps(to_dict(longer), indent=1) + "\n", self.path)
         files.remove(self.path / "ended.json", self.path)
 
+    @property
+    def short_buffer(self) -> str:
+        """What to know of a run that was made longer than the buffer that it began with; else empty."""
+        size, total = self.config.buffer_size, self.config.total_steps
+        if size >= total or not self.manifest.get("sources", {}).get("buffer_size", "").startswith("derived"):
+            return ""
+        return (
+            f"The replay buffer still keeps {size:,} transitions, as when the run began; a run that had {total:,} env "
+            "steps from the beginning would have a larger buffer_size."
+        )
+
     # ------------------------------------------------------------ evaluations
 
     def evaluations(self) -> list[dict[str, Any]]:
