@@ -25,8 +25,8 @@ from omad import files, tasks
 from omad.config import RunConfig, resolve, to_dict
 from omad.errors import UserError
 from omad.presets import PRESETS
-from omad.report.records import LARGEST
 from omad.run.folder import LINES, RunFolder, half_made
+from omad.schema import LARGEST
 
 __all__ = ["PlannedRun", "Study", "grid", "load", "place"]
 

@@ -19,6 +19,7 @@ from omad.config import RunConfig, resolve
 from omad.console import console
 from omad.errors import UserError
 from omad.report.format import plain
+from omad.schema import LARGEST
 
 __all__ = ["command_of", "main", "write_report"]
 
@@ -85,8 +86,6 @@ def _given(config: RunConfig, base: RunConfig) -> dict[str, Any]:
 
 
 def _thresholds(words: Sequence[str]) -> dict[str, float]:
-    from omad.report.records import LARGEST
-
     found = {}
     for word in words:
         task, given, text = word.rpartition("=")

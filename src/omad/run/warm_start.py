@@ -74,7 +74,7 @@ def _newest(run: RunFolder) -> Checkpoint:
 
 @functools.lru_cache(maxsize=1)
 def _read(parts: tuple[tuple[Path, Part], ...]) -> list[dict[str, np.ndarray]]:
-    """The learners of checkpoints, kept: what a new run's folder is checked against is what the run then starts from."""
+    """The learners of checkpoints, kept: what the making of a run's folder looks at is what the run starts from."""
     return [checkpoint.read(path, part, "learner.") for path, part in parts]
 
 
