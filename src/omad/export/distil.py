@@ -33,7 +33,7 @@ from omad.export.play import as_algorithm, tensors_of
 from omad.keys import Stream, run_key, stream
 from omad.types import JaxEnv
 
-__all__ = ["Settings", "distil", "observations"]
+__all__ = ["Settings", "distil", "matching", "observations"]
 
 _N_ENVS = 16
 
@@ -137,8 +137,10 @@ def distil(
     share = len(obs)
     seen = np.resize(obs, (rounds * share, *obs.shape[1:]))
     calls = math.ceil(settings.updates / _CHUNK / rounds)
-    keys = jax.random.split(jax.random.key(seed), len(folded))
+    fresh_key, train_key = jax.random.split(jax.random.key(seed))
+    keys = jax.random.split(fresh_key, len(folded))
     students = [_fresh(teacher, settings, key) for teacher, key in zip(folded, keys, strict=True)]
+    train_keys = iter(jax.random.split(train_key, rounds * len(folded) * calls))
     optimiser = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, rounds * calls * _CHUNK))
     learned = [{n: jnp.asarray(a) for n, a in s.tensors.items() if not n.startswith("norm.")} for s in students]
     states = [optimiser.init(tensors) for tensors in learned]
@@ -152,8 +154,8 @@ def distil(
             if alike not in chunks:  # equal agents share one program
                 chunks[alike] = _chunk(teacher, student, settings, optimiser)
             asked, carry, value = jnp.asarray(seen[:, i, : teacher.obs_dim]), (learned[i], states[i]), jnp.inf
-            for key in jax.random.split(jax.random.fold_in(keys[i], number), calls):
-                carry, value = chunks[alike](carry, teacher.tensors, asked, key)
+            for _ in range(calls):
+                carry, value = chunks[alike](carry, teacher.tensors, asked, next(train_keys))
             learned[i], states[i] = carry
             students[i] = student._replace(
                 tensors=student.tensors | {name: np.asarray(array) for name, array in learned[i].items()}
@@ -198,6 +200,14 @@ def _fresh(teacher: Folded, how: Settings, key: Key[Array, ""]) -> Folded:
     return Folded("distilled", settings, tensors, 1 + steps * group + (teacher.kind == "ddpm"), teacher.normaliser)
 
 
+def matching(
+    student: Folded, x: Float[Array, "*b act"], noise: Float[Array, "*b row act"], target: Float[Array, "*b act"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """A number with the matching loss's slope in x, which is action minus target, and the mean square of that."""
+    wrong = jax.lax.stop_gradient(squashed(student, x, noise) - target)
+    return jnp.mean(wrong * x), jnp.mean(jnp.square(wrong))
+
+
 def _chunk(teacher: Folded, student: Folded, settings: Settings, optimiser: optax.GradientTransformation) -> Any:
     """Gradient steps of one compiled call, for any numbers of agents like these."""
     rows, extra = student.settings["rows"], teacher.kind == "ddpm"
@@ -221,8 +231,7 @@ def _chunk(teacher: Folded, student: Folded, settings: Settings, optimiser: opta
 
         def loss(params: Any, place: Array) -> tuple[Float[Array, ""], Float[Array, ""]]:
             x = unsquashed(student, params | fixed, asked[place], noise[place])
-            wrong = jax.lax.stop_gradient(squashed(student, x, noise[place]) - target[place])
-            return jnp.mean(wrong * x), jnp.mean(jnp.square(wrong))
+            return matching(student, x, noise[place], target[place])
 
         def step(carry: tuple[Any, Any], place: Array) -> tuple[tuple[Any, Any], Array]:
             params, state = carry
