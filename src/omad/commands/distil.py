@@ -30,7 +30,7 @@ class Options:
     """Training seed of the teacher; by default the first."""
     which: str = "last"
     """Checkpoint of the teacher: last, or its env steps."""
-    updates: int = 20_000
+    updates: int = 12_000
     """Gradient steps of each agent."""
     episodes: int | None = None
     """Fresh episodes to take observations from, of the teacher and then of the students; by default 25,000 env steps of

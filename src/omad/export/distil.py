@@ -43,7 +43,7 @@ class Settings(NamedTuple):
 
     steps: int = 1
     """Evaluations of the student's network for one action."""
-    updates: int = 20_000
+    updates: int = 12_000
     """Gradient steps of each agent."""
     batch: int = 256
     """Observations and noises of a gradient step; an eighth of the noises are zeros."""
