@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from measures import state_coverage as coverage
 from omad import api, cli
-from omad.commands import coverage
 from omad.run.folder import RunFolder
 
 
@@ -59,25 +59,27 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
+def command(*words: str) -> int:
+    return cli.answer("coverage", lambda: coverage.main(words))
+
+
 def test_states_of_runs_come_from_their_buffers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As many as env steps, real positions and not padding; a buffer that has forgotten its beginning is refused."""
     run = api.train("mpe/spread-2", "hatd3", run_dir=tmp_path / "cpu" / "seed-0", loggers=[], **SMALL)
-    from omad.commands.coverage import visited_states
-
-    states = visited_states(RunFolder.open(run))
+    states = coverage.visited_states(RunFolder.open(run))
     assert states.shape == (400, 24)
     assert (np.abs(states).sum(1) > 0).all()
-    np.testing.assert_array_equal(visited_states(RunFolder.open(run), 40), states[:40])
-    assert cli.main(["coverage", str(tmp_path), "--out", str(tmp_path), "--json", "--bins", "8"]) == 0
+    np.testing.assert_array_equal(coverage.visited_states(RunFolder.open(run), 40), states[:40])
+    assert command(str(tmp_path), "--out", str(tmp_path), "--json", "--bins", "8") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["states"] == 400
     assert found["methods"]["hatd3, cpu"]["share"] == 1.0
     section = json.loads((tmp_path / "sections" / "coverage-mpe-spread-2.json").read_text())
     assert (tmp_path / "sections" / section["figure"]).read_bytes().startswith(b"\x89PNG")
-    assert cli.main(["coverage", str(run), "--bins", "1"]) == 2
-    assert cli.main(["coverage", str(tmp_path / "sections")]) == 2
+    assert command(str(run), "--bins", "1") == 2
+    assert command(str(tmp_path / "sections")) == 2
     forgetful: dict[str, Any] = SMALL | {"buffer_size": 200}
     short = api.train("mpe/spread-2", "hatd3", run_dir=tmp_path / "short", **forgetful)
     capsys.readouterr()
-    assert cli.main(["coverage", str(short)]) == 2
+    assert command(str(short)) == 2
     assert "first states are gone" in capsys.readouterr().err
