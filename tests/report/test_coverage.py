@@ -52,6 +52,12 @@ def test_states_that_cannot_be_compared(states: Any, words: str) -> None:
         coverage.cover(states)
 
 
+@pytest.mark.parametrize("words", ["--bins 1000000", "--bins 1", "--first 1", "--first 99999999999"])
+def test_sizes_that_cannot_be_are_refused(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(str(tmp_path), *words.split()) == 2
+    assert words.split()[0] in capsys.readouterr().err
+
+
 SMALL: dict[str, Any] = {
     "actor_width": 8, "actor_layers": 1, "critic_width": 8, "critic_layers": 1, "total_steps": 400,
     "warmup_steps": 100, "n_envs": 4, "batch_size": 8, "eval_every": 400, "eval_episodes": 1, "log_every": 200,

@@ -82,4 +82,6 @@ def test_the_command_counts_draws_and_writes_a_section(tmp_path: Path, capsys: p
     assert "games/meeting-2: sampled actions" in capsys.readouterr().out
     assert command(str(tmp_path / "sections")) == 2
     assert "hold no runs" in capsys.readouterr().err
-    assert command(str(run), "--draws", "0") == 2
+    for words in (["--draws", "0"], ["--draws", "1000000000"], ["--seed", "-1"]):
+        assert command(str(run), *words) == 2
+        assert words[0] in capsys.readouterr().err
