@@ -1,7 +1,7 @@
 """What the entropy bound is worth along training, with either kind of chain steps; agents of one action dimension.
 
 omad sweep studies/entropy.py
-omad entropy runs/entropy/mamujoco-full-swimmer-2x1/omad/euler/seed-0 --out results/entropy
+python studies/measures/entropy_gap.py runs/entropy/mamujoco-full-swimmer-2x1/omad/euler/seed-0 --out results/entropy
 """
 
 from omad.study import Study, grid

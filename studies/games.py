@@ -1,8 +1,8 @@
 """Equally good joint actions: how many OMAD and HASAC keep at the same fixed temperatures, and with their own.
 
 omad sweep studies/games.py
-omad modes runs/games/games-islands-2 --out runs/games
-omad modes runs/games/games-meeting-2 --out runs/games
+python studies/measures/mode_coverage.py runs/games/games-islands-2 --out runs/games
+python studies/measures/mode_coverage.py runs/games/games-meeting-2 --out runs/games
 """
 
 from omad.study import Study, grid

@@ -29,7 +29,7 @@ PAGES = [ROOT / f"{name}.md" for name in ("README", "RESULTS", "DESIGN", "CONTRI
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
 TUTORIALS = sorted((ROOT / "examples" / "tutorials").glob("*.py"))
 BLOCK = re.compile(r"(<!-- not run: .+ -->\n)?^```(\w*)\n(.*?)^```$", re.M | re.S)
-INLINE = re.compile(r"`(omad (?:train|eval|bench|sweep|resume|report|entropy) [^`]+)`")
+INLINE = re.compile(r"`(omad (?:train|eval|bench|sweep|resume|report) [^`]+)`")
 STUDIES = ("RESULTS.md", "docs/results/", "docs/learning/")
 """Pages whose commands between back quotes made their numbers."""
 HOLES = {

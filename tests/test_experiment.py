@@ -273,6 +273,11 @@ def test_a_longer_run_is_one_that_was_that_long_from_the_beginning(
     rest = [RunFolder.open(run).checkpoints()[0].index.parts["rest"] for run in (longer, whole[0])]
     assert rest[0] == rest[1], "all that training changes is bit for bit the same"
     np.testing.assert_array_equal(longer.evaluations()["returns"], whole[0].evaluations()["returns"])
+    assert "replay buffer" not in capsys.readouterr().out
+    folder = RunFolder.open(short)
+    folder.amend(sources=folder.manifest["sources"] | {"buffer_size": "derived: no larger than total_steps"})
+    assert cli.main(["resume", str(short), "--total-steps", "124"]) == 0
+    assert "The replay buffer still keeps 120 transitions" in " ".join(capsys.readouterr().out.split())
 
 
 def test_more_checkpoints_are_kept_if_asked(tmp_path: Path) -> None:
@@ -282,13 +287,18 @@ def test_more_checkpoints_are_kept_if_asked(tmp_path: Path) -> None:
 
 
 def test_a_warm_start_takes_over_parameters_but_not_optimisers(
-    whole: tuple[omad.Run, Recorder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: tuple[omad.Run, Recorder],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from omad.run import checkpoint
 
-    source = whole[0]
+    source, reads, read = whole[0], list[Path](), checkpoint.read
+    monkeypatch.setattr(checkpoint, "read", lambda path, *more: reads.append(path) or read(path, *more))
     brief: dict[str, Any] = SIZES | {"total_steps": 24, "save_every": 20, "eval_every": 1_000}
     run = omad.train("probe/push", run_dir=tmp_path / "run", loggers=[], init_from=f"{source}@1", **brief)
+    assert len(reads) == 1
     facts = run.manifest["init_from"]
     assert facts["seeds"] == [1, 1] and facts["left"] == [] and facts["env_steps"] == [120]
     parts = []

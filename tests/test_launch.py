@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from omad import api, launch, processes
+from omad import api, cli, launch, processes
 from omad.config import resolve
 from omad.errors import UserError
 from omad.experiment import Experiment
@@ -73,6 +73,29 @@ def test_seeds_side_by_side_are_the_seeds_of_one_process(tmp_path: Path, algorit
     assert api.load_policy(tmp_path / "both", seed=6).spec.name == "probe/push"
     with pytest.raises(UserError, match="no seed 9"):
         api.load_policy(tmp_path / "both", seed=9)
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_group_goes_on_without_the_seed_that_is_complete_and_has_lost_its_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], gone: int
+) -> None:
+    """To be trained longer it is refused, and nothing of the group is changed then."""
+    folders = Experiment(small(seeds=2)).create_each(tmp_path / "both")
+    RunFolder.open(folders[gone]).note_end(Ended("finished"))
+    before = {path: path.read_bytes() for folder in folders for path in folder.glob("*.json")}
+    assert cli.main(["resume", str(tmp_path / "both"), "--total-steps", "60000"]) == 2
+    assert f"{folders[gone]} has lines up to env step 0, but its checkpoints are gone" in capsys.readouterr().err
+    assert {path: path.read_bytes() for folder in folders for path in folder.glob("*.json")} == before
+    begun: list[Path] = []
+
+    def begin(folder: Path, cores: set[int]) -> subprocess.Popen[bytes]:
+        begun.append(folder)
+        RunFolder.open(folder).note_end(Ended("finished"))
+        return subprocess.Popen([sys.executable, "-c", ""])
+
+    monkeypatch.setattr(launch, "begin", begin)
+    assert cli.main(["resume", str(tmp_path / "both")]) == 0
+    assert begun == [folders[1 - gone]]
 
 
 def test_a_stop_saves_and_what_is_left_goes_on_later(tmp_path: Path) -> None:

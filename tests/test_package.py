@@ -42,3 +42,5 @@ def test_pythons_are_those_of_the_workflows() -> None:
     for name in ("ci", "nightly"):
         text = (ROOT / ".github" / "workflows" / f"{name}.yml").read_text()
         assert set(re.findall(r'"(3\.\d+)"', text.partition("matrix:")[2].partition("]")[0])) == said
+        for job in re.split(r"\n  (?=\w+:\n)", text):
+            assert "make test" not in job or "libegl1 libegl-mesa0" in job, "a renderer, see docs/install.md"

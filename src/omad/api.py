@@ -107,14 +107,14 @@ def open_to_resume(
     """
     folder = RunFolder.open(run)
     refuse_foreign(folder.config.task, folder.path, trust)
+    if not folder.checkpoints():
+        folder.refuse_if_saved_once()
     if total_steps is not None:
         try:
             folder.lock()
             folder.lengthen(total_steps)
         finally:
             folder.close()
-    if not folder.checkpoints():
-        folder.refuse_if_saved_once()
     return None if folder.complete else folder
 
 

@@ -6,12 +6,12 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from omad.errors import EnvFailed, NonFinite, UserError
 from omad.processes import StopSignals, silence
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "answer", "main"]
 
 COMMANDS = {
     "train": ("omad.commands.train", "train a team; the last line printed is the run folder"),
@@ -26,9 +26,6 @@ COMMANDS = {
     "runs": ("omad.commands.runs", "list runs: what was trained, how far, with which returns, and their state"),
     "compare": ("omad.commands.compare", "show how two configurations differ, values and their sources"),
     "report": ("omad.commands.report", "report on runs as one page: learning curves, tables, sample efficiency"),
-    "coverage": ("omad.commands.coverage", "state coverage of runs: visited bins of one common grid"),
-    "modes": ("omad.commands.modes", "modes of a game that policies cover, per agent and jointly, with pictures"),
-    "entropy": ("omad.commands.entropy", "how tight the entropy bound of OMAD's policies is during training"),
     "tasks": ("omad.commands.tasks", "list the tasks, their protocols, reference returns and published results"),
     "doctor": ("omad.commands.doctor", "check this installation: versions, devices, extras, conflicts, a self-test"),
     "bench": ("omad.commands.bench", "measure speed and utilisation of a task and preset"),
@@ -77,8 +74,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         near = ", ".join(nearest(words[0], COMMANDS))
         return _fail(f"There is no command {words[0]!r}; nearest: {near}; allowed: {', '.join(COMMANDS)}.", 2)
+    return answer(words[0], lambda: importlib.import_module(COMMANDS[words[0]][0]).main(words[1:]))
+
+
+def answer(name: str, command: Callable[[], int]) -> int:
+    """Run a command: its exit code, and a sentence on standard error for what it raises.
+
+    Args:
+        name: Of the command.
+        command: Returns an exit code.
+    """
     try:
-        return _run(words)
+        return _run(command)
     except UserError as error:
         return _fail(str(error), 2)
     except (NonFinite, EnvFailed) as error:
@@ -87,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         silence(sys.stdout)
         return 128 + signal.SIGPIPE
     except OSError as error:
-        return _fail(_file_error(error, words[0]), 2)
+        return _fail(_file_error(error, name), 2)
     except KeyboardInterrupt:
         return _fail("Interrupted.", 130)
 
@@ -103,12 +110,12 @@ def _print_completion(words: Sequence[str]) -> int:
     return 0
 
 
-def _run(words: Sequence[str]) -> int:
+def _run(command: Callable[[], int]) -> int:
     """Run a command; a signal ends it at once, except where the command handles signals itself."""
     signals = StopSignals(raising=True)
     try:
         with signals:
-            code = importlib.import_module(COMMANDS[words[0]][0]).main(words[1:])
+            code = command()
             sys.stdout.flush()
             return code
     except BaseException:  # an import that is interrupted may raise anything

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from importlib import metadata
+from pathlib import Path
 from typing import NamedTuple
 
 from omad.errors import UserError
 
-__all__ = ["EXTRAS", "Extra", "installed", "require", "require_for_task", "version"]
+__all__ = [
+    "EXTRAS",
+    "Extra",
+    "add_working_folder",
+    "installed",
+    "refuse_missing",
+    "require",
+    "require_for_task",
+    "version",
+]
 
 
 class Extra(NamedTuple):
@@ -43,6 +54,27 @@ def installed(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ValueError:  # it is imported already and does not say from where
         return True
+
+
+def refuse_missing(place: str) -> None:
+    """Refuse `package.module:name` whose package is neither installed nor in the working folder; nothing is imported.
+
+    Raises:
+        UserError: It is not there.
+    """
+    add_working_folder()
+    package = place.partition(":")[0].partition(".")[0]
+    if not installed(package):
+        raise UserError(
+            f"{place} cannot be registered: there is no package {package}; install it, or run from the folder of its "
+            "file."
+        )
+
+
+def add_working_folder() -> None:
+    """A script in the working folder is found, as `python -m` would find it."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
 
 
 def version(package: str) -> str | None:

@@ -39,7 +39,8 @@ class TrainedPolicy:
         self._by_seed = jax.jit(
             lambda policy, obs, seed, explore: act(policy, obs, jax.random.key(seed), explore), static_argnums=3
         )
-        self._boxes = [_box(self.spec, i) for i in range(self.spec.n_agents)]
+        self._low, self._high, self._least, self._most = _bounds(self.spec)
+        self._places = {name: i for i, name in enumerate(self.spec.agents)}
 
     def act(self, obs: Any, seed: Randomness = None) -> Any:
         """Actions for observations, in the form in which these come.
@@ -61,17 +62,17 @@ class TrainedPolicy:
             UserError: A shape, a name or a number does not fit.
         """
         if isinstance(obs, Mapping):
-            places = {name: self._place(name) for name in obs}
-            rows = dict(zip(places.values(), obs.values(), strict=True))
-            action = self._of_rows(rows, seed)
-            return {name: self._in_units(action[..., i, :], i) for name, i in places.items()}
+            places = [self._place(name) for name in obs]
+            action = self._in_units(self._of_rows(places, [_array(row) for row in obs.values()], seed))
+            return {name: action[..., i, : self.spec.act_dims[i]] for name, i in zip(obs, places, strict=True)}
         if isinstance(obs, Sequence):
-            sizes = tuple(np.shape(row)[-1] if np.ndim(row) else None for row in map(_array, obs))
+            rows = [_array(row) for row in obs]
+            sizes = tuple(row.shape[-1] if row.ndim else None for row in rows)
             if sizes != self.spec.obs_dims:
                 raise UserError(
                     f"Observations of sizes {sizes} were given; {self.spec.name} needs {self.spec.obs_dims}."
                 )
-            action = self._of_rows(dict(enumerate(obs)), seed)
+            action = self._of_rows(range(len(rows)), rows, seed)
             return [action[..., i, :size] for i, size in enumerate(self.spec.act_dims)]
         if not isinstance(obs, Tracer):  # inside a compiled function, numbers are not known yet
             obs = _array(obs)
@@ -113,16 +114,16 @@ class TrainedPolicy:
         return export_team(self.team, out, formats, denoising_steps)
 
     def _place(self, name: Any) -> int:
+        if (place := self._places.get(name)) is not None:
+            return place
         agents = self.spec.agents
         if not agents:
             raise UserError(
                 f"{name!r} was given as an agent's name, but {self.spec.name} has no names for its agents; give one "
                 f"stacked array, a list, or a number from 0 to {self.spec.n_agents - 1}."
             )
-        if name not in agents:
-            near = ", ".join(nearest(str(name), agents))
-            raise UserError(f"There is no agent {name!r}; nearest: {near}; allowed: {', '.join(agents)}.")
-        return agents.index(name)
+        near = ", ".join(nearest(str(name), agents))
+        raise UserError(f"There is no agent {name!r}; nearest: {near}; allowed: {', '.join(agents)}.")
 
     def _numbered(self, number: Any) -> int:
         if not isinstance(number, int | np.integer) or isinstance(number, bool) or not 0 <= number < self.spec.n_agents:
@@ -135,14 +136,14 @@ class TrainedPolicy:
     def _named(self, place: int) -> str:
         return self.spec.agents[place] if self.spec.agents else str(place)
 
-    def _of_rows(self, rows: Mapping[int, Any], seed: Randomness) -> np.ndarray:
+    def _of_rows(self, places: Sequence[int], rows: Sequence[np.ndarray], seed: Randomness) -> np.ndarray:
         """Actions `(..., agent, act)` in [-1, 1] for the observations of some agents; all others see zeros."""
-        spec, arrays = self.spec, {place: _array(row) for place, row in rows.items()}
-        if not arrays:
+        spec = self.spec
+        if not rows:
             raise UserError(f"No observations were given; {spec.name} needs those of at least one agent.")
-        batch = next(iter(arrays.values())).shape[:-1]
+        batch = rows[0].shape[:-1]
         padded = np.zeros((*batch, spec.n_agents, spec.obs_dim), np.float32)
-        for place, row in arrays.items():
+        for place, row in zip(places, rows, strict=True):
             due = (*batch, spec.obs_dims[place])
             if row.shape != due:
                 raise UserError(
@@ -165,11 +166,10 @@ class TrainedPolicy:
             "jax.random.key."
         )
 
-    def _in_units(self, action: np.ndarray, place: int) -> np.ndarray:
-        """An agent's action in the env's own units, within its bounds also as float32."""
-        low, high, least, most = self._boxes[place]
-        found = scale(action[..., : low.size].astype(float), low, high).astype(np.float32)
-        return np.minimum(np.maximum(found, least), most)
+    def _in_units(self, action: np.ndarray) -> np.ndarray:
+        """Actions of all agents in the env's own units, within its bounds also as float32."""
+        found = scale(action.astype(float), self._low, self._high).astype(np.float32)
+        return np.minimum(np.maximum(found, self._least), self._most)
 
 
 class AgentPolicy:
@@ -191,11 +191,13 @@ class AgentPolicy:
         Raises:
             UserError: A shape or a number does not fit.
         """
-        action = self._team._of_rows({self.place: obs}, seed)
-        return self._team._in_units(action[..., self.place, :], self.place)
+        action = self._team._in_units(self._team._of_rows([self.place], [_array(obs)], seed))
+        return action[..., self.place, : self._team.spec.act_dims[self.place]]
 
 
 def _array(obs: Any) -> np.ndarray:
+    if isinstance(obs, np.ndarray) and obs.dtype == np.float32:
+        return obs
     try:
         with np.errstate(over="ignore"):
             return np.asarray(obs, np.float32)
@@ -210,11 +212,12 @@ def _finite(obs: np.ndarray) -> None:
         raise UserError("An observation holds a number that is not finite as float32; give finite numbers only.")
 
 
-def _box(spec: Any, place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Bounds of an agent's actions, and the float32 numbers next to them that lie within."""
-    size = spec.act_dims[place]
-    low = np.asarray(spec.act_low[place] if spec.act_low else (-1.0,) * size, float)
-    high = np.asarray(spec.act_high[place] if spec.act_high else (1.0,) * size, float)
+def _bounds(spec: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Bounds of all agents' actions `(agent, act)`, and the float32 numbers next to them that lie within."""
+    low, high = -np.ones((spec.n_agents, spec.act_dim)), np.ones((spec.n_agents, spec.act_dim))
+    for bound, rows in ((low, spec.act_low), (high, spec.act_high)):
+        for i, row in enumerate(rows):
+            bound[i, : len(row)] = row
     least, most = low.astype(np.float32), high.astype(np.float32)
     least = np.where(least < low, np.nextafter(least, np.float32(np.inf)), least)
     most = np.where(most > high, np.nextafter(most, np.float32(-np.inf)), most)

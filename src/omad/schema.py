@@ -13,18 +13,34 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import GenericAlias
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
 from omad.errors import UserError
 
-__all__ = ["MOST", "Lines", "convert", "decode", "open_plain", "read_bytes", "read_json", "read_lines"]
+__all__ = [
+    "LARGEST",
+    "MOST",
+    "Finite",
+    "Lines",
+    "Seed",
+    "convert",
+    "decode",
+    "open_plain",
+    "read_bytes",
+    "read_json",
+    "read_lines",
+]
 
 T = TypeVar("T")
 
 MOST = 1 << 28
 """Bytes that a file may have, unpacked: 256 MiB."""
+LARGEST = 3.5e38
+"""Of returns: as far as float32 goes, and a little beyond."""
+Finite = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 _GZIP = b"\x1f\x8b"
 """How a packed file begins."""
 _REPAIR = "restore it from a copy"

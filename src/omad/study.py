@@ -16,7 +16,6 @@ import dataclasses
 import importlib.util
 import itertools
 import json
-import math
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from omad.config import RunConfig, resolve, to_dict
 from omad.errors import UserError
 from omad.presets import PRESETS
 from omad.run.folder import LINES, RunFolder, half_made
+from omad.schema import LARGEST
 
 __all__ = ["PlannedRun", "Study", "grid", "load", "place"]
 
@@ -98,9 +98,10 @@ class Study:
                 raise UserError(
                     f"The study {self.name} has a threshold of {task}, but no run of it; name a task it has."
                 )
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
                 raise UserError(
-                    f"The study {self.name} has the threshold {value!r} of {task}; it must be a finite return."
+                    f"The study {self.name} has the threshold {value!r} of {task}; it must be a return of at most "
+                    f"{LARGEST:g} in size."
                 )
         thresholds = {tasks.find(task).name: float(value) for task, value in self.thresholds.items()}
         object.__setattr__(self, "thresholds", thresholds)

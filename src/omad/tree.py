@@ -16,8 +16,10 @@ __all__ = [
     "at_agent",
     "at_seed",
     "descend",
+    "difference",
     "each",
     "global_norm",
+    "key_in",
     "polyak",
     "put_agent",
     "put_seed",
@@ -85,6 +87,29 @@ def put_seed(tree: T, seed: int | Int[Array, ""], row: T) -> T:
 def stacked(trees: Sequence[T]) -> T:
     """One tree whose leaves carry a new leading axis, an entry a tree."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def difference(name: str, due: PyTree, given: PyTree) -> str:
+    """Where the form of a tree is not the one that is due, in words without a full stop; empty if it is."""
+    forms = [str(jax.tree.structure(tree)).removeprefix("PyTreeDef")[:200] for tree in (given, due)]
+    if jax.tree.structure(due) != jax.tree.structure(given):
+        return f"{name} of the structure {forms[0]}; it must be {forms[1]}"
+    for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(given), jax.tree.leaves(due), strict=True):
+        if (one.shape, one.dtype) != (other.shape, other.dtype):
+            words = [f"{leaf.dtype}{list(leaf.shape)}" for leaf in (one, other)]
+            return f"{name}{jax.tree_util.keystr(path)} as {words[0]}; it must be {words[1]}"
+    return ""
+
+
+def key_in(name: str, tree: PyTree) -> str:
+    """The first leaf that is a random key and what to do about it, in words without a full stop; empty if none is."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return (
+                f"{name}{jax.tree_util.keystr(path)} as a random key, which no checkpoint can hold; keep "
+                "jax.random.key_data of it, or use the key that is given at every step"
+            )
+    return ""
 
 
 def global_norm(tree: PyTree) -> Float[Array, ""]:

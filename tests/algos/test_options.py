@@ -52,6 +52,12 @@ def test_scale_is_that_of_all_returns_so_far(shift: float, bound: float) -> None
     assert out.discount is batch.discount and out.obs is batch.obs
 
 
+@pytest.mark.parametrize("given", ["state", "obs"])
+def test_what_independent_critics_cannot_read_is_refused(given: str) -> None:
+    with pytest.raises(UserError, match=f"critic_input is '{given}'.*'independent' each critic reads its own agent's"):
+        resolve("mpe/spread-3", critic_scope="independent", critic_input=given)
+
+
 def test_a_row_that_was_not_there_changes_nothing() -> None:
     """The first call of a hosted chunk keeps nothing."""
     before = ReturnStats.none(ENVS, GAMMA, 5.0)

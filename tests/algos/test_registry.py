@@ -95,6 +95,7 @@ def test_a_run_folder_decides_no_import(run: omad.Run, tmp_path: Path, monkeypat
         ("omad", TOY, "omad.algos.configs.omad:OmadConfig"),
         ("my toy", TOY, "'my toy'.*letters"),
         ("toy", "own_algorithm", "module:ConfigClass"),
+        ("toy", "no_such_package:Config", "no_such_package:Config.*there is no package no_such_package; install it"),
     ],
 )
 def test_what_cannot_be_registered_is_refused(name: str, target: str, said: str):
@@ -110,7 +111,7 @@ def test_a_name_is_given_once_and_repeating_it_is_harmless():
         algos.register("toy", "other:Config")
 
 
-@pytest.mark.parametrize("target", ["own_algorithm:Nothing", "no_such_module_at_all:Config"])
+@pytest.mark.parametrize("target", ["own_algorithm:Nothing", "own_algorithm.part:Config", "own_algorithm:make"])
 def test_what_cannot_be_imported_is_said(target: str):
     algos.register("broken", target)
     with pytest.raises(UserError, match=f"'broken'.*{target}"):

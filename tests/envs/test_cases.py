@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from omad import envs, tasks
-from omad.commands.check import inspect
+from omad.commands.check import _sentences, inspect
 from omad.envs.pool import Pool
 from omad.errors import EnvFailed, UserError
 from omad.trust import refuse_foreign
@@ -64,9 +64,12 @@ def test_check_env_is_not_softer_than_training(kind: str, said: str) -> None:
     if kind == "nan":  # is seen at the first reset, by whoever asks
         assert "not finite" in inspect(odd(kind), 20)["problems"][0]
     else:
-        problems = inspect(odd(kind), 20)["problems"]
+        found = inspect(odd(kind), 20)
+        problems, first = found["problems"], _sentences(found)[0]
         assert len(problems) == 1
         assert re.search(said, problems[0]), problems
+        assert first == problems[0] and found["reward_mean"] is found["deterministic"] is None
+        assert [note for note in found["notes"] if "episode" not in note] == []
     env = envs.make(odd(kind))
     pool = Pool.of(odd(kind), env.spec, 1)
     seeds = np.asarray([1], np.uint64)

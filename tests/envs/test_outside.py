@@ -154,6 +154,7 @@ def test_a_registered_name_takes_arguments() -> None:
         ("mpe/mine", "a:b", "names a task of this package"),
         ("mamujoco-full/x", "a:b", "names a task of this package"),
         ("mine", "ab", "write package.module:factory"),
+        ("mine", "no_such_package.envs:reach", "there is no package no_such_package; install it"),
         ("mine", own_envs.Team(), "A Team was given as the factory"),
         ("taken", "other:factory", "There is an env 'taken' already"),
     ],
@@ -277,7 +278,7 @@ def test_an_object_that_cannot_be_used_is_refused(env: Any, words: str) -> None:
         (f"jax:{HOST}counted", f"runs on the host; write pettingzoo:{HOST}counted"),
         (f"jax:{PATH}undeclared", "spec is a NoneType, not an omad.EnvSpec"),
         (f"jax:{PATH}misdeclared", r"reset\(\) returned obs of shape \(2, 2\); its spec declares \(2, 3\)"),
-        (f"jax:{PATH}changing", r"the state's \[1\] is int32\[\] after reset\(\), but float32\[\] after step\(\)"),
+        (f"jax:{PATH}changing", r"a state\[1\] as float32\[\]; it must be int32\[\], as reset\(\)"),
         (f"jax:{PATH}failing", "ZeroDivisionError"),
         (f"jax:{PATH}reach?colour=red&n=2", "unexpected keyword argument 'colour'"),
         (f"jax:{PATH}reach?done=truncated", "done is no argument of its factory"),
@@ -351,15 +352,16 @@ def test_the_registries_can_be_reached_after_plain_import() -> None:
         "import sys, omad; assert 'jax' not in sys.modules\n"
         "omad.register_env('my/env', 'own_envs:reach'); omad.envs.register('other', 'own_envs:reach')\n"
         "assert 'jax' not in sys.modules\n"
-        "omad.algos.register('mine', 'mine:MineConfig'); omad.register_algorithm('mine', 'mine:MineConfig')\n"
-        "assert omad.algos.available()['mine'] == 'mine:MineConfig'\n"
+        "omad.algos.register('mine', 'own_envs:Config'); omad.register_algorithm('mine', 'own_envs:Config')\n"
+        "assert omad.algos.available()['mine'] == 'own_envs:Config' and 'own_envs' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=Path(__file__).parent)
 
 
 def test_no_name_is_both_public_and_lost() -> None:
     assert all(getattr(omad, name) is not None for name in omad.__all__)
     assert registry.of_object is omad.envs.of_object
+    assert {*omad.__all__} <= {*dir(omad)}
     with pytest.raises(AttributeError, match="no attribute 'absent'"):
         _ = omad.absent
 

@@ -10,7 +10,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -22,8 +25,8 @@ import omad
 from omad.cli import main
 from omad.errors import EnvFailed, UserError
 from omad.export import bundle, play
-from omad.export.distil import Settings, distil, observations
-from omad.export.fold import fold
+from omad.export.distil import Settings, distil, matching, observations
+from omad.export.fold import fold, sample, squashed, unsquashed
 from omad.export.runner import BadPolicy, Policy
 from omad.export.team import boxes, compare, differences, export, folded_vectors
 
@@ -263,7 +266,14 @@ def test_a_student_gives_the_teachers_action_from_the_same_noise(tmp_path: Path)
     obs = observations(teachers, UNEQUAL, 4, 0)
     assert obs.shape[1:] == (2, 2) and np.isfinite(obs).all()
     before = distil(teachers, obs, Settings(steps=3, updates=1, batch=16, learning_rate=0.0), 0)[1]
-    students, after = distil(teachers, obs, Settings(steps=3, updates=400, batch=64), 0)
+    played: list[tuple[int, int]] = []
+
+    def visit(players: Any, number: int) -> np.ndarray:
+        played.append((number, len(players)))
+        return observations(players, UNEQUAL, 4, number)
+
+    students, after = distil(teachers, obs, Settings(steps=3, updates=400, batch=64, rounds=2), 0, visit)
+    assert played == [(1, 2)]
     assert all(late < 0.6 * early for early, late in zip(before, after, strict=True)), (before, after)
     path = bundle.write(
         tmp_path / "team", students, folded_vectors(students, 16), boxes(trained.spec), 1, trained.facts
@@ -278,6 +288,25 @@ def test_a_student_gives_the_teachers_action_from_the_same_noise(tmp_path: Path)
     one_step = team("hatd3", UNEQUAL)
     with pytest.raises(UserError, match="nothing to distil"):
         distil(fold(one_step.policy, one_step.config, one_step.spec, "none"), obs, Settings(), 0)
+
+
+@pytest.mark.parametrize("algorithm", ["omad", "madpmd"])
+def test_a_student_that_is_sure_of_the_wrong_end_of_the_box_is_put_right(algorithm: str) -> None:
+    """Where tanh and clipping are flat, the square of the difference of actions has no slope; the matching loss has."""
+    trained = team(algorithm, UNEQUAL)
+    (teacher, _) = fold(trained.policy, trained.config, trained.spec, "none")
+    obs, noise = jnp.zeros((4, teacher.obs_dim)), jnp.zeros((4, teacher.noise_rows, teacher.act_dim))
+
+    def square(x: Any) -> Any:
+        return jnp.square(squashed(teacher, x, noise) + 1.0).mean()
+
+    x = jnp.full((4, teacher.act_dim), 50.0)
+    assert not np.any(jax.grad(square)(x))
+    assert np.all(jax.grad(lambda x: matching(teacher, x, noise, -jnp.ones_like(x))[0])(x) > 0)
+    np.testing.assert_allclose(
+        sample(teacher, teacher.tensors, obs, noise),
+        squashed(teacher, unsquashed(teacher, teacher.tensors, obs, noise), noise),
+    )
 
 
 def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from measures import state_coverage as coverage
 from omad import api, cli
-from omad.commands import coverage
 from omad.run.folder import RunFolder
 
 
@@ -52,6 +52,12 @@ def test_states_that_cannot_be_compared(states: Any, words: str) -> None:
         coverage.cover(states)
 
 
+@pytest.mark.parametrize("words", ["--bins 1000000", "--bins 1", "--first 1", "--first 99999999999"])
+def test_sizes_that_cannot_be_are_refused(words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(str(tmp_path), *words.split()) == 2
+    assert words.split()[0] in capsys.readouterr().err
+
+
 SMALL: dict[str, Any] = {
     "actor_width": 8, "actor_layers": 1, "critic_width": 8, "critic_layers": 1, "total_steps": 400,
     "warmup_steps": 100, "n_envs": 4, "batch_size": 8, "eval_every": 400, "eval_episodes": 1, "log_every": 200,
@@ -59,25 +65,27 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
+def command(*words: str) -> int:
+    return cli.answer("coverage", lambda: coverage.main(words))
+
+
 def test_states_of_runs_come_from_their_buffers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As many as env steps, real positions and not padding; a buffer that has forgotten its beginning is refused."""
     run = api.train("mpe/spread-2", "hatd3", run_dir=tmp_path / "cpu" / "seed-0", loggers=[], **SMALL)
-    from omad.commands.coverage import visited_states
-
-    states = visited_states(RunFolder.open(run))
+    states = coverage.visited_states(RunFolder.open(run))
     assert states.shape == (400, 24)
     assert (np.abs(states).sum(1) > 0).all()
-    np.testing.assert_array_equal(visited_states(RunFolder.open(run), 40), states[:40])
-    assert cli.main(["coverage", str(tmp_path), "--out", str(tmp_path), "--json", "--bins", "8"]) == 0
+    np.testing.assert_array_equal(coverage.visited_states(RunFolder.open(run), 40), states[:40])
+    assert command(str(tmp_path), "--out", str(tmp_path), "--json", "--bins", "8") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["states"] == 400
     assert found["methods"]["hatd3, cpu"]["share"] == 1.0
     section = json.loads((tmp_path / "sections" / "coverage-mpe-spread-2.json").read_text())
     assert (tmp_path / "sections" / section["figure"]).read_bytes().startswith(b"\x89PNG")
-    assert cli.main(["coverage", str(run), "--bins", "1"]) == 2
-    assert cli.main(["coverage", str(tmp_path / "sections")]) == 2
+    assert command(str(run), "--bins", "1") == 2
+    assert command(str(tmp_path / "sections")) == 2
     forgetful: dict[str, Any] = SMALL | {"total_steps": 600}
     short = api.train("mpe/spread-2", "hatd3", run_dir=tmp_path / "short", **forgetful)
     capsys.readouterr()
-    assert cli.main(["coverage", str(short)]) == 2
+    assert command(str(short)) == 2
     assert "first states are gone" in capsys.readouterr().err

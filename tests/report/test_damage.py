@@ -481,13 +481,6 @@ def test_the_curve_of_a_run_with_odd_lines(tmp_path: Path) -> None:
     assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_sizes_that_cannot_fit_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["coverage", str(tmp_path), "--bins", str(10**6)]) == 2
-    assert "needs 26,077.0 GiB of memory, and 1 GiB are allowed" in capsys.readouterr().err
-    assert cli.main(["modes", str(tmp_path), "--seed", "-1"]) == 2
-    assert "--seed is -1; it must be" in capsys.readouterr().err
-
-
 def test_a_summary_says_which_field_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = json.loads(b"".join(to_json(gather([small(tmp_path / "study")], command_of), Options("sampled", {}))))
     packed = tmp_path / "summary.json.gz"

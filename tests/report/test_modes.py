@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from measures import mode_coverage as modes
 from omad import api, cli, tasks
-from omad.commands import modes
 
 POINTS = np.asarray(tasks.GAME_MODES)
+
+
+def command(*words: str) -> int:
+    return cli.answer("modes", lambda: modes.main(words))
 
 
 def test_an_action_is_at_the_nearest_point_within_reach() -> None:
@@ -68,14 +72,16 @@ def test_the_command_counts_draws_and_writes_a_section(tmp_path: Path, capsys: p
         "save_every": 300,
     }  # fmt: skip
     run = api.train("games/meeting-2", "hatd3", run_dir=tmp_path / "cpu" / "seed-0", loggers=[], **small)
-    assert cli.main(["modes", str(tmp_path), "--draws", "50", "--out", str(tmp_path), "--json"]) == 0
+    assert command(str(tmp_path), "--draws", "50", "--out", str(tmp_path), "--json") == 0
     (one,) = json.loads(capsys.readouterr().out).values()
     assert one["one observation"]["draws"] == 50
     section = json.loads((tmp_path / "sections" / "modes-meeting-2.json").read_text())
     assert {"title", "text", "figure", "alt"} <= section.keys()
     assert (tmp_path / "sections" / section["figure"]).read_bytes().startswith(b"\x89PNG")
-    assert cli.main(["modes", str(run), "--draws", "50"]) == 0
+    assert command(str(run), "--draws", "50") == 0
     assert "games/meeting-2: sampled actions" in capsys.readouterr().out
-    assert cli.main(["modes", str(tmp_path / "sections")]) == 2
+    assert command(str(tmp_path / "sections")) == 2
     assert "hold no runs" in capsys.readouterr().err
-    assert cli.main(["modes", str(run), "--draws", "0"]) == 2
+    for words in (["--draws", "0"], ["--draws", "1000000000"], ["--seed", "-1"]):
+        assert command(str(run), *words) == 2
+        assert words[0] in capsys.readouterr().err

@@ -587,6 +587,7 @@ def test_bad_input_gets_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixtu
         ((early, "--out", out), "None of the 1 runs has an evaluation of sampled actions"),
         ((run, "--out", out, "--threshold", "mpe/spread-4=-3"), "the runs are of mpe/spread-3"),
         ((run, "--out", out, "--threshold", "mpe/spread-3"), "must be TASK=RETURN"),
+        ((run, "--out", out, "--threshold", "mpe/spread-3=1e308"), "with a return of at most 3.5e+38 in size"),
         ((run, "--out", taken), "is not a report of ours"),
         ((run, "--out", run), "is not a report of ours"),
     ):

@@ -17,6 +17,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from omad.errors import UserError
+from omad.extras import refuse_missing
 from omad.spec import EnvSpec, ObsNorm
 from omad.tasks import nearest
 
@@ -58,7 +59,7 @@ def register(name: str, target: str) -> None:
         target: `module:ConfigClass`; the module also has `make(config, spec)`.
 
     Raises:
-        UserError: The name is taken or cannot be one, or the target is not of that form.
+        UserError: The name is taken or cannot be one, the target is not of that form, or its package is not there.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", name):
         raise UserError(f"{name!r} cannot name an algorithm; use lower-case letters, digits, - and _.")
@@ -67,6 +68,7 @@ def register(name: str, target: str) -> None:
     taken = available().get(name, target)
     if taken != target:
         raise UserError(f"There is an algorithm {name!r} already ({taken}); choose another name.")
+    refuse_missing(target)
     _registered[name] = target
 
 
@@ -82,11 +84,14 @@ def config_class(name: str) -> type:
             f"There is no algorithm {name!r}; nearest: {', '.join(nearest(name, there))}; allowed: {', '.join(there)}. "
             "One of your own must be installed, or registered in this process with omad.register_algorithm."
         )
-    module, cls = there[name].split(":")
+    module, _, cls = there[name].partition(":")
     try:
-        return getattr(importlib.import_module(module), cls)
+        found = getattr(importlib.import_module(module), cls)
     except (ImportError, AttributeError) as error:
         raise UserError(f"The algorithm {name!r} should be {there[name]}, but: {error}.") from error
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise UserError(f"The algorithm {name!r} should be {there[name]}, but that is no dataclass.")
+    return found
 
 
 def make(config: Any, spec: EnvSpec, obs_norm: ObsNorm = "none", updates_per_env_step: float = 1.0) -> Algorithm:
@@ -95,13 +100,20 @@ def make(config: Any, spec: EnvSpec, obs_norm: ObsNorm = "none", updates_per_env
     Where `alpha_pace` is `env`, a gradient step moves the temperature the less, the more of them an env step has.
     """
     from omad.standardise import standardised
+    from omad.types import Algorithm
 
     if getattr(config, "alpha_pace", "gradient") == "env":
         config = dataclasses.replace(config, alpha_lr=config.alpha_lr / updates_per_env_step)
     program = importlib.import_module(getattr(config, "program", type(config).__module__))
 
     def remade(hyperparameters: Mapping[str, Any]) -> Algorithm:
-        return standardised(program.make(_with(config, hyperparameters), spec), spec, obs_norm)
+        made = program.make(_with(config, hyperparameters), spec)
+        if not isinstance(made, Algorithm):
+            raise UserError(
+                f"The algorithm of {program.__name__}: make(config, spec) returned a {type(made).__name__}; it must "
+                "return an omad.types.Algorithm."
+            )
+        return standardised(made, spec, obs_norm)
 
     algorithm = remade({})
     if not (names := getattr(config, "traced", ())):

@@ -205,10 +205,7 @@ def _inspect(task: str, steps: int, seed: int) -> dict[str, Any]:
     apart = len(runs) < 3 or not same or (_alike(first, runs[2]) and not runs[2]["broken"])
     spec = env.spec
     seen = first["obs"][np.isfinite(first["obs"])]
-    notes, problems = [], []
-    if first["broken"]:
-        problems.append(f"Cannot be trained on: {first['broken']}.")
-    notes += getattr(env, "notes", ())
+    notes = [*(own := getattr(env, "notes", ()))]
     if not apart:
         notes.append(
             "Instances in one process disturb each other: interleaved with a second instance, the same seed and "
@@ -230,7 +227,7 @@ def _inspect(task: str, steps: int, seed: int) -> dict[str, Any]:
         )
     rewards = first["rewards"] if first["rewards"].size else np.zeros(1)
     worth = float(np.abs(rewards).mean()) * 100
-    return {
+    found = {
         "task": spec.name,
         "protocol": row.protocol,
         "agents": spec.n_agents,
@@ -258,13 +255,20 @@ def _inspect(task: str, steps: int, seed: int) -> dict[str, Any]:
         "steps_per_s": first["steps_per_s"],
         "suggested_v_max": float(np.ceil(max(2 * worth, 10.0))),
         "notes": notes,
-        "problems": problems,
+        "problems": [],
     }
+    if first["broken"]:  # what was seen until then says nothing about the env
+        found |= dict.fromkeys(_MEASURED) | {"notes": [*own], "problems": [f"Cannot be trained on: {first['broken']}."]}
+    return found
+
+
+_MEASURED = ("isolated", "episode_length", "random_return", "reward_min", "reward_mean", "reward_max", "obs_min",
+             "obs_max", "deterministic", "saves", "steps_per_s", "suggested_v_max")  # fmt: skip
 
 
 def _sentences(found: dict[str, Any]) -> list[str]:
     ends = found["terminated"] + found["truncated"]
-    lines = [
+    declared = [
         f"{found['task']}: {found['agents']} agents.",
         found["protocol"],
         f"Observations: {', '.join(map(str, found['obs_dims']))} numbers an agent"
@@ -274,6 +278,10 @@ def _sentences(found: dict[str, Any]) -> list[str]:
         f"State for critics: {found['state_dim']} numbers."
         if found["state_dim"]
         else "There is no state; critics read all observations.",
+    ]
+    if found["problems"]:
+        return found["problems"] + declared + found["notes"]
+    measured = [
         f"Episodes: horizon {found['horizon']}; {ends} ended in {found['steps']} steps, "
         f"{found['terminated']} by the task and {found['truncated']} by the clock"
         + (f" ({found['cut_by_omad']} of them by omad's own)" if found["cut_by_omad"] else "")
@@ -286,7 +294,7 @@ def _sentences(found: dict[str, Any]) -> list[str]:
         "Deterministic: the same seed and actions give the same." if found["deterministic"] else "",
         f"Speed: {found['steps_per_s']:,.0f} steps/s in one process.",
     ]
-    return [line for line in lines if line] + found["notes"] + found["problems"]
+    return [line for line in declared + measured if line] + found["notes"]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -30,10 +30,13 @@ class Options:
     """Training seed of the teacher; by default the first."""
     which: str = "last"
     """Checkpoint of the teacher: last, or its env steps."""
-    updates: int = 20_000
+    updates: int = 12_000
     """Gradient steps of each agent."""
-    episodes: int = 500
-    """Fresh episodes of the teacher to take observations from."""
+    episodes: int | None = None
+    """Fresh episodes to take observations from, of the teacher and then of the students; by default 25,000 env steps of
+    them, at least 16."""
+    rounds: int = 4
+    """Equal parts of the training, between which students play; 1 takes the teacher's episodes alone."""
     formats: str = "numpy,onnx"
     """numpy, onnx or both, separated by a comma."""
     distil_seed: int = 0
@@ -52,11 +55,11 @@ def distil_run(options: Options) -> dict[str, Any]:
     Raises:
         UserError: Something given cannot work, or the run's policies take one step already.
     """
-    if options.updates < 1 or options.episodes < 1 or not 0 <= options.distil_seed < 2**31:
-        raise UserError(
-            f"--updates is {options.updates}, --episodes {options.episodes} and --distil-seed {options.distil_seed}; "
-            "the first two must be at least 1, the last 0 to 2^31 - 1."
-        )
+    for name in ("updates", "episodes", "rounds"):
+        if (count := getattr(options, name)) is not None and count < 1:
+            raise UserError(f"--{name} is {count}; it must be at least 1.")
+    if not 0 <= options.distil_seed < 2**31:
+        raise UserError(f"--distil-seed is {options.distil_seed}; give 0 to 2^31 - 1.")
     from omad.api import load_policy
     from omad.export import bundle, team
     from omad.export.distil import Settings, distil, observations
@@ -68,9 +71,14 @@ def distil_run(options: Options) -> dict[str, Any]:
     teacher = load_policy(options.run, options.seed, which_of(options.which)).team
     refuse_foreign(teacher.facts.task, options.run, options.trust)
     folded = fold(teacher.policy, teacher.config, teacher.spec, teacher.obs_norm)
-    settings = Settings(steps=options.steps, updates=options.updates)
-    obs = observations(folded, teacher.facts.task, options.episodes, options.distil_seed)
-    students, errors = distil(folded, obs, settings, options.distil_seed)
+    settings = Settings(steps=options.steps, updates=options.updates, rounds=options.rounds)
+    episodes = options.episodes or max(16, 25_000 // teacher.spec.horizon)
+
+    def visit(players: Sequence[Any], number: int) -> Any:
+        return observations(players, teacher.facts.task, episodes, options.distil_seed + number)
+
+    obs = visit(folded, 0)
+    students, errors = distil(folded, obs, settings, options.distil_seed, visit)
     bundle.write(
         options.out, students, team.folded_vectors(students, bundle.VECTORS), team.boxes(teacher.spec),
         team.history_of(teacher.facts.task), teacher.facts, formats, teacher.spec.agents,

@@ -19,6 +19,7 @@ from omad.config import RunConfig, resolve
 from omad.console import console
 from omad.errors import UserError
 from omad.report.format import plain
+from omad.schema import LARGEST
 
 __all__ = ["command_of", "main", "write_report"]
 
@@ -92,8 +93,11 @@ def _thresholds(words: Sequence[str]) -> dict[str, float]:
             value = float(text)
         except ValueError:
             value = float("nan")
-        if not given or not task or value != value or abs(value) == float("inf"):
-            raise UserError(f"--threshold is {word!r}; it must be TASK=RETURN, as in mpe/spread-3=-30.")
+        if not given or not task or not abs(value) <= LARGEST:  # not a number compares as false
+            raise UserError(
+                f"--threshold is {word!r}; it must be TASK=RETURN, as in mpe/spread-3=-30, with a return of at most "
+                f"{LARGEST:g} in size."
+            )
         if task in found:
             raise UserError(f"--threshold names the task {task!r} twice; give it one return.")
         found[task] = value

@@ -61,9 +61,12 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"{options.run} was only partly created; run the omad train command that created it again.")
     folders = members(options.run)
     if folders != [options.run]:
-        for folder in folders:
-            if options.total_steps is not None or not RunFolder.open(folder).complete:
-                open_to_resume(folder, options.total_steps, options.trust)
+        due = [one for one in folders if options.total_steps is not None or not RunFolder.open(one).complete]
+        for steps in dict.fromkeys((None, options.total_steps)):  # all are looked at before one is changed
+            for folder in due:
+                open_to_resume(folder, steps, options.trust)
+        if words := RunFolder.open(folders[0]).short_buffer:
+            out.print(words)
         at_once = options.parallel_seeds or len(available_cores())
         code = run_with_dashboard(functools.partial(side_by_side, folders, at_once), Stop())
         out.print(str(options.run))

@@ -72,7 +72,8 @@ def guarded(what: str, call: Callable[..., T], *given: Any, **named: Any) -> T:
     except SystemExit as error:
         raise Broken(f"{what} tried to end the process with sys.exit({error.code!r}) ({place_of(error)})") from error
     except BaseException as error:
-        said = f": {error}" if str(error) else ""
+        # JAX explains at length; the first line says it.
+        said = "".join(f": {line.rstrip('.')}" for line in str(error).strip().splitlines()[:1])
         raise Broken(f"{what} failed with {type(error).__name__}{said} ({place_of(error)})") from error
 
 

@@ -12,13 +12,13 @@ import itertools
 import sys
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from omad import processes
 from omad.envs import contract
 from omad.envs.contract import Broken, guarded
 from omad.errors import UserError
+from omad.extras import add_working_folder
 
 __all__ = ["OWN", "built", "imported", "path_of", "takes"]
 
@@ -39,7 +39,7 @@ def imported(named: str, kinds: tuple[type, ...] = (), what: str = "a class") ->
     Raises:
         UserError: It cannot be imported, or is nothing that makes an env of its own.
     """
-    _working_folder()
+    add_working_folder()
     module, _, function = named.partition(":")
     top = module.partition(".")[0]
     if top == "__main__":
@@ -153,10 +153,3 @@ def built(
             return guarded("the constructor", made, **given)
     except Broken as error:
         raise UserError(f"{named}: {error}.") from error
-
-
-def _working_folder() -> None:
-    """A script in the working directory is found, as `python -m` would find it."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)

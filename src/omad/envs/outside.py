@@ -21,6 +21,7 @@ from omad.envs.host_env import HostEnv
 from omad.envs.imported import OWN, built, imported, takes
 from omad.errors import UserError
 from omad.tasks.outside import Entry, entry_of
+from omad.tree import difference, key_in
 from omad.types import JaxEnv, Observation, Outcome
 
 __all__ = ["adopted", "forgotten", "hand_over", "is_jax", "make", "make_entry", "make_jaxmarl"]
@@ -171,12 +172,15 @@ def _checked(task: str, env: JaxEnv) -> JaxEnv:
         if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Observation)):
             raise Broken(f"reset() returned {_kind(given)}; it must return (env state, Observation)")
         state = given[0]
+        if words := key_in("a state", state):
+            raise Broken(f"reset() returned {words}")
         _sized("reset()", given[1], due)
         action = jax.ShapeDtypeStruct((spec.n_agents, spec.act_dim), jnp.zeros(()).dtype)
         moved = guarded("step()", jax.eval_shape, env.step, state, action, key)
         if not (isinstance(moved, tuple) and len(moved) == 2 and isinstance(moved[1], Outcome)):
             raise Broken(f"step() returned {_kind(moved)}; it must return (env state, Outcome)")
-        _alike(state, moved[0])
+        if words := difference("a state", state, moved[0]):
+            raise Broken(f"step() returned {words}, as reset() gives it")
         outcome = moved[1]
         _sized("step()", outcome.next, due)
         for name in ("reward", "terminated", "truncated"):
@@ -200,20 +204,3 @@ def _sized(what: str, seen: Any, due: Mapping[str, tuple[int, ...]]) -> None:
             raise Broken(f"{what} returned {name} of shape {jnp.shape(part)}; its spec declares {size}")
         if not jnp.issubdtype(part.dtype, jnp.floating):
             raise Broken(f"{what} returned {name} of {part.dtype}; it must be made of real numbers")
-
-
-def _alike(before: Any, after: Any) -> None:
-    """A state must have one form."""
-    if jax.tree.structure(before) != jax.tree.structure(after):
-        raise Broken("step() returned a state of another structure than reset()")
-    for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
-        if jnp.issubdtype(one.dtype, jax.dtypes.extended):
-            raise Broken(
-                f"the state's {jax.tree_util.keystr(path)} is a random key, which no checkpoint can hold; keep "
-                "jax.random.key_data of it, or use the key that step() is given"
-            )
-        if (one.shape, one.dtype) != (other.shape, other.dtype):
-            raise Broken(
-                f"the state's {jax.tree_util.keystr(path)} is {one.dtype}{list(one.shape)} after reset(), but "
-                f"{other.dtype}{list(other.shape)} after step()"
-            )

@@ -7,6 +7,7 @@ from typing import Any
 
 from omad import tasks
 from omad.errors import UserError
+from omad.extras import refuse_missing
 from omad.tasks.outside import OBJECT, Entry, add, entry_of
 
 __all__ = ["of_object", "register"]
@@ -24,7 +25,7 @@ def register(name: str, factory: Any) -> None:
             `ParallelEnv`, or an env in the style of JaxMARL or gymnax. Worker processes import that of a host env.
 
     Raises:
-        UserError: The name is taken or cannot be one, or the factory is none.
+        UserError: The name is taken or cannot be one, the factory is none, or its package is not there.
     """
     from omad.envs.imported import path_of
 
@@ -47,6 +48,8 @@ def register(name: str, factory: Any) -> None:
     before = entry_of(name)
     if before and not _same(before, entry):
         raise UserError(f"There is an env {name!r} already ({before.path or before.given}); choose another name.")
+    if isinstance(factory, str):
+        refuse_missing(factory)
     add(name, entry)
 
 

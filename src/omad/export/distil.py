@@ -3,14 +3,20 @@
 A student is one network. It starts where the teacher's chain starts and reads all of the teacher's noise, a group of
 rows a step, so that it can give the very action that the teacher gives, whichever of several good ones the noise picks.
 
-Related: Luhman and Luhman 2021 (knowledge distillation of DDIM, from the starting noise alone).
+With x what the student says before the squash f, a its action f(x) and b the teacher's, it descends the matching loss
+of f, whose slope in x is a - b. The slope of (a - b)^2 is nought where f is flat, so that a student that is sure of the
+wrong end of the box would stay there. What it is asked about comes from the teachers' episodes first and, round by
+round, from its own as well, where its own mistakes lead.
+
+Related: Luhman and Luhman 2021 (knowledge distillation of DDIM, from the starting noise alone); Auer, Herbster and
+Warmuth 1995 (matching losses); Ross, Gordon and Bagnell 2011 (DAgger).
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,12 +28,12 @@ from jaxtyping import Array, Float, Key
 from omad import envs
 from omad.envs.pool import Pool, seeds_of
 from omad.errors import UserError
-from omad.export.fold import Folded, sample
+from omad.export.fold import Folded, sample, squashed, unsquashed
 from omad.export.play import as_algorithm, tensors_of
 from omad.keys import Stream, run_key, stream
 from omad.types import JaxEnv
 
-__all__ = ["Settings", "distil", "observations"]
+__all__ = ["Settings", "distil", "matching", "observations"]
 
 _N_ENVS = 16
 
@@ -37,7 +43,7 @@ class Settings(NamedTuple):
 
     steps: int = 1
     """Evaluations of the student's network for one action."""
-    updates: int = 20_000
+    updates: int = 12_000
     """Gradient steps of each agent."""
     batch: int = 256
     """Observations and noises of a gradient step; an eighth of the noises are zeros."""
@@ -47,6 +53,8 @@ class Settings(NamedTuple):
     """Times that an action of the teacher is learned from."""
     widen: int = 2
     """Width of the student's layers over that of the teacher's."""
+    rounds: int = 4
+    """Equal parts of the training; between them, observations of the students' own episodes take the place of some."""
 
 
 _CHUNK = 200
@@ -54,10 +62,10 @@ _CHUNK = 200
 
 
 def observations(folded: Sequence[Folded], task: str, episodes: int, seed: int) -> np.ndarray:
-    """Observations in episodes of the teacher, half of them with noise-free actions, `(time, agent, obs)`.
+    """Observations in episodes of a team, half of them with noise-free actions, `(time, agent, obs)`.
 
     Args:
-        folded: The teachers.
+        folded: The team.
         task: To play.
         episodes: How many.
         seed: Of initial states and noise.
@@ -103,15 +111,20 @@ def observations(folded: Sequence[Folded], task: str, episodes: int, seed: int) 
 
 
 def distil(
-    folded: Sequence[Folded], obs: np.ndarray, settings: Settings, seed: int
+    folded: Sequence[Folded],
+    obs: np.ndarray,
+    settings: Settings,
+    seed: int,
+    visit: Callable[[Sequence[Folded], int], np.ndarray] | None = None,
 ) -> tuple[list[Folded], list[float]]:
     """Students of every agent, and the root mean square difference of their actions from the teachers' at the end.
 
     Args:
         folded: The teachers.
-        obs: What agents saw, `(time, agent, obs)`.
+        obs: What agents saw in the teachers' episodes, `(time, agent, obs)`.
         settings: Of the training.
         seed: Of first weights, batches and noise.
+        visit: Gives what agents see in the episodes of other teams, by the team and the number of the round.
 
     Raises:
         UserError: The teachers do not denoise, or have fewer steps than the students should have.
@@ -120,11 +133,34 @@ def distil(
         raise UserError(f"A team of {folded[0].kind} policies takes one step already; there is nothing to distil.")
     if not 1 <= settings.steps <= folded[0].steps:
         raise UserError(f"--steps is {settings.steps}; the teacher takes {folded[0].steps}; give 1 to that.")
-    students, errors = [], []
-    for i, key in enumerate(jax.random.split(jax.random.key(seed), len(folded))):
-        student, error = _student(folded[i], obs[:, i, : folded[i].obs_dim], settings, key)
-        students.append(student)
-        errors.append(error)
+    rounds = settings.rounds if visit else 1
+    share = len(obs)
+    seen = np.resize(obs, (rounds * share, *obs.shape[1:]))
+    calls = math.ceil(settings.updates / _CHUNK / rounds)
+    fresh_key, train_key = jax.random.split(jax.random.key(seed))
+    keys = jax.random.split(fresh_key, len(folded))
+    students = [_fresh(teacher, settings, key) for teacher, key in zip(folded, keys, strict=True)]
+    train_keys = iter(jax.random.split(train_key, rounds * len(folded) * calls))
+    optimiser = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, rounds * calls * _CHUNK))
+    learned = [{n: jnp.asarray(a) for n, a in s.tensors.items() if not n.startswith("norm.")} for s in students]
+    states = [optimiser.init(tensors) for tensors in learned]
+    chunks: dict[str, Any] = {}
+    errors = [math.inf] * len(folded)
+    for number in range(rounds):
+        if number and visit:
+            seen[(number - 1) * share : number * share] = np.resize(visit(students, number), obs.shape)
+        for i, (teacher, student) in enumerate(zip(folded, students, strict=True)):
+            alike = repr((teacher.settings, [(name, array.shape) for name, array in teacher.tensors.items()]))
+            if alike not in chunks:  # equal agents share one program
+                chunks[alike] = _chunk(teacher, student, settings, optimiser)
+            asked, carry, value = jnp.asarray(seen[:, i, : teacher.obs_dim]), (learned[i], states[i]), jnp.inf
+            for _ in range(calls):
+                carry, value = chunks[alike](carry, teacher.tensors, asked, next(train_keys))
+            learned[i], states[i] = carry
+            students[i] = student._replace(
+                tensors=student.tensors | {name: np.asarray(array) for name, array in learned[i].items()}
+            )
+            errors[i] = math.sqrt(float(value))
     return students, errors
 
 
@@ -164,23 +200,25 @@ def _fresh(teacher: Folded, how: Settings, key: Key[Array, ""]) -> Folded:
     return Folded("distilled", settings, tensors, 1 + steps * group + (teacher.kind == "ddpm"), teacher.normaliser)
 
 
-def _student(teacher: Folded, obs: np.ndarray, settings: Settings, key: Key[Array, ""]) -> tuple[Folded, float]:
-    fresh_key, train_key = jax.random.split(key)
-    student = _fresh(teacher, settings, fresh_key)
-    seen = jnp.asarray(obs)
-    fixed = {name: jnp.asarray(array) for name, array in student.tensors.items() if name.startswith("norm.")}
-    params = {name: jnp.asarray(array) for name, array in student.tensors.items() if name not in fixed}
-    numbers = {name: jnp.asarray(array) for name, array in teacher.tensors.items()}
-    optimiser = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, settings.updates))
+def matching(
+    student: Folded, x: Float[Array, "*b act"], noise: Float[Array, "*b row act"], target: Float[Array, "*b act"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """A number with the matching loss's slope in x, which is action minus target, and the mean square of that."""
+    wrong = jax.lax.stop_gradient(squashed(student, x, noise) - target)
+    return jnp.mean(wrong * x), jnp.mean(jnp.square(wrong))
+
+
+def _chunk(teacher: Folded, student: Folded, settings: Settings, optimiser: optax.GradientTransformation) -> Any:
+    """Gradient steps of one compiled call, for any numbers of agents like these."""
     rows, extra = student.settings["rows"], teacher.kind == "ddpm"
     fresh = _CHUNK * settings.batch // settings.reuse
 
-    def loss(params: Any, obs: Array, noise: Array, target: Array) -> Float[Array, ""]:
-        return jnp.mean(jnp.square(sample(student, params | fixed, obs, noise) - target))
-
     @jax.jit
-    def chunk(carry: tuple[Any, Any], key: Key[Array, ""]) -> tuple[tuple[Any, Any], Float[Array, ""]]:
+    def chunk(
+        carry: tuple[Any, Any], numbers: dict[str, Any], seen: Float[Array, "time obs"], key: Key[Array, ""]
+    ) -> tuple[tuple[Any, Any], Float[Array, ""]]:
         """Ask the teacher, then learn from its answers in several orders."""
+        fixed = {name: array for name, array in numbers.items() if name.startswith("norm.")}
         place_key, noise_key, zero_key, order_key = jax.random.split(key, 4)
         asked = seen[jax.random.randint(place_key, (fresh,), 0, len(seen))]
         noise = jax.random.normal(noise_key, (fresh, student.noise_rows, teacher.act_dim))
@@ -191,17 +229,17 @@ def _student(teacher: Folded, obs: np.ndarray, settings: Settings, key: Key[Arra
         target = sample(teacher, numbers, asked, given_noise)
         orders = jax.vmap(lambda k: jax.random.permutation(k, fresh))(jax.random.split(order_key, settings.reuse))
 
+        def loss(params: Any, place: Array) -> tuple[Float[Array, ""], Float[Array, ""]]:
+            x = unsquashed(student, params | fixed, asked[place], noise[place])
+            return matching(student, x, noise[place], target[place])
+
         def step(carry: tuple[Any, Any], place: Array) -> tuple[tuple[Any, Any], Array]:
             params, state = carry
-            value, grads = jax.value_and_grad(loss)(params, asked[place], noise[place], target[place])
+            grads, value = jax.grad(loss, has_aux=True)(params, place)
             updates, state = optimiser.update(grads, state)
             return (optax.apply_updates(params, updates), state), value
 
         carry, values = jax.lax.scan(step, carry, orders.reshape(-1, settings.batch))
         return carry, values.mean()
 
-    carry, value = (params, optimiser.init(params)), jnp.inf
-    for one in jax.random.split(train_key, math.ceil(settings.updates / _CHUNK)):
-        carry, value = chunk(carry, one)
-    tensors = {name: np.asarray(array) for name, array in (carry[0] | fixed).items()}
-    return student._replace(tensors=tensors), math.sqrt(float(value))
+    return chunk

@@ -25,7 +25,7 @@ from omad.standardise import Standardised
 from omad.tree import at_agent
 from omad.types import EnvSpec
 
-__all__ = ["Folded", "Kind", "draw_noise", "fold", "normalised", "sample"]
+__all__ = ["Folded", "Kind", "draw_noise", "fold", "normalised", "sample", "squashed", "unsquashed"]
 
 Kind = Literal["chain", "ddpm", "gaussian", "deterministic", "distilled"]
 
@@ -251,7 +251,7 @@ def normalised(one: Folded, tensors: dict[str, Any], obs: Float[Array, "*b obs"]
 def sample(
     one: Folded, tensors: dict[str, Any], obs: Float[Array, "*b obs"], noise: Float[Array, "*b row act"]
 ) -> Float[Array, "*b act"]:
-    """Actions in [-1, 1], and for distilled policies whatever the network says.
+    """Actions in [-1, 1].
 
     Args:
         one: Kind and settings of the policy.
@@ -259,6 +259,22 @@ def sample(
         obs: Observations, frames stacked.
         noise: Standard normal, or zeros.
     """
+    return squashed(one, unsquashed(one, tensors, obs, noise), noise)
+
+
+def squashed(one: Folded, x: Float[Array, "*b act"], noise: Float[Array, "*b row act"]) -> Float[Array, "*b act"]:
+    """From what `unsquashed` gives to an action in [-1, 1]."""
+    if one.kind == "deterministic":
+        x = jnp.tanh(x)
+    elif one.settings.get("squash", "tanh") == "tanh":
+        return jnp.tanh(x)
+    return jnp.clip(jnp.clip(x, -1.0, 1.0) + one.settings["explore_std"] * noise[..., -1, :], -1.0, 1.0)
+
+
+def unsquashed(
+    one: Folded, tensors: dict[str, Any], obs: Float[Array, "*b obs"], noise: Float[Array, "*b row act"]
+) -> Float[Array, "*b act"]:
+    """The same before it is squashed into [-1, 1]."""
     t, s, act = tensors, one.settings, one.act_dim
     seen = normalised(one, t, obs) @ t["obs.weight"]
 
@@ -271,9 +287,9 @@ def sample(
     if one.kind == "gaussian":
         out = net(seen + t["time"][0])
         log_std = jnp.clip(out[..., act:], s["log_std_low"], s["log_std_high"])
-        return jnp.tanh(out[..., :act] + jnp.exp(log_std) * noise[..., 0, :])
+        return out[..., :act] + jnp.exp(log_std) * noise[..., 0, :]
     if one.kind == "deterministic":
-        return jnp.clip(jnp.tanh(net(seen + t["time"][0])) + s["explore_std"] * noise[..., -1, :], -1.0, 1.0)
+        return net(seen + t["time"][0])
     x = s["prior_scale"] * noise[..., 0, :]
     if one.kind == "chain":
         for k in range(one.steps):
@@ -292,6 +308,4 @@ def sample(
             rows = noise[..., 1 + k * group : 1 + (k + 1) * group, :]
             read = jnp.concatenate([x, rows.reshape(*rows.shape[:-2], -1)], -1) @ t["x.weight"]
             x = x + net(read + seen + t["time"][k])
-    if s["squash"] == "tanh":
-        return jnp.tanh(x)
-    return jnp.clip(jnp.clip(x, -1.0, 1.0) + s["explore_std"] * noise[..., -1, :], -1.0, 1.0)
+    return x

@@ -27,7 +27,7 @@ from omad.export.fold import Folded, draw_noise, sample
 from omad.keys import Stream, run_key, stream
 from omad.types import Algorithm, EnvSpec, JaxEnv
 
-__all__ = ["Agents", "as_algorithm", "evaluate", "play", "spec_of", "tensors_of"]
+__all__ = ["Agents", "as_algorithm", "evaluate", "play", "run_episodes", "spec_of", "tensors_of"]
 
 _AT_ONCE = 500
 """Episodes that are stepped together in JAX."""
@@ -266,12 +266,17 @@ def evaluate(
         explore: Sampled actions, or noise-free ones.
         tensors: Numbers of several seeds instead, with a leading seed axis.
     """
-    env = envs.make(task)
-    algorithm = as_algorithm(folded, env.spec)
-    tensors = tensors_of(folded) if tensors is None else tensors
-    when = jnp.int32(seed), jnp.int32(0)
+    algorithm = as_algorithm(folded, envs.make(task).spec)
+    return run_episodes(algorithm, tensors_of(folded) if tensors is None else tensors, task, episodes, seed, explore)
+
+
+def run_episodes(
+    algorithm: Algorithm, policies: Any, task: str, episodes: int, seed: int, explore: bool = True
+) -> Episodes:
+    """The same for anything that acts; `policies` have a leading seed axis."""
+    env, when = envs.make(task), (jnp.int32(seed), jnp.int32(0))
     if isinstance(env, JaxEnv):
-        return jax.device_get(make_evaluate(algorithm, env, episodes, explore)(tensors, *when))
+        return jax.device_get(make_evaluate(algorithm, env, episodes, explore)(policies, *when))
     with contextlib.closing(Pool.of(task, env.spec, min(episodes, _WORLDS))) as pool:
         run = make_host_evaluate(algorithm, env.spec, lambda: pool, episodes, explore)
-        return run(tensors, *when)
+        return run(policies, *when)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from omad import buffer, demonstrations
+from omad.algos import REGISTRY
 from omad.algos import make as make_algorithm
 from omad.config import RunConfig
 from omad.envs.draw import contact_sheet, draws, play
@@ -20,6 +21,7 @@ from omad.errors import UserError
 from omad.evaluate import make_evaluate, make_host_evaluate
 from omad.keys import Stream, run_key, stream
 from omad.loop import fused
+from omad.loop.check_algorithm import check_algorithm
 from omad.loop.hosted import Hosted
 from omad.symmetry import symmetric
 from omad.types import Algorithm, EnvSpec, JaxEnv, Step
@@ -62,6 +64,8 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
         env: Its env.
         batch_seeds: Whether seeds are one batch, or run one after the other; by default the former on accelerators.
     """
+    if config.algorithm not in REGISTRY:
+        check_algorithm(config, env.spec)
     algorithm = make_algorithm(config.algo, env.spec, config.obs_norm, config.updates_per_env_step)
     if config.symmetry:
         if env.symmetry is None:

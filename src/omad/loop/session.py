@@ -143,6 +143,8 @@ class Session:
                 self.run.amend(stops=stops)
             if other := machine.differences(self.run.manifest):
                 self.note(f"What follows may differ from an uncut run in rounding: {', '.join(other)}.")
+            if self.run.short_buffer:
+                self.note(self.run.short_buffer)
             break
         else:
             if found:

@@ -22,7 +22,6 @@ import numpy as np
 from omad.errors import UserError
 from omad.report.records import (
     Evaluation,
-    EvaluationLine,
     Gathered,
     MetricsLine,
     Run,
@@ -36,6 +35,7 @@ from omad.report.records import (
 )
 from omad.report.sections import inside, read_section
 from omad.report.summary import from_summary, summary_of
+from omad.run.folder import EpisodesLine, RunFolder
 from omad.schema import Lines, convert, decode, read_bytes, read_json, read_lines
 
 __all__ = ["gather", "refuse_mixed"]
@@ -87,7 +87,7 @@ def _lines(path: Path, kind: type[Any]) -> Lines:
 
 def _evaluations(path: Path, settings: RunSettings) -> tuple[list[Evaluation], int, list[str]]:
     """All that can be used, how many had returns that were not finite, and a sentence for every damaged one."""
-    lines, damaged = _lines(path, EvaluationLine)
+    lines, damaged = _lines(path, EpisodesLine)
     found: dict[tuple[int, int, str], Evaluation] = {}
     lossy = 0
     for line in lines:
@@ -133,8 +133,6 @@ def _blank(label: str, state: Any, listed: StudyRun | None, note: str = "") -> R
 
 def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Callable[[Any], str]) -> Run:
     """One run folder; what cannot be read becomes a run in that state."""
-    from omad.run.folder import RunFolder
-
     if not path.is_dir():
         return _blank(label, "missing", listed)
 

@@ -13,22 +13,21 @@ import msgspec
 from msgspec import Meta
 
 from omad.errors import UserError
-from omad.schema import convert
+from omad.run.folder import EpisodesLine
+from omad.schema import Finite, Seed, convert
 
-__all__ = ["FORMAT", "KIND", "Actions", "Evaluation", "EvaluationLine", "Gathered", "MetricsLine",
+__all__ = ["FORMAT", "KIND", "Actions", "Evaluation", "Gathered", "MetricsLine",
            "Options", "Run", "RunManifest", "RunSettings", "Section", "State", "StudyFile", "StudyRun", "Summary",
            "SummaryKind", "contradiction", "misplaced", "settings_of"]  # fmt: skip
 
 KIND = "omad report"
 """Marks a summary as one of ours."""
 FORMAT = 1
-"""Version of the summary's layout."""
+"""Version of the summary's layout, to be raised once another version would misread it. A new field whose default is
+what was done before is no reason: newer versions read older summaries by it, and older ones refuse unknown fields."""
 
 Count = Annotated[int, Meta(ge=0, le=10**15)]
 Positive = Annotated[int, Meta(ge=1, le=10**15)]
-Seed = Annotated[int, Meta(ge=0, lt=2**31)]
-Finite = Annotated[float, Meta(ge=-3.5e38, le=3.5e38)]
-"""As far as float32 goes."""
 Seconds = Annotated[float, Meta(ge=0, le=1e15)]
 Name = Annotated[str, Meta(min_length=1, max_length=1000)]
 Short = Annotated[str, Meta(max_length=1000)]
@@ -39,17 +38,6 @@ State = Literal["finished", "running", "stopped", "failed", "broken", "not start
 
 
 # ------------------------------------------------------------------------------------------------ of a run folder
-
-
-class EvaluationLine(msgspec.Struct):
-    """A line of `episodes.jsonl`, as far as a report needs it."""
-
-    seed: Seed
-    step: Count
-    actions: Actions
-    eval_seed: Seed
-    returns: Annotated[list[Finite | None], Meta(min_length=1)]
-    """Nothing where a return was not finite."""
 
 
 class MetricsLine(msgspec.Struct):
@@ -294,7 +282,7 @@ def contradiction(run: Run) -> str:
     return ""
 
 
-def misplaced(one: Evaluation | EvaluationLine, settings: RunSettings) -> str:
+def misplaced(one: Evaluation | EpisodesLine, settings: RunSettings) -> str:
     """Why an evaluation cannot be of a run; empty if it can."""
     if one.seed not in settings.all_seeds:
         return f"seed {one.seed} is not one of the run's"

@@ -13,6 +13,7 @@ import msgspec
 from omad.errors import UserError
 from omad.report.records import FORMAT, KIND, Gathered, Options, Run, Summary, SummaryKind, contradiction
 from omad.report.sections import wrong_figure
+from omad.run.folder import with_defaults
 from omad.schema import decode, read_bytes
 
 __all__ = ["from_summary", "summary_of", "to_json"]
@@ -63,8 +64,6 @@ def _summarised(data: bytes, source: str) -> Run:
 
 def _known(config: dict[str, Any]) -> dict[str, Any]:
     """With the fields that came since, at their defaults, as a run folder of that time is read."""
-    from omad.run.folder import with_defaults
-
     try:
         return with_defaults(config)
     except (UserError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):

@@ -49,6 +49,7 @@ __all__ = [
     "METRICS",
     "Checkpoint",
     "Ended",
+    "EpisodesLine",
     "RunFolder",
     "half_made",
     "members",
@@ -149,12 +150,15 @@ class Manifest(msgspec.Struct):
     callbacks: list[str] = []
 
 
-class _EpisodesLine(msgspec.Struct):
+class EpisodesLine(msgspec.Struct):
+    """A line of `episodes.jsonl`: an evaluation of one seed."""
+
     step: Count
-    seed: Count
+    seed: schema.Seed
     actions: Literal["sampled", "noise_free"]
-    eval_seed: Count
-    returns: Annotated[list[float | None], msgspec.Meta(min_length=1)]
+    eval_seed: schema.Seed
+    returns: Annotated[list[schema.Finite | None], msgspec.Meta(min_length=1)]
+    """Nothing where a return was not finite."""
     info: dict[str, float | None] = {}
 
 
@@ -479,8 +483,8 @@ class RunFolder:
             UserError: The file cannot be read.
         """
         path = self.path / name
-        head: Any = _MetricsLine if name == METRICS else _EpisodesLine
-        found = schema.read_lines(path, _Number if name == METRICS else _EpisodesLine, head=head)
+        head: Any = _MetricsLine if name == METRICS else EpisodesLine
+        found = schema.read_lines(path, _Number if name == METRICS else EpisodesLine, head=head)
         if name == METRICS:
             return found._replace(values=[_with_nan(line) for line in found.values])
         return found._replace(values=[_with_nan(msgspec.structs.asdict(line)) for line in found.values])
@@ -643,6 +647,17 @@ class RunFolder:
             self.config = longer
             files.write_text(self.path / "config.json", json.dumps(to_dict(longer), indent=1) + "\n", self.path)
         files.remove(self.path / "ended.json", self.path)
+
+    @property
+    def short_buffer(self) -> str:
+        """What to know of a run that was made longer than the buffer that it began with; else empty."""
+        size, total = self.config.buffer_size, self.config.total_steps
+        if size >= total or not self.manifest.get("sources", {}).get("buffer_size", "").startswith("derived"):
+            return ""
+        return (
+            f"The replay buffer still keeps {size:,} transitions, as when the run began; a run that had {total:,} env "
+            "steps from the beginning would have a larger buffer_size."
+        )
 
     # ------------------------------------------------------------ evaluations
 

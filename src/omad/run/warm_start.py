@@ -6,6 +6,7 @@ temperatures. Optimisers (leaves below a field that is called `opt` or ends in `
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from omad.errors import UserError
 from omad.run import checkpoint
-from omad.run.folder import Checkpoint, RunFolder, members
+from omad.run.folder import Checkpoint, Part, RunFolder, members
 
 __all__ = ["Source", "find", "load", "said"]
 
@@ -58,8 +60,7 @@ def find(text: str, facts: Mapping[str, Any] | None = None) -> Source:
     if number and int(number) not in seeds:
         raise UserError(f"init_from is {text!r}, but {path} has no seed {number}; it has {', '.join(map(str, seeds))}.")
     source = Source(runs, int(number) if number else None)
-    digests = _digests(source)
-    if facts and facts.get("sha256") != digests:
+    if facts and facts.get("sha256") != [_newest(run).index.parts["rest"].sha256 for run in runs]:
         raise UserError(f"init_from is {text!r}, which has other checkpoints than when this run began; restore them.")
     return source
 
@@ -71,8 +72,10 @@ def _newest(run: RunFolder) -> Checkpoint:
     return found[0]
 
 
-def _digests(source: Source) -> list[str]:
-    return [_newest(run).index.parts["rest"].sha256 for run in source.runs]
+@functools.lru_cache(maxsize=1)
+def _read(parts: tuple[tuple[Path, Part], ...]) -> list[dict[str, np.ndarray]]:
+    """The learners of checkpoints, kept: what the making of a run's folder looks at is what the run starts from."""
+    return [checkpoint.read(path, part, "learner.") for path, part in parts]
 
 
 def load(source: Source, learner: PyTree, seeds: tuple[int, ...]) -> tuple[PyTree, dict[str, Any]]:
@@ -89,10 +92,9 @@ def load(source: Source, learner: PyTree, seeds: tuple[int, ...]) -> tuple[PyTre
     Raises:
         UserError: Nothing fits, or a checkpoint is damaged.
     """
-    stored = {
-        run.path: checkpoint.read(_newest(run).file("rest"), _newest(run).index.parts["rest"], "learner.")
-        for run in source.runs
-    }
+    newest = [_newest(run) for run in source.runs]
+    learners = _read(tuple((one.file("rest"), one.index.parts["rest"]) for one in newest))
+    stored = {run.path: learner for run, learner in zip(source.runs, learners, strict=True)}
     places = [source.of_seed(seed) for seed in seeds]
     paths, tree = jax.tree_util.tree_flatten_with_path(learner)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
@@ -119,8 +121,8 @@ def load(source: Source, learner: PyTree, seeds: tuple[int, ...]) -> tuple[PyTre
     facts = {
         "run": [str(run.path.resolve()) for run in source.runs],
         "seeds": [run.config.all_seeds[place] for run, place in places],
-        "env_steps": [_newest(run).env_steps for run in source.runs],
-        "sha256": _digests(source),
+        "env_steps": [one.env_steps for one in newest],
+        "sha256": [one.index.parts["rest"].sha256 for one in newest],
         "taken": len(taken),
         "left": left,
     }

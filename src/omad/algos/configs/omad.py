@@ -155,6 +155,11 @@ class OmadConfig:
             raise UserError(
                 f"critic_blocks is {self.critic_blocks}, but only critic_net 'xqc' has blocks; use it, or 0"
             )
+        if self.critic_scope == "independent" and self.critic_input != "auto":
+            raise UserError(
+                f"critic_input is {self.critic_input!r}, but with critic_scope 'independent' each critic reads its own "
+                "agent's observation and action only; use 'auto', or critic_scope 'joint'"
+            )
         if self.share_policy and self.policy_update == "sequential":
             raise UserError(
                 "policy_update is 'sequential', but with share_policy there is one policy to update; use one."

@@ -1,4 +1,6 @@
-"""`omad coverage RUNS…`: how much of the state space runs have visited while they trained.
+"""How much of the state space runs have visited while they trained.
+
+    python studies/measures/state_coverage.py RUNS... [--out STUDY]
 
 States of all methods, equally many of each, are standardised entry by entry and projected on their first two
 principal components; a grid lies over what all of them reach. A method's coverage is its share of the bins that any
@@ -11,6 +13,7 @@ projection, and a denominator that is not a square number, hence most likely the
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +23,7 @@ import tyro
 from numpy.typing import NDArray
 
 from omad.algos.validate import MOST
+from omad.cli import answer
 from omad.console import console, print_json, row, table
 from omad.errors import UserError
 from omad.report.figures import panels
@@ -181,7 +185,7 @@ def visited_states(run: Any, first: int | None = None, trust: bool = False) -> A
 
 def main(arguments: Sequence[str]) -> int:
     """Print the table; with --out, write the section."""
-    options = tyro.cli(Options, prog="omad coverage", args=list(arguments))
+    options = tyro.cli(Options, prog="state_coverage.py", args=list(arguments))
     for name in ("first", "bins"):
         value = getattr(options, name)
         if value is not None and not 2 <= value <= MOST:
@@ -262,3 +266,7 @@ def _section(found: dict[str, Any]) -> Section:
         text=f"{findings}\n\n{how}",
         alt=f"Grids of visited states in {found['task']}, a panel a method. {findings}",
     )
+
+
+if __name__ == "__main__":
+    sys.exit(answer("state_coverage", lambda: main(sys.argv[1:])))

@@ -1,4 +1,6 @@
-"""`omad modes RUNS…`: how many of a game's equally good actions policies keep, and do agents agree on one?
+"""How many of a game's equally good actions policies keep, and whether agents agree on one.
+
+    python studies/measures/mode_coverage.py RUNS... [--out STUDY]
 
 Sampled actions are given to the nearest mode, one of the equally good actions, if one is near. An agent covers a mode
 that takes a share of its draws. Agents are miscoordinated where all are at modes, but not at the same one.
@@ -7,6 +9,7 @@ that takes a share of its draws. Agents are miscoordinated where all are at mode
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +19,7 @@ import tyro
 from numpy.typing import NDArray
 
 from omad.algos.validate import check
+from omad.cli import answer
 from omad.console import console, print_json, row, table
 from omad.errors import UserError
 from omad.report.figures import COLOURS, panels
@@ -150,7 +154,7 @@ def measure(run: Path, seed: int, draws: int) -> tuple[Any, Any]:
 
 def main(arguments: Sequence[str]) -> int:
     """Print the table; with --out, write the section."""
-    options = tyro.cli(Options, prog="omad modes", args=list(arguments))
+    options = tyro.cli(Options, prog="mode_coverage.py", args=list(arguments))
     check(options, counts=("draws",), not_negative=("seed",), most={"draws": 1_000_000}, flags=True)
     from omad import tasks
     from omad.run.folder import RunFolder
@@ -233,3 +237,7 @@ def _section(game: str, found: dict[str, dict[str, Any]]) -> Section:
         text="\n\n".join(findings),
         alt=f"Sampled actions of every agent in {game}, a row a policy. " + " ".join(findings),
     )
+
+
+if __name__ == "__main__":
+    sys.exit(answer("mode_coverage", lambda: main(sys.argv[1:])))

@@ -1,22 +1,32 @@
-"""`omad entropy RUN`: what the entropy bound of policies is worth along training."""
+"""What the entropy bound of policies is worth along training.
+
+python studies/measures/entropy_gap.py RUN [--out STUDY]
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax.numpy as jnp
+import numpy as np
 import tyro
 
 from omad.algos.validate import check
+from omad.cli import answer
 from omad.console import console, print_json, row, table
+from omad.diffusion.density import Entropies, entropies
 from omad.errors import UserError
+from omad.export.fold import Folded, fold, normalised
+from omad.export.runner import ACTIVATIONS
 from omad.report.figures import COLOURS, panels
 from omad.report.records import Section
 from omad.report.sections import write_section
 
-__all__ = ["draw", "main", "measure"]
+__all__ = ["at", "draw", "main", "measure"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +51,43 @@ class Options:
     """Print JSON."""
 
 
+def at(one: Folded, obs: np.ndarray) -> list[Entropies]:
+    """True entropy and bound of one agent's actions at each observation `(time, obs)`.
+
+    Raises:
+        UserError: It is no chain of one action dimension, or its control is too steep.
+    """
+    if one.kind != "chain" or one.act_dim != 1:
+        raise UserError(
+            f"A policy of kind {one.kind} with {one.act_dim} action dimensions has no entropy by quadrature; OMAD's "
+            "agents of one dimension do."
+        )
+    t, s = one.tensors, one.settings
+    seen = np.asarray(normalised(one, t, jnp.asarray(obs, jnp.float32))) @ t["obs.weight"]
+    names = [*(f"hidden.{i}" for i in range(len(s["activations"]) - 1)), "last"]
+    # The runner's GELU is twice the GELU.
+    layers = [
+        (ACTIVATIONS[kind], t[f"{name}.weight"] * np.float32(0.5 if kind == "gelu" else 1.0), t[f"{name}.bias"])
+        for kind, name in zip(s["activations"], names, strict=True)
+    ]
+    pull = np.asarray(t["step"], float)[:, 0]
+    jump = np.asarray(t.get("jump", np.sqrt(2.0 * t["step"])), float)[:, 0]
+
+    def of(projection: Any) -> Entropies:
+        def control(k: int, x: np.ndarray) -> np.ndarray:
+            h = x.astype(np.float32)[:, None] @ t["x.weight"] + projection + t["time"][k]
+            for activation, weight, bias in layers:
+                h = activation(h) @ weight + bias
+            return np.clip(h[:, 0].astype(float), -s["control_clip"], s["control_clip"])
+
+        return entropies(control, pull, jump, s["prior_scale"])
+
+    try:
+        return [of(projection) for projection in seen]
+    except ValueError as error:
+        raise UserError(f"The entropy of these policies cannot be computed: {error}.") from None
+
+
 def measure(path: Path, count: int, seed: int = 0, trust: bool = False) -> list[dict[str, Any]]:
     """A row for every training seed, checkpoint and agent of one action dimension, means over the observations.
 
@@ -53,11 +100,7 @@ def measure(path: Path, count: int, seed: int = 0, trust: bool = False) -> list[
     Raises:
         UserError: No such agent, no checkpoint, or the buffer has lost its first observations already.
     """
-    import numpy as np
-
     from omad.algos import make as make_algorithm
-    from omad.export import entropy
-    from omad.export.fold import fold
     from omad.run.folder import RunFolder, members
     from omad.trained import policies_at, replayed
     from omad.tree import at_seed
@@ -80,7 +123,7 @@ def measure(path: Path, count: int, seed: int = 0, trust: bool = False) -> list[
                 known = seen[place, : saved.vector_steps].reshape(-1, *seen.shape[3:])
                 drawn = known[np.random.default_rng(seed).integers(len(known), size=count)]
                 for agent in agents:
-                    found = entropy.at(team[agent], drawn[:, agent, : spec.obs_dims[agent]])
+                    found = at(team[agent], drawn[:, agent, : spec.obs_dims[agent]])
                     rows.append({
                         "seed": training_seed,
                         "env_steps": saved.env_steps,
@@ -117,7 +160,7 @@ def draw(rows: Sequence[dict[str, Any]], title: str) -> bytes:
 
 def main(arguments: Sequence[str]) -> int:
     """Print the table; with --out, write the section."""
-    options = tyro.cli(Options, prog="omad entropy", args=list(arguments))
+    options = tyro.cli(Options, prog="entropy_gap.py", args=list(arguments))
     check(options, counts=("observations",), not_negative=("seed",), most={"observations": 100_000}, flags=True)
     from omad.run.folder import RunFolder, members
 
@@ -158,3 +201,7 @@ def _section(title: str, found: Sequence[dict[str, Any]]) -> Section:
         text=f"After {last:,} env steps, in nats. {findings}",
         alt=f"Entropy and its bound over env steps, a panel an agent. {findings}",
     )
+
+
+if __name__ == "__main__":
+    sys.exit(answer("entropy_gap", lambda: main(sys.argv[1:])))
