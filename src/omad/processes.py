@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from omad.errors import UserError
@@ -67,7 +67,8 @@ class StopSignals:
     main one cannot handle signals, so there nothing happens.
 
     Args:
-        raising: Raise `interruption` at once instead, as long as nothing has to be saved.
+        raising: Raise `interruption` at once instead, as long as nothing has to be saved. While a module is imported,
+            it is raised right after: extension modules whose start is interrupted may abort the process.
     """
 
     def __init__(self, raising: bool = False) -> None:
@@ -80,17 +81,21 @@ class StopSignals:
         self._before: dict[int, Any] = {}
         self._outer: StopSignals | None = None
         self._last = -_AGAIN_S
+        self._entered: FrameType | None = None
 
     def note(self, number: int) -> None:
         """Take this as a signal that came."""
         self.number = self.number or number
 
-    def _handle(self, number: int, frame: Any) -> None:
-        del frame
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         first = self.number is None
         self.note(number)
-        if self._raising:
+        if self._raising and self._importing(frame):
+            later = threading.Timer(0.05, os.kill, (os.getpid(), number))
+            later.daemon = True
+            later.start()
+        elif self._raising:
             if first or now - self._last > _AGAIN_S:
                 self._last = now
                 raise interruption(number)
@@ -100,11 +105,20 @@ class StopSignals:
                 self.again = True
                 raise KeyboardInterrupt
 
+    def _importing(self, frame: FrameType | None) -> bool:
+        """Whether an import that began inside of this is going on."""
+        while frame is not None and frame is not self._entered:
+            if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+                return True
+            frame = frame.f_back
+        return False
+
     def __enter__(self) -> StopSignals:
         global _innermost
         self._depth += 1
         if self._depth > 1 or threading.current_thread() is not threading.main_thread():
             return self
+        self._entered = sys._getframe(1)
         self._outer, _innermost = _innermost, self
         if self._outer is not None and self._outer.number is not None:
             self.note(self._outer.number)
@@ -121,6 +135,7 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
+        self._entered = None
         _innermost, self._outer = self._outer, None
 
 

@@ -325,6 +325,26 @@ def test_an_env_that_fails_while_a_run_is_stopped_is_not_broken(
     assert RunFolder.open(tmp_path / "run").ended is None
 
 
+def test_an_import_is_finished_before_a_signal_ends_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handlers: None
+) -> None:
+    """Also where the command itself is called while a module is imported: then that import is none of its own."""
+    (tmp_path / "half_imported.py").write_text("import signal\nsignal.raise_signal(signal.SIGTERM)\nWHOLE = True\n")
+    (tmp_path / "a_program.py").write_text(
+        "import signal\nfrom omad.processes import StopSignals\n"
+        "with StopSignals(raising=True):\n    signal.raise_signal(signal.SIGTERM)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SystemExit) as stop, processes.StopSignals(raising=True) as signals:
+        import half_imported  # pyright: ignore[reportMissingImports]
+
+        assert half_imported.WHOLE and signals.number == signal.SIGTERM
+        time.sleep(30)
+    assert stop.value.code == 143
+    with pytest.raises(SystemExit):
+        import a_program  # noqa: F401 # pyright: ignore[reportMissingImports]
+
+
 def test_signals_are_noted_once_and_a_second_interrupt_interrupts(
     monkeypatch: pytest.MonkeyPatch, handlers: None
 ) -> None:
