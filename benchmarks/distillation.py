@@ -27,7 +27,7 @@ import numpy as np
 
 from omad import api, tasks
 from omad.export import bundle, play, team
-from omad.export.distil import Settings, distil, observations
+from omad.export.distil import Settings, distil, observations, usual_episodes
 from omad.export.fold import Folded, fold
 from omad.export.runner import Policy
 from omad.trained import Run
@@ -84,7 +84,7 @@ def measure(run: Run, seed: int, settings: Settings, episodes: int) -> dict[str,
     fewer = fold(teacher.policy, teacher.config, spec, teacher.obs_norm, steps=settings.steps)
 
     def visit(players: Sequence[Folded], number: int) -> np.ndarray:
-        return observations(players, task, max(16, 25_000 // spec.horizon), number)
+        return observations(players, task, usual_episodes(task), number)
 
     begun = time.perf_counter()
     students, errors = distil(folded, visit(folded, 0), settings, 0, visit)

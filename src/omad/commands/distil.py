@@ -30,11 +30,11 @@ class Options:
     """Training seed of the teacher; by default the first."""
     which: str = "last"
     """Checkpoint of the teacher: last, or its env steps."""
-    updates: int = 12_000
+    updates: int = 24_000
     """Gradient steps of each agent."""
     episodes: int | None = None
-    """Fresh episodes to take observations from, of the teacher and then of the students; by default 25,000 env steps of
-    them, at least 16."""
+    """Fresh episodes to take observations from, of the teacher and then of the students; by default 100,000 env steps of
+    them (25,000 where envs run on the host), at least 16."""
     rounds: int = 4
     """Equal parts of the training, between which students play; 1 takes the teacher's episodes alone."""
     formats: str = "numpy,onnx"
@@ -62,7 +62,7 @@ def distil_run(options: Options) -> dict[str, Any]:
         raise UserError(f"--distil-seed is {options.distil_seed}; give 0 to 2^31 - 1.")
     from omad.api import load_policy
     from omad.export import bundle, team
-    from omad.export.distil import Settings, distil, observations
+    from omad.export.distil import Settings, distil, observations, usual_episodes
     from omad.export.fold import fold
     from omad.trained import which_of
     from omad.trust import refuse_foreign
@@ -72,7 +72,7 @@ def distil_run(options: Options) -> dict[str, Any]:
     refuse_foreign(teacher.facts.task, options.run, options.trust)
     folded = fold(teacher.policy, teacher.config, teacher.spec, teacher.obs_norm)
     settings = Settings(steps=options.steps, updates=options.updates, rounds=options.rounds)
-    episodes = options.episodes or max(16, 25_000 // teacher.spec.horizon)
+    episodes = options.episodes or usual_episodes(teacher.facts.task)
 
     def visit(players: Sequence[Any], number: int) -> Any:
         return observations(players, teacher.facts.task, episodes, options.distil_seed + number)

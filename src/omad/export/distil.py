@@ -33,7 +33,7 @@ from omad.export.play import as_algorithm, tensors_of
 from omad.keys import Stream, run_key, stream
 from omad.types import JaxEnv
 
-__all__ = ["Settings", "distil", "matching", "observations"]
+__all__ = ["Settings", "distil", "matching", "observations", "usual_episodes"]
 
 _N_ENVS = 16
 
@@ -43,7 +43,7 @@ class Settings(NamedTuple):
 
     steps: int = 1
     """Evaluations of the student's network for one action."""
-    updates: int = 12_000
+    updates: int = 24_000
     """Gradient steps of each agent."""
     batch: int = 256
     """Observations and noises of a gradient step; an eighth of the noises are zeros."""
@@ -53,12 +53,21 @@ class Settings(NamedTuple):
     """Times that an action of the teacher is learned from."""
     widen: int = 2
     """Width of the student's layers over that of the teacher's."""
+    jitter: float = 0.1
+    """Standard deviation of what half of the observations are moved by, over that of each entry: the teacher answers
+    for states near those of the episodes, too."""
     rounds: int = 4
     """Equal parts of the training; between them, observations of the students' own episodes take the place of some."""
 
 
 _CHUNK = 200
 """Gradient steps of one compiled call."""
+
+
+def usual_episodes(task: str) -> int:
+    """Episodes of a round: 100,000 env steps where envs run in JAX, 25,000 where they run on the host; at least 16."""
+    env = envs.make(task)
+    return max(16, (100_000 if isinstance(env, JaxEnv) else 25_000) // env.spec.horizon)
 
 
 def observations(folded: Sequence[Folded], task: str, episodes: int, seed: int) -> np.ndarray:
@@ -219,8 +228,10 @@ def _chunk(teacher: Folded, student: Folded, settings: Settings, optimiser: opta
     ) -> tuple[tuple[Any, Any], Float[Array, ""]]:
         """Ask the teacher, then learn from its answers in several orders."""
         fixed = {name: array for name, array in numbers.items() if name.startswith("norm.")}
-        place_key, noise_key, zero_key, order_key = jax.random.split(key, 4)
+        place_key, near_key, move_key, noise_key, zero_key, order_key = jax.random.split(key, 6)
         asked = seen[jax.random.randint(place_key, (fresh,), 0, len(seen))]
+        move = settings.jitter * seen.std(0) * jax.random.normal(move_key, asked.shape)
+        asked = asked + jnp.where(jax.random.bernoulli(near_key, 0.5, (fresh, 1)), move, 0.0)
         noise = jax.random.normal(noise_key, (fresh, student.noise_rows, teacher.act_dim))
         noise = jnp.where(jax.random.bernoulli(zero_key, 0.125, (fresh, 1, 1)), 0.0, noise)
         if teacher.kind == "ddpm":
