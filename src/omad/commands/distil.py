@@ -33,8 +33,8 @@ class Options:
     updates: int = 24_000
     """Gradient steps of each agent."""
     episodes: int | None = None
-    """Fresh episodes to take observations from, of the teacher and then of the students; by default 100,000 env steps of
-    them (25,000 where envs run on the host), at least 16."""
+    """Fresh episodes to take observations from, of the teacher and then of the students; by default as many as have
+    100,000 env steps (25,000 where envs run on the host), at least 16."""
     rounds: int = 4
     """Equal parts of the training, between which students play; 1 takes the teacher's episodes alone."""
     formats: str = "numpy,onnx"
