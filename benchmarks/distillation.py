@@ -87,7 +87,8 @@ def measure(run: Run, seed: int, settings: Settings, episodes: int) -> dict[str,
         return observations(players, task, usual_episodes(task), number)
 
     begun = time.perf_counter()
-    students, errors = distil(folded, visit(folded, 0), settings, 0, visit)
+    obs = np.concatenate([visit(folded, 0), run.buffered_obs(seed)])
+    students, errors = distil(folded, obs, settings, 0, visit)
     row: dict[str, Any] = {
         "task": task, "seed": seed, "env_steps": teacher.facts.env_steps, "settings": settings._asdict(),
         "seconds": time.perf_counter() - begun, "rms_difference": errors, "episodes": episodes,

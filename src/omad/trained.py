@@ -245,6 +245,17 @@ class Run(os.PathLike[str]):
         policy = at_agent(policies, place)
         return TrainedPolicy(Trained(algorithm.act, policy, spec, config.algo, config.obs_norm, facts))
 
+    def buffered_obs(self, seed: int | None = None, trust: bool = False) -> np.ndarray:
+        """`(time, agent, obs)` of the replay buffer of one training seed's newest checkpoint; raw, padded.
+
+        Args:
+            seed: Which training seed; by default the first.
+            trust: Whether code that the folder names may be imported.
+        """
+        folder, seed = self._folder_of(seed)
+        obs = np.asarray(replayed(folder, trust, whole=False).obs[folder.config.all_seeds.index(seed)])
+        return obs.reshape(-1, *obs.shape[-2:])
+
     def evaluate(
         self,
         episodes: int = 500,
@@ -370,18 +381,19 @@ def policies_at(folder: RunFolder, algorithm: Any, which: Which = "last") -> tup
     raise UserError(f"{folder.path} has no readable checkpoint: {reason}.")
 
 
-def replayed(folder: RunFolder, trust: bool = False) -> Any:
-    """What the replay buffer of a run's newest checkpoint holds, from its first env step on.
+def replayed(folder: RunFolder, trust: bool = False, whole: bool = True) -> Any:
+    """What the replay buffer of a run's newest checkpoint holds.
 
     Args:
         folder: The run.
         trust: Whether code that the folder names may be imported.
+        whole: Only with all transitions from the first env step on, in their order.
 
     Returns:
         Transitions with the leading axes `(seed, row, env)`.
 
     Raises:
-        UserError: There is no checkpoint, or the buffer has lost its first transitions already.
+        UserError: There is no checkpoint, or the buffer has lost what is asked for.
     """
     checkpoints = folder.checkpoints()
     if not checkpoints:
@@ -394,13 +406,13 @@ def replayed(folder: RunFolder, trust: bool = False) -> Any:
         built.close()
     ring = checkpoints[0].restore("rest", shapes, loose=("env_state",)).ring
     rows, done = ring.reward.shape[1], checkpoints[0].vector_steps
-    if done > rows:
+    if whole and done > rows:
         steps, kept = done * folder.config.n_envs, rows * folder.config.n_envs
         raise UserError(
             f"{folder.path} has done {steps:,} env steps, but its buffer keeps {kept:,}: its first states are gone. "
             "Train with a larger --buffer-size."
         )
-    return jax.tree.map(lambda leaf: leaf[:, :done], ring)
+    return jax.tree.map(lambda leaf: leaf[:, : min(done, rows)], ring)
 
 
 def _best(folder: RunFolder, shapes: Any) -> tuple[Any, tuple[int, ...]]:

@@ -22,6 +22,7 @@ sys.path.append(str(Path(__file__).parent))
 from teams import ALGORITHMS, team
 
 import omad
+from omad import envs
 from omad.cli import main
 from omad.errors import EnvFailed, UserError
 from omad.export import bundle, play
@@ -319,6 +320,11 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run-bundle", str(out), "--episodes", "4", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found["processes"]["returns"]) == len(found["jax"]["returns"]) == 4
+    fast = tmp_path / "fast"
+    assert main(["distil", str(run), "--out", str(fast), "--updates", "1", "--episodes", "2", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["teacher_steps"], said["observations"]) == (2, 2 * envs.make(UNEQUAL).spec.horizon + 60)
+    assert bundle.load(fast).steps == 1
     words = ["latency", str(run), "--actions", "5", "--episodes", "4", "--steps", "2,1", "--json"]
     assert main([*words, "--out", str(tmp_path / "a.png")]) == 0
     rows = json.loads(capsys.readouterr().out)

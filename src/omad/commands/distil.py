@@ -35,7 +35,7 @@ class Options:
     episodes: int | None = None
     """Fresh episodes to take observations from, of the teacher and then of the students; by default as many as have
     100,000 env steps (25,000 where envs run on the host), at least 16."""
-    rounds: int = 4
+    rounds: int = 6
     """Equal parts of the training, between which students play; 1 takes the teacher's episodes alone."""
     formats: str = "numpy,onnx"
     """numpy, onnx or both, separated by a comma."""
@@ -60,15 +60,17 @@ def distil_run(options: Options) -> dict[str, Any]:
             raise UserError(f"--{name} is {count}; it must be at least 1.")
     if not 0 <= options.distil_seed < 2**31:
         raise UserError(f"--distil-seed is {options.distil_seed}; give 0 to 2^31 - 1.")
-    from omad.api import load_policy
+    import numpy as np
+
     from omad.export import bundle, team
     from omad.export.distil import Settings, distil, observations, usual_episodes
     from omad.export.fold import fold
-    from omad.trained import which_of
+    from omad.trained import Run, which_of
     from omad.trust import refuse_foreign
 
     bundle.check_new(options.out, formats := bundle.parsed(options.formats))
-    teacher = load_policy(options.run, options.seed, which_of(options.which)).team
+    run = Run(options.run)
+    teacher = run.policy(options.seed, which_of(options.which)).team
     refuse_foreign(teacher.facts.task, options.run, options.trust)
     folded = fold(teacher.policy, teacher.config, teacher.spec, teacher.obs_norm)
     settings = Settings(steps=options.steps, updates=options.updates, rounds=options.rounds)
@@ -77,7 +79,7 @@ def distil_run(options: Options) -> dict[str, Any]:
     def visit(players: Sequence[Any], number: int) -> Any:
         return observations(players, teacher.facts.task, episodes, options.distil_seed + number)
 
-    obs = visit(folded, 0)
+    obs = np.concatenate([visit(folded, 0), run.buffered_obs(options.seed, options.trust)])
     students, errors = distil(folded, obs, settings, options.distil_seed, visit)
     bundle.write(
         options.out, students, team.folded_vectors(students, bundle.VECTORS), team.boxes(teacher.spec),

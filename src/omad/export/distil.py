@@ -5,8 +5,8 @@ rows a step, so that it can give the very action that the teacher gives, whichev
 
 With x what the student says before the squash f, a its action f(x) and b the teacher's, it descends the matching loss
 of f, whose slope in x is a - b. The slope of (a - b)^2 is nought where f is flat, so that a student that is sure of the
-wrong end of the box would stay there. What it is asked about comes from the teachers' episodes first and, round by
-round, from its own as well, where its own mistakes lead.
+wrong end of the box would stay there. What it is asked about comes from the teachers' episodes and the replay buffer
+first and, round by round, from its own episodes as well, where its own mistakes lead.
 
 Related: Luhman and Luhman 2021 (knowledge distillation of DDIM, from the starting noise alone); Auer, Herbster and
 Warmuth 1995 (matching losses); Ross, Gordon and Bagnell 2011 (DAgger).
@@ -56,12 +56,14 @@ class Settings(NamedTuple):
     jitter: float = 0.1
     """Standard deviation of what half of the observations are moved by, over that of each entry: the teacher answers
     for states near those of the episodes, too."""
-    rounds: int = 4
+    rounds: int = 6
     """Equal parts of the training; between them, observations of the students' own episodes take the place of some."""
 
 
 _CHUNK = 200
 """Gradient steps of one compiled call."""
+_MOST = 200_000
+"""Observations of a round; of more, so many are taken, evenly spaced."""
 
 
 def usual_episodes(task: str) -> int:
@@ -130,7 +132,7 @@ def distil(
 
     Args:
         folded: The teachers.
-        obs: What agents saw in the teachers' episodes, `(time, agent, obs)`.
+        obs: What agents saw, in the teachers' episodes and while they were trained, `(time, agent, obs)`.
         settings: Of the training.
         seed: Of first weights, batches and noise.
         visit: Gives what agents see in the episodes of other teams, by the team and the number of the round.
@@ -143,7 +145,8 @@ def distil(
     if not 1 <= settings.steps <= folded[0].steps:
         raise UserError(f"--steps is {settings.steps}; the teacher takes {folded[0].steps}; give 1 to that.")
     rounds = settings.rounds if visit else 1
-    share = len(obs)
+    share = min(len(obs), _MOST)
+    obs = obs[np.linspace(0, len(obs) - 1, share).astype(int)]
     seen = np.resize(obs, (rounds * share, *obs.shape[1:]))
     calls = math.ceil(settings.updates / _CHUNK / rounds)
     fresh_key, train_key = jax.random.split(jax.random.key(seed))
