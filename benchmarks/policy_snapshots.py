@@ -57,18 +57,18 @@ def measure(path: Path, rounds: int, decays: list[float], episodes: int) -> None
         def learn(carry: Any, averages: list[Any], first: Any) -> tuple[Any, list[Any]]:
             def body(i: Any, carried: tuple[Any, list[Any]]) -> tuple[Any, list[Any]]:
                 carry = learn_vector_step(algorithm, loop.config, carried[0], root, first + i)[0]
-                policy = algorithm.policy(carry.learner)
+                policy = algorithm.behaviour_policy(carry.learner)
                 return carry, [polyak(old, policy, 1.0 - decay) for old, decay in zip(carried[1], decays, strict=True)]
 
             return jax.lax.fori_loop(0, VECTOR_STEPS, body, (carry, averages))
 
         compiled = jax.jit(learn, donate_argnums=(0, 1))
         carry = jax.tree.map(lambda leaf: leaf[0], session.carry)
-        averages = [jax.tree.map(jnp.array, algorithm.policy(carry.learner)) for _ in decays]
+        averages = [jax.tree.map(jnp.array, algorithm.behaviour_policy(carry.learner)) for _ in decays]
         found = []
         for number in range(rounds):
             carry, averages = compiled(carry, averages, jnp.int32(session.vector_steps + number * VECTOR_STEPS))
-            policies = [algorithm.policy(carry.learner), *averages]
+            policies = [algorithm.behaviour_policy(carry.learner), *averages]
             if number == 0:  # the first average began at whatever the checkpoint's moment was
                 averages = [jax.tree.map(jnp.array, policies[0]) for _ in decays]
             played = [

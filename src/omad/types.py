@@ -129,7 +129,7 @@ class Algorithm(NamedTuple):
     init: Callable[[Key[Array, ""]], Learner]
     """All learnable state. The key is consumed."""
     policy: Callable[[Learner], Policy]
-    """The part that acts: shipped, evaluated, bundled. It holds no critic."""
+    """The part that leaves training: evaluated, exported, bundled. It holds no critic."""
     act: Callable[[Policy, Float[Array, "*b agent obs"], Key[Array, ""], bool], Float[Array, "*b agent act"]]
     """(policy, observations, key, explore) -> actions in [-1, 1]; `explore` is static."""
     update: Callable[[Learner, Batch, Key[Array, ""], Int[Array, ""]], tuple[Learner, Metrics]]
@@ -148,6 +148,12 @@ class Algorithm(NamedTuple):
     """(hyperparameters) -> the same algorithm with these, which may be tracers; None where there are none.
 
     Loops learn by what this gives: whoever replaces `update` replaces this, too, or sets it to None."""
+    behaviour: Callable[[Learner], Policy] | None = None
+    """What collects transitions in training, of the same form as `policy` gives; None where that is `policy` itself."""
+
+    def behaviour_policy(self, learner: Learner) -> Policy:
+        """What collects transitions in training."""
+        return (self.behaviour or self.policy)(learner)
 
 
 def is_mean(leaf: Any) -> bool:

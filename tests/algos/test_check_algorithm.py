@@ -43,6 +43,7 @@ MISTAKES = [
     ({"init": lambda: 0.0}, r"init does not take what it is called with, init\(key\)"),
     ({"init": lambda key: {"k": key}}, r"init\(key\) returned learner\['k'\] as a random key"),
     ({"policy": lambda learner: None}, r"policy\(learner\) returned a NoneType without arrays"),
+    ({"behaviour": lambda learner: learner[0]}, r"behaviour\(learner\) returned policy as .*, as policy\(\) gives it"),
     ({"gamma": 2.0}, "gamma is 2.0; it must be a number from 0 to 1"),
     ({"n_step": 0.5}, "n_step is 0.5; it must be a whole number"),
     (None, r"make\(config, spec\) returned a dict; it must return an omad.types.Algorithm"),

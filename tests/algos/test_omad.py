@@ -373,17 +373,18 @@ def test_target_critics_follow_slowly(variant: Setup) -> None:
     np.testing.assert_allclose(after.critics_target[1].layers[0].mean, 0.1 * after.stats.layers[0].mean, atol=1e-7)
 
 
-def test_the_average_follows_the_actors_and_acts(variant: Setup) -> None:
-    """0.75 average + 0.25 actors, at steps of the actors only; agents take the average along, the loss does not."""
+def test_the_average_follows_the_actors_and_leaves_training(variant: Setup) -> None:
+    """0.75 average + 0.25 actors, at steps of the actors only; transitions come from the actors themselves."""
     before, plain, acting = variant.learner, variant.plain[0], variant.acting[0]
     assert eqx.tree_equal(plain.actors_average, before.actors_average)
     mixed = jax.tree.map(lambda a, o: 0.75 * a + 0.25 * o, before.actors_average, acting.actors)
     assert_close(acting.actors_average, mixed, 1e-5)
     assert eqx.tree_equal(variant.algorithm.policy(acting), acting.actors_average)
+    assert eqx.tree_equal(variant.algorithm.behaviour_policy(acting), acting.actors)
     assert not eqx.tree_equal(acting.actors_average, acting.actors)
 
 
-def test_without_an_average_agents_act_with_the_actors(small: Setup) -> None:
+def test_without_an_average_the_actors_leave_training(small: Setup) -> None:
     assert small.learner.actors_average is None
     assert eqx.tree_equal(small.algorithm.policy(small.learner), small.learner.actors)
 

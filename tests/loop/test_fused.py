@@ -192,6 +192,19 @@ def test_learned_actions_come_from_the_policy_with_fresh_noise(done: Carry) -> N
     assert len(np.unique(action)) == action.size
 
 
+def test_transitions_come_from_the_behaviour_policy() -> None:
+    """What leaves training may be another one."""
+    algorithm, spec = counting(), clock().spec
+    learner, obs = algorithm.init(jax.random.key(0)), jnp.zeros((4, spec.n_agents, spec.obs_dim))
+
+    def chosen(algorithm: Algorithm) -> Any:
+        return fused.choose_actions(algorithm, spec, learner, obs, jax.random.key(1), jnp.int32(9), True)
+
+    apart = algorithm._replace(policy=lambda learner: learner["w"] + 5.0, behaviour=algorithm.policy)
+    np.testing.assert_array_equal(chosen(apart), chosen(algorithm))
+    assert not np.array_equal(chosen(apart), chosen(apart._replace(behaviour=None)))
+
+
 def test_given_carry_is_donated(loop: Fused) -> None:
     """Its memory is used again, so that the ring exists once; reading it afterwards is an error."""
     carry = run(loop, SEEDS, (1,))

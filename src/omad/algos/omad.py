@@ -59,7 +59,7 @@ class OmadState(eqx.Module):
 
     actors: DiffusionPolicy
     actors_average: DiffusionPolicy | None
-    """What agents act with, where `policy_average` asks for it."""
+    """What leaves training, where `policy_average` asks for it."""
     critics: AnyCritic
     stats: CriticStats
     critics_target: tuple[AnyCritic, CriticStats] | None
@@ -144,10 +144,15 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         running, terminal = (cost.reshape(-1, n_agents) for cost in (chains.running, chains.terminal))
         return chains.action.reshape(-1, n_agents, spec.act_dim), running, terminal
 
-    def policy(learner: OmadState) -> DiffusionPolicy:
+    def of_every_agent(actors: DiffusionPolicy) -> DiffusionPolicy:
         """Parameters of every agent, shared or not: what each takes along."""
-        actors = learner.actors if learner.actors_average is None else learner.actors_average
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (n_agents, *x.shape[1:])), actors)
+
+    def policy(learner: OmadState) -> DiffusionPolicy:
+        return of_every_agent(learner.actors if learner.actors_average is None else learner.actors_average)
+
+    def behaviour(learner: OmadState) -> DiffusionPolicy:
+        return of_every_agent(learner.actors)
 
     def act(
         actors: DiffusionPolicy, obs: Float[Array, "*b agent obs"], key: Key[Array, ""], explore: bool
@@ -315,4 +320,6 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         )
         return learner, critic_metrics | policy_metrics
 
-    return Algorithm(init=init, policy=policy, act=act, update=update, gamma=config.gamma, n_step=config.n_step)
+    return Algorithm(
+        init=init, policy=policy, behaviour=behaviour, act=act, update=update, gamma=config.gamma, n_step=config.n_step
+    )

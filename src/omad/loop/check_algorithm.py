@@ -53,6 +53,10 @@ def _check(algorithm: Algorithm, spec: EnvSpec, n_envs: int, batch_size: int) ->
     policy = _shapes("policy(learner)", algorithm.policy, learner)
     if not jax.tree.leaves(policy):
         raise Broken(f"policy(learner) returned {_kind(policy)} without arrays; it must return what act() needs")
+    if algorithm.behaviour is not None:
+        behaviour = _shapes("behaviour(learner)", algorithm.behaviour, learner)
+        if words := difference("policy", policy, behaviour):
+            raise Broken(f"behaviour(learner) returned {words}, as policy() gives it")
     for explore, axes in ((True, (n_envs,)), (False, ())):
         obs = jax.ShapeDtypeStruct((*axes, spec.n_agents, spec.obs_dim), jnp.result_type(float))
         action = _shapes("act(policy, obs, key, explore)", algorithm.act, policy, obs, key, explore)

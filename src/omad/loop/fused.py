@@ -282,7 +282,7 @@ def choose_actions(
     """
     key = stream(root, Stream.ACT, held(root, step, hold) if learn else step)
     if learn:
-        policy, obs = jax.lax.optimization_barrier((algorithm.policy(learner), obs))
+        policy, obs = jax.lax.optimization_barrier((algorithm.behaviour_policy(learner), obs))
         return jax.lax.optimization_barrier(algorithm.act(policy, obs, key, True))
     return spec.act_mask * jax.random.uniform(key, (obs.shape[0], spec.n_agents, spec.act_dim), minval=-1.0)
 

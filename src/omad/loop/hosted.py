@@ -114,13 +114,13 @@ class Trees(NamedTuple):
     shapes: list[Any]
     """Of the learner's leaves, with which those of the core begin."""
     acting: list[int]
-    """The leaves of the learner that its policy is made of."""
+    """The leaves of the learner that its behaviour policy is made of."""
 
     @staticmethod
     def of(algorithm: Algorithm, carry: Carry) -> Trees:
         """For a carry of one seed, given as shapes."""
         shapes, learner = jax.tree.flatten(carry.learner)
-        traced = jax.make_jaxpr(algorithm.policy)(carry.learner).jaxpr
+        traced = jax.make_jaxpr(algorithm.behaviour_policy)(carry.learner).jaxpr
         read = {id(v) for v in traced.outvars} | {id(v) for eqn in traced.eqns for v in eqn.invars}
         acting = [k for k, v in enumerate(traced.invars) if id(v) in read]
         return Trees(jax.tree.structure(_core_of(carry)), jax.tree.structure(carry.ring), learner, shapes, acting)

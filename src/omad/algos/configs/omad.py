@@ -106,8 +106,8 @@ class OmadConfig:
     actor_every: int = 3
     """Gradient steps of the critics per step of actors and temperature [D]."""
     policy_average: float = 0.0
-    """Decay, at each step of the actors, of an average of their parameters with which agents act, are evaluated and
-    leave training; critics and losses see the actors themselves. 0 keeps none [D: none]."""
+    """Decay, at each step of the actors, of an average of their parameters that is evaluated and leaves training;
+    transitions are collected and losses computed with the actors themselves. 0 keeps none [D: none]."""
     policy_update: Literal["simultaneous", "sequential"] = "simultaneous"
     """All policies in one step [S], or one after the other in random order, each seeing the others' newest actions,
     for ablation [X]."""
