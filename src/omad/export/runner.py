@@ -146,16 +146,15 @@ class Policy:
 
     def policy(self, obs, noise):
         """Observation, frames stacked, and noise `(..., rows, act)` -> action in [-1, 1]."""
-        t, s, eps = self.t, self.set, [noise[..., k, :] for k in range(self.rows)]
-        seen = self.normalised(obs) @ t["obs.weight"]
+        t, s, eps = self.t, self.set, noise if noise.ndim == 2 else noise.swapaxes(0, 1)
+        seen = np.dot(self.normalised(obs), t["obs.weight"])
         if self.kind == "gaussian":
             out = self.net(seen + t["time"][0])
             log_std = np.clip(out[..., self.act_dim :], F(s["log_std_low"]), F(s["log_std_high"]))
             return np.tanh(out[..., : self.act_dim] + np.exp(log_std) * eps[0])
         if self.kind == "deterministic":
             return clip(np.tanh(self.net(seen + t["time"][0])) + F(s["explore_std"]) * eps[0], 1)
-        projections = [seen + row for row in t["time"]]  # of the observation and of time in the first layer
-        x = F(s["prior_scale"]) * eps[0]
+        projections, x = [seen + row for row in t["time"]], F(s["prior_scale"]) * eps[0]  # what the first layer adds
         if self.kind == "chain":  # steps of a controlled Ornstein-Uhlenbeck process
             within, low, high = t["x.weight"], *np.asarray([-s["control_clip"], s["control_clip"]], F)
             for projection, keep, step, jump, e in zip(projections, self.keep, t["step"], self.jump, eps[1:]):  # noqa: B905
@@ -167,9 +166,10 @@ class Policy:
                 x0 = clip(from_x * x - from_noise * self.net(x @ t["x.weight"] + projections[k]), 1)
                 x = mean_x0 * x0 + mean_x * x + std * eps[k]
         else:  # distilled: few steps of a network that reads all of the teacher's noise
+            rows, size = noise.reshape(*noise.shape[:-2], -1)[..., self.act_dim :], self.act_dim * s["group"]
             for k, projection in enumerate(projections):
-                read = np.concatenate([x, *eps[1 + k * s["group"] : 1 + (k + 1) * s["group"]]], -1)
-                x = x + self.net(read @ t["x.weight"] + projection)
+                read = np.concatenate([x, rows[..., k * size : (k + 1) * size]], -1)
+                x = x + self.net(np.dot(read, t["x.weight"]) + projection)
         return np.tanh(x) if s["squash"] == "tanh" else clip(clip(x, 1) + F(s["explore_std"]) * eps[-1], 1)
 
 
