@@ -6,6 +6,10 @@ Every training seed of every run is a teacher. A row a teacher, as JSON: returns
 teacher, of its chain with as few steps (`omad export --denoising-steps`) and of the student; the student's share of the
 teacher's improvement over random actions; milliseconds of one action of the first agent in the NumPy runner; on a task
 games/..., the joint modes that sampled actions cover at one observation.
+
+    python benchmarks/distillation.py --speed TEACHER STUDENT
+
+measures those milliseconds alone, of two folders of omad export and omad distil.
 """
 
 from __future__ import annotations
@@ -57,7 +61,7 @@ def random_return(players: Sequence[Folded], spec: Any, task: str, episodes: int
 
 def milliseconds(folders: Sequence[Path], actions: int = 2000) -> list[float]:
     """Medians of one action in the NumPy runner, folder by folder in turn."""
-    policies = [Policy(folder / "agent_0", seed=0) for folder in folders]
+    policies = [Policy(min(folder.glob("*/policy.json")).parent, seed=0) for folder in folders]
     spent: list[list[float]] = [[] for _ in folders]
     obs = np.zeros(policies[0].obs_dim, np.float32)
     for _ in range(actions):
@@ -115,12 +119,19 @@ def measure(run: Run, seed: int, settings: Settings, episodes: int) -> dict[str,
 def main() -> None:
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("runs", type=Path, nargs="*")
+    parser.add_argument(
+        "--speed", type=Path, nargs=2, metavar=("TEACHER", "STUDENT"), help="measure these folders only"
+    )
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--episodes", type=int, default=2000)
     parser.add_argument("--updates", type=int, default=Settings().updates)
     parser.add_argument("--out", type=Path, help="file to which rows are appended, one JSON a line")
     given = parser.parse_args()
+    if given.speed:
+        teacher, student = milliseconds(given.speed, 4000)
+        sys.stdout.write(f"{teacher:.4f} ms, {student:.4f} ms: {teacher / student:.2f} times as quick\n")
+        return
     settings = Settings(steps=given.steps, updates=given.updates)
     for run in map(api.load_run, given.runs):
         for seed in run.seeds:

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-FORMAT = 1
-F = np.float32
-A, B = np.asarray(0.044715 * 0.7978845608028654, F), np.asarray(0.7978845608028654, F)  # quicker than scalars
+FORMAT, F = 1, np.float32
+A, B, ONE = (np.asarray(x, F) for x in (0.044715 * 0.7978845608028654, 0.7978845608028654, 1))  # quicker than scalars
+UNIT, WIDE = ([np.asarray(x, F) for x in (-bound, bound)] for bound in (1, 10))
 
 
 class BadPolicy(ValueError):
@@ -29,12 +29,9 @@ class BadPolicy(ValueError):
 def read_tensors(data):
     """Read a safetensors file: 8 bytes of header length, a JSON header, then the numbers."""
     start = 8 + int.from_bytes(data[:8], "little")
-    tensors = {}
-    for name, entry in json.loads(data[8:start]).items():
-        if name != "__metadata__":
-            first, last = entry["data_offsets"]
-            tensors[name] = np.frombuffer(data[start + first : start + last], "<f4").reshape(entry["shape"]).astype(F)
-    return tensors
+    entries = {name: entry for name, entry in json.loads(data[8:start]).items() if name != "__metadata__"}
+    numbers = {name: data[start:][slice(*entry["data_offsets"])] for name, entry in entries.items()}
+    return {name: np.frombuffer(numbers[name], "<f4").reshape(entries[name]["shape"]).astype(F) for name in entries}
 
 
 def gelu2(x):
@@ -56,9 +53,9 @@ def mish(x):
     return x * (n / (n + 2.0))
 
 
-def clip(x, bound):
-    """Within [-bound, bound]; quicker than np.clip."""
-    return np.minimum(np.maximum(x, -bound), bound)
+def clip(x, bounds):
+    """Within bounds; quicker than np.clip."""
+    return np.minimum(np.maximum(x, bounds[0]), bounds[1])
 
 
 ACTIVATIONS = {"gelu": gelu2, "mish": mish, "relu": lambda x: np.maximum(x, 0.0), "tanh": np.tanh}
@@ -96,6 +93,9 @@ class Policy:
         if self.kind == "chain":
             self.keep = F(1) - self.t["step"] / F(self.set["prior_scale"] ** 2)
             self.jump = self.t.get("jump", np.sqrt(F(2) * self.t["step"]))
+        if self.kind == "distilled":  # the first step reads noise alone
+            self.first = self.t["x.weight"].copy()
+            self.first[: self.act_dim] *= F(self.set["prior_scale"])
         worst = np.abs(self.policy(self.t["test.obs"], self.t["test.noise"]) - self.t["test.action"]).max()
         if not worst <= about["tolerance"]:
             raise BadPolicy(f"{self.name}: a test vector is off by {worst:.2g} on this computer; export it again.")
@@ -115,8 +115,7 @@ class Policy:
         shape = (*obs.shape[:-1], self.rows, self.act_dim)
         if noise is None:
             noise = self.rng.standard_normal(shape, F) if explore else np.zeros(shape, F)
-        noise = np.asarray(noise, F)
-        if noise.shape != shape:
+        elif (noise := np.asarray(noise, F)).shape != shape:
             raise BadPolicy(f"{self.name}: noise of shape {noise.shape} was given; {shape} is needed.")
         if self.history == 1:
             action = self.policy(obs, noise)
@@ -126,12 +125,12 @@ class Policy:
                 self.past = [np.concatenate([obs, still], -1)] * (self.history - 1)
             action = self.policy(np.concatenate([obs, *self.past], -1), noise)
             self.past = [np.concatenate([obs, action], -1), *self.past[:-1]]
-        return self.low + (action + F(1)) * self.half
+        return self.low + (action + ONE) * self.half
 
     def normalised(self, obs):
         """Observation as the network sees it."""
         if self.normaliser == "running":
-            return clip((obs - self.t["norm.mean"]) / self.t["norm.std"], 10)
+            return clip((obs - self.t["norm.mean"]) / self.t["norm.std"], WIDE)
         if self.normaliser == "harl":
             obs = obs - obs.mean(-1, keepdims=True)
             return obs / np.maximum(np.sqrt((obs * obs).mean(-1, keepdims=True)), F(1e-6))
@@ -149,28 +148,29 @@ class Policy:
         t, s, eps = self.t, self.set, noise if noise.ndim == 2 else noise.swapaxes(0, 1)
         seen = np.dot(self.normalised(obs), t["obs.weight"])
         if self.kind == "gaussian":
-            out = self.net(seen + t["time"][0])
-            log_std = np.clip(out[..., self.act_dim :], F(s["log_std_low"]), F(s["log_std_high"]))
-            return np.tanh(out[..., : self.act_dim] + np.exp(log_std) * eps[0])
+            mean, log_std = np.split(self.net(seen + t["time"][0]), 2, -1)
+            return np.tanh(mean + np.exp(np.clip(log_std, F(s["log_std_low"]), F(s["log_std_high"]))) * eps[0])
         if self.kind == "deterministic":
-            return clip(np.tanh(self.net(seen + t["time"][0])) + F(s["explore_std"]) * eps[0], 1)
+            return clip(np.tanh(self.net(seen + t["time"][0])) + F(s["explore_std"]) * eps[0], UNIT)
         projections, x = [seen + row for row in t["time"]], F(s["prior_scale"]) * eps[0]  # what the first layer adds
         if self.kind == "chain":  # steps of a controlled Ornstein-Uhlenbeck process
-            within, low, high = t["x.weight"], *np.asarray([-s["control_clip"], s["control_clip"]], F)
+            within, bounds = t["x.weight"], [np.asarray(x, F) for x in (-s["control_clip"], s["control_clip"])]
             for projection, keep, step, jump, e in zip(projections, self.keep, t["step"], self.jump, eps[1:]):  # noqa: B905
-                u = np.minimum(np.maximum(self.net(np.dot(x, within) + projection), low), high)
+                u = clip(self.net(np.dot(x, within) + projection), bounds)
                 x = keep * x + step * u + jump * e
         elif self.kind == "ddpm":  # from noise to what the network takes the action to be
             for k in reversed(range(len(projections))):
                 from_x, from_noise, mean_x0, mean_x, std = t["coefficients"][k]
-                x0 = clip(from_x * x - from_noise * self.net(x @ t["x.weight"] + projections[k]), 1)
+                x0 = clip(from_x * x - from_noise * self.net(x @ t["x.weight"] + projections[k]), UNIT)
                 x = mean_x0 * x0 + mean_x * x + std * eps[k]
         else:  # distilled: few steps of a network that reads all of the teacher's noise
-            rows, size = noise.reshape(*noise.shape[:-2], -1)[..., self.act_dim :], self.act_dim * s["group"]
+            n, size, noise = self.act_dim, self.act_dim * s["group"], noise.reshape(*noise.shape[:-2], -1)
+            read = np.dot(noise[..., : n + size], self.first)
             for k, projection in enumerate(projections):
-                read = np.concatenate([x, rows[..., k * size : (k + 1) * size]], -1)
-                x = x + self.net(np.dot(read, t["x.weight"]) + projection)
-        return np.tanh(x) if s["squash"] == "tanh" else clip(clip(x, 1) + F(s["explore_std"]) * eps[-1], 1)
+                if k:
+                    read = np.dot(np.concatenate([x, noise[..., n + k * size : n + (k + 1) * size]], -1), t["x.weight"])
+                x = x + self.net(read + projection)
+        return np.tanh(x) if s["squash"] == "tanh" else clip(clip(x, UNIT) + F(s["explore_std"]) * eps[-1], UNIT)
 
 
 def main(words):
