@@ -110,7 +110,7 @@ def draw(out: Path, picture: Path) -> None:
         at = sorted(marks)
         axis.plot(at, [x / base for x in at], "--", color="#767676", linewidth=1)
         axis.set(xscale="log", yscale="log", title=title)
-        axis.set_xticks(at, [str(x) for x in at])
+        axis.set_xticks(at, [str(x) if x < 1000 else f"{x // 1024}k" for x in at])
         axis.set_yticks([0.25, 0.5, 1, 2, 4, 8, 16], ["1/4", "1/2", "1", "2", "4", "8", "16"])
         axis.minorticks_off()
         if len(names) > 1:
