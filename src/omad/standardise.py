@@ -8,6 +8,7 @@ there is nothing to learn or ship.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
