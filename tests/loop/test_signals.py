@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import itertools
 import json
 import os
@@ -90,7 +91,8 @@ def train_words(path: Path, task: str, algorithm: str = "hatd3", **fields: Any) 
 def progress(path: Path) -> dict[str, int]:
     """What may be waited for: bytes of lines, and entries of the folder of checkpoints, which come and go meanwhile."""
     sizes, entries = {"metrics": 0, "episodes": 0}, list[str]()
-    for run in (path, *(path / f"seed-{seed}" for seed in (0, 1)), *path.glob("*/*/*/*")):  # of a run, seeds, a study
+    studied = map(Path, glob.glob(f"{path}/*/*/*/*"))  # noqa: PTH207 - which takes folders that vanish meanwhile as empty
+    for run in (path, *(path / f"seed-{seed}" for seed in (0, 1)), *studied):
         for name in sizes:
             with contextlib.suppress(OSError):
                 sizes[name] += (run / f"{name}.jsonl").stat().st_size
