@@ -128,6 +128,8 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=Settings().updates)
     parser.add_argument("--out", type=Path, help="file to which rows are appended, one JSON a line")
     given = parser.parse_args()
+    if bool(given.runs) == bool(given.speed):
+        parser.error("give either runs, or --speed and two folders")
     if given.speed:
         teacher, student = milliseconds(given.speed, 4000)
         sys.stdout.write(f"{teacher:.4f} ms, {student:.4f} ms: {teacher / student:.2f} times as quick\n")

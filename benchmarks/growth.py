@@ -70,13 +70,13 @@ def measure(out: Path, turns: int) -> None:
                 {
                     "what": what,
                     "value": number(value),
-                    "base_ms": 1e3 * statistics.median(base.cpu_s),
-                    "ms": 1e3 * statistics.median(other.cpu_s),
-                    "ratio": statistics.median(ratios),
+                    "base_ms": round(1e3 * statistics.median(base.cpu_s), 3),
+                    "ms": round(1e3 * statistics.median(other.cpu_s), 3),
+                    "ratio": round(statistics.median(ratios), 3),
                 }
             )
             out.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(rows, indent=1) + "\n")
+            path.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
             sys.stdout.write(json.dumps(rows[-1]) + "\n")
             sys.stdout.flush()
 

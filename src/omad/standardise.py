@@ -107,13 +107,13 @@ def standardised(algorithm: Algorithm, spec: EnvSpec, how: ObsNorm) -> Algorithm
         inner, metrics = algorithm.update(learner.inner, look(batch, through(obs), state), key, count)
         return Standardised(inner, obs, state), metrics
 
-    def standardised_too(policy: Callable[[Learner], Policy]) -> Callable[[Learner], Policy]:
+    def with_moments(policy: Callable[[Learner], Policy]) -> Callable[[Learner], Policy]:
         return lambda learner: Standardised(policy(learner.inner), learner.obs, learner.state)
 
     return algorithm._replace(
         init=init,
-        policy=standardised_too(algorithm.policy),
-        behaviour=algorithm.behaviour and standardised_too(algorithm.behaviour),
+        policy=with_moments(algorithm.policy),
+        behaviour=algorithm.behaviour and with_moments(algorithm.behaviour),
         act=act,
         update=update,
     )

@@ -154,6 +154,7 @@ def distil(
     students = [_fresh(teacher, settings, key) for teacher, key in zip(folded, keys, strict=True)]
     train_keys = iter(jax.random.split(train_key, rounds * len(folded) * calls))
     optimiser = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, rounds * calls * _CHUNK))
+    given = [{n: jnp.asarray(a) for n, a in teacher.tensors.items()} for teacher in folded]
     learned = [{n: jnp.asarray(a) for n, a in s.tensors.items() if not n.startswith("norm.")} for s in students]
     states = [optimiser.init(tensors) for tensors in learned]
     chunks: dict[str, Any] = {}
@@ -167,7 +168,7 @@ def distil(
                 chunks[alike] = _chunk(teacher, student, settings, optimiser)
             asked, carry, value = jnp.asarray(seen[:, i, : teacher.obs_dim]), (learned[i], states[i]), jnp.inf
             for _ in range(calls):
-                carry, value = chunks[alike](carry, teacher.tensors, asked, next(train_keys))
+                carry, value = chunks[alike](carry, given[i], asked, next(train_keys))
             learned[i], states[i] = carry
             students[i] = student._replace(
                 tensors=student.tensors | {name: np.asarray(array) for name, array in learned[i].items()}

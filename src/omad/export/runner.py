@@ -29,9 +29,9 @@ class BadPolicy(ValueError):
 def read_tensors(data):
     """Read a safetensors file: 8 bytes of header length, a JSON header, then the numbers."""
     start = 8 + int.from_bytes(data[:8], "little")
-    entries = {name: entry for name, entry in json.loads(data[8:start]).items() if name != "__metadata__"}
-    numbers = {name: data[start:][slice(*entry["data_offsets"])] for name, entry in entries.items()}
-    return {name: np.frombuffer(numbers[name], "<f4").reshape(entries[name]["shape"]).astype(F) for name in entries}
+    header, body = json.loads(data[8:start]), data[start:]
+    parts = {name: body[slice(*entry["data_offsets"])] for name, entry in header.items() if name != "__metadata__"}
+    return {name: np.frombuffer(part, "<f4").reshape(header[name]["shape"]).astype(F) for name, part in parts.items()}
 
 
 def gelu2(x):
@@ -93,6 +93,7 @@ class Policy:
         if self.kind == "chain":
             self.keep = F(1) - self.t["step"] / F(self.set["prior_scale"] ** 2)
             self.jump = self.t.get("jump", np.sqrt(F(2) * self.t["step"]))
+            self.bounds = [np.asarray(x, F) for x in (-self.set["control_clip"], self.set["control_clip"])]
         if self.kind == "distilled":  # the first step reads noise alone
             self.first = self.t["x.weight"].copy()
             self.first[: self.act_dim] *= F(self.set["prior_scale"])
@@ -152,11 +153,10 @@ class Policy:
             return np.tanh(mean + np.exp(np.clip(log_std, F(s["log_std_low"]), F(s["log_std_high"]))) * eps[0])
         if self.kind == "deterministic":
             return clip(np.tanh(self.net(seen + t["time"][0])) + F(s["explore_std"]) * eps[0], UNIT)
-        projections, x = [seen + row for row in t["time"]], F(s["prior_scale"]) * eps[0]  # what the first layer adds
+        projections, x = [seen + row for row in t["time"]], F(s["prior_scale"]) * eps[0]  # first layer: seen and time
         if self.kind == "chain":  # steps of a controlled Ornstein-Uhlenbeck process
-            within, bounds = t["x.weight"], [np.asarray(x, F) for x in (-s["control_clip"], s["control_clip"])]
             for projection, keep, step, jump, e in zip(projections, self.keep, t["step"], self.jump, eps[1:]):  # noqa: B905
-                u = clip(self.net(np.dot(x, within) + projection), bounds)
+                u = clip(self.net(np.dot(x, t["x.weight"]) + projection), self.bounds)
                 x = keep * x + step * u + jump * e
         elif self.kind == "ddpm":  # from noise to what the network takes the action to be
             for k in reversed(range(len(projections))):
