@@ -73,14 +73,14 @@ def draw(axes: Axes, steps: np.ndarray, returns: np.ndarray, label: str, color: 
     axes.fill_between(steps / 1000, returns.min(0), returns.max(0), color=color, alpha=0.2, linewidth=0)
 
 
-def level(axes: Axes, value: float, text: str, right: bool = True, below: bool = False) -> None:
-    """A reference return, as a dotted line with its name."""
+def level(axes: Axes, value: float, text: str, right: bool = True, below: bool = False, at: float = 0.0) -> None:
+    """A reference return, as a dotted line with its name: at the right or left end, or from the fraction `at` on."""
     axes.axhline(value, color=GREY, linestyle=":", linewidth=1.2)
     axes.annotate(
         text,
-        (0.99 if right else 0.01, value),
+        (at or (0.99 if right else 0.01), value),
         xycoords=("axes fraction", "data"),
-        ha="right" if right else "left",
+        ha="right" if right and not at else "left",
         va="top" if below else "bottom",
         fontsize=7.5,
         color=GREY,
@@ -136,11 +136,10 @@ def symmetry() -> None:
     draw(axes, *curves("mpe_cpu", "mpe/spread-4", "omad", "matched"), "OMAD, without", BLUE, "--")
     draw(axes, *curves("mpe_cpu", "mpe/spread-4", "hasac", "matched"), "HASAC, without", ORANGE, "--")
     level(axes, -57.9, "OMAD, published")
-    level(axes, -29.0, "shortest assignment, scripted")
-    level(axes, -76.6, "nearest landmark, scripted", below=True)
-    axes.set(xlabel="thousand env steps", ylabel="team return", title="mpe/spread-4", ylim=(-120, -25))
+    level(axes, -28.9, "optimal assignment, scripted")
+    level(axes, -76.6, "nearest landmark, scripted", at=0.27)
+    axes.set(xlabel="thousand env steps", ylabel="team return", title="mpe/spread-4", ylim=(-135, -22))
     axes.legend(loc="lower right", ncols=2)
-    axes.set_ylim(-135, -25)
     save(figure, "symmetry")
 
 
