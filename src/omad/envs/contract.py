@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from omad.errors import UserError
+from omad.errors import Stopped, UserError
 from omad.spec import EnvSpec
 
 __all__ = [
@@ -67,7 +67,7 @@ def guarded(what: str, call: Callable[..., T], *given: Any, **named: Any) -> T:
     """
     try:
         return call(*given, **named)
-    except (KeyboardInterrupt, MemoryError, Broken, UserError):
+    except (KeyboardInterrupt, MemoryError, Broken, Stopped, UserError):
         raise
     except SystemExit as error:
         raise Broken(f"{what} tried to end the process with sys.exit({error.code!r}) ({place_of(error)})") from error
