@@ -64,7 +64,7 @@ def imported(named: str, kinds: tuple[type, ...] = (), what: str = "a class") ->
         ) from error
     except Exception as error:
         raise UserError(
-            f"The env {named} cannot be imported: {type(error).__name__}: {error} ({contract.place_of(error)})."
+            f"The env {named} cannot be imported: {contract.said_by(error)} ({contract.place_of(error)})."
         ) from error
     made = functools.reduce(lambda owner, name: getattr(owner, name, None), function.split("."), there)
     if made is None:
