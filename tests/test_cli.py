@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from omad.cli import COMMANDS, main
+from omad.cli import COMMANDS, answer, main
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,12 @@ from omad.cli import COMMANDS, main
         ("train --critic-input state", ("critic_input", "mpe/spread-3", "auto")),
         ("eval /nowhere", ("/nowhere", "no such folder")),
         ("resume /nowhere", ("/nowhere", "no such folder")),
+        ("latency /nowhere --actions 99999999999", ("--actions is 99999999999", "at most")),
+        ("run-bundle /nowhere --timeout inf", ("--timeout is inf",)),
+        ("run-bundle /nowhere --episodes 99999999999", ("--episodes is 99999999999", "at most")),
+        ("distil /nowhere --out x --updates 99999999999", ("--updates is 99999999999", "at most")),
+        ("distil /nowhere --out x --rounds 99999", ("--rounds is 99999", "at most")),
+        ("bench --versus '", ("--versus is", "No closing quotation")),
         ("tasks mpe/spred", ("'mpe/spred'", "mpe/spread-")),
     ],
 )
@@ -42,6 +48,14 @@ def test_bad_input_gets_one_sentence(words: str, said: tuple[str, ...], capsys: 
     assert captured.err.count("\n") == 1
     for part in said:
         assert part in captured.err
+
+
+def test_memory_that_does_not_suffice_is_one_sentence(capsys: pytest.CaptureFixture[str]):
+    def fail() -> int:
+        raise MemoryError("Unable to allocate 728. TiB")
+
+    assert answer("latency", fail) == 2
+    assert capsys.readouterr().err.startswith("omad: There is not enough memory (Unable to allocate 728. TiB)")
 
 
 def test_an_unknown_field_names_the_nearest(capsys: pytest.CaptureFixture[str]):

@@ -38,6 +38,17 @@ def lines(run: Path, name: str) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if not key.startswith("time/")} for line in found]
 
 
+def test_a_runs_process_imports_nothing_that_lies_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a foreign study's."""
+    (tmp_path / "select.py").write_text("raise SystemExit('executed')")
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert launch.begin(Path("run"), {0}).wait(60) == 2
+    assert "is not a run folder" in Path("run/log.txt").read_text()
+
+
 def quiet(states: list[launch.State]) -> None:
     del states
 

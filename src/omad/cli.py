@@ -95,6 +95,11 @@ def answer(name: str, command: Callable[[], int]) -> int:
         return 128 + signal.SIGPIPE
     except OSError as error:
         return _fail(_file_error(error, name), 2)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        said = str(error).strip().partition("\n")[0].rstrip(".") or "out of memory"
+        return _fail(f"There is not enough memory ({said}); ask for less: fewer episodes, steps, seeds or envs.", 2)
     except KeyboardInterrupt:
         return _fail("Interrupted.", 130)
 

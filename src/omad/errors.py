@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["CallbackFailed", "EnvFailed", "NonFinite", "UnevenSaves", "UserError"]
+__all__ = ["CallbackFailed", "EnvFailed", "NonFinite", "Stopped", "UnevenSaves", "UserError"]
+
+
+class Stopped(SystemExit):
+    """A signal asks this process to end; nobody's code raised it."""
 
 
 class UserError(ValueError):

@@ -50,14 +50,7 @@ OnUpdate = Callable[[list[State]], None]
 
 def last_line(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any] | None:
     """The last whole JSON line of a file that satisfies a condition, read from its end."""
-    try:
-        with schema.open_plain(path) as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - (1 << 18)))
-            rows = file.read().split(b"\n")
-    except (OSError, UserError):
-        return None
-    for row in reversed(rows):
+    for row in reversed(_last_rows(path)):
         try:
             line = schema.decode(row, dict[str, Any], path)
         except UserError:
@@ -65,6 +58,17 @@ def last_line(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda _: T
         if wanted(line):
             return line
     return None
+
+
+def _last_rows(path: Path) -> list[bytes]:
+    """The rows at the end of a file of any size; none if it cannot be read."""
+    try:
+        with schema.open_plain(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - (1 << 18)))
+            return file.read().split(b"\n")
+    except (OSError, UserError):
+        return []
 
 
 def state_of(run: RunFolder, state: str = "", message: str = "") -> State:
@@ -175,8 +179,7 @@ def verdict(run: RunFolder, code: int) -> tuple[str, str]:
         return "done", ""
     if code in (*(128 + n for n in STOPPING), *(-n for n in STOPPING)):  # the latter: before it could listen
         return "stopped", ""
-    text = schema.read_bytes(run.path / "log.txt").decode(errors="replace")
-    rows = [row for row in text.splitlines() if row.strip()]
+    rows = [row.decode(errors="replace") for row in _last_rows(run.path / "log.txt") if row.strip()]
     said = next((row for row in reversed(rows) if row.startswith("omad: ")), rows[-1] if rows else "")
     words = f"exit code {code}: {said.removeprefix('omad: ')}"
     if run.ended is None and not run.busy(run.path):  # it could not write that down itself
@@ -201,7 +204,7 @@ Whoever launches has seen to it that the user named the run's env himself, or tr
 def begin(folder: Path, cores: set[int]) -> subprocess.Popen[bytes]:
     """Start the process of a run on some cores; it saves and ends when this process dies."""
     _await_writer(folder)
-    words = [sys.executable, "-c", _CHILD, str(os.getpid()), ",".join(map(str, cores)), str(folder)]
+    words = [sys.executable, "-P", "-c", _CHILD, str(os.getpid()), ",".join(map(str, cores)), str(folder)]
     with os.fdopen(files.open_append(folder / "log.txt", folder), "ab") as log:
         return subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
-from omad.errors import UserError
+from omad.errors import Stopped, UserError
 
 __all__ = [
     "STOPPING",
@@ -54,7 +54,7 @@ _AGAIN_S = 1.0
 
 def interruption(number: int) -> BaseException:
     """What a process that has been asked to stop raises: `KeyboardInterrupt` for SIGINT, else `SystemExit`."""
-    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+    return KeyboardInterrupt() if number == signal.SIGINT else Stopped(128 + number)
 
 
 _innermost: StopSignals | None = None

@@ -7,6 +7,7 @@ named, never the whole file.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import zlib
@@ -28,6 +29,7 @@ __all__ = [
     "convert",
     "decode",
     "open_plain",
+    "plain",
     "read_bytes",
     "read_json",
     "read_lines",
@@ -142,6 +144,20 @@ def read_json(path: Path, kind: type[T] | GenericAlias, most: int = MOST) -> T:
         UserError: As `read_bytes` and `decode`.
     """
     return decode(read_bytes(path, most), kind, path)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it and `decode` reads it.
+
+    Numbers that are not finite become `null`; lone surrogates, as names of files may have them, are written out.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {plain(key): plain(one) for key, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 class Lines(NamedTuple):

@@ -48,7 +48,7 @@ def which_of(text: str) -> Which:
     """
     if text in ("last", "best"):
         return text
-    if text.isdigit() and len(text) < 19:
+    if text.isdecimal() and len(text) < 19:
         return int(text)
     raise UserError(f"--which is {text!r}; it must be last, best, or the env step of a checkpoint.")
 

@@ -12,6 +12,13 @@ from gymnasium.spaces import Box
 from pettingzoo import ParallelEnv
 
 
+class NoWords(BaseException):
+    """Has no message."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
 class Odd(ParallelEnv):
     """Two agents, ten steps, the reward minus the squared distance of the action from what is seen."""
 
@@ -27,6 +34,9 @@ class Odd(ParallelEnv):
             sys.stdout.write("hello from the env\n")
         if kind == "exits":
             sys.exit(0)
+        if kind == "saves a number":
+            self.save_state = lambda: 5
+            self.load_state = lambda data: None
         if kind == "late agents":
             del self.possible_agents
         if kind == "saves only":
@@ -73,6 +83,8 @@ class Odd(ParallelEnv):
         agents, over = list(self.agents), self.time >= self.length
         if self.kind == "raises" and self.time == 5:
             raise FileNotFoundError(2, "No such file", "maps/a.xml")
+        if self.kind == "no words":
+            raise NoWords
         rewards: dict[str, Any] = {a: -float(np.square(actions[a] - self.aim).sum()) for a in agents}
         if self.kind == "vector reward":
             rewards = {a: np.asarray([r, 100.0, -3.0]) for a, r in rewards.items()}
@@ -92,6 +104,8 @@ class Odd(ParallelEnv):
         """Of some kinds only."""
         if self.kind == "state fails":
             return self.absent  # type: ignore[attr-defined]  # that it is not there is the point
+        if self.kind == "state grows":
+            return np.zeros(1 + self.time)
         raise NotImplementedError
 
     def render(self) -> Any:

@@ -56,6 +56,8 @@ def test_what_cannot_be_used_is_refused_when_the_env_is_asked(kind: str, said: s
         ("four values", r"step\(\) returned a dict of 2, .*must return five dicts"),
         ("huge", "not finite in single precision"),
         ("nan", "not finite in single precision"),
+        ("state grows", r"state\(\) returned 2 numbers, not 1 as at first"),
+        ("no words", r"NoWords \(odd_cases.py, line"),
         ("raises", r"FileNotFoundError.*maps/a.xml.*odd_cases.py, line"),
     ],
 )
@@ -157,10 +159,17 @@ def test_a_folder_may_name_an_env_but_not_have_it_imported(tmp_path: Path) -> No
     refuse_foreign("mpe/spread-3", tmp_path, trust=False)
 
 
-@pytest.mark.parametrize("kind", ["saves only", "saves grow"])
+@pytest.mark.parametrize("kind", ["saves only", "saves grow", "saves a number"])
 def test_saves_that_cannot_be_loaded_are_found_at_the_start(kind: str) -> None:
     env = envs.make(odd(kind))
     assert not env.exact and any("A resumed run begins new episodes" in note for note in env.notes)
+
+
+def test_instances_have_the_bounds_that_the_env_began_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = envs.make(odd())
+    monkeypatch.setenv("ODD_BOUNDS", "1")
+    with pytest.raises(UserError, match="must have the same bounds in every process"):
+        env.create(False)
 
 
 def test_the_horizon_is_read_or_said_to_be_a_guess() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -175,6 +176,56 @@ def test_other_versions_and_wrong_agent_counts_are_refused(out: Path, tmp_path: 
             bundle.load(copy)
     with pytest.raises(UserError, match="not an exported team"):
         bundle.load(tmp_path)
+
+
+def test_a_runner_of_another_make_is_not_executed(out: Path, tmp_path: Path) -> None:
+    """Though the bundle's checksums are right."""
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    runner, about = copy / "agent_1" / "runner.py", json.loads((copy / "team.json").read_text())
+    runner.write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\n{runner.read_text()}")
+    about["files"]["agent_1/runner.py"] = hashlib.sha256(runner.read_bytes()).hexdigest()
+    (copy / "team.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match="would be executed"):
+        play.Agents(copy, bundle.load(copy), 0, True)
+    assert not (tmp_path / "executed").exists()
+    with play.Agents(copy, bundle.load(copy), 0, True, timeout_s=60.0, trust=True) as agents:
+        agents.act([np.zeros((1, 1), np.float32), np.zeros((1, 2), np.float32)])
+    assert (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": {}}, {"settings": [1]}, {"settings": {"activations": ["gelu"]}}, {"noise_rows": 1}, {"obs_dim": 2},
+        {"history": "x"}, {"action_high": [{}]}, {"action_high": [7.0]}, {"tolerance": "x"}, {"kind": "distilled"},
+        "header", "offsets", "short",
+    ],
+)  # fmt: skip
+def test_files_that_agree_in_checksums_alone_are_refused(out: Path, tmp_path: Path, change: Any) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    folder, team_json = copy / "agent_0", json.loads((copy / "team.json").read_text())
+    about, data = json.loads((folder / "policy.json").read_text()), (folder / "policy.safetensors").read_bytes()
+    if isinstance(change, dict):
+        about |= change
+    else:
+        size = int.from_bytes(data[:8], "little")
+        head = json.loads(data[8 : 8 + size])
+        head["time"]["data_offsets"] = ["0", None]
+        text = json.dumps(head).encode()
+        offsets = len(text).to_bytes(8, "little") + text + data[8 + size :]
+        data = {"header": b"\xff" * 8 + data[8:], "offsets": offsets, "short": data[:-3]}[change]
+    about["tensors_sha256"] = hashlib.sha256(data).hexdigest()
+    del about["checksum"]
+    about["checksum"] = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    (folder / "policy.json").write_text(json.dumps(about))
+    (folder / "policy.safetensors").write_bytes(data)
+    for name in team_json["files"]:
+        team_json["files"][name] = hashlib.sha256((copy / name).read_bytes()).hexdigest()
+    (copy / "team.json").write_text(json.dumps(team_json))
+    with pytest.raises(UserError):
+        bundle.policies(copy, bundle.load(copy))
 
 
 def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ import pytest
 
 from omad import api, cli, envs, processes
 from omad.config import resolve
+from omad.envs.contract import guarded
 from omad.errors import EnvFailed, NonFinite, UserError
 from omad.experiment import Experiment
 from omad.launch import last_line
@@ -364,6 +365,15 @@ def test_signals_are_noted_once_and_a_second_interrupt_interrupts(
     with pytest.raises(SystemExit) as error, processes.StopSignals(raising=True):
         signal.raise_signal(signal.SIGHUP)
     assert error.value.code == 129
+
+
+def test_a_signal_in_an_envs_code_is_not_the_envs_fault() -> None:
+    def step() -> None:
+        raise processes.interruption(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stop:
+        guarded("step()", step)
+    assert stop.value.code == 143
 
 
 def test_signals_are_held_while_something_must_not_be_halved(handlers: None) -> None:

@@ -192,6 +192,18 @@ def test_numbers_that_are_not_finite_are_null_in_the_file(path: Path) -> None:
 # ------------------------------------------------------------ two processes, and half-made folders
 
 
+def test_names_that_are_no_text_do_not_make_a_run_unreadable(path: Path) -> None:
+    """A lone surrogate, as a name of a file may have, is written out in what is only told, else refused."""
+    run = RunFolder.open(path)
+    run.amend(command=["omad", "--run-dir", "r\udcff"])
+    run.note_end(Ended("broken", "cannot open 'r\udcff'"))
+    again = RunFolder.open(path)
+    assert again.manifest["command"][-1] == "r\\udcff"
+    assert again.ended == Ended("broken", "cannot open 'r\\udcff'")
+    with pytest.raises(UserError, match=r"init_from is 'r\\udcff'; it must be text in UTF-8"):
+        resolve(init_from="r\udcff")
+
+
 def test_nothing_is_cut_before_everything_is_good(path: Path) -> None:
     run = RunFolder.open(path)
     run.rewind(None)

@@ -17,6 +17,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, cast
 
 from omad.errors import UserError
+from omad.schema import plain
 
 __all__ = ["MOST", "check", "documented", "shown", "typed"]
 
@@ -82,9 +83,11 @@ def _fitted(name: str, value: Any, kind: Any) -> Any:
             )
         return float(cast(float, value))
     if kind is str:
-        if isinstance(value, str):
+        if isinstance(value, str) and value == plain(value):
             return str(value)
-        raise UserError(f"{name} is {shown(value)}; it must be a word.")
+        raise UserError(
+            f"{name} is {shown(value)}; it must be {'text in UTF-8' if isinstance(value, str) else 'a word'}."
+        )
     if typing.get_origin(kind) is Literal and not (isinstance(value, str) and value in options):
         raise UserError(f"{name} is {shown(value)}; allowed: {', '.join(map(str, options))}.")
     return value

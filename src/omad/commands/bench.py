@@ -18,6 +18,7 @@ from omad.compilation import use_compilation_cache
 from omad.config import to_dict
 from omad.console import console, print_json, row, table
 from omad.device import use_device
+from omad.errors import UserError
 
 __all__ = ["main", "measure"]
 
@@ -151,7 +152,11 @@ def side_of(config: Any) -> dict[str, Any]:
 def _versus(arguments: Sequence[str], config: Any, options: Options) -> int:
     from omad.commands.versus import Side, compare
 
-    other, _ = parse([*arguments, *shlex.split(options.versus or "")], "omad bench [ALGO]", Options())
+    try:
+        words = shlex.split(options.versus or "")
+    except ValueError as error:
+        raise UserError(f"--versus is {options.versus!r}, which is no command line: {error}.") from None
+    other, _ = parse([*arguments, *words], "omad bench [ALGO]", Options())
     label = " ".join(part for part in (options.versus, str(options.versus_version or "")) if part) or "the same again"
     one, two = Side("this", side_of(config)), Side(label, side_of(other), options.versus_version)
     found = compare(one, two, options.seconds, options.compilation_cache)

@@ -69,7 +69,8 @@ def _trace(instance: Any, spec: Any, steps: int, seed: int, between: Callable[[i
                 found["returns"].append(total)
                 length, total = 0, 0.0
                 reset(seed + t + 1)
-        found["saves"] = guarded("save_state()", instance.save) is not None
+        with contextlib.suppress(Broken):  # a run whose env fails at that begins new episodes
+            found["saves"] = guarded("save_state()", instance.save) is not None
     except Broken as error:
         found["broken"] = f"{error}, at step {t}"
     found.setdefault("saves", False)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from omad.algos.validate import check
 from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
 from omad.errors import UserError
@@ -55,15 +56,15 @@ def distil_run(options: Options) -> dict[str, Any]:
     Raises:
         UserError: Something given cannot work, or the run's policies take one step already.
     """
-    for name in ("updates", "episodes", "rounds"):
-        if (count := getattr(options, name)) is not None and count < 1:
-            raise UserError(f"--{name} is {count}; it must be at least 1.")
-    if not 0 <= options.distil_seed < 2**31:
-        raise UserError(f"--distil-seed is {options.distil_seed}; give 0 to 2^31 - 1.")
+    most = {"updates": 10**9, "episodes": 10**7, "rounds": 1000, "distil_seed": 2**31 - 1001}
+    check(
+        options, counts=("steps", "updates", "episodes", "rounds"), not_negative=("distil_seed",), most=most, flags=True
+    )
     import numpy as np
 
+    from omad.experiment import available_mib
     from omad.export import bundle, team
-    from omad.export.distil import Settings, distil, observations, usual_episodes
+    from omad.export.distil import MOST, Settings, distil, observations, usual_episodes
     from omad.export.fold import fold
     from omad.trained import Run, which_of
     from omad.trust import refuse_foreign
@@ -75,6 +76,13 @@ def distil_run(options: Options) -> dict[str, Any]:
     folded = fold(teacher.policy, teacher.config, teacher.spec, teacher.obs_norm)
     settings = Settings(steps=options.steps, updates=options.updates, rounds=options.rounds)
     episodes = options.episodes or usual_episodes(teacher.facts.task)
+    rows, (free, where) = episodes * teacher.spec.horizon, available_mib()
+    need = max(2 * rows, options.rounds * min(rows, MOST)) * 4 * teacher.spec.n_agents * teacher.spec.obs_dim / 2**20
+    if need > free:
+        raise UserError(
+            f"{episodes:,} episodes in {options.rounds} rounds need about {need:,.0f} MiB, but only {free:,.0f} MiB "
+            f"are free on {where}; give fewer --episodes or --rounds."
+        )
 
     def visit(players: Sequence[Any], number: int) -> Any:
         return observations(players, teacher.facts.task, episodes, options.distil_seed + number)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from omad.algos.validate import check
 from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
 from omad.errors import UserError
@@ -64,8 +65,7 @@ def _bundle(folder: Path, options: Options) -> list[dict[str, Any]]:
 
     from omad.export import bundle, play
     from omad.export.fold import sample
-    from omad.export.runner import Policy
-    from omad.export.team import onnx_session
+    from omad.export.team import onnx_policy
     from omad.trust import refuse_foreign
 
     team = bundle.load(folder)
@@ -77,15 +77,15 @@ def _bundle(folder: Path, options: Options) -> list[dict[str, Any]]:
         found = play.evaluate(folded, team.facts.task, options.episodes, 2_000_000, explore=True)
         returns = np.asarray(found.returns[0], float)
         row |= {"return": float(returns.mean()), "return_se": float(returns.std() / len(returns) ** 0.5)}
-    policy = Policy(folder / team.agents[0], seed=0)
+    policy = bundle.runner(folder / team.agents[0])
     raw = rng.standard_normal(policy.obs_dim).astype(np.float32)
     rows = [row | {"runtime": "NumPy runner"} | _timed(lambda: policy.act(raw), options.actions)]
     stacked = rng.standard_normal((1, one.obs_dim)).astype(np.float32)
     shape = (1, one.noise_rows, one.act_dim)
     path = folder / team.agents[0] / "policy.onnx"
     if path.exists():
-        session = onnx_session(path)
-        run = lambda: session.run(None, {"obs": stacked, "noise": rng.standard_normal(shape, np.float32)})  # noqa: E731
+        graph = onnx_policy(path)
+        run = lambda: graph(stacked, rng.standard_normal(shape, np.float32))  # noqa: E731
         rows.append(row | {"runtime": "ONNX Runtime, 1 thread"} | _timed(run, options.actions))
     tensors = {name: jnp.asarray(array) for name, array in one.tensors.items()}
     fast = jax.jit(lambda obs, noise: sample(one, tensors, obs, noise))
@@ -100,10 +100,13 @@ def measure(options: Options) -> list[dict[str, Any]]:
     Raises:
         UserError: Something given cannot work.
     """
-    if options.actions < 1 or options.episodes < 0:
-        raise UserError(
-            f"--actions is {options.actions} and --episodes {options.episodes}; at least 1 and 0 are allowed."
-        )
+    check(
+        options,
+        counts=("actions",),
+        not_negative=("episodes",),
+        most=dict.fromkeys(("actions", "episodes"), 10**6),
+        flags=True,
+    )
     if (options.team / "team.json").exists():
         return _bundle(options.team, options)
     import importlib.util

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from omad.algos.validate import check
 from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
 from omad.errors import UserError
@@ -33,7 +34,8 @@ class Options:
     timeout: float = 10.0
     """Seconds after which an agent that does not answer is late."""
     trust: bool = False
-    """Import the code of a user's env that the folder names; only for folders that you trust."""
+    """Execute a runner.py that is not this version's, and the code of a user's env that the folder names; only for
+    folders that you trust."""
     json: bool = False
     """Print JSON."""
     compilation_cache: bool = True
@@ -47,11 +49,9 @@ def run_bundle(options: Options) -> dict[str, Any]:
         UserError: The bundle cannot be used on the task.
         EnvFailed: An agent died or is late.
     """
-    if options.episodes < 2 or not 0 <= options.seed < 2**31 or not options.timeout > 0:
-        raise UserError(
-            f"--episodes is {options.episodes}, --seed {options.seed} and --timeout {options.timeout}; they must be at "
-            "least 2, from 0 to 2^31 - 1, and above 0."
-        )
+    check(options, positive=("timeout",), not_negative=("seed",), most={"timeout": 1e6, "episodes": 10**6}, flags=True)
+    if options.episodes < 2:
+        raise UserError(f"--episodes is {options.episodes}; it must be at least 2.")
     import numpy as np
 
     from omad.export import bundle, play
@@ -61,13 +61,11 @@ def run_bundle(options: Options) -> dict[str, Any]:
     task = options.task or team.facts.task
     refuse_foreign(task, options.folder, options.trust or options.task is not None)
     play.spec_of(team, task)
+    folded = bundle.policies(options.folder, team)
     explore = not options.noise_free
-    with play.Agents(options.folder, team, options.seed, explore, options.timeout) as agents:
+    with play.Agents(options.folder, team, options.seed, explore, options.timeout, options.trust) as agents:
         apart = play.play(agents, task, options.episodes, options.seed)
-    together = np.asarray(
-        play.evaluate(bundle.policies(options.folder, team), task, options.episodes, options.seed, explore).returns[0],
-        float,
-    )
+    together = np.asarray(play.evaluate(folded, task, options.episodes, options.seed, explore).returns[0], float)
 
     def words(returns: Any) -> dict[str, Any]:
         return {"mean": float(returns.mean()), "se": float(returns.std(ddof=1) / len(returns) ** 0.5)}

@@ -76,7 +76,7 @@ class _Process:
         said = json.dumps({**side.run, "slice": _SLICE_S, "cache": cache})
         self._side = side
         self._process = subprocess.Popen(
-            [python, "-c", WORKER, said], env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [python, "-P", "-c", WORKER, said], env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )  # fmt: skip
 

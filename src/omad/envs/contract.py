@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from omad.errors import UserError
+from omad.errors import Stopped, UserError
 from omad.spec import EnvSpec
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "place_of",
     "problem",
     "row_of",
+    "said_by",
 ]
 
 T = TypeVar("T")
@@ -67,14 +68,23 @@ def guarded(what: str, call: Callable[..., T], *given: Any, **named: Any) -> T:
     """
     try:
         return call(*given, **named)
-    except (KeyboardInterrupt, MemoryError, Broken, UserError):
+    except (KeyboardInterrupt, MemoryError, Broken, Stopped, UserError):
         raise
     except SystemExit as error:
         raise Broken(f"{what} tried to end the process with sys.exit({error.code!r}) ({place_of(error)})") from error
     except BaseException as error:
         # JAX explains at length; the first line says it.
-        said = "".join(f": {line.rstrip('.')}" for line in str(error).strip().splitlines()[:1])
-        raise Broken(f"{what} failed with {type(error).__name__}{said} ({place_of(error)})") from error
+        said = said_by(error).partition("\n")[0].rstrip(".")
+        raise Broken(f"{what} failed with {said} ({place_of(error)})") from error
+
+
+def said_by(error: BaseException) -> str:
+    """Kind and message of what a user's code raised, of which even the message may fail."""
+    try:
+        said = str(error).strip()
+    except Exception:  # noqa: BLE001 - it is code of a user as well
+        said = ""
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def problem(spec: Any) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from omad import processes
 from omad.envs import contract
 from omad.envs.contract import Broken, guarded
-from omad.errors import UserError
+from omad.errors import Stopped, UserError
 from omad.extras import add_working_folder
 
 __all__ = ["OWN", "built", "imported", "path_of", "takes"]
@@ -51,7 +51,7 @@ def imported(named: str, kinds: tuple[type, ...] = (), what: str = "a class") ->
         raise UserError(f"{named}: {top} is not a module of an env; name the module in which your env is defined.")
     try:
         there = importlib.import_module(module)
-    except UserError:
+    except (Stopped, UserError):
         raise
     except ImportError as error:
         raise UserError(
@@ -64,7 +64,7 @@ def imported(named: str, kinds: tuple[type, ...] = (), what: str = "a class") ->
         ) from error
     except Exception as error:
         raise UserError(
-            f"The env {named} cannot be imported: {type(error).__name__}: {error} ({contract.place_of(error)})."
+            f"The env {named} cannot be imported: {contract.said_by(error)} ({contract.place_of(error)})."
         ) from error
     made = functools.reduce(lambda owner, name: getattr(owner, name, None), function.split("."), there)
     if made is None:

@@ -46,7 +46,7 @@ def call(
     Raises:
         UserError: The function refused, the process ended, or it took too long.
     """
-    paths = os.pathsep.join(str(Path(path).absolute()) for path in [*sys.path, Path.cwd()])
+    paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
     marked = {processes.WORKER: "1", "PYTHONPATH": paths, "PYTHONSAFEPATH": "1", "JAX_PLATFORMS": "cpu"}
     with tempfile.TemporaryDirectory(prefix="omad-isolated-") as folder:
         answer = Path(folder) / "answer.json"
@@ -106,7 +106,7 @@ def main() -> None:
         result = getattr(importlib.import_module(module), name)(**request["arguments"])
     except UserError as error:
         result = {"refused": str(error)}
-    answer.with_suffix(".partial").write_text(json.dumps(result), encoding="utf-8")
+    answer.with_suffix(".partial").write_text(json.dumps(schema.plain(result)), encoding="utf-8")
     answer.with_suffix(".partial").replace(answer)
     sys.stdin.buffer.read()  # until the process that asked ends this one, or is gone
 

@@ -169,6 +169,11 @@ def _horizon(env: Any, arguments: Mapping[str, Any]) -> tuple[int, bool]:
     return DEFAULT_HORIZON, True
 
 
+def _saved(inner: Any) -> bytes:
+    """What an env saves; a number or a text is not taken for bytes."""
+    return memoryview(inner.save_state()).tobytes()
+
+
 def _exact(env: Any, agents: list[str]) -> tuple[bool, str]:
     """Whether a state that was saved can be loaded again, and why not; it is tried."""
     inner = env.unwrapped
@@ -177,13 +182,13 @@ def _exact(env: Any, agents: list[str]) -> tuple[bool, str]:
     if not hasattr(inner, "load_state"):
         return False, "it has save_state() but no load_state()"
     try:
-        first = bytes(guarded("save_state()", inner.save_state))
+        first = guarded("save_state()", _saved, inner)
         env.step({a: np.asarray(env.action_space(a).low + env.action_space(a).high) / 2 for a in env.agents})
-        second = bytes(guarded("save_state()", inner.save_state))
+        second = guarded("save_state()", _saved, inner)
         if len(first) != len(second):
             return False, f"save_state() returned {len(first)} bytes, then {len(second)}; all must be of one length"
         guarded("load_state()", inner.load_state, first)
-        if bytes(guarded("save_state()", inner.save_state)) != first:
+        if guarded("save_state()", _saved, inner) != first:
             return False, "save_state() gives something else after load_state()"
     except (Broken, Exception) as error:  # noqa: BLE001 - a user's code may raise anything
         return False, str(error)
@@ -283,6 +288,12 @@ class PettingZooInstance:
             (np.asarray(box.low, float).ravel(), np.asarray(box.high, float).ravel(), box.shape, box.dtype)
             for box in (env.action_space(agent) for agent in self.agents)
         ]
+        for agent, (low, high, *_), *due in zip(spec.agents, self.boxes, spec.act_low, spec.act_high, strict=True):
+            if [tuple(low.tolist()), tuple(high.tolist())] != due:
+                raise UserError(
+                    f"{spec.name}: here agent {agent} acts from {low} to {high}, but the env was begun with "
+                    f"{due[0]} to {due[1]}; an env must have the same bounds in every process."
+                )
         own = [name for name in spec.info_keys if not name.startswith(contract.RETURN)]
         self.numbers = [
             (name, agent, name.removeprefix(f"{agent}/")) for name in own for agent in self.agents
@@ -333,17 +344,18 @@ class PettingZooInstance:
                 if len(self.env.agents) == len(self.agents):
                     raise
                 state = np.zeros(0)  # of agents that have ended, some envs cannot tell it any more
-            if state.size == self.spec.state_dim:  # some envs' state shrinks as agents end; the last whole one stands
+            if state.size == self.spec.state_dim:
                 self.state = state
+            elif len(self.env.agents) == len(self.agents):  # as agents end, some shrink; the last whole one stands
+                raise Broken(f"state() returned {state.size} numbers, not {self.spec.state_dim} as at first")
         return HostObservation(obs, self.state)
 
     def save(self) -> np.ndarray | None:
         """What the env saves of itself, and the clock."""
-        give = getattr(self.env.unwrapped, "save_state", None)
-        if give is None or not hasattr(self.env.unwrapped, "load_state"):
+        if not all(hasattr(self.env.unwrapped, name) for name in ("save_state", "load_state")):
             return None
         own = np.concatenate([[float(self.time)], self.state]).view(np.uint8)
-        return np.concatenate([own, np.frombuffer(bytes(give()), np.uint8)])
+        return np.concatenate([own, np.frombuffer(_saved(self.env.unwrapped), np.uint8)])
 
     def load(self, data: np.ndarray) -> None:
         """Go on from there."""

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from omad import processes
-from omad.envs.contract import Broken, place_of
+from omad.envs.contract import Broken, place_of, said_by
 from omad.envs.host_env import EnvInstance, HostEnv, HostObservation, StepResult
 
 __all__ = ["Frame", "Shapes", "main", "receive", "send", "serve"]
@@ -229,8 +229,8 @@ def _guarded(env: int, call: Any, *arguments: Any) -> Any:
         raise _Stop(env, str(error)) from error
     except SystemExit as error:
         raise _Stop(env, f"it tried to end the process with sys.exit({error.code!r}) ({place_of(error)})") from error
-    except Exception as error:
-        raise _Stop(env, f"{type(error).__name__}: {error} ({place_of(error)})") from error
+    except BaseException as error:  # no signal raises anything here
+        raise _Stop(env, f"{said_by(error)} ({place_of(error)})") from error
 
 
 def _close(pipe: int) -> None:

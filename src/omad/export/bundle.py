@@ -27,14 +27,16 @@ from omad import schema
 from omad.errors import UserError
 from omad.export import graph
 from omad.export.fold import Folded, Kind
-from omad.export.runner import FORMAT, read_tensors
+from omad.export.runner import FORMAT, BadPolicy, Policy
 from omad.spec import ObsNorm
 
-__all__ = ["FORMATS", "TOLERANCE", "VECTORS", "Facts", "Team", "Vectors", "load", "write"]
+__all__ = ["FORMATS", "RUNNER", "TOLERANCE", "VECTORS", "Facts", "Team", "Vectors", "load", "write"]
 
 FORMATS = ("numpy", "onnx")
 VECTORS = 16
 """Test vectors of an agent; the last four are noise-free."""
+RUNNER = Path(__file__).with_name("runner.py")
+"""What every exported agent is run by."""
 TOLERANCE = 2e-5
 """How far a test vector may be off where it is run, in [-1, 1]: other machines sum in another order."""
 
@@ -219,7 +221,7 @@ def _agent(
     found["policy.json"] = json.dumps(about, indent=1).encode() + b"\n"
     if "numpy" in formats:
         found["policy.safetensors"] = tensors
-        found["runner.py"] = Path(__file__).with_name("runner.py").read_bytes()
+        found["runner.py"] = RUNNER.read_bytes()
     return found
 
 
@@ -264,23 +266,49 @@ class Agent(msgspec.Struct):
     settings: dict[str, Any]
     noise_rows: Size
     normaliser: ObsNorm
+    action_low: list[float]
+    action_high: list[float]
 
 
 def policies(folder: Path, team: Team) -> list[Folded]:
     """The policies of a bundle that has been loaded.
 
     Raises:
-        UserError: It was exported without numpy.
+        UserError: It was exported without numpy, or an agent's files do not fit together.
     """
     found = []
-    for name in team.agents:
+    for i, name in enumerate(team.agents):
         if f"{name}/policy.safetensors" not in team.files:
             raise UserError(f"{folder / name} has no policy.safetensors; export the run with --formats numpy.")
         about = schema.read_json(folder / name / "policy.json", Agent)
-        tensors = read_tensors(schema.read_bytes(folder / name / "policy.safetensors"))
-        tensors = {key: array for key, array in tensors.items() if not key.startswith("test.")}
+        policy = runner(folder / name)
+        box = (team.action_low[i], team.action_high[i])
+        sizes = (team.obs_dims[i], team.act_dims[i], team.history, policy.t["test.noise"].shape[-2])
+        if (policy.obs_dim, policy.act_dim, policy.history, about.noise_rows) != sizes or (
+            about.action_low,
+            about.action_high,
+        ) != box:
+            raise UserError(
+                f"{folder / name} has other sizes or bounds than {folder / 'team.json'} says; export it again."
+            )
+        tensors = {key: array for key, array in policy.t.items() if not key.startswith("test.")}
         found.append(Folded(about.kind, about.settings, tensors, about.noise_rows, about.normaliser))
     return found
+
+
+def runner(folder: Path) -> Policy:
+    """An agent's policy as its own runner has it, which is not executed from its folder.
+
+    Raises:
+        UserError: Its files are damaged, or do not fit together.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            return Policy(folder)
+    except BadPolicy as error:
+        raise UserError(str(error)) from None
+    except Exception as error:  # noqa: BLE001 - files that somebody else wrote can raise anything
+        raise UserError(f"{folder} cannot be used ({type(error).__name__}: {error}); export it again.") from None
 
 
 class Version(msgspec.Struct):

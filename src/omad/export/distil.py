@@ -33,7 +33,7 @@ from omad.export.play import as_algorithm, tensors_of
 from omad.keys import Stream, run_key, stream
 from omad.types import JaxEnv
 
-__all__ = ["Settings", "distil", "matching", "observations", "usual_episodes"]
+__all__ = ["MOST", "Settings", "distil", "matching", "observations", "usual_episodes"]
 
 _N_ENVS = 16
 
@@ -62,7 +62,7 @@ class Settings(NamedTuple):
 
 _CHUNK = 200
 """Gradient steps of one compiled call."""
-_MOST = 200_000
+MOST = 200_000
 """Observations of a round; of more, so many are taken, evenly spaced."""
 
 
@@ -145,7 +145,7 @@ def distil(
     if not 1 <= settings.steps <= folded[0].steps:
         raise UserError(f"--steps is {settings.steps}; the teacher takes {folded[0].steps}; give 1 to that.")
     rounds = settings.rounds if visit else 1
-    share = min(len(obs), _MOST)
+    share = min(len(obs), MOST)
     obs = obs[np.linspace(0, len(obs) - 1, share).astype(int)]
     seen = np.resize(obs, (rounds * share, *obs.shape[1:]))
     calls = math.ceil(settings.updates / _CHUNK / rounds)

@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from omad import envs, processes, tasks
+from omad import envs, processes, schema, tasks
 from omad.envs.pool import Pool, seeds_of
 from omad.errors import EnvFailed, UserError
 from omad.evaluate import Episodes, make_evaluate, make_host_evaluate
-from omad.export.bundle import Team
+from omad.export.bundle import RUNNER, Team
 from omad.export.fold import Folded, draw_noise, sample
 from omad.keys import Stream, run_key, stream
 from omad.types import Algorithm, EnvSpec, JaxEnv
@@ -44,9 +44,15 @@ class Agents:
         seed: Of the action noise; each agent has its own.
         explore: Sampled actions, or noise-free ones.
         timeout_s: After which an agent that does not answer is late.
+        trust: Run a `runner.py` that is not this version's own as well.
+
+    Raises:
+        UserError: There is no runner, or one that is not trusted.
     """
 
-    def __init__(self, folder: Path, team: Team, seed: int, explore: bool, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, folder: Path, team: Team, seed: int, explore: bool, timeout_s: float = 10.0, trust: bool = False
+    ) -> None:
         self.team, self.timeout_s = team, timeout_s
         self.processes: list[subprocess.Popen[bytes]] = []
         self._step = 0
@@ -54,8 +60,15 @@ class Agents:
         try:
             for i, name in enumerate(team.agents):
                 path = folder.resolve() / name
-                if not (path / "runner.py").exists():
-                    raise UserError(f"{path} has no runner.py; export the run with --formats numpy.")
+                try:
+                    ours = schema.read_bytes(path / "runner.py") == RUNNER.read_bytes()
+                except FileNotFoundError:
+                    raise UserError(f"{path} has no runner.py; export the run with --formats numpy.") from None
+                if not ours and not trust:
+                    raise UserError(
+                        f"{path / 'runner.py'} is not the runner of this version and would be executed. If you trust "
+                        "it, give --trust, or export the run again."
+                    )
                 # Isolated: neither the working directory nor PYTHONPATH nor the user's packages are looked at.
                 words = [sys.executable, "-I", str(path / "runner.py"), "--pipe", "--seed", str(seed + i)]
                 with processes.blocked():

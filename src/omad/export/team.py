@@ -16,7 +16,6 @@ from omad.errors import UserError
 from omad.export import bundle, graph
 from omad.export.bundle import FORMATS, Facts, Team, Vectors
 from omad.export.fold import Folded, draw_noise, fold, sample
-from omad.export.runner import BadPolicy, Policy
 from omad.spec import ObsNorm
 from omad.types import EnvSpec
 
@@ -138,6 +137,8 @@ def compare(folder: str | Path, team: Trained, count: int = 256, seed: int = 1) 
             f"{folder} holds seed {about.facts.seed} of {about.facts.task} after {about.facts.env_steps} env steps, "
             f"not seed {team.facts.seed} of {team.facts.task} after {team.facts.env_steps}; give the run it came from."
         )
+    if len(about.agents) != team.spec.n_agents:
+        raise UserError(f"{folder} has {len(about.agents)} agents, the run {team.spec.n_agents}; export it again.")
     if about.kind == "distilled":
         raise UserError(f"{folder} holds a distilled team, which is not meant to act exactly as its teacher does.")
     _, tests = _both(team, about.steps if about.steps != about.trained_steps else None, count, seed)
@@ -154,24 +155,33 @@ def differences(folder: Path, about: Team, tests: Sequence[Vectors]) -> dict[str
             worst[runtime] = max(worst.get(runtime, 0.0), float(np.abs(action - test.action).max()))
 
         if (folder / name / "policy.safetensors").exists():
-            try:
-                note("numpy", Policy(folder / name).policy(test.obs, test.noise))
-            except BadPolicy as error:
-                raise UserError(str(error)) from None
+            note("numpy", bundle.runner(folder / name).policy(test.obs, test.noise))
         if (folder / name / "policy.onnx").exists():
-            session = onnx_session(folder / name / "policy.onnx")
-            (action,) = session.run(None, {"obs": test.obs, "noise": test.noise})
+            action = onnx_policy(folder / name / "policy.onnx")(test.obs, test.noise)
             note("onnx", (2 * action - low - high) / (high - low))
     return worst
 
 
-def onnx_session(path: Path) -> Any:
-    """An ONNX Runtime session of one thread.
+def onnx_policy(path: Path) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """(stacked observations, noise) -> actions, in an ONNX Runtime session of one thread.
 
     Raises:
-        UserError: The package is missing.
+        UserError: The package is missing, or the file is no such graph; the function raises that too.
     """
     ort = graph.require("onnxruntime")
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    unusable = f"{path} is no graph of a policy; export the run again."
+    try:
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise UserError(unusable) from error
+
+    def act(obs: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        try:
+            (action,) = session.run(None, {"obs": obs, "noise": noise})
+        except Exception as error:
+            raise UserError(unusable) from error
+        return action
+
+    return act

@@ -39,7 +39,7 @@ class Csv(Logger):
             rows = schema.read_bytes(path).decode().splitlines()[1:]
         except FileNotFoundError:
             rows = []
-        kept = [row for row in rows if row.partition(",")[0].isdigit() and int(row.partition(",")[0]) <= env_steps]
+        kept = [row for row in rows if row.partition(",")[0].isdecimal() and int(row.partition(",")[0]) <= env_steps]
         return "\n".join([",".join(head), *kept]) + "\n"
 
     def _write(self, name: str, rows: list[tuple[object, ...]]) -> None:

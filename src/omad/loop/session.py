@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from omad.callbacks import Callback, Context
-from omad.envs.contract import place_of
+from omad.envs.contract import place_of, said_by
 from omad.errors import CallbackFailed, EnvFailed, NonFinite, UserError
 from omad.loggers import Evaluation, JsonLines, Logger, Progress, RunInfo
 from omad.loop import fused
@@ -230,7 +230,7 @@ class Session:
             policy = at_seed(self.context.policies(), 0)
             image = self.built.picture(policy, self.config.eval_seed)
         except Exception as error:  # noqa: BLE001 - a picture that cannot be drawn does not fail the run
-            self._event("note", f"no picture of an episode could be drawn ({type(error).__name__}: {error})")
+            self._event("note", f"no picture of an episode could be drawn ({said_by(error)})")
             return
         for logger in takers:
             self._guard(self._loggers, logger, "picture", self.env_steps, self.config.all_seeds[0], image)
@@ -249,8 +249,7 @@ class Session:
             if self.signals.again:
                 raise KeyboardInterrupt from error
             among.remove(one)
-            said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            words = f"{type(one).__name__}.{method}() failed at env step {self.env_steps:,} with {said}"
+            words = f"{type(one).__name__}.{method}() failed at env step {self.env_steps:,} with {said_by(error)}"
             where = f"The run {self.run.path} has been saved; fix it, then: omad resume {self.run.path}"
             failed = CallbackFailed(f"{words} ({place_of(error)}). {where}")
             failed.__cause__ = error

@@ -203,15 +203,6 @@ def half_made(path: Path) -> bool:
     return True
 
 
-def _plain(value: Any) -> Any:
-    """With `null` for numbers that are not finite, which JSON does not have."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
-
-
 def _read_json(path: Path, kind: Any) -> Any:
     try:
         return schema.read_json(path, kind)
@@ -339,7 +330,9 @@ class RunFolder:
         return spec
 
     def _write_manifest(self) -> None:
-        files.write_text(self.path / "manifest.json", json.dumps(_plain(self.manifest), indent=1) + "\n", self.path)
+        files.write_text(
+            self.path / "manifest.json", json.dumps(schema.plain(self.manifest), indent=1) + "\n", self.path
+        )
 
     def amend(self, **entries: Any) -> None:
         """Change entries of the manifest; for whoever holds the claim."""
@@ -385,7 +378,7 @@ class RunFolder:
 
     def note_end(self, ended: Ended) -> None:
         """Record how training ended; an error in that, as on a full disk, is ignored."""
-        text = json.dumps({"how": ended.how, "words": ended.words}, indent=1) + "\n"
+        text = json.dumps(schema.plain({"how": ended.how, "words": ended.words}), indent=1) + "\n"
         with contextlib.suppress(OSError, UserError):
             files.write_text(self.path / "ended.json", text, self.path)
 
@@ -445,7 +438,7 @@ class RunFolder:
         try:
             text = json.dumps(line, allow_nan=False)
         except ValueError:
-            text = json.dumps(_plain(line))
+            text = json.dumps(schema.plain(line))
         self._waiting.setdefault(name, []).append(text.encode() + b"\n")
 
     def flush(self) -> None:
@@ -672,7 +665,7 @@ class RunFolder:
 
 
 def _with_nan(value: Any) -> Any:
-    """With what `_plain` took away."""
+    """With what `schema.plain` took away."""
     if isinstance(value, dict):
         return {key: _with_nan(one) for key, one in value.items()}
     if isinstance(value, list):

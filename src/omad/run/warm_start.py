@@ -53,7 +53,7 @@ def find(text: str, facts: Mapping[str, Any] | None = None) -> Source:
         UserError: There is no such run, seed or checkpoint, or it has changed since the run began.
     """
     path, _, number = text.rpartition("@")
-    if not path or not number.isdigit():
+    if not path or not number.isdecimal():
         path, number = text, ""
     runs = tuple(RunFolder.open(inside) for inside in members(Path(path)))
     seeds = [seed for run in runs for seed in run.config.all_seeds]
