@@ -1,4 +1,4 @@
-"""What hangs on the number of gradient steps: policy updates that come less often, learning rates that decay."""
+"""What hangs on the number of gradient steps: policy updates that come less often, settings that change."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from omad.types import Mean, Metrics
 
-__all__ = ["delayed_update", "linear_decay"]
+__all__ = ["delayed_update", "linear", "linear_decay"]
 
 T = TypeVar("T")
 
@@ -23,6 +23,13 @@ def linear_decay(start: float | Float[Array, ""], steps: int, every: int = 1) ->
     `every` is how many gradient steps there are to one of its optimiser's.
     """
     return optax.linear_schedule(start, 0.1 * start, max(1, steps // every)) if steps else start
+
+
+def linear(
+    start: float | Float[Array, ""], end: float | Float[Array, ""], steps: int
+) -> Callable[[Int[Array, ""]], float | Float[Array, ""]]:
+    """From the number of gradient steps to a value that goes linearly to `end` in `steps` of them; 0 keeps `start`."""
+    return optax.linear_schedule(start, end, steps) if steps else lambda count: start
 
 
 def delayed_update(due: Bool[Array, ""], update: Callable[[T], tuple[T, Metrics]], learner: T) -> tuple[T, Metrics]:

@@ -32,7 +32,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from omad.algos import omad_ablations as ablations
 from omad.algos.configs.omad import OmadConfig
-from omad.algos.delayed import delayed_update, linear_decay
+from omad.algos.delayed import delayed_update, linear, linear_decay
 from omad.diffusion.sde import Chain
 from omad.errors import UserError
 from omad.nets import Critic, CriticStats, Denoiser, RenormConfig, XqcCritic
@@ -97,6 +97,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
     critic_rate = linear_decay(config.critic_lr, config.lr_decay_steps)
     critic_tx = each(optax.flatten(optax.adam(critic_rate, b1=config.adam_b1)))
     alpha_tx = optax.adam(config.alpha_lr)
+    run_limit = linear(config.target_run_per_dim, config.target_run_end, config.target_run_steps)
 
     # ---------------------------------------------------------------- state
 
@@ -262,12 +263,16 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         }
         return {name: Mean.of(value) for name, value in metrics.items()}
 
-    def temperature_loss(temperature: Temperature, running: Float[Array, " agent"]) -> Float[Array, ""]:
+    def temperature_loss(
+        temperature: Temperature, running: Float[Array, " agent"], count: Int[Array, ""]
+    ) -> Float[Array, ""]:
         """-alpha (R - 4 D): alpha rises while the running cost exceeds its limit. Only R enters, not P."""
-        excess = temperatures.excess(running - config.target_run_per_dim * dims)
+        excess = temperatures.excess(running - run_limit(count) * dims)
         return -jnp.sum(jnp.exp(temperature.log_alpha) * excess)
 
-    def update_policies(learner: OmadState, batch: Batch, key: Key[Array, ""]) -> tuple[OmadState, Metrics]:
+    def update_policies(
+        learner: OmadState, batch: Batch, key: Key[Array, ""], count: Int[Array, ""]
+    ) -> tuple[OmadState, Metrics]:
         """One step of all actors, then one of the temperature."""
         size = batch.obs.shape[0]
         if config.policy_update == "sequential":
@@ -291,7 +296,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
             grad_norm = global_norm(grads)
         temperature, alpha_opt = learner.temperature, learner.alpha_opt
         if config.alpha_mode == "auto":
-            slope = jax.grad(temperature_loss)(temperature, running)
+            slope = jax.grad(temperature_loss)(temperature, running, count)
             temperature, alpha_opt = descend(alpha_tx, slope, alpha_opt, temperature)
         metrics |= {
             "policy/step_scale": Mean.of(jax.nn.softplus(actors.raw_scale).mean()),
@@ -316,7 +321,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         next_key, policy_key = jax.random.split(key)
         learner, critic_metrics = update_critics(learner, batch, next_key)
         learner, policy_metrics = delayed_update(
-            count % config.actor_every == 0, lambda learner: update_policies(learner, batch, policy_key), learner
+            count % config.actor_every == 0, lambda learner: update_policies(learner, batch, policy_key, count), learner
         )
         return learner, critic_metrics | policy_metrics
 

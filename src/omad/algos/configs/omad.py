@@ -23,7 +23,7 @@ class OmadConfig:
     """The module whose `make` builds the algorithm."""
     traced: ClassVar[tuple[str, ...]] = (
         "actor_lr", "critic_lr", "alpha_lr", "adam_b1", "gamma", "tau", "actor_clip", "atom_entropy",
-        "target_run_per_dim",
+        "target_run_per_dim", "target_run_end",
     )  # fmt: skip
     """Fields that do not shape the program: runs that differ in these alone are compiled once."""
 
@@ -125,6 +125,10 @@ class OmadConfig:
     """One temperature an agent instead of a shared one [S: joint, hence shared]."""
     target_run_per_dim: float = 4.0
     """Upper limit on the running cost per action dimension; alpha falls below it, rises above it [S][D]."""
+    target_run_end: float = 4.0
+    """What this limit becomes, linearly in `target_run_steps`: a larger one leaves less noise in the actions [M]."""
+    target_run_steps: int = 0
+    """Gradient steps until then; 0 keeps the limit as it is [D: constant]."""
 
     def __post_init__(self) -> None:
         """Validate; `UserError` names the field, what was given and what is allowed."""
@@ -140,8 +144,9 @@ class OmadConfig:
             decays=("adam_b1", "renorm_momentum", "policy_average"),
             most={"v_max": 1e30},
             fractions=("gamma", "tau"),
-            not_negative=("alpha_init", "atom_entropy", "renorm_warmup", "lr_decay_steps", "critic_blocks"),
-            finite=("target_run_per_dim",),
+            not_negative=("alpha_init", "atom_entropy", "renorm_warmup", "lr_decay_steps", "critic_blocks",
+                          "target_run_steps"),
+            finite=("target_run_per_dim", "target_run_end"),
         )  # fmt: skip
         if self.atoms < 2:
             raise UserError(f"atoms is {self.atoms}; a value distribution needs at least 2")
