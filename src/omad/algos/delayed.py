@@ -29,7 +29,7 @@ def linear(
     start: float | Float[Array, ""], end: float | Float[Array, ""], steps: int
 ) -> Callable[[Int[Array, ""]], float | Float[Array, ""]]:
     """From the number of gradient steps to a value that goes linearly to `end` in `steps` of them; 0 keeps `start`."""
-    return optax.linear_schedule(start, end, steps) if steps else lambda count: start
+    return lambda count: start + jnp.minimum(count / steps, 1.0) * (end - start) if steps else start
 
 
 def delayed_update(due: Bool[Array, ""], update: Callable[[T], tuple[T, Metrics]], learner: T) -> tuple[T, Metrics]:
