@@ -108,6 +108,19 @@ class Odd(ParallelEnv):
             return np.zeros(1 + self.time)
         raise NotImplementedError
 
+    @property
+    def unwrapped(self) -> ParallelEnv:
+        """Of some kinds not."""
+        if self.kind == "unwrapped fails":
+            raise RuntimeError("nothing inside")
+        return self
+
+    @property
+    def horizon(self) -> None:
+        """Not told."""
+        if self.kind == "length fails":
+            raise RuntimeError("no length")
+
     def render(self) -> Any:
         """A picture, or something else."""
         return None if self.kind == "no picture" else np.full((32, 48, 3), 20, np.uint8)

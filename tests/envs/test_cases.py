@@ -35,6 +35,8 @@ def odd(kind: str = "", more: str = "") -> str:
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
+        ("length fails", r"asking how long an episode is failed with RuntimeError: no length \(odd_cases.py, line"),
+        ("unwrapped fails", r"looking at the env failed with RuntimeError: nothing inside \(odd_cases.py, line"),
         ("short", r"reset\(\) shows agent left 1 number; its space has 3"),
         ("long", r"reset\(\) shows agent left 5 numbers; its space has 3"),
         ("old reset", r"reset\(\) returned a dict of 2; reset\(\) must return two dicts"),

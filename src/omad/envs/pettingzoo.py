@@ -76,15 +76,19 @@ def parallel(factory: str, env: Any) -> Any:
     """The env in the form in which agents act at once.
 
     Raises:
-        UserError: It is not a PettingZoo env, or has no such form.
+        UserError: It is not a PettingZoo env, has no such form, or cannot be looked at.
     """
+    try:
+        return guarded("looking at the env", _parallel, factory, env)
+    except Broken as error:
+        raise UserError(f"{factory}: {error}.") from error
+
+
+def _parallel(factory: str, env: Any) -> Any:
     if hasattr(env, "agent_iter"):
         from pettingzoo.utils.conversions import aec_to_parallel
 
-        try:
-            env = guarded("making the env of turns parallel", aec_to_parallel, env)
-        except Broken as error:
-            raise UserError(f"{factory}: {error}.") from error
+        env = guarded("making the env of turns parallel", aec_to_parallel, env)
     if missing := [name for name in _METHODS if not hasattr(env, name)]:
         raise UserError(
             f"{factory} returned a {type(env).__name__}, which is not a PettingZoo ParallelEnv: it has no "
@@ -244,7 +248,7 @@ def described(env: Any, factory: str, arguments: Mapping[str, Any]) -> dict[str,
             if agent in seen:
                 contract.row_of(seen[agent], size, "reset()", agent)
         state = _state_of(env).size
-        horizon, guessed = _horizon(env, arguments)
+        horizon, guessed = guarded("asking how long an episode is", _horizon, env, arguments)
         exact, why = _exact(env, agents)
         own = _own_numbers(env, keys)
         notes = [f"Its state cannot be saved: {why}. A resumed run begins new episodes."] if why else []
