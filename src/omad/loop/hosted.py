@@ -140,6 +140,18 @@ class Trees(NamedTuple):
         return jax.tree.unflatten(self.learner, every)
 
 
+def _bits(n_envs: int, seeds: Int[Array, " seed"], first: Int[Array, ""]) -> tuple[Array, Array]:
+    """Of the envs' own draws and of resets, `(vector_step, seed, env, word)`."""
+
+    def of(seed: Int[Array, ""], vector_step: Int[Array, ""]) -> tuple[Array, Array]:
+        root = run_key(seed)
+        keys = stream(root, Stream.ENV, vector_step), stream(root, Stream.RESET, vector_step + 1)
+        env_bits, reset_bits = (jax.random.key_data(jax.random.split(key, n_envs)) for key in keys)
+        return env_bits, reset_bits
+
+    return jax.vmap(jax.vmap(of, in_axes=(0, None)), in_axes=(None, 0))(seeds, first + jnp.arange(_DRAWN))
+
+
 class Hosted:
     """The loop of one run over a host env; `init`, `chunk`, `warm` and `healthy` are those of `fused.Fused`.
 
@@ -183,17 +195,6 @@ class Hosted:
             learner, (obs, _) = self._trees.for_acting(leaves), layout.shown_next(table)
             return choose_actions(algorithm, env.spec, learner, obs, run_key(seed), step, learn, config.noise_hold)
 
-        def bits(seeds: Int[Array, " seed"], first: Int[Array, ""]) -> tuple[Array, Array]:
-            """Of the envs' own draws and of resets, `(vector_step, seed, env, word)`."""
-
-            def of(seed: Int[Array, ""], vector_step: Int[Array, ""]) -> tuple[Array, Array]:
-                root = run_key(seed)
-                keys = stream(root, Stream.ENV, vector_step), stream(root, Stream.RESET, vector_step + 1)
-                env_bits, reset_bits = (jax.random.key_data(jax.random.split(key, config.n_envs)) for key in keys)
-                return env_bits, reset_bits
-
-            return jax.vmap(jax.vmap(of, in_axes=(0, None)), in_axes=(None, 0))(seeds, first + jnp.arange(_DRAWN))
-
         def keep(
             leaves: list[Array],
             ring: list[Array],
@@ -228,7 +229,7 @@ class Hosted:
         def healthy(carry: Carry) -> Bool[Array, " seed"]:
             return jax.vmap(lambda learner, sums: all_finite((learner, sums)))(carry.learner, carry.sums)
 
-        self._bits = jax.jit(bits)
+        self._bits = jax.jit(functools.partial(_bits, config.n_envs))
         self.healthy = jax.jit(healthy)
         self._programs: Any = functools.cache(self._batched if self.batch_seeds else self._sequential)
         self._functions: tuple[Any, Any, Any] = act, keep, learn
