@@ -200,6 +200,18 @@ def test_import_is_silent_and_leaves_the_process_as_it_was(module: str, light: b
     assert done.stdout == "" and done.stderr == ""
 
 
+def test_no_function_is_longer_than_a_screen_and_a_half() -> None:
+    """80 lines; what makes an algorithm holds its losses and updates, and may be longer."""
+    long = {
+        f"{module}:{node.name}"
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 80
+        if not (module.startswith("omad.algos.") and node.name.startswith("make"))
+    }
+    assert not long
+
+
 def test_what_only_linux_has_stands_in_few_places() -> None:
     """Where it is replaced or left out elsewhere, so that JAX tasks can be trained on macOS."""
     places = {
