@@ -39,6 +39,7 @@ def efficient(settings: Settings) -> None:
     settings("[?] 1 gradient step per env step; not measured", n_envs=8, updates_per_step=8, batch_size=256)
     if settings.on("mamujoco-"):
         settings("[M] 2 gradient steps per env step: docs/learning/robots.md", n_envs=4, updates_per_step=8)
+        settings("[M] at most 2 % of the time, and noise costs robots much", eval_noise_free=True)
         settings("[M] docs/learning/robots.md", batch_size=256, reward_norm="return", warmup_steps=2_500)
         settings("[M] with the minimum of twins on Ant 2x4; one seed: docs/learning/robots.md", obs_norm="running")
 
