@@ -53,7 +53,7 @@ _AGAIN_S = 1.0
 
 
 def interruption(number: int) -> BaseException:
-    """What a process that has been asked to stop raises: `KeyboardInterrupt` for SIGINT, else `SystemExit`."""
+    """What a process that is to stop raises: `KeyboardInterrupt` for SIGINT, else `Stopped`, a `SystemExit`."""
     return KeyboardInterrupt() if number == signal.SIGINT else Stopped(128 + number)
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from omad.types import Mean, Metrics
 
@@ -25,11 +25,9 @@ def linear_decay(start: float | Float[Array, ""], steps: int, every: int = 1) ->
     return optax.linear_schedule(start, 0.1 * start, max(1, steps // every)) if steps else start
 
 
-def linear(
-    start: float | Float[Array, ""], end: float | Float[Array, ""], steps: int
-) -> Callable[[Int[Array, ""]], float | Float[Array, ""]]:
+def linear(start: float | Float[Array, ""], end: float | Float[Array, ""], steps: int) -> optax.Schedule:
     """From the number of gradient steps to a value that goes linearly to `end` in `steps` of them; 0 keeps `start`."""
-    return lambda count: start + jnp.minimum(count / steps, 1.0) * (end - start) if steps else start
+    return optax.linear_schedule(start, end, steps) if steps else optax.constant_schedule(start)
 
 
 def delayed_update(due: Bool[Array, ""], update: Callable[[T], tuple[T, Metrics]], learner: T) -> tuple[T, Metrics]:
