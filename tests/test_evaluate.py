@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from jaxtyping import Array, Float, Int
 
-from omad.evaluate import Episodes, make_evaluate
+from omad.evaluate import Episodes, envs_for, make_evaluate
 from omad.types import Algorithm, EnvSpec, JaxEnv, Observation, Outcome
 
 HORIZON, EPISODES = 6, 5
@@ -126,3 +127,12 @@ def test_one_compilation_serves_all_steps_and_seeds() -> None:
     for step, seed in ((0, 0), (100, 0), (200, 9)):
         evaluate(jnp.zeros(2), jnp.asarray(seed), jnp.asarray(step))
     assert evaluate._cache_size() == 1
+
+
+@pytest.mark.parametrize("episodes", [1, 10, 16, 17, 20, 33, 500])
+def test_rounds_of_hosted_envs_are_even(episodes: int):
+    size = envs_for(episodes)
+    rounds = math.ceil(episodes / size)
+    assert 1 <= size <= 16
+    assert rounds == math.ceil(episodes / 16)
+    assert rounds * size - episodes < rounds  # in the last round fewer are idle than there are rounds

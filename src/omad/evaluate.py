@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,9 @@ from omad.errors import NonFinite
 from omad.keys import Stream, run_key, stream
 from omad.types import Algorithm, EnvSpec, JaxEnv, Policy, seed_axis
 
-__all__ = ["Episodes", "make_evaluate", "make_host_evaluate"]
+__all__ = ["Episodes", "envs_for", "make_evaluate", "make_host_evaluate"]
+
+_MOST_ENVS = 16
 
 
 class Episodes(eqx.Module):
@@ -72,6 +75,14 @@ def make_evaluate(algorithm: Algorithm, env: JaxEnv, episodes: int, explore: boo
         return total
 
     return jax.jit(jax.vmap(one, in_axes=(0, None, None)))
+
+
+def envs_for(episodes: int) -> int:
+    """Instances of a hosted env that an evaluation steps, at most 16; episodes go through them in even rounds.
+
+    An env without an episode in the last round is stepped all the same: 20 episodes are two rounds of 10.
+    """
+    return math.ceil(episodes / math.ceil(episodes / _MOST_ENVS))
 
 
 def make_host_evaluate(

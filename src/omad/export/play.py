@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Key
 from omad import envs, processes, schema, tasks
 from omad.envs.pool import Pool, seeds_of
 from omad.errors import EnvFailed, UserError
-from omad.evaluate import Episodes, make_evaluate, make_host_evaluate
+from omad.evaluate import Episodes, envs_for, make_evaluate, make_host_evaluate
 from omad.export.bundle import RUNNER, Team
 from omad.export.fold import Folded, draw_noise, sample
 from omad.keys import Stream, run_key, stream
@@ -31,8 +31,6 @@ __all__ = ["Agents", "as_algorithm", "evaluate", "play", "run_episodes", "spec_o
 
 _AT_ONCE = 500
 """Episodes that are stepped together in JAX."""
-_WORLDS = 16
-"""The same for envs that run on the host."""
 
 
 class Agents:
@@ -184,7 +182,7 @@ def play(agents: Agents, task: str, episodes: int, seed: int) -> np.ndarray:
         return joint
 
     one_round = _round_in_jax(env, root, decide) if isinstance(env, JaxEnv) else _round_on_host(spec, decide)
-    size = min(episodes, _AT_ONCE if isinstance(env, JaxEnv) else _WORLDS)
+    size = min(episodes, _AT_ONCE) if isinstance(env, JaxEnv) else envs_for(episodes)
     found = []
     with contextlib.ExitStack() as stack:
         pool = None if isinstance(env, JaxEnv) else stack.enter_context(contextlib.closing(Pool.of(task, spec, size)))
@@ -290,6 +288,6 @@ def run_episodes(
     env, when = envs.make(task), (jnp.int32(seed), jnp.int32(0))
     if isinstance(env, JaxEnv):
         return jax.device_get(make_evaluate(algorithm, env, episodes, explore)(policies, *when))
-    with contextlib.closing(Pool.of(task, env.spec, min(episodes, _WORLDS))) as pool:
+    with contextlib.closing(Pool.of(task, env.spec, envs_for(episodes))) as pool:
         run = make_host_evaluate(algorithm, env.spec, lambda: pool, episodes, explore)
         return run(policies, *when)

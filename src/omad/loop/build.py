@@ -18,7 +18,7 @@ from omad.envs.draw import contact_sheet, draws, play
 from omad.envs.host_env import HostEnv
 from omad.envs.pool import Pool
 from omad.errors import UserError
-from omad.evaluate import make_evaluate, make_host_evaluate
+from omad.evaluate import envs_for, make_evaluate, make_host_evaluate
 from omad.keys import Stream, run_key, stream
 from omad.loop import fused
 from omad.loop.check_algorithm import check_algorithm
@@ -135,11 +135,8 @@ def _uniform(spec: EnvSpec) -> Callable[..., Any]:
 class EvaluationPool:
     """Envs of their own for evaluations, started on the first call."""
 
-    most = 16
-    """Episodes beyond this many go through the same envs in rounds."""
-
     def __init__(self, start_pool: Callable[[int], Pool], episodes: int) -> None:
-        self._start_pool, self._count = start_pool, min(episodes, self.most)
+        self._start_pool, self._count = start_pool, envs_for(episodes)
         self._pool: Pool | None = None
 
     def __call__(self) -> Pool:
@@ -179,7 +176,7 @@ def forecast(config: RunConfig, built: Built, processes: int = 1) -> dict[str, f
         mib["program"] = processes * (_PROGRAM_MIB + denoises * _DENOISING_MIB)
         compiler = processes * (_COMPILER_MIB + denoises * _DENOISING_COMPILER_MIB + (not hosted) * _FUSED_COMPILER_MIB)
         if hosted:
-            pools = config.n_envs * config.seeds, min(config.eval_episodes, EvaluationPool.most)
+            pools = config.n_envs * config.seeds, envs_for(config.eval_episodes)
             mib["workers"] = _WORKER_MIB * sum(Pool.processes(config.task, n, config.env_workers) for n in pools)
     return mib | {"total": sum(mib.values()), "compiler": compiler}
 
