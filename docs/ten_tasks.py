@@ -1,0 +1,151 @@
+"""The paper's ten tasks at equal settings: one table and two figures, from the summaries in results/.
+
+python docs/ten_tasks.py  # writes the table of docs/results/ten-tasks.md and docs/assets/{ten-tasks,ratios}.png
+"""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib.pyplot as plt
+from figures import BLUE, GREEN, GREY, ORANGE, ROOT, save
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from omad.report.format import number
+from omad.report.read import gather
+from omad.report.results import Results, compute
+from omad.report.series import Row, Series, TaskResults
+from omad.report.stats import Estimate
+
+SUMMARIES = [ROOT / "results" / study / "summary.json.gz" for study in ("mpe_cpu", "robots_matched")]
+PAGE = ROOT / "docs" / "results" / "ten-tasks.md"
+MARKS = "<!-- table by docs/ten_tasks.py -->", "<!-- end -->"
+SETTING = "matched"
+COLORS = {"omad": BLUE, "hasac": ORANGE, "hatd3": GREEN}
+TASKS = (
+    "mpe/spread-3", "mpe/spread-4", "mpe/deception-2", "mamujoco-full/halfcheetah-2x3", "mamujoco-full/halfcheetah-6x1",
+    "mamujoco-full/ant-2x4", "mamujoco-full/ant-2x4d", "mamujoco-full/ant-4x2", "mamujoco-full/walker2d-2x3",
+    "mamujoco-full/swimmer-2x1",
+)  # fmt: skip
+
+
+def series_of(task: TaskResults, algorithm: str) -> Series | None:
+    """The runs of an algorithm at equal settings; None before one was evaluated."""
+    return next((one for one in task.series if (one.algorithm, one.setting) == (algorithm, SETTING) and one.used), None)
+
+
+def short(task: str) -> str:
+    """The name without what all robots share."""
+    return task.removeprefix("mamujoco-full/")
+
+
+def _interval(estimate: Estimate) -> str:
+    if math.isnan(estimate.low):
+        return number(estimate.value)
+    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def _cell(one: Series | None) -> str:
+    return f"{_interval(one.end)} ({len(one.final)})" if one else "–"
+
+
+def table(found: dict[str, TaskResults]) -> list[str]:
+    """Lines of Markdown: mean, 95 % interval and number of seeds."""
+    lines = [
+        "| task | OMAD | HASAC | HATD3 | env steps | gradient steps per env step | published: OMAD | best baseline |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in TASKS:
+        if name in found:
+            task = found[name]
+            ours = series_of(task, "omad")
+            published = [number(value) for _, value, *_ in task.task.published] + ["–", "–"]
+            cells = [_cell(series_of(task, algorithm)) for algorithm in COLORS]
+            steps = f"{ours.curves.steps[-1]:,.0f}" if ours and ours.curves else "–"
+            ratio = ours.update_ratio if ours else "–"
+            lines.append(f"| `{short(name)}` | {' | '.join(cells)} | {steps} | {ratio} | {' | '.join(published[:2])} |")
+    return lines
+
+
+def ten(found: dict[str, TaskResults]) -> None:
+    """Ten panels of learning curves; published returns dashed, or named where they are far above."""
+    figure, panels = plt.subplots(2, 5, figsize=(13, 5.6), layout="constrained")
+    for axes, name in zip(panels.flat, TASKS, strict=True):
+        drawn = [(key, series_of(found[name], key)) for key in COLORS] if name in found else []
+        seeds = sorted({len(one.final) for _, one in drawn if one})
+        axes.set_title(
+            f"{short(name)}\n{' to '.join(map(str, seeds))} seed{'s' * (seeds != [1])}" if seeds else short(name)
+        )
+        if not seeds:
+            axes.set_axis_off()
+            axes.text(0.5, 0.5, "not run yet", ha="center", transform=axes.transAxes, color=GREY)
+            continue
+        for algorithm, one in drawn:
+            if one and one.band:
+                steps, band = one.band.at / 1000, one.band
+                axes.plot(steps, band.value, color=COLORS[algorithm], linewidth=1.8)
+                axes.fill_between(steps, band.low, band.high, color=COLORS[algorithm], alpha=0.2, linewidth=0)
+        _published(axes, found[name])
+        axes.set_xlabel("thousand env steps")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("team return")
+    lines = [Line2D([], [], color=color, linewidth=1.8, label=name.upper()) for name, color in COLORS.items()]
+    lines.append(Line2D([], [], color=GREY, linestyle="--", label="published, OMAD"))
+    figure.legend(handles=lines, loc="outside upper center", ncols=4, fontsize=10)
+    save(figure, "ten-tasks")
+
+
+def _published(axes: Axes, task: TaskResults) -> None:
+    low, high = axes.get_ylim()
+    value = task.task.published[0][1] if task.task.published else math.nan
+    if value < high + 0.6 * (high - low):
+        axes.axhline(value, color=GREY, linestyle="--", linewidth=1.2)
+    elif math.isfinite(value):
+        text = f"published: {number(value)} ↑"
+        axes.annotate(text, (0.03, 0.97), xycoords="axes fraction", va="top", fontsize=9, color=GREY)
+
+
+def ratios(found: dict[str, TaskResults]) -> None:
+    """Env steps to the threshold over those of OMAD, by task."""
+    figure, axes = plt.subplots(figsize=(7, 5.2), layout="constrained")
+    names = [name for name in TASKS if name in found]
+    for shift, algorithm in ((-0.12, "hasac"), (0.12, "hatd3")):
+        for at, name in enumerate(names):
+            row = _row(found[name], algorithm)
+            if row and row.ratio and math.isfinite(row.ratio.value):
+                bound, color = row.ratio.kind, COLORS[algorithm]
+                marker = {"exact": "o", "lower bound": ">", "upper bound": "<"}[bound]
+                low, high = (max(row.ratio.low, 0.05), min(row.ratio.high, 20.0))
+                if not math.isnan(row.ratio.low):
+                    axes.plot([low, high], [at + shift] * 2, color=color, linewidth=1.2)
+                axes.plot(min(row.ratio.value, 20.0), at + shift, marker, color=color)
+        axes.plot([], [], "o", color=COLORS[algorithm], label=f"{algorithm.upper()} over OMAD")
+    axes.plot([], [], ">", color=GREY, label="at least")
+    axes.plot([], [], "<", color=GREY, label="at most")
+    for value, style in ((1.0, "-"), (2.5, "--"), (5.0, "--")):
+        axes.axvline(value, color=GREY, linewidth=0.9, linestyle=style)
+    axes.set(xscale="log", xlim=(0.1, 20), xlabel="env steps to the threshold, over those of OMAD")
+    axes.set_xticks([0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20], ["0.1", "0.25", "0.5", "1", "2.5", "5", "10", "20"])
+    axes.set_yticks(range(len(names)), [short(name) for name in names])
+    axes.invert_yaxis()
+    figure.legend(loc="outside upper center", ncols=4)
+    save(figure, "ratios")
+
+
+def _row(task: TaskResults, algorithm: str) -> Row | None:
+    series = series_of(task, algorithm)
+    return next((row for row in task.rows if row.series is series), None)
+
+
+def results() -> Results:
+    """Of all summaries that are there."""
+    return compute(gather([path for path in SUMMARIES if path.exists()], lambda config: ""))
+
+
+if __name__ == "__main__":
+    by_name = {one.task.name: one for one in results().tasks}
+    before, _, after = PAGE.read_text().partition(MARKS[0])
+    PAGE.write_text("\n".join([before + MARKS[0], *table(by_name), MARKS[1] + after.partition(MARKS[1])[2]]))
+    ten(by_name)
+    ratios(by_name)
