@@ -79,7 +79,7 @@ CLIMBERS = {
             actor_width=32, critic_width=64, gamma=GAMMA, n_step=1, tau=0.02, actor_lr=1e-3, critic_lr=2e-3,
             actor_every=2, alpha_mode="fixed", alpha_init=1e-3,
         ),
-        scalar_values, (600, 600, 1000, 1500, 2400, 1500), noise=0.3, modes=1,
+        scalar_values, (600, 600, 1000, 2000, 2400, 1500), noise=0.3, modes=1,
     ),
     "hatd3": Climber(
         Hatd3Config(
@@ -88,8 +88,9 @@ CLIMBERS = {
         scalar_values, (600, 600, 1000, 2000, 2400, 1500), noise=0.1, modes=1,
     ),
     "madpmd": Climber(
-        MadpmdConfig(**SMALL_DDPM, denoising_steps=5, actor_lr=1e-3, alpha_init=0.3, moments_rate=0.01),
-        scalar_values, (600, 600, 1000, 1500, 2000, 1500), noise=0.15, modes=2,
+        # With 1e-3 the policy goes away again: a miss of 0.05 after 1,200 gradient steps, 0.69 after 3,200.
+        MadpmdConfig(**SMALL_DDPM, denoising_steps=5, actor_lr=5e-4, alpha_init=0.3, moments_rate=0.01),
+        scalar_values, (600, 600, 1000, 2000, 2400, 2000), noise=0.15, modes=2,
     ),
     "masdac": Climber(
         MasdacConfig(**SMALL_DDPM, denoising_steps=8, actor_lr=2e-3, alpha_init=0.15, reconstructions=16),
