@@ -57,14 +57,15 @@ def table(found: dict[str, TaskResults]) -> list[str]:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name in TASKS:
-        if name in found:
-            task = found[name]
-            ours = series_of(task, "omad")
-            published = [number(value) for _, value, *_ in task.task.published] + ["–", "–"]
-            cells = [_cell(series_of(task, algorithm)) for algorithm in COLORS]
-            steps = f"{ours.curves.steps[-1]:,.0f}" if ours and ours.curves else "–"
-            ratio = ours.update_ratio if ours else "–"
-            lines.append(f"| `{short(name)}` | {' | '.join(cells)} | {steps} | {ratio} | {' | '.join(published[:2])} |")
+        task = found.get(name)
+        ours = series_of(task, "omad") if task else None
+        if not (task and ours and ours.curves):
+            lines.append(f"| `{short(name)}` |" + " – |" * 7)
+            continue
+        cells = [_cell(series_of(task, algorithm)) for algorithm in COLORS]
+        published = [number(value) for _, value, *_ in task.task.published] + ["–", "–"]
+        words = [*cells, f"{ours.curves.steps[-1]:,.0f}", ours.update_ratio, *published[:2]]
+        lines.append(f"| `{short(name)}` | {' | '.join(words)} |")
     return lines
 
 
@@ -146,6 +147,7 @@ def results() -> Results:
 if __name__ == "__main__":
     by_name = {one.task.name: one for one in results().tasks}
     before, _, after = PAGE.read_text().partition(MARKS[0])
-    PAGE.write_text("\n".join([before + MARKS[0], *table(by_name), MARKS[1] + after.partition(MARKS[1])[2]]))
+    lines = [before + MARKS[0], "", *table(by_name), "", MARKS[1] + after.partition(MARKS[1])[2]]
+    PAGE.write_text("\n".join(lines))
     ten(by_name)
     ratios(by_name)
