@@ -46,8 +46,12 @@ def _interval(estimate: Estimate) -> str:
     return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
 
 
-def _cell(one: Series | None) -> str:
-    return f"{_interval(one.end)} ({len(one.final)})" if one else "–"
+def _cell(one: Series | None, end: int) -> str:
+    """Says at which env step, if that is not the row's."""
+    if not one or not one.curves:
+        return "–"
+    last = int(one.curves.steps[-1])
+    return f"{_interval(one.end)} ({len(one.final)})" + (f" at {last:,}" if last != end else "")
 
 
 def table(found: dict[str, TaskResults]) -> list[str]:
@@ -62,9 +66,10 @@ def table(found: dict[str, TaskResults]) -> list[str]:
         if not (task and ours and ours.curves):
             lines.append(f"| `{short(name)}` |" + " – |" * 7)
             continue
-        cells = [_cell(series_of(task, algorithm)) for algorithm in COLORS]
+        end = int(ours.curves.steps[-1])
+        cells = [_cell(series_of(task, algorithm), end) for algorithm in COLORS]
         published = [number(value) for _, value, *_ in task.task.published] + ["–", "–"]
-        words = [*cells, f"{ours.curves.steps[-1]:,.0f}", ours.update_ratio, *published[:2]]
+        words = [*cells, f"{end:,}", ours.update_ratio, *published[:2]]
         lines.append(f"| `{short(name)}` | {' | '.join(words)} |")
     return lines
 
