@@ -357,7 +357,7 @@ def variant() -> Setup:
     """Three unequal agents, a state, target networks, the lower critic, a temperature an agent, averaged policies."""
     config = dataclasses.replace(
         SMALL, target_network=True, tau=0.1, critic_reduce="min", alpha_per_agent=True, learn_step_size=False,
-        policy_average=0.75, target_run_per_dim=2.0, target_run_end=6.0, target_run_steps=6,
+        policy_average=0.75, target_run_per_dim=2.0, target_run_end=6.0, target_run_begin=3, target_run_steps=6,
     )  # fmt: skip
     return set_up(config, EnvSpec("unequal", (3, 1, 2), (1, 3, 2), 4, 5))
 
@@ -396,9 +396,9 @@ def test_fixed_step_sizes_stay(variant: Setup) -> None:
     assert not eqx.tree_equal(before.denoiser, after.denoiser)
 
 
-@pytest.mark.parametrize(("count", "limit"), [(3, 4.0), (6, 6.0), (9, 6.0)])
+@pytest.mark.parametrize(("count", "limit"), [(3, 2.0), (6, 4.0), (9, 6.0), (12, 6.0)])
 def test_every_agent_has_its_own_temperature_and_the_limit_changes(variant: Setup, count: int, limit: float) -> None:
-    """Slope -alpha_i (R_i - L d_i), each from its own running cost and dimensions; L goes from 2 to 6 in 6 steps."""
+    """Slope -alpha_i (R_i - L d_i), each from its own running cost and dimensions; L goes from 2 to 6 in steps 3-9."""
     noise = noise_of(variant, jax.random.split(variant.key)[1])
     _, running, _ = agents_alone(variant, variant.learner.actors, variant.batch.obs, noise)
     slope = -0.5 * (np.asarray(running.mean(0)) - limit * np.asarray([1, 3, 2]))
@@ -447,7 +447,7 @@ def test_defaults_are_the_published_ones() -> None:
         ("prior_scale", -1.0), ("actor_lr", math.nan), ("alpha_init", 0.0), ("gamma", 1.5), ("gamma", 0.0),
         ("tau", 0.0), ("adam_b1", 1.0), ("renorm_momentum", -0.1), ("atom_entropy", -1.0), ("n_step", 0),
         ("actor_every", 0), ("renorm_warmup", -1), ("target_run_per_dim", math.nan),
-        ("target_run_end", math.inf), ("target_run_steps", -1), ("atom_entropy", math.nan),
+        ("target_run_end", math.inf), ("target_run_steps", -1), ("target_run_begin", -1), ("atom_entropy", math.nan),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_by_name(field: str, wrong: Any) -> None:

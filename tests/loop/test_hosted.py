@@ -32,7 +32,7 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 LEVERS: dict[str, Any] = {
     "critic_net": "xqc", "critic_blocks": 1, "alpha_pace": "env", "lr_decay_steps": 9, "chain_kernel": "exact",
-    "policy_average": 0.9, "target_run_end": 6.0, "target_run_steps": 9,
+    "policy_average": 0.9, "target_run_end": 6.0, "target_run_begin": 4, "target_run_steps": 9,
 }  # fmt: skip
 SEEDS = jnp.arange(2, dtype=jnp.int32)
 SIZES = LoopConfig(n_envs=3, updates_per_step=2, batch_size=8, buffer_rows=16, warmup_vector_steps=4)

@@ -25,9 +25,12 @@ def linear_decay(start: float | Float[Array, ""], steps: int, every: int = 1) ->
     return optax.linear_schedule(start, 0.1 * start, max(1, steps // every)) if steps else start
 
 
-def linear(start: float | Float[Array, ""], end: float | Float[Array, ""], steps: int) -> optax.Schedule:
-    """From the number of gradient steps to a value that goes linearly to `end` in `steps` of them; 0 keeps `start`."""
-    return optax.linear_schedule(start, end, steps) if steps else optax.constant_schedule(start)
+def linear(start: float | Float[Array, ""], end: float | Float[Array, ""], begin: int, steps: int) -> optax.Schedule:
+    """From the number of gradient steps to a value that is `start` up to `begin` and `end` from `steps` later on.
+
+    It is linear in between; 0 steps keep `start`.
+    """
+    return optax.linear_schedule(start, end, steps, begin) if steps else optax.constant_schedule(start)
 
 
 def delayed_update(due: Bool[Array, ""], update: Callable[[T], tuple[T, Metrics]], learner: T) -> tuple[T, Metrics]:

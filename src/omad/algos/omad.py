@@ -97,7 +97,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
     critic_rate = linear_decay(config.critic_lr, config.lr_decay_steps)
     critic_tx = each(optax.flatten(optax.adam(critic_rate, b1=config.adam_b1)))
     alpha_tx = optax.adam(config.alpha_lr)
-    run_limit = linear(config.target_run_per_dim, config.target_run_end, config.target_run_steps)
+    limit = linear(config.target_run_per_dim, config.target_run_end, config.target_run_begin, config.target_run_steps)
 
     # ---------------------------------------------------------------- state
 
@@ -267,7 +267,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         temperature: Temperature, running: Float[Array, " agent"], count: Int[Array, ""]
     ) -> Float[Array, ""]:
         """-alpha (R - 4 D): alpha rises while the running cost exceeds its limit. Only R enters, not P."""
-        excess = temperatures.excess(running - run_limit(count) * dims)
+        excess = temperatures.excess(running - limit(count) * dims)
         return -jnp.sum(jnp.exp(temperature.log_alpha) * excess)
 
     def update_policies(

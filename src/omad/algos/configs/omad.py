@@ -126,9 +126,11 @@ class OmadConfig:
     target_run_per_dim: float = 4.0
     """Upper limit on the running cost per action dimension; alpha falls below it, rises above it [S][D]."""
     target_run_end: float = 4.0
-    """What this limit becomes, linearly in `target_run_steps`: a larger one leaves less noise in the actions [M]."""
+    """What this limit becomes, linearly: a larger one leaves less noise in the actions [M]."""
+    target_run_begin: int = 0
+    """Gradient steps before it begins to change [M]."""
     target_run_steps: int = 0
-    """Gradient steps until then; 0 keeps the limit as it is [D: constant]."""
+    """Gradient steps that the change takes; 0 keeps the limit as it is [D: constant]."""
 
     def __post_init__(self) -> None:
         """Validate; `UserError` names the field, what was given and what is allowed."""
@@ -145,7 +147,7 @@ class OmadConfig:
             most={"v_max": 1e30},
             fractions=("gamma", "tau"),
             not_negative=("alpha_init", "atom_entropy", "renorm_warmup", "lr_decay_steps", "critic_blocks",
-                          "target_run_steps"),
+                          "target_run_begin", "target_run_steps"),
             finite=("target_run_per_dim", "target_run_end"),
         )  # fmt: skip
         if self.atoms < 2:
