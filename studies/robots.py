@@ -45,6 +45,7 @@ MAIN = [
 SHORT = {"total_steps": 100_000}
 CHECKS = [
     *matched([WALKER, HALFCHEETAH, ANT], "omad", [0], "3-step returns", n_step=3, **SHORT),
+    *matched([WALKER], "omad", [1], "3-step returns", n_step=3, **SHORT),
     *matched([ANT], "hasac", [0], "1-step returns", n_step=1, **SHORT),
     *matched([ANT], "hasac", [0], "alpha from 0.01", alpha_init=0.01, **SHORT),
     *matched([ANT], "hasac", [0], "tuned for Ant", alpha_mode="fixed", alpha_init=0.008, critic_lr=3e-4, **SHORT),
