@@ -5,6 +5,7 @@ python docs/ten_tasks.py  # writes the table of docs/results/ten-tasks.md and do
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import matplotlib.pyplot as plt
@@ -157,8 +158,11 @@ def _row(task: TaskResults, algorithm: str) -> Row | None:
 
 
 def results() -> Results:
-    """Of all summaries that are there."""
-    return compute(gather([path for path in SUMMARIES if path.exists()], lambda config: ""))
+    """Of all summaries that are there; of an algorithm at equal settings, finished runs alone once there is one."""
+    found = gather([path for path in SUMMARIES if path.exists()], lambda config: "")
+    ended = {(run.task, run.algorithm, run.setting) for run in found.runs if run.state == "finished"}
+    runs = [run for run in found.runs if run.state == "finished" or (run.task, run.algorithm, run.setting) not in ended]
+    return compute(dataclasses.replace(found, runs=runs))
 
 
 if __name__ == "__main__":
