@@ -66,7 +66,7 @@ def test_the_ring_is_never_copied(updates: int, demonstrated: int, batch: bool) 
 
     Nor are demonstrations, of which there may be as many.
     """
-    env, sizes = envs.make("mpe/spread-2"), LoopConfig(3, updates, 8, ROWS, 4, demonstrated=demonstrated)
+    env, sizes = envs.make("probe/constant"), LoopConfig(3, updates, 8, ROWS, 4, demonstrated=demonstrated)
     algorithm = reader(env.spec.act_mask)
     shown = buffer.make(env.spec, DEMONSTRATIONS, 1) if demonstrated else None
     loop = fused.make(algorithm, env, sizes, batch, shown)
