@@ -93,16 +93,20 @@ def test_loops_and_branches_count_as_often_as_they_run():
     assert count(convolved, image) == 2.0 * (5 * 7 * 7) * (3 * 2 * 2)
 
 
-def test_measure_reports_consistent_numbers():
+@pytest.mark.parametrize(
+    ("algorithm", "own"),
+    [("hatd3", {}), pytest.param("omad", {"v_max": 5.0, "atoms": 11, "denoising_steps": 2}, marks=pytest.mark.slow)],
+)
+def test_measure_reports_consistent_numbers(algorithm: str, own: dict[str, Any]):
     config = resolve(
-        "probe/push", total_steps=1_000, warmup_steps=20, batch_size=8, v_max=5.0, atoms=11, denoising_steps=2,
-        actor_width=8, actor_layers=1, critic_width=8, critic_layers=1,
+        "probe/push", algorithm, total_steps=1_000, warmup_steps=20, batch_size=8, actor_width=8, actor_layers=1,
+        critic_width=8, critic_layers=1, **own,
     )  # fmt: skip
     found = measure(config, 0.2)
     rate = found["flops_per_gradient_step"] * found["gradient_steps_per_s"] / found["matmul_flops_per_s"]
     assert found["utilisation"] == pytest.approx(rate)
-    own = found["flops_per_gradient_step"] * found["gradient_steps_per_s"] / found["own_matmul_flops_per_s"]
-    assert found["own_utilisation"] == pytest.approx(own)
+    rate = found["flops_per_gradient_step"] * found["gradient_steps_per_s"] / found["own_matmul_flops_per_s"]
+    assert found["own_utilisation"] == pytest.approx(rate)
     assert sum(found["shares"].values()) == pytest.approx(1.0)
     busy = ("acting", "env", "sampling", "target", "critic", "policy", "optimiser", "records")
     assert all(found["shares"][part] > 0 for part in busy), found["shares"]

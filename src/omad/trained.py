@@ -25,7 +25,7 @@ from omad.policy import TrainedPolicy
 from omad.run import checkpoint
 from omad.run.folder import METRICS, RunFolder, members
 from omad.tasks.returns import RANDOM
-from omad.tree import at_agent, at_seed, stacked
+from omad.tree import at_agent, at_seed
 from omad.trust import refuse_changed, refuse_foreign
 
 __all__ = ["Evaluated", "Records", "Run", "Which", "policies_at", "replayed", "which_of"]
@@ -242,7 +242,7 @@ class Run(os.PathLike[str]):
             run=folder.path.resolve().name,
             commit=folder.manifest.get("commit"),
         )
-        policy = at_agent(policies, place)
+        policy = jax.tree.map(jnp.asarray, at_agent(jax.device_get(policies), place))
         return TrainedPolicy(Trained(algorithm.act, policy, spec, config.algo, config.obs_norm, facts))
 
     def buffered_obs(self, seed: int | None = None, trust: bool = False) -> np.ndarray:
@@ -332,8 +332,9 @@ def _evaluate(
             }
         else:
             places = range(len(config.all_seeds))
-            teams = [fold(at_seed(policies, i), config.algo, spec, config.obs_norm, steps) for i in places]
-            tensors = stacked([[one.tensors for one in team] for team in teams])
+            host = jax.device_get(policies)
+            teams = [fold(at_seed(host, i), config.algo, spec, config.obs_norm, steps) for i in places]
+            tensors = jax.tree.map(lambda *rows: np.stack(rows), *[[one.tensors for one in team] for team in teams])
             found = {
                 kind: evaluate(teams[0], config.task, episodes, seed, kind == "sampled", tensors)
                 for kind in ("sampled", "noise_free")
@@ -425,4 +426,5 @@ def _best(folder: RunFolder, shapes: Any) -> tuple[Any, tuple[int, ...]]:
         )
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shapes)
     rows = [checkpoint.load(folder.best_file(seed, known[seed]), known[seed].part, one) for seed in every]
-    return stacked(rows), tuple(known[seed].env_steps for seed in every)
+    policies = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *rows)
+    return policies, tuple(known[seed].env_steps for seed in every)

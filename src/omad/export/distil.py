@@ -29,7 +29,7 @@ from omad import envs
 from omad.envs.pool import Pool, seeds_of
 from omad.errors import UserError
 from omad.export.fold import Folded, sample, squashed, unsquashed
-from omad.export.play import as_algorithm, tensors_of
+from omad.export.play import as_algorithm
 from omad.keys import Stream, run_key, stream
 from omad.types import JaxEnv
 
@@ -83,7 +83,7 @@ def observations(folded: Sequence[Folded], task: str, episodes: int, seed: int) 
     """
     env = envs.make(task)
     algorithm, root = as_algorithm(folded, env.spec), run_key(jnp.int32(seed))
-    tensors = [{name: array[0] for name, array in one.items()} for one in tensors_of(folded)]
+    tensors = [one.tensors for one in folded]
     keys = jax.random.split(stream(root, Stream.EVAL_RESET, 0), episodes)
     draws, own = stream(root, Stream.EVAL_ACT, 0), stream(root, Stream.EVAL_ENV, 0)
     sampled = jax.jit(lambda obs, t: algorithm.act(tensors, obs, jax.random.fold_in(draws, t), True))
@@ -96,7 +96,7 @@ def observations(folded: Sequence[Folded], task: str, episodes: int, seed: int) 
 
     found: list[np.ndarray] = []
     if isinstance(env, JaxEnv):
-        state, observation = jax.vmap(env.reset)(keys)
+        state, observation = jax.jit(jax.vmap(env.reset))(keys)
         step, alive = jax.jit(jax.vmap(env.step)), np.ones(episodes, bool)
         for t in range(env.spec.horizon):
             obs = np.asarray(observation.obs)
@@ -156,7 +156,7 @@ def distil(
     optimiser = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, rounds * calls * _CHUNK))
     given = [{n: jnp.asarray(a) for n, a in teacher.tensors.items()} for teacher in folded]
     learned = [{n: jnp.asarray(a) for n, a in s.tensors.items() if not n.startswith("norm.")} for s in students]
-    states = [optimiser.init(tensors) for tensors in learned]
+    states = [jax.jit(optimiser.init)(tensors) for tensors in learned]
     chunks: dict[str, Any] = {}
     errors = [math.inf] * len(folded)
     for number in range(rounds):

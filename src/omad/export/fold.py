@@ -185,7 +185,7 @@ def fold(policies: Any, config: Any, spec: EnvSpec, obs_norm: ObsNorm, steps: in
         UserError: The policies are of an unknown kind, or cannot have that many steps.
     """
     stats = policies.obs if isinstance(policies, Standardised) else None
-    inner = policies.inner if isinstance(policies, Standardised) else policies
+    inner = jax.device_get(policies.inner if isinstance(policies, Standardised) else policies)
     trained = getattr(config, "denoising_steps", 1)
     if steps is not None and not 1 <= steps <= trained:
         raise UserError(f"{steps} denoising steps were asked for, but the policy has {trained}; give 1 to {trained}.")

@@ -238,7 +238,7 @@ def _round_on_host(spec: EnvSpec, decide: Callable[[np.ndarray], np.ndarray]) ->
 
 def tensors_of(folded: Sequence[Folded]) -> list[dict[str, Any]]:
     """The numbers of all agents, with a leading seed axis of one."""
-    return [{name: jnp.asarray(array)[None] for name, array in one.tensors.items()} for one in folded]
+    return [{name: jnp.asarray(array[None]) for name, array in one.tensors.items()} for one in folded]
 
 
 def as_algorithm(folded: Sequence[Folded], spec: EnvSpec) -> Algorithm:

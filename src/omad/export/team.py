@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,7 +63,7 @@ def _observations(one: Folded, count: int, rng: np.random.Generator) -> np.ndarr
 
 
 def _padded(rows: Sequence[np.ndarray], width: int) -> Float[Array, "batch agent obs"]:
-    return jnp.stack([jnp.pad(jnp.asarray(row), ((0, 0), (0, width - row.shape[1]))) for row in rows], axis=1)
+    return jnp.asarray(np.stack([np.pad(row, ((0, 0), (0, width - row.shape[1]))) for row in rows], axis=1))
 
 
 def vectors(team: Trained, folded: Sequence[Folded], count: int, seed: int = _SEED) -> list[Vectors]:
@@ -78,7 +79,8 @@ def vectors(team: Trained, folded: Sequence[Folded], count: int, seed: int = _SE
     act = jax.jit(team.act, static_argnums=3)
     sampled = act(team.policy, rows, jax.random.clone(key), True)
     still = act(team.policy, rows, jax.random.clone(key), False)
-    noise = np.array(draw_noise(folded[0], spec.n_agents, spec.act_dim, count, key))
+    draw = jax.jit(partial(draw_noise, folded[0], spec.n_agents, spec.act_dim, count))
+    noise = np.array(draw(key))
     noise[:, count - quiet :] = 0
     action = np.where(np.arange(count)[:, None, None] < count - quiet, sampled, still)
     return [Vectors(obs[i], noise[i, :, :, : one.act_dim], action[:, i, : one.act_dim]) for i, one in enumerate(folded)]
@@ -92,8 +94,7 @@ def folded_vectors(folded: Sequence[Folded], count: int, seed: int = _SEED) -> l
         obs = _observations(one, count, rng)
         noise = rng.standard_normal((count, one.noise_rows, one.act_dim)).astype(np.float32)
         noise[count - count // 4 :] = 0
-        tensors = {name: jnp.asarray(array) for name, array in one.tensors.items()}
-        found.append(Vectors(obs, noise, np.asarray(sample(one, tensors, jnp.asarray(obs), jnp.asarray(noise)))))
+        found.append(Vectors(obs, noise, np.asarray(jax.jit(partial(sample, one))(one.tensors, obs, noise))))
     return found
 
 

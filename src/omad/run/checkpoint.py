@@ -125,9 +125,9 @@ def load(path: Path, part: Part, like: PyTree, loose: Collection[str] = ()) -> P
                         f"the checkpoint {path} does not fit this configuration: it holds {name} as {code} of shape "
                         f"{shape}, not {_CODES[due.dtype.name]} of {due.shape}"
                     )
-                # Copied, so that they are not bound to a device: programs of bound arrays are others than those the
-                # run began with, and would be compiled again.
-                leaves.append(jnp.array(file.get_tensor(name)))
+                # Not bound to a device: programs of bound arrays are others than those the run began with, and would be
+                # compiled again. Nor copied, which would compile a program a shape.
+                leaves.append(jnp.asarray(file.get_tensor(name)))
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"the checkpoint {path} cannot be read: {error}") from None
     if extra := sorted(stored - named.keys()):

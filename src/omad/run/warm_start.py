@@ -107,7 +107,7 @@ def load(source: Source, learner: PyTree, seeds: tuple[int, ...]) -> tuple[PyTre
             leaves.append(leaf)
         elif fits and leaf.size:
             chosen = [row[place] for row, (_, place) in zip(rows, places, strict=True) if row is not None]
-            leaves.append(leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.stack([jnp.array(x) for x in chosen]))
+            leaves.append(leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.asarray(np.stack(chosen)))
             taken.append(name)
         else:
             leaves.append(leaf)
