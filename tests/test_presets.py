@@ -94,9 +94,38 @@ def test_every_value_of_every_preset_has_a_source_and_is_what_is_resolved():
         for field, (value, source) in sourced(task, algorithm, preset).items():
             assert re.match(r"\[(A|S|D|X|H|R|I|M|\?)\]", source), (preset, task, field)
             held = getattr(config, field, None) if hasattr(config, field) else getattr(config.algo, field)
-            if field == "v_max" and config.reward_norm == "return":
-                value = config.reward_bound
-            assert held == value or field == "buffer_size", (preset, task, field)
+            derived = field == "buffer_size" or (field == "v_max" and config.reward_norm == "return")
+            assert held == value or derived, (preset, task, field)
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "due"),
+    [
+        ("mamujoco-full/ant-2x4", {}, 5.0),
+        ("mamujoco-full/ant-2x4", {"reward_bound": 2.0}, 2.0),
+        ("mamujoco-full/ant-2x4", {"gamma": 0.999}, 7.9),  # 5 / (1 - 0.999^1000) = 7.908
+        ("mamujoco-full/ant-2x4", {"gamma": 0.9999}, 52.5),  # 5 / (1 - 0.9999^1000) = 52.54
+        ("mamujoco-full/reacher-2x1", {}, 12.7),  # 50 steps: 5 / (1 - 0.99^50) = 12.66
+        ("mpe/spread-3", {"gamma": 0.95}, 6.9),  # 25 steps: 5 / (1 - 0.95^25) = 6.92
+        ("games/meeting-2", {}, 5.0),  # ends, so that nothing comes after
+        ("mamujoco-full/ant-2x4", {"gamma": 0.999, "v_max": 3.0}, 3.0),
+    ],
+)
+def test_the_support_of_normalised_rewards_holds_what_comes_after_a_time_limit(
+    task: str, fields: dict[str, Any], due: float
+):
+    assert resolve(task, preset="cpu", reward_norm="return", **fields).algo.v_max == due
+
+
+def test_swimmer_looks_further_ahead_where_rewards_are_normalised():
+    """With horizon, returns of several steps and fewer gradient steps; else as other robots."""
+    swimmer = resolve("mamujoco-full/swimmer-2x1", preset="efficient")
+    other = resolve("mamujoco-full/halfcheetah-2x3", preset="efficient")
+    assert (swimmer.updates_per_env_step, swimmer.batch_size) == (0.5, 128)
+    assert (swimmer.algo.gamma, swimmer.algo.n_step, swimmer.algo.v_max) == (0.999, 5, 7.9)
+    same = {name: getattr(other.algo, name) for name in ("gamma", "n_step", "v_max")}
+    assert dataclasses.replace(swimmer.algo, **same) == other.algo
+    assert resolve("mamujoco-full/swimmer-2x1", preset="matched").algo.gamma == 0.99
 
 
 def test_a_misspelt_field_of_a_preset_is_an_error():
@@ -209,7 +238,8 @@ def test_efficient_is_as_on_a_cpu_but_for_gradient_steps_and_what_robots_gain_by
     own = ("critic_net", "critic_reduce", "alpha_init", "alpha_lr", "policy_average", "v_max", "lr_decay_steps")
     algo = {name: getattr(cpu.algo, name) for name in own if hasattr(cpu.algo, name)}
     if algorithm == "omad" and robot:
-        assert [getattr(efficient.algo, name) for name in own] == ["xqc", "min", 0.01, 1e-3, 0.98, 5.0, 0]
+        v_max = round(5 / (1 - 0.99 ** tasks.find(task).horizon), 1)
+        assert [getattr(efficient.algo, name) for name in own] == ["xqc", "min", 0.01, 1e-3, 0.98, v_max, 0]
         assert resolve(task, "omad", "efficient", reward_norm="none").algo.v_max == cpu.algo.v_max
     else:
         assert "env step" in sourced(task, algorithm, "efficient")["updates_per_step"][1]

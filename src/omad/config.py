@@ -57,7 +57,7 @@ class RunConfig:
     """Divide the rewards that are learned from: not at all, or by the size of discounted returns so far (Lee et al.
     2025, SimbaV2). Values, `v_max` and the temperature are then in these units; reported returns are not."""
     reward_bound: float = 5.0
-    """Bound on values in units of normalised rewards, and `v_max` unless that is given (SimbaV2)."""
+    """Bound on returns of episodes in units of normalised rewards (SimbaV2); `v_max` follows unless it is given."""
     noise_hold: float = 1.0
     """Mean number of vector steps for which the noise of acting is held in training, at most 16; 1 draws new noise
     at each (Kim et al. 2026, FlashSAC)."""
@@ -228,7 +228,8 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
     values |= typed(RunConfig, {k: v for k, v in fields.items() if k in run_fields})
     values |= typed(cls, {k: v for k, v in fields.items() if k in algo_fields})
     if values.get("reward_norm") == "return" and "v_max" in algo_fields - set(fields):
-        values["v_max"] = values.get("reward_bound", RunConfig.reward_bound)
+        bound = values.get("reward_bound", RunConfig.reward_bound)
+        values["v_max"] = _support(name, bound, values.get("gamma", getattr(cls, "gamma", 0.0)))
     algo = cls(**{k: v for k, v in values.items() if k in algo_fields})
     run = {k: v for k, v in values.items() if k in run_fields}
     # A buffer larger than the run would only cost memory.
@@ -236,6 +237,16 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
         run["buffer_size"] = min(run.get("buffer_size", RunConfig.buffer_size), max(run["total_steps"], 1))
     given = dict.fromkeys(fields, "given")
     return RunConfig(task=name, algorithm=algorithm, preset=cast(Preset, preset), algo=algo, given=given, **run)
+
+
+def _support(task: str, bound: float, gamma: float) -> float:
+    """Half-width of the support for normalised rewards, to one decimal.
+
+    No discounted return of an episode exceeds the bound. Where episodes are cut off after H steps and their values
+    go on, values reach 1 / (1 - gamma^H) of it: nothing more on robots with 0.99, 1.6 times with 0.999.
+    """
+    horizon = tasks.find(task).horizon if task.startswith(("mpe/", "mamujoco-")) else 0
+    return round(bound / (1 - gamma**horizon), 1) if horizon and 0 < gamma < 1 else bound
 
 
 def sources(config: RunConfig) -> dict[str, str]:
@@ -259,7 +270,11 @@ def sources(config: RunConfig) -> dict[str, str]:
                 found[name] = "".join(["default", *TAG.findall(documents.get(name, ""))])
             elif name == "buffer_size" and value == config.total_steps:
                 found[name] = "derived: no larger than total_steps"
-            elif name == "v_max" and config.reward_norm == "return" and value == config.reward_bound:
+            elif (
+                name == "v_max"
+                and config.reward_norm == "return"
+                and value == _support(config.task, config.reward_bound, config.algo.gamma)
+            ):
                 found[name] = "derived: reward_bound"
             else:
                 found[name] = "given"
