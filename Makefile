@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= 3
+WORKERS ?= 2
 # More words for pytest, as in `make test ARGS=--durations=20`.
 ARGS ?=
 
