@@ -256,6 +256,7 @@ def play(loop: Any, cuts: tuple[int, ...]) -> Batch:
     return jax.tree.map(np.asarray, carry.learner)
 
 
+@pytest.mark.slow
 def test_both_loops_draw_the_same_demonstrations(tmp_path: Path) -> None:
     """Cut in any way: the last rows of every batch are drawn from the file."""
     path = tmp_path / "d.npz"

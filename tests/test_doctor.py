@@ -127,6 +127,7 @@ def test_it_starts_quickly() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_the_self_test_needs_nothing_that_only_linux_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It trains, saves, loads and acts, also where processes cannot be kept to cores."""
     for name in ("sched_getaffinity", "sched_setaffinity"):

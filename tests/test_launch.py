@@ -123,6 +123,7 @@ def test_a_stop_saves_and_what_is_left_goes_on_later(tmp_path: Path) -> None:
     assert RunFolder.open(folders[0]).checkpoints()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_held_and_one_that_cannot_go_on_keep_no_other_from_its_turn(tmp_path: Path) -> None:
     """With one slot, the second fails, with its reason, while another process works on the first; then that is done."""
     folders = Experiment(small(seeds=2, total_steps=200)).create_each(tmp_path / "both")

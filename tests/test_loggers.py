@@ -119,6 +119,7 @@ def test_weights_and_biases_goes_on_with_its_run(tmp_path: Path, monkeypatch: py
     assert fake.calls.count("finish") == 2 and fake.summary["note"] == "20: said"
 
 
+@pytest.mark.slow
 def test_weights_and_biases_itself_offline(tmp_path: Path) -> None:
     """In a process of its own, for the package keeps one running for as long as its user lives."""
     pytest.importorskip("wandb", reason="Weights & Biases is not installed: pip install 'omad[wandb]'")

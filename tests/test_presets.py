@@ -16,7 +16,7 @@ from omad import tasks
 from omad.algos import REGISTRY, config_class
 from omad.config import RunConfig, from_dict, resolve, sourced, to_dict
 from omad.errors import UserError
-from omad.presets import PRESETS
+from omad.presets import PRESETS, settings_of
 from omad.presets.settings import Settings
 
 SNAPSHOT = Path(__file__).parent / "presets_snapshot.json"
@@ -123,6 +123,12 @@ def test_swimmer_looks_further_ahead_where_rewards_are_normalised():
     other = resolve("mamujoco-full/halfcheetah-2x3", preset="efficient")
     assert (swimmer.updates_per_env_step, swimmer.batch_size) == (0.5, 128)
     assert (swimmer.algo.gamma, swimmer.algo.n_step, swimmer.algo.v_max) == (0.999, 5, 7.9)
+    for name in REGISTRY:  # so does every algorithm that has a horizon
+        algo: Any = resolve("mamujoco-full/swimmer-2x1", name, "efficient").algo
+        assert (algo.gamma, algo.n_step) == (0.999, 5)
+    bare = [field.name for field in dataclasses.fields(RunConfig)]
+    without = settings_of(tasks.find("mamujoco-full/swimmer-2x1"), "other", "efficient", bare)
+    assert without["batch_size"][0] == 128 and without.keys().isdisjoint(("gamma", "n_step"))
     same = {name: getattr(other.algo, name) for name in ("gamma", "n_step", "v_max")}
     assert dataclasses.replace(swimmer.algo, **same) == other.algo
     assert resolve("mamujoco-full/swimmer-2x1", preset="matched").algo.gamma == 0.99

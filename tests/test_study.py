@@ -229,8 +229,8 @@ def check_against_undisturbed(study: Path, out: Path, tmp_path: Path) -> None:
 def test_a_sweep_that_was_killed_goes_on_to_the_same_results(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The launcher dies by SIGKILL; its runs save and end by themselves; the same command finishes all."""
-    study, out = study_file(tmp_path / "s.py", ["probe/push"], {"cpu": {}}, 2, total_steps=2_000), tmp_path / "out"
+    """The launcher dies by SIGKILL; its run saves and ends by itself; the same command finishes it."""
+    study, out = study_file(tmp_path / "s.py", ["probe/push"], {"cpu": {}}, 1, total_steps=2_000), tmp_path / "out"
     kill_once_begun(swept(study, out), out, 2.0)
     assert cli.main(["sweep", str(study), "--out", str(out)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(out)

@@ -22,8 +22,14 @@ from omad.loop.fused import RETURN, LoopConfig, no_metrics
 from omad.tree import all_finite
 from omad.types import Mean, is_mean
 
+NIGHTLY = ("masdac", ALL_AT_ONCE)
+"""As `madpmd` and as "omad xqc exact", but for what tests of their own look at."""
 
-@pytest.fixture(scope="module", params=[*CONFIGS, ALL_AT_ONCE, XQC])
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=pytest.mark.slow if n in NIGHTLY else ()) for n in (*CONFIGS, ALL_AT_ONCE, XQC)],
+)
 def setup(request: pytest.FixtureRequest) -> Setup:
     """The compiled learner of the name, on the probe whose agents are of unequal size."""
     return small_setup(request.param)

@@ -34,7 +34,7 @@ def program(config: Any, how: str = "none") -> str:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in ("omad", "hatd3") else [pytest.mark.slow]) for name in CONFIGS]
+    "name", [pytest.param(name, marks=[] if name == "omad" else [pytest.mark.slow]) for name in CONFIGS]
 )
 def test_the_program_is_the_same_for_other_values(name: str) -> None:
     config = CONFIGS[name]

@@ -53,13 +53,15 @@ def test_what_cannot_be_used_is_refused_when_the_env_is_asked(kind: str, said: s
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("vector reward", r"the reward an array of shape \(3,\); it must be one number"),
+        pytest.param(
+            "vector reward", r"the reward an array of shape \(3,\); it must be one number", marks=pytest.mark.slow
+        ),
         ("team key", "rewards for 'team', which is no agent; the agents are left, right"),
-        ("four values", r"step\(\) returned a dict of 2, .*must return five dicts"),
+        pytest.param("four values", r"step\(\) returned a dict of 2, .*must return five dicts", marks=pytest.mark.slow),
         ("huge", "not finite in single precision"),
-        ("nan", "not finite in single precision"),
-        ("state grows", r"state\(\) returned 2 numbers, not 1 as at first"),
-        ("no words", r"NoWords \(odd_cases.py, line"),
+        pytest.param("nan", "not finite in single precision", marks=pytest.mark.slow),
+        pytest.param("state grows", r"state\(\) returned 2 numbers, not 1 as at first", marks=pytest.mark.slow),
+        pytest.param("no words", r"NoWords \(odd_cases.py, line", marks=pytest.mark.slow),
         ("raises", r"FileNotFoundError.*maps/a.xml.*odd_cases.py, line"),
     ],
 )
@@ -94,7 +96,7 @@ def test_of_both_flags_terminated_wins() -> None:
     assert (plain["terminated"], plain["truncated"], plain["problems"]) == (0, 4, [])
 
 
-@pytest.mark.parametrize("kind", ["shared class", "global random"])
+@pytest.mark.parametrize("kind", ["shared class", pytest.param("global random", marks=pytest.mark.slow)])
 def test_worlds_that_disturb_each_other_are_found_and_kept_apart(kind: str) -> None:
     found = inspect(odd(kind), 40)
     assert found["deterministic"] and not found["isolated"]

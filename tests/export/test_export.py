@@ -311,6 +311,7 @@ SIZES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_student_gives_the_teachers_action_from_the_same_noise(tmp_path: Path) -> None:
     """Closer after training than before it; with groups that do not divide the noise; exported like any team."""
     trained = team("omad", UNEQUAL)
@@ -361,9 +362,14 @@ def test_a_student_that_is_sure_of_the_wrong_end_of_the_box_is_put_right(algorit
     )
 
 
-def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From a run to a bundle, its episodes and its latency; what does not exist is refused with exit code 2."""
-    run = omad.train(UNEQUAL, run_dir=tmp_path / "run", loggers=[], **SIZES)
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> omad.Run:
+    """One that was trained, for a moment."""
+    return omad.train(UNEQUAL, run_dir=tmp_path_factory.mktemp("trained") / "run", loggers=[], **SIZES)
+
+
+def test_commands(run: omad.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From a run to a bundle and its episodes; what does not exist is refused with exit code 2."""
     out = tmp_path / "team"
     assert main(["export", str(run), "--out", str(out), "--check", "--json"]) == 0
     assert max(json.loads(capsys.readouterr().out)["difference"].values()) <= 1e-5
@@ -371,16 +377,6 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run-bundle", str(out), "--episodes", "4", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found["processes"]["returns"]) == len(found["jax"]["returns"]) == 4
-    fast = tmp_path / "fast"
-    assert main(["distil", str(run), "--out", str(fast), "--updates", "1", "--episodes", "2", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert (said["teacher_steps"], said["observations"]) == (2, 2 * envs.make(UNEQUAL).spec.horizon + 60)
-    assert bundle.load(fast).steps == 1
-    words = ["latency", str(run), "--actions", "5", "--episodes", "4", "--steps", "2,1", "--json"]
-    assert main([*words, "--out", str(tmp_path / "a.png")]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert {row["steps"] for row in rows} == {1, 2} and all(row["median_ms"] <= row["p99_ms"] for row in rows)
-    assert (tmp_path / "a.png").stat().st_size > 1000
     assert main(["eval", str(run), "--episodes", "4", "--denoising-steps", "2", "--json"]) == 0
     fewer = json.loads(capsys.readouterr().out)["results"]
     assert main(["eval", str(run), "--episodes", "4", "--json"]) == 0
@@ -398,3 +394,18 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert main(arguments) == 2
         assert words in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_commands_for_fewer_steps(run: omad.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A student of one step, and what each number of steps costs."""
+    fast = tmp_path / "fast"
+    assert main(["distil", str(run), "--out", str(fast), "--updates", "1", "--episodes", "2", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["teacher_steps"], said["observations"]) == (2, 2 * envs.make(UNEQUAL).spec.horizon + 60)
+    assert bundle.load(fast).steps == 1
+    words = ["latency", str(run), "--actions", "5", "--episodes", "4", "--steps", "2,1", "--json"]
+    assert main([*words, "--out", str(tmp_path / "a.png")]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["steps"] for row in rows} == {1, 2} and all(row["median_ms"] <= row["p99_ms"] for row in rows)
+    assert (tmp_path / "a.png").stat().st_size > 1000

@@ -77,6 +77,7 @@ def test_runs_without_agents_of_one_dimension_are_refused(tmp_path: Path) -> Non
             entropy_gap.measure(tmp_path / str(name), 1)
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_at_every_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A row a seed, checkpoint and agent of one dimension; the start is the known one of a fresh policy."""
     small: dict[str, Any] = {

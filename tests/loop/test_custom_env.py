@@ -171,8 +171,8 @@ def test_an_env_that_cannot_be_saved_is_resumed_at_an_episode_boundary(lift: str
     ("fault", "words"),
     [
         ("raise", "RuntimeError: the motor is on fire"),
-        ("nan", "not finite"),
-        ("hang", "did not answer within 5 s"),
+        pytest.param("nan", "not finite", marks=pytest.mark.slow),
+        pytest.param("hang", "did not answer within 5 s", marks=pytest.mark.slow),
     ],
 )
 def test_a_fault_ends_the_run_with_a_sentence_and_a_good_checkpoint(

@@ -49,7 +49,8 @@ def numbers(path: Path, algorithm: str, devices: int) -> dict[str, np.ndarray]:
         return dict(found)
 
 
-@pytest.mark.parametrize("algorithm", ["hatd3", pytest.param("omad", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["hatd3", "omad"])
 def test_four_devices_compute_what_one_does(tmp_path: Path, algorithm: str) -> None:
     """Four seeds take all four devices, six take three; also after a restart from one device's arrays."""
     one, four = (numbers(tmp_path / f"{n}.npz", algorithm, n) for n in (1, 4))

@@ -164,6 +164,7 @@ def test_both_evaluations_agree(explore: bool, signal: Both):
         pool.close()
 
 
+@pytest.mark.slow
 def test_seeds_in_one_batch_are_seeds_in_turn(push: Both):
     """As on an accelerator; products of batches of another size round differently."""
     task = "probe/push?host=true"

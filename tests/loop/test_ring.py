@@ -59,8 +59,17 @@ def copied(compiled: Any) -> list[str]:
     return [line for line in found if ",0]" not in line]
 
 
-@pytest.mark.parametrize("batch", [False, True], ids=["in-turn", "batch"])
-@pytest.mark.parametrize(("updates", "demonstrated"), [(1, 0), (2, 0), (2, 3)])
+@pytest.mark.parametrize(
+    ("updates", "demonstrated", "batch"),
+    [
+        (1, 0, False),
+        (2, 3, True),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((1, 0, True), (2, 0, False), (2, 0, True), (2, 3, False))
+        ),
+    ],
+)
 def test_the_ring_is_never_copied(updates: int, demonstrated: int, batch: bool) -> None:
     """Fused and hosted, for one gradient step a vector step and for more, seeds in turn and in one batch.
 

@@ -193,6 +193,7 @@ def test_group_signals_at_three_moments(tmp_path: Path) -> None:
     struck(tmp_path, "probe/push", 3, total_steps=6_000)
 
 
+@pytest.mark.slow
 def test_group_signals_at_three_moments_of_a_hosted_run(tmp_path: Path) -> None:
     """Each worker has started a process in yet another session, which must end too."""
     struck(tmp_path, HOSTED, 3, total_steps=2_500)
@@ -248,6 +249,7 @@ def test_a_reader_that_goes_away(tmp_path: Path) -> None:
     assert RunFolder.open(path).ended is None
 
 
+@pytest.mark.slow
 def test_seeds_side_by_side(tmp_path: Path) -> None:
     """One signal to the group of the launching process: every run saves and ends."""
     path = tmp_path / "both"
@@ -434,7 +436,12 @@ def test_training_while_an_env_is_imported_is_refused(tmp_path: Path, monkeypatc
     ("task", "fields", "advice"),
     [
         ("pettingzoo:aim_env:Aim", {"actor_lr": 1e38, "actor_every": 40}, "Lower the learning rates"),
-        ("pettingzoo:aim_env:Aim?scale=1e20", {"obs_norm": "running"}, "use smaller units in the env"),
+        pytest.param(
+            "pettingzoo:aim_env:Aim?scale=1e20",
+            {"obs_norm": "running"},
+            "use smaller units in the env",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["learning rate", "normalised"],
 )

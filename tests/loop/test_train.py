@@ -330,6 +330,7 @@ def mount(path: Path, kib: int, *, again: bool = False) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_disk_of_any_size_loses_nothing(tmp_path: Path, config: RunConfig, built: Built, whole: tuple[Path, Session]):
     """Ten sizes from too small to large enough: once there was a checkpoint there is one; with room, the same end."""
     files = [path for path in (whole[0] / "checkpoints").rglob("*") if path.is_file()]
@@ -402,6 +403,7 @@ def words(path: Path, task: str = "probe/push", algorithm: str = "hatd3") -> lis
     return [sys.executable, "-m", "omad", "train", algorithm, "--task", task, f"--run-dir={path}", *flags]
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_grow_ends_a_run_with_a_sentence(tmp_path: Path):
     """A real process whose files may not pass a limit, so that no checkpoint fits: as on a full disk."""
     limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000)); "
@@ -416,9 +418,8 @@ def test_a_file_that_cannot_grow_ends_a_run_with_a_sentence(tmp_path: Path):
     assert not run.complete and list(run.lines("metrics.jsonl"))
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_save_first(tmp_path: Path, number: signal.Signals, code: int):
     """A real process, a real signal: exit code 128 + n, and a checkpoint of that very moment."""
     path = tmp_path / "run"

@@ -69,6 +69,7 @@ def command(*words: str) -> int:
     return cli.answer("coverage", lambda: coverage.main(words))
 
 
+@pytest.mark.slow
 def test_states_of_runs_come_from_their_buffers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As many as env steps, real positions and not padding; a buffer that has forgotten its beginning is refused."""
     run = api.train("mpe/spread-2", "hatd3", run_dir=tmp_path / "cpu" / "seed-0", loggers=[], **SMALL)

@@ -65,6 +65,7 @@ def test_actions_at_no_point_and_rare_points() -> None:
         modes.count(np.zeros((0, 2, 2)), POINTS)
 
 
+@pytest.mark.slow
 def test_the_command_counts_draws_and_writes_a_section(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small: dict[str, Any] = {
         "actor_width": 8, "actor_layers": 1, "critic_width": 8, "critic_layers": 1, "total_steps": 300,
