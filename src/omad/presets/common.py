@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from omad.presets.settings import Settings
+from omad.presets.settings import Settings, robot
 
 __all__ = ["baseline", "efficient", "matched", "paper", "small", "ten_episodes", "tiny"]
 
@@ -42,6 +42,10 @@ def efficient(settings: Settings) -> None:
         settings("[M] at most 2 % of the time, and noise costs robots much", eval_noise_free=True)
         settings("[M] docs/learning/robots.md", batch_size=256, reward_norm="return", warmup_steps=2_500)
         settings("[M] with the minimum of twins on Ant 2x4; one seed: docs/learning/robots.md", obs_norm="running")
+    if robot(settings.task).startswith("swimmer"):
+        settings("[M] 0.5 gradient steps per env step: docs/learning/robots.md", updates_per_step=2, batch_size=128)
+        if settings.has("gamma", "n_step"):
+            settings("[M] a stroke pays over hundreds of steps: docs/learning/robots.md", gamma=0.999, n_step=5)
 
 
 def tiny(settings: Settings) -> None:

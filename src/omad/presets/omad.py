@@ -97,9 +97,6 @@ def efficient(settings: Settings) -> None:
         settings("[M] best at 15k env steps on both; one seed", critic_reduce="min")
         settings("[M] where rewards are normalised: docs/learning/robots.md", alpha_init=0.01, alpha_lr=1e-3)
         settings("[M] snapshots of the policy fall, their average walks: docs/learning/robots.md", policy_average=0.98)
-        if robot(settings.task).startswith("swimmer"):
-            settings("[M] a stroke pays over hundreds of steps: docs/learning/robots.md", gamma=0.999, n_step=5)
-            settings("[M] docs/learning/robots.md, Swimmer 2x1", updates_per_step=2, batch_size=128)
     elif settings.values.get("lr_decay_steps"):
         settings("[?] the gradient steps of 200k env steps", lr_decay_steps=200_000)
 

@@ -35,6 +35,10 @@ class Settings:
         """Whether the task's name begins with one of these."""
         return self.task.name.startswith(begins)
 
+    def has(self, *fields: str) -> bool:
+        """Whether the run or the algorithm has all these fields; those of other packages may have any."""
+        return self._fields.issuperset(fields)
+
     def option(self, name: str) -> str | None:
         """The text of an option in the task's name; None where it has its default."""
         parts = (part.partition("=") for part in self.task.name.partition("?")[2].split("&"))
