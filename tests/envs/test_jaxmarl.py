@@ -41,6 +41,7 @@ def injected(like: Timed, world: mpe.MpeState) -> Timed:
     return Timed(state, world.time, like.ended)
 
 
+@pytest.mark.slow
 def test_its_spread_is_ours(theirs: JaxEnv) -> None:
     """25 steps of eight episodes, half of which begin crowded, so that agents touch."""
     ours = envs.make("mpe/spread-3")
