@@ -18,6 +18,7 @@ from omad.algos.validate import MOST, documented
 from omad.cli import main
 from omad.commands.train import Options, parse
 from omad.config import RunConfig, from_dict, resolve, to_dict
+from omad.config_file import to_toml
 from omad.errors import UserError
 
 GOOD = to_dict(resolve("probe/push"))
@@ -177,6 +178,35 @@ def test_what_was_typed_counts_as_given():
     assert not parse(["--symmetry", "--no-symmetry"], "omad train", Options())[0].symmetry
     with pytest.raises(SystemExit):
         parse(["--seeds", "2", "--task"], "omad train", Options())
+
+
+def test_values_that_follow_from_others_follow_in_a_file_too(tmp_path: Path):
+    """The support from the rewards' normalisation, the buffer from the length; a value of the file's own stays."""
+    task = "mamujoco-full/halfcheetah-2x3"
+    for name, fields in (("plain", {}), ("own", {"v_max": 7.0, "buffer_size": 3_000, "total_steps": 4_000})):
+        (tmp_path / name).write_text(to_toml(resolve(task, **fields)))
+
+    def of(name: str, *words: str) -> tuple[float, int]:
+        config = parse(["--config", str(tmp_path / name), *words], "omad train", Options())[0]
+        return config.algo.v_max, config.buffer_size
+
+    assert of("plain") == (2000.0, 150_000)
+    assert of("plain", "--reward-norm", "return", "--total-steps", "9000") == (5.0, 9_000)
+    assert of("own", "--reward-norm", "return", "--total-steps", "9000") == (7.0, 3_000)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"n_envs": 500, "buffer_size": 5_000, "n_step": 20, "warmup_steps": 10_000}, r"10 steps of each; .* the 20"),
+        ({"n_envs": 8, "warmup_steps": 2_500, "total_steps": 2_501}, "n_envs 8 to at least 2505"),
+    ],
+)
+def test_what_would_learn_nothing_or_from_wrong_returns_is_refused(fields: dict[str, Any], words: str):
+    with pytest.raises(UserError, match=words):
+        resolve("mpe/spread-3", "hasac", **fields)
+    close: dict[str, Any] = {"buffer_size": 10_000} if "n_step" in fields else {"total_steps": 2_505}
+    assert resolve("mpe/spread-3", "hasac", **(fields | close))
 
 
 def test_help_shows_the_source_of_the_value_shown(capsys: pytest.CaptureFixture[str]):

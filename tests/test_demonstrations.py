@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import zipfile
 from pathlib import Path
@@ -254,6 +255,34 @@ def play(loop: Any, cuts: tuple[int, ...]) -> Batch:
     for count in cuts:
         carry, row = loop.chunk(carry, SEEDS, jnp.int32(row), jnp.int32(count)), row + count
     return jax.tree.map(np.asarray, carry.learner)
+
+
+def test_rewards_are_divided_by_what_demonstrations_return(tmp_path: Path) -> None:
+    """Both loops begin with their statistics: sums of 0.5^k r by hand."""
+    demonstrations.save(tmp_path / "d.npz", episodes((3,)), SPEC)
+    shown = demonstrations.load(tmp_path / "d.npz", SPEC)
+    sizes = dataclasses.replace(SIZES, reward_norm="return", reward_bound=5.0)
+    stats = fused.no_returns(keeper(SPEC), sizes, shown)
+    assert stats is not None
+    returns = np.asarray([1.0, 2.5, 4.25])  # rewards 1, 2, 3
+    assert float(stats.scale()) == pytest.approx(max(returns.std(), 4.25 / 5.0))
+    assert (float(stats.count), stats.running.shape) == (3.0, (3,))
+    env = envs.make(TASK)
+    main([TASK, "--out", str(tmp_path / "e.npz"), "--episodes", "2", "--no-compilation-cache"])
+    theirs = demonstrations.load(tmp_path / "e.npz", env.spec)
+    expected = fused.no_returns(keeper(env.spec), sizes, theirs)
+    assert expected is not None and float(expected.count) == theirs.reward.size
+    carry = fused.make(keeper(env.spec), env, sizes, demonstrations=theirs).init(SEEDS)
+    host = envs.make(f"{TASK}?host=true")
+    hosted = Hosted(
+        keeper(env.spec), host, sizes, lambda n: Pool.of(f"{TASK}?host=true", host.spec, n, 1), False, theirs
+    )
+    try:
+        for begun in (carry, hosted.init(SEEDS)):
+            assert begun.returns is not None
+            np.testing.assert_array_equal(begun.returns.highest, [float(expected.highest)] * 2)
+    finally:
+        hosted.close()
 
 
 @pytest.mark.slow

@@ -108,6 +108,7 @@ def test_every_value_of_every_preset_has_a_source_and_is_what_is_resolved():
         ("mamujoco-full/reacher-2x1", {}, 12.7),  # 50 steps: 5 / (1 - 0.99^50) = 12.66
         ("mpe/spread-3", {"gamma": 0.95}, 6.9),  # 25 steps: 5 / (1 - 0.95^25) = 6.92
         ("games/meeting-2", {}, 5.0),  # ends, so that nothing comes after
+        ("mpe/spread-3", {"gamma": 0.95, "reward_bound": 0.01}, 0.0138),
         ("mamujoco-full/ant-2x4", {"gamma": 0.999, "v_max": 3.0}, 3.0),
     ],
 )

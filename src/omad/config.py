@@ -132,10 +132,11 @@ class RunConfig:
                     f"demonstration_share is {self.demonstration_share}, which is no transition of a batch of "
                     f"{self.batch_size}; raise it to at least {0.5 / self.batch_size:.2g}, or give no demonstrations."
                 )
-        if self.total_steps <= self.warmup_steps:
+        if self.total_vector_steps <= self.warmup_vector_steps:
             raise UserError(
                 f"total_steps is {self.total_steps} but warmup_steps is {self.warmup_steps}; nothing would be learned. "
-                "Raise --total-steps above --warmup-steps."
+                f"Raise --total-steps above --warmup-steps, with n_envs {self.n_envs} to at least "
+                f"{self.warmup_vector_steps * self.n_envs + 1}."
             )
         if self.batch_size > self.buffer_size:
             raise UserError(
@@ -153,10 +154,16 @@ class RunConfig:
                 f"eval_episodes is {self.eval_episodes}; an evaluation counts at most {MOST} env steps, so "
                 f"{MOST // max(horizon, 1)} episodes of {self.task}."
             )
-        if self.warmup_vector_steps < getattr(self.algo, "n_step", 1):
+        n_step, rows = getattr(self.algo, "n_step", 1), math.ceil(self.buffer_size / self.n_envs)
+        if rows < n_step:
+            raise UserError(
+                f"buffer_size is {self.buffer_size} with {self.n_envs} envs, which is {rows} steps of each; it must "
+                f"hold the {n_step} steps of an n-step return in every env. Raise --buffer-size or lower --n-step."
+            )
+        if self.warmup_vector_steps < n_step:
             raise UserError(
                 f"warmup_steps is {self.warmup_steps} with {self.n_envs} envs; it must cover the "
-                f"{self.algo.n_step} steps of an n-step return in every env."
+                f"{n_step} steps of an n-step return in every env."
             )
 
     @staticmethod
@@ -240,13 +247,16 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
 
 
 def _support(task: str, bound: float, gamma: float) -> float:
-    """Half-width of the support for normalised rewards, to one decimal.
+    """Half-width of the support for normalised rewards, to one decimal, or to three digits below 1.
 
     No discounted return of an episode exceeds the bound. Where episodes are cut off after H steps and their values
     go on, values reach 1 / (1 - gamma^H) of it: nothing more on robots with 0.99, 1.6 times with 0.999.
     """
     horizon = tasks.find(task).horizon if task.startswith(("mpe/", "mamujoco-")) else 0
-    return round(bound / (1 - gamma**horizon), 1) if horizon and 0 < gamma < 1 else bound
+    if not (horizon and 0 < gamma < 1):
+        return bound
+    widest = bound / (1 - gamma**horizon)
+    return round(widest, 1) if widest >= 1 else float(f"{widest:.3g}")
 
 
 def sources(config: RunConfig) -> dict[str, str]:
@@ -273,7 +283,7 @@ def sources(config: RunConfig) -> dict[str, str]:
             elif (
                 name == "v_max"
                 and config.reward_norm == "return"
-                and value == _support(config.task, config.reward_bound, config.algo.gamma)
+                and value == _support(config.task, config.reward_bound, getattr(config.algo, "gamma", 0.0))
             ):
                 found[name] = "derived: reward_bound"
             else:

@@ -5,9 +5,10 @@ a batch are divided by
 
     max( standard deviation of G,  max |G| / bound ),
 
-both over all env steps so far. So values keep to about [-bound, bound], and neither the support of a value distribution
-nor the temperature hangs on the units of a task's reward. Dividing the sum of an n-step return is the same as dividing
-its rewards. Values, losses and the temperature are then in these units; reported returns are not.
+both over all env steps so far, those of demonstrations included, as if they had come first. So values keep to about
+[-bound, bound], and neither the support of a value distribution nor the temperature hangs on the units of a task's
+reward. Dividing the sum of an n-step return is the same as dividing its rewards. Values, losses and the temperature are
+then in these units; reported returns are not.
 
 Source: Lee et al. 2025 (SimbaV2, arXiv 2502.15280), section 4.3, with bound 5; used alike by FlashSAC (2026).
 """
@@ -19,6 +20,7 @@ import dataclasses
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from omad.types import Batch
@@ -48,6 +50,16 @@ class ReturnStats(eqx.Module):
         """Nothing seen yet: nothing is divided."""
         zero = jnp.zeros(())
         return ReturnStats(jnp.zeros(n_envs), zero, zero, jnp.ones(()), zero, gamma, bound)
+
+    def after(self, reward: np.ndarray, over: np.ndarray) -> ReturnStats:
+        """After episodes that were recorded elsewhere, one behind the other: `(transition,)`, `(transition,)`."""
+        returns, running = np.empty(len(reward)), 0.0
+        for t, (gained, ends) in enumerate(zip(reward.tolist(), over.tolist(), strict=True)):
+            running = returns[t] = self.gamma * running + gained
+            running = 0.0 if ends else running
+        count, mean, variance, highest = len(returns), returns.mean(), returns.var(), np.abs(returns).max()
+        numbers = {"count": count, "mean": mean, "variance": variance, "highest": highest}
+        return dataclasses.replace(self, **{name: jnp.float32(number) for name, number in numbers.items()})
 
     def seen(self, reward: Float[Array, " env"], over: Bool[Array, " env"]) -> ReturnStats:
         """With one more step of every env; `over` says whose episode ended with it.

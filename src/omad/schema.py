@@ -39,6 +39,8 @@ T = TypeVar("T")
 
 MOST = 1 << 28
 """Bytes that a file may have, unpacked: 256 MiB."""
+MOST_LINES = 1 << 31
+"""Bytes that a file of lines may have, which grows with its run; unpacked from gzip at most `MOST`."""
 LARGEST = 3.5e38
 """Of returns: as far as float32 goes, and a little beyond."""
 Finite = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
@@ -63,7 +65,7 @@ def read_bytes(path: Path, most: int = MOST) -> bytes:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}); {_REPAIR}.") from None
     if data.startswith(_GZIP):
-        data = _unpacked(path, data, most)
+        data = _unpacked(path, data, most := min(most, MOST))
     if len(data) > most:
         raise UserError(f"{path} holds more than {most >> 20} MiB, which no file of its kind does; {_REPAIR}.")
     return data
@@ -168,7 +170,9 @@ class Lines(NamedTuple):
     """A sentence for every line that cannot be used, but for a last one that is cut short."""
 
 
-def read_lines(path: Path, kind: type[Any] | GenericAlias, most: int = MOST, head: type[Any] | None = None) -> Lines:
+def read_lines(
+    path: Path, kind: type[Any] | GenericAlias, most: int = MOST_LINES, head: type[Any] | None = None
+) -> Lines:
     """The lines of a JSON-lines file as typed values; a file that is not there has none.
 
     A last line without its line break, as a killed run may leave it, is passed over in silence.

@@ -21,6 +21,7 @@ from omad.experiment import Experiment
 from omad.export.bundle import Facts
 from omad.export.team import Trained
 from omad.extras import require
+from omad.loop.hosted import Hosted
 from omad.policy import TrainedPolicy
 from omad.run import checkpoint
 from omad.run.folder import METRICS, RunFolder, members
@@ -311,7 +312,9 @@ def _evaluate(
     spec = folder.spec
     refuse_foreign(folder.config.task, folder.path, trust or task is not None)
     task_name = task or folder.config.task
-    config = dataclasses.replace(folder.config, task=task_name, eval_episodes=episodes, demonstrations="")
+    # What only learning needs, another task need not have.
+    changes: dict[str, Any] = {"demonstrations": "", "symmetry": False, "eval_episodes": episodes}
+    config = dataclasses.replace(folder.config, task=task_name, **changes)
     experiment = Experiment(config, loggers=())
     built = experiment.built
     if task is None:
@@ -401,6 +404,8 @@ def replayed(folder: RunFolder, trust: bool = False, whole: bool = True) -> Any:
         raise UserError(f"{folder.path} has no checkpoint yet; resume it until it has saved once.")
     refuse_foreign(folder.config.task, folder.path, trust)
     built = Experiment(dataclasses.replace(folder.config, demonstrations=""), loggers=()).built
+    if isinstance(built.loop, Hosted):
+        built.loop.give_up_saves("only the buffer is read")  # so that no env is started
     try:
         shapes = built.loop.shapes(jnp.asarray(folder.config.all_seeds, jnp.int32))
     finally:

@@ -52,6 +52,19 @@ def test_scale_is_that_of_all_returns_so_far(shift: float, bound: float) -> None
     assert out.discount is batch.discount and out.obs is batch.obs
 
 
+def test_episodes_from_elsewhere_count_as_if_they_had_come_first() -> None:
+    """Then as ever; with a scale of their own they would be divided by next to nothing until something is gained."""
+    rng = np.random.default_rng(1)
+    reward, over = rng.normal(3.0, 2.0, (60, 1)), rng.uniform(size=(60, 1)) < 0.1
+    over[39] = True
+    none = ReturnStats.none(1, GAMMA, 5.0)
+    stats = none.after(reward[:40, 0], over[:40, 0])
+    assert float(stats.scale()) == pytest.approx(slow(reward[:40], over[:40], 5.0), rel=1e-4)
+    for r, o in zip(reward[40:], over[40:], strict=True):
+        stats = stats.seen(jnp.asarray(r, jnp.float32), jnp.asarray(o))
+    assert float(stats.scale()) == pytest.approx(slow(reward, over, 5.0), rel=1e-4)
+
+
 @pytest.mark.parametrize("given", ["state", "obs"])
 def test_what_independent_critics_cannot_read_is_refused(given: str) -> None:
     with pytest.raises(UserError, match=f"critic_input is '{given}'.*'independent' each critic reads its own agent's"):

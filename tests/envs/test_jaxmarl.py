@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import omad
 from omad import envs
 from omad.envs import mpe
 from omad.envs.foreign import Timed
@@ -39,6 +41,14 @@ def injected(like: Timed, world: mpe.MpeState) -> Timed:
         step=world.time,
     )  # fmt: skip
     return Timed(state, world.time, like.ended)
+
+
+@pytest.mark.slow
+def test_a_team_that_learned_from_mirror_images_is_evaluated_on_a_task_that_states_none(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"total_steps": 80, "warmup_steps": 40, "eval_every": 80, "eval_episodes": 2}
+    run = omad.train("mpe/spread-3", "hatd3", "tiny", symmetry=True, run_dir=tmp_path / "run", loggers=[], **sizes)
+    found = run.evaluate(2, task=f"{SPREAD}?action_type=Continuous")
+    assert found.returns["sampled"].shape == (1, 2)
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from omad.evaluate import make_evaluate, make_host_evaluate
 from omad.loop import fused
 from omad.loop.fused import Carry, LoopConfig
 from omad.loop.hosted import Hosted
+from omad.reward_norm import ReturnStats
 
 PROBES = ("constant", "signal", "delay", "timeout", "push", "relay")
 SMALL: dict[str, Any] = {
@@ -140,10 +141,15 @@ def test_worlds_that_cannot_be_saved_begin_anew(timeout: Both):
     hosted_loop = timeout[2]
     start = hosted_loop.warm(hosted_loop.init(SEEDS), SEEDS, 0, 5)
     lost = eqx.tree_at(lambda c: c.env_state, start, jnp.zeros((2, SIZES.n_envs, 0), jnp.uint8))
+    stats = jax.vmap(lambda _: ReturnStats.none(SIZES.n_envs, 0.9, 5.0).seen(jnp.ones(3), jnp.zeros(3, bool)))(SEEDS)
+    lost = dataclasses.replace(lost, returns=stats)
     attached = hosted_loop._attach(lost, SEEDS, 5)
     assert np.asarray(attached.ring.truncated)[:, 4].all()
     assert not np.asarray(attached.ring.truncated)[:, :4].any()
     np.testing.assert_array_equal(np.asarray(attached.episode["train/return"]), 0.0)
+    assert attached.returns is not None
+    assert np.asarray(stats.running).all() and not np.asarray(attached.returns.running).any()
+    np.testing.assert_array_equal(attached.returns.highest, stats.highest)
 
 
 @pytest.mark.parametrize("explore", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,12 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from omad import files
 from omad.config import resolve
 from omad.errors import UserError
 from omad.experiment import Experiment, claim
+from omad.run import checkpoint
 from omad.run.folder import EPISODES, METRICS, Ended, RunFolder, members
 from omad.run.machine import differences, facts
 
@@ -25,6 +28,19 @@ CONFIG = resolve("probe/push")
 def path(tmp_path: Path) -> Path:
     RunFolder.create(tmp_path / "run", CONFIG, {"omad": "test"}).close()
     return tmp_path / "run"
+
+
+def test_another_policy_of_the_same_env_step_replaces_the_best(path: Path) -> None:
+    """A run that does not resume exactly may come to a better one there; the same one is not written again."""
+    with contextlib.closing(RunFolder.open(path)) as run:
+        run.lock()
+        run.save_best(0, 40, 1.0, {"w": np.zeros(2)})
+        first = run.best()[0]
+        run.save_best(0, 40, 1.0, {"w": np.zeros(2)})
+        assert run.best()[0] == first
+        run.save_best(0, 40, 2.0, {"w": np.ones(2)})
+        assert run.best()[0].mean == 2.0 and run.best()[0].part.sha256 != first.part.sha256
+        assert checkpoint.read(run.best_file(0, run.best()[0]), run.best()[0].part, "")["w"].tolist() == [1.0, 1.0]
 
 
 # ------------------------------------------------------------ links
@@ -151,6 +167,7 @@ def test_json_of_another_kind_is_refused(path: Path, text: str) -> None:
     [
         {"obs_dims": "2"}, {"obs_dims": [2, True]}, {"act_dims": [1]}, {"state_dim": -1}, {"horizon": 0},
         {"horizon": 10**30}, {"obs_dims": [], "act_dims": []}, {"name": 4}, {"horizon": None},
+        {"act_low": [[-1, -1, -1], [0]], "act_high": [[1], [1]]}, {"agents": ["one"]},
     ],
 )  # fmt: skip
 def test_sizes_that_cannot_be_are_refused(path: Path, change: dict[str, Any]) -> None:

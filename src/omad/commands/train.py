@@ -124,6 +124,17 @@ def _forms(base: RunConfig) -> list[Any]:
     return [*forms, _form("algorithm", about, base.algo, algo, found, base.given)]
 
 
+def _as_it_follows(file: dict[str, Any]) -> dict[str, Any]:
+    """Without the values that follow from a file's others, so that they follow from what flags change, too."""
+    for name in {"v_max", "buffer_size"} & file.keys():
+        rest = {field: value for field, value in file.items() if field != name}
+        with contextlib.suppress(UserError):
+            config = resolve(**rest)
+            if file[name] == getattr(config, name, getattr(config.algo, name, None)):
+                file = rest
+    return file
+
+
 def parse(arguments: Sequence[str], prog: str, options: Any) -> tuple[RunConfig, Any]:
     """The words of a command line that begin with task, algorithm and preset or have them anywhere.
 
@@ -140,7 +151,7 @@ def parse(arguments: Sequence[str], prog: str, options: Any) -> tuple[RunConfig,
     """
     chosen, words = _split(arguments)
     path = chosen.pop("config", None)
-    file = {} if path is None else read(path, chosen.get("algorithm"))
+    file = {} if path is None else _as_it_follows(read(path, chosen.get("algorithm")))
     try:
         base = resolve(**(file | chosen))
     except UserError:

@@ -257,11 +257,15 @@ def no_metrics(algorithm: Algorithm, spec: EnvSpec, config: LoopConfig) -> Metri
     return {name: Mean(jnp.zeros(()), jnp.zeros(())) for name in names}
 
 
-def no_returns(algorithm: Algorithm, config: LoopConfig) -> ReturnStats | None:
-    """No returns seen yet, or None where rewards stay as they are."""
+def no_returns(algorithm: Algorithm, config: LoopConfig, demonstrations: Step | None) -> ReturnStats | None:
+    """No returns seen yet but those of demonstrations, or None where rewards stay as they are."""
     if config.reward_norm == "none":
         return None
-    return ReturnStats.none(config.n_envs, float(algorithm.gamma), config.reward_bound)
+    stats = ReturnStats.none(config.n_envs, float(algorithm.gamma), config.reward_bound)
+    if demonstrations is None:
+        return stats
+    over = demonstrations.terminated | demonstrations.truncated
+    return stats.after(np.asarray(demonstrations.reward[:, 0], float), np.asarray(over[:, 0]))
 
 
 @jax.named_scope("acting")
@@ -442,6 +446,7 @@ def make(
     spec, given, having = env.spec, program_inputs(algorithm, demonstrations), traced_once(algorithm)
     if batch_seeds is None:
         batch_seeds = jax.default_backend() != "cpu"
+    returns = no_returns(algorithm, config, demonstrations)
 
     def init(seed: Int[Array, ""]) -> Carry:
         root = run_key(seed)
@@ -453,7 +458,7 @@ def make(
             observation=observation,
             episode={name: jnp.zeros(config.n_envs) for name in episode_metrics(spec)},
             sums=no_metrics(having(given.hyperparameters), spec, config),
-            returns=no_returns(algorithm, config),
+            returns=returns,
         )
 
     def over_seeds(learn: bool) -> Any:

@@ -14,6 +14,7 @@ needs. An env that cannot be saved starts a new episode instead, and the one it 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -46,6 +47,7 @@ from omad.loop.fused import (
     with_ring,
     without_ring,
 )
+from omad.reward_norm import ReturnStats
 from omad.tree import all_finite, at_seed, stacked
 from omad.types import Algorithm, EnvSpec, Learner, Observation, Step
 
@@ -186,7 +188,7 @@ class Hosted:
         self._bytes_each: int | None = None
         """Length of an env's save, once there was one."""
         measured = algorithm._replace(update=having(given.hyperparameters).update)
-        self._one = functools.partial(_core, measured, env, config)
+        self._one = functools.partial(_core, measured, env, config, no_returns(algorithm, config, demonstrations))
         self._init = jax.jit(jax.vmap(self._one))
         self._algorithm = algorithm
         self._layout = layout = Layout(env.spec)
@@ -461,10 +463,14 @@ class Hosted:
         # These envs cannot be saved: the episodes they were in end here, by the clock.
         last = (vector_step - 1) % carry.ring.reward.shape[1]
         truncated = carry.ring.truncated.at[:, last].set(~carry.ring.terminated[:, last])
+        returns = carry.returns
+        if returns is not None:
+            returns = dataclasses.replace(returns, running=jnp.zeros_like(returns.running))
         return eqx.tree_at(
-            lambda c: (c.observation, c.ring.truncated, c.episode),
+            lambda c: (c.observation, c.ring.truncated, c.episode, c.returns),
             carry,
-            (self._reset(seeds, vector_step), truncated, jax.tree.map(jnp.zeros_like, carry.episode)),
+            (self._reset(seeds, vector_step), truncated, jax.tree.map(jnp.zeros_like, carry.episode), returns),
+            is_leaf=lambda leaf: leaf is None,
         )
 
 
@@ -478,7 +484,9 @@ def _on_host(carry: Carry) -> tuple[Any, Any]:
     return carry.observation, carry.env_state
 
 
-def _core(algorithm: Algorithm, env: HostEnv, config: LoopConfig, seed: Int[Array, ""]) -> Carry:
+def _core(
+    algorithm: Algorithm, env: HostEnv, config: LoopConfig, returns: ReturnStats | None, seed: Int[Array, ""]
+) -> Carry:
     """What lives on the device; observation and envs are put in by the host."""
     return Carry(
         learner=algorithm.init(stream(run_key(seed), Stream.INIT, 0)),
@@ -490,5 +498,5 @@ def _core(algorithm: Algorithm, env: HostEnv, config: LoopConfig, seed: Int[Arra
         ),
         episode={name: jnp.zeros(config.n_envs) for name in episode_metrics(env.spec)},
         sums=no_metrics(algorithm, env.spec, config),
-        returns=no_returns(algorithm, config),
+        returns=returns,
     )

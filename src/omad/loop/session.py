@@ -7,6 +7,7 @@ carry, so a run that was cut anywhere and resumed writes the same lines as one t
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -97,8 +98,9 @@ class Session:
         self.carry = self.built.loop.init(self.seeds)
         if self.config.init_from:
             source = warm_start.find(self.config.init_from, self.run.manifest.get("init_from"))
-            learner, facts = warm_start.load(source, self.carry.learner, self.config.all_seeds)
-            self.carry = eqx.tree_at(lambda c: c.learner, self.carry, learner)
+            fresh = warm_start.Learned(self.carry.learner, self.carry.returns)
+            started, facts = warm_start.load(source, fresh, self.config.all_seeds)
+            self.carry = dataclasses.replace(self.carry, **started._asdict())
             self.run.amend(init_from=facts)
             self.note(warm_start.said(facts))
         self.run.amend(**machine.facts())

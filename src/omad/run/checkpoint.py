@@ -135,8 +135,8 @@ def load(path: Path, part: Part, like: PyTree, loose: Collection[str] = ()) -> P
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def read(path: Path, part: Part, prefix: str) -> dict[str, np.ndarray]:
-    """The arrays of a file whose names begin with a prefix, by the rest of their names.
+def read(path: Path, part: Part, prefixes: str | tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The arrays of a file whose names begin with a prefix, or one of several.
 
     Raises:
         UserError: The file is damaged.
@@ -146,7 +146,7 @@ def read(path: Path, part: Part, prefix: str) -> dict[str, np.ndarray]:
     _verify(path, part)
     try:
         with safetensors.safe_open(path, "numpy") as file:
-            return {k.removeprefix(prefix): file.get_tensor(k) for k in list(file.keys()) if k.startswith(prefix)}
+            return {k: file.get_tensor(k) for k in list(file.keys()) if k.startswith(prefixes)}
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(f"the checkpoint {path} cannot be read: {error}") from None
 

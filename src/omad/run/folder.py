@@ -36,6 +36,7 @@ import numpy as np
 
 from omad import files, schema
 from omad.config import RunConfig, from_dict, to_dict
+from omad.envs.contract import problem
 from omad.errors import UserError
 from omad.spec import EnvSpec
 
@@ -320,12 +321,9 @@ class RunFolder:
         """
         source = f"{self.path / 'manifest.json'}, field `spec`,"
         spec = schema.convert(self.manifest.get("spec"), EnvSpec, source)
-        sizes = (*spec.obs_dims, *spec.act_dims, spec.horizon)
-        if len(spec.obs_dims) != len(spec.act_dims) or not spec.obs_dims:
-            raise UserError(
-                f"{source} has {len(spec.obs_dims)} obs_dims and {len(spec.act_dims)} act_dims; one an agent."
-            )
-        if min(sizes) < 1 or spec.state_dim < 0 or max(*sizes, spec.state_dim) > 2**31:
+        if said := problem(spec):
+            raise UserError(f"{source} cannot be used: {said.removeprefix('spec')}; restore it from a copy.")
+        if max(*spec.obs_dims, *spec.act_dims, spec.horizon, spec.state_dim) > 2**31:
             raise UserError(f"{source} has a size that cannot be; restore it from a copy.")
         return spec
 
@@ -606,7 +604,8 @@ class RunFolder:
             files.make_folder(root.parent, self.path)
             files.make_folder(root, self.path)
             path = root / f"seed-{seed}-{env_steps}.safetensors"
-            if not (seed in known and known[seed].env_steps == env_steps):
+            # A run that does not resume exactly may come to another policy at the same env step.
+            if not (seed in known and (known[seed].env_steps, known[seed].mean) == (env_steps, mean)):
                 files.remove(path, self.path)
                 part = checkpoint.save(path, policy, self.path)
                 files.sync_folder(root, self.path)

@@ -1,7 +1,9 @@
 """Start a run from the parameters of another one.
 
 All leaves of the learner are taken over whose path and shape fit: actors, critics, targets, their statistics and
-temperatures. Optimisers (leaves below a field that is called `opt` or ends in `_opt`) are initialised.
+temperatures, and with them the scale of normalised rewards, in whose units critics are. A Polyak copy that the other
+run did not keep begins as what it is a copy of. Optimisers (leaves below a field that is called `opt` or ends in
+`_opt`) are initialised.
 """
 
 from __future__ import annotations
@@ -23,7 +25,24 @@ from omad.run.folder import Checkpoint, Part, RunFolder, members
 
 __all__ = ["Source", "find", "load", "said"]
 
-_OPTIMISER = re.compile(r"(^|\.|_)opts?(\.|$)")
+_ANEW = re.compile(r"^learner\.(.*[._])?opts?(\.|$)|^returns\.running$")
+"""Optimisers, and the returns of episodes that are not gone on with."""
+_COPIES = (
+    ("learner.actors_average.", "learner.actors."),
+    ("learner.actors_target.", "learner.actors."),
+    ("learner.critics_target.0.", "learner.critics."),
+    ("learner.critics_target.1.", "learner.stats."),
+    ("learner.critics_target.", "learner.critics."),
+)
+"""What Polyak copies are copies of: critics with running statistics are a pair of both."""
+
+
+class Learned(NamedTuple):
+    """What a run may take over from another one: a part of its carry."""
+
+    learner: PyTree
+    returns: PyTree
+    """The statistics that rewards are divided by; None where they are not."""
 
 
 class Source(NamedTuple):
@@ -74,36 +93,36 @@ def _newest(run: RunFolder) -> Checkpoint:
 
 @functools.lru_cache(maxsize=1)
 def _read(parts: tuple[tuple[Path, Part], ...]) -> list[dict[str, np.ndarray]]:
-    """The learners of checkpoints, kept: what the making of a run's folder looks at is what the run starts from."""
-    return [checkpoint.read(path, part, "learner.") for path, part in parts]
+    """What checkpoints hold of it, kept: what the making of a run's folder looks at is what the run starts from."""
+    return [checkpoint.read(path, part, tuple(f"{name}." for name in Learned._fields)) for path, part in parts]
 
 
-def load(source: Source, learner: PyTree, seeds: tuple[int, ...]) -> tuple[PyTree, dict[str, Any]]:
+def load(source: Source, fresh: Learned, seeds: tuple[int, ...]) -> tuple[Learned, dict[str, Any]]:
     """A learner with the parameters of another run.
 
     Args:
         source: From `find`.
-        learner: Arrays or shapes with a leading seed axis.
+        fresh: Arrays or shapes with a leading seed axis.
         seeds: The training seeds.
 
     Returns:
-        The learner (shapes stay shapes), and what was and was not taken over, for the manifest.
+        The same with what was taken over (shapes stay shapes), and what was and was not, for the manifest.
 
     Raises:
         UserError: Nothing fits, or a checkpoint is damaged.
     """
     newest = [_newest(run) for run in source.runs]
-    learners = _read(tuple((one.file("rest"), one.index.parts["rest"]) for one in newest))
-    stored = {run.path: learner for run, learner in zip(source.runs, learners, strict=True)}
+    found = _read(tuple((one.file("rest"), one.index.parts["rest"]) for one in newest))
+    stored = {run.path: arrays for run, arrays in zip(source.runs, found, strict=True)}
     places = [source.of_seed(seed) for seed in seeds]
-    paths, tree = jax.tree_util.tree_flatten_with_path(learner)
+    paths, tree = jax.tree_util.tree_flatten_with_path(fresh)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
     leaves, taken, left = [], [], []
     for name, (_, leaf) in zip(names, paths, strict=True):
-        rows = [stored[run.path].get(name) for run, _ in places]
+        rows = [_array(stored[run.path], name) for run, _ in places]
         due = leaf.shape[1:], leaf.dtype
         fits = all(row is not None and (row.shape[1:], row.dtype) == due for row in rows)
-        if _OPTIMISER.search(name):
+        if _ANEW.search(name):
             leaves.append(leaf)
         elif fits and leaf.size:
             chosen = [row[place] for row, (_, place) in zip(rows, places, strict=True) if row is not None]
@@ -113,7 +132,7 @@ def load(source: Source, learner: PyTree, seeds: tuple[int, ...]) -> tuple[PyTre
             leaves.append(leaf)
             left.append(name)
     origin = ", ".join(str(run.path) for run in source.runs)
-    if not taken:
+    if not any(name.startswith("learner.") for name in taken):
         raise UserError(
             f"init_from: nothing of {origin} ({source.runs[0].config.algorithm} on {source.runs[0].config.task}) fits "
             "this run; algorithm, agents' sizes, network widths and obs_norm must agree at least in part."
@@ -124,9 +143,16 @@ def load(source: Source, learner: PyTree, seeds: tuple[int, ...]) -> tuple[PyTre
         "env_steps": [one.env_steps for one in newest],
         "sha256": [one.index.parts["rest"].sha256 for one in newest],
         "taken": len(taken),
-        "left": left,
+        "left": [name.removeprefix("learner.") for name in left],
     }
     return jax.tree.unflatten(tree, leaves), facts
+
+
+def _array(stored: Mapping[str, np.ndarray], name: str) -> np.ndarray | None:
+    """What is stored by a name; of a copy that is not there, what it is a copy of."""
+    if name in stored:
+        return stored[name]
+    return next((stored.get(kept + name.removeprefix(copy)) for copy, kept in _COPIES if name.startswith(copy)), None)
 
 
 def said(facts: Mapping[str, Any]) -> str:

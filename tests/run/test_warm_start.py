@@ -1,0 +1,80 @@
+"""What a run takes over from another one, and what begins anew."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from omad.config import resolve
+from omad.errors import UserError
+from omad.run.folder import RunFolder
+from omad.run.warm_start import Learned, find, load
+
+SEEDS = (3, 4)
+
+
+def source(path: Path, learner: Any, returns: Any) -> str:
+    """A run of both seeds that has saved once."""
+    config = resolve("probe/push", seeds=2, first_seed=3)
+    with contextlib.closing(RunFolder.create(path, config, {"omad": "test"})) as run:
+        run.save(4, 4 * config.n_envs, {"w": np.zeros((2, 1))}, {"learner": learner, "returns": returns})
+    return str(path)
+
+
+def ones(scale: float) -> np.ndarray:
+    return np.asarray([[1.0], [2.0]], np.float32) * scale
+
+
+def test_copies_that_are_not_there_begin_as_what_they_are_copies_of(tmp_path: Path) -> None:
+    """Else what is evaluated, or what targets come from, would be a random network for a while."""
+    stored = {
+        "actors": {"w": ones(1)},
+        "critics": {"w": ones(2)},
+        "stats": {"m": ones(3)},
+        "actor_opt": {"mu": ones(4)},
+    }
+    at = find(source(tmp_path / "run", stored, None))
+    zero = {name: {key: 0 * leaf for key, leaf in part.items()} for name, part in stored.items()}
+    fresh = zero | {
+        "actors_average": {"w": ones(0)}, "actors_target": {"w": ones(0)},
+        "critics_target": ({"w": ones(0)}, {"m": ones(0)}), "else": {"w": ones(0)},
+    }  # fmt: skip
+    (learner, returns), facts = load(at, Learned(fresh, None), SEEDS)
+    for part in (learner["actors"], learner["actors_average"], learner["actors_target"]):
+        np.testing.assert_array_equal(part["w"], ones(1))
+    for part in (learner["critics"], learner["critics_target"][0]):
+        np.testing.assert_array_equal(part["w"], ones(2))
+    np.testing.assert_array_equal(learner["critics_target"][1]["m"], ones(3))
+    assert not learner["actor_opt"]["mu"].any() and returns is None
+    assert (facts["taken"], facts["left"]) == (7, ["else.w"])
+    plain = {"critics_target": {"w": ones(0)}}  # of critics without statistics
+    np.testing.assert_array_equal(load(at, Learned(plain, None), SEEDS)[0].learner["critics_target"]["w"], ones(2))
+
+
+def test_a_copy_that_is_there_is_taken_itself(tmp_path: Path) -> None:
+    at = find(source(tmp_path / "run", {"actors": {"w": ones(1)}, "actors_average": {"w": ones(5)}}, None))
+    (learner, _), _ = load(at, Learned({"actors": {"w": ones(0)}, "actors_average": {"w": ones(0)}}, None), (4,))
+    np.testing.assert_array_equal(learner["actors_average"]["w"], [[10.0]])
+
+
+def test_the_scale_of_rewards_comes_with_the_critics(tmp_path: Path) -> None:
+    """They are in its units; the returns of episodes that nobody goes on with do not, nor does a scale alone."""
+    returns = {"running": np.ones((2, 3), np.float32), "count": ones(7)[:, 0], "highest": ones(9)[:, 0]}
+    at = find(source(tmp_path / "run", {"critics": {"w": ones(1)}}, returns))
+    zero = {name: 0 * leaf for name, leaf in returns.items()}
+    (_, taken), facts = load(at, Learned({"critics": {"w": ones(0)}}, zero), SEEDS)
+    np.testing.assert_array_equal(taken["count"], [7.0, 14.0])
+    np.testing.assert_array_equal(taken["highest"], [9.0, 18.0])
+    assert not taken["running"].any() and facts["left"] == []
+    _, facts = load(
+        find(source(tmp_path / "raw", {"critics": {"w": ones(1)}}, None)),
+        Learned({"critics": {"w": ones(0)}}, zero),
+        SEEDS,
+    )
+    assert facts["left"] == ["returns.count", "returns.highest"]
+    with pytest.raises(UserError, match="nothing of"):
+        load(at, Learned({"other": {"w": ones(0)}}, zero), SEEDS)
