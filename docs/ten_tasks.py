@@ -1,29 +1,33 @@
-"""The paper's ten tasks at equal settings: one table and two figures, from the summaries in results/.
+"""The paper's ten tasks at equal settings: two tables and two figures, from the summaries in results/.
 
-python docs/ten_tasks.py  # writes the table of docs/results/ten-tasks.md and docs/assets/{ten-tasks,ratios}.png
+python docs/ten_tasks.py  # writes the tables of docs/results/ten-tasks.md and docs/assets/{ten-tasks,ratios}.png
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 
 import matplotlib.pyplot as plt
+import numpy as np
 from figures import BLUE, GREEN, GREY, ORANGE, ROOT, save
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from omad.report.format import number
+from omad.report import stats
+from omad.report.format import interval, number
 from omad.report.read import gather
 from omad.report.results import Results, compute
-from omad.report.series import Row, Series, TaskResults, published_of
+from omad.report.series import Row, Series, TaskResults, floor_of, published_of
 from omad.report.stats import Estimate
 
 SUMMARIES = [ROOT / "results" / study / "summary.json.gz" for study in ("mpe_cpu", "robots_matched")]
 PAGE = ROOT / "docs" / "results" / "ten-tasks.md"
-MARKS = "<!-- table by docs/ten_tasks.py -->", "<!-- end -->"
+MARKS = [(f"<!-- {name} by docs/ten_tasks.py -->", f"<!-- end of {name} -->") for name in ("returns", "ratios")]
 SETTING = "matched"
 COLORS = {"omad": BLUE, "hasac": ORANGE, "hatd3": GREEN}
+RIVALS = ("hasac", "hatd3")
 TASKS = (
     "mpe/spread-3", "mpe/spread-4", "mpe/deception-2", "mamujoco-full/halfcheetah-2x3", "mamujoco-full/halfcheetah-6x1",
     "mamujoco-full/ant-2x4", "mamujoco-full/ant-2x4d", "mamujoco-full/ant-4x2", "mamujoco-full/walker2d-2x3",
@@ -82,6 +86,40 @@ def table(found: dict[str, TaskResults]) -> list[str]:
 def _published(task: TaskResults, label: str) -> str:
     """What the paper gives: OMAD's return or that of its best baseline."""
     return next((number(value) for name, value, *_ in task.task.published if label in name), "–")
+
+
+def against(found: dict[str, TaskResults]) -> list[str]:
+    """Lines of Markdown: env steps to each threshold over those of OMAD, how often it needs fewer, and all together."""
+    ran = [name for name in TASKS if name in found and series_of(found[name], "omad")]
+    rows = {(name, key): _row(found[name], key) for name in ran for key in RIVALS}
+    lines = ["| task | return to reach | HASAC over OMAD | HATD3 over OMAD |", "| --- | --- | --- | --- |"]
+    for name in ran:
+        ratios = (row.ratio if (row := rows[name, key]) else None for key in RIVALS)
+        lines.append(f"| `{short(name)}` | {number(found[name].threshold)} | {' | '.join(map(interval, ratios))} |")
+    scores = {key: [_score(found[name], key) for name in ran] for key in COLORS}
+    lines += ["", f"| of {len(ran)} tasks | HASAC | HATD3 |", "| --- | --- | --- |"]
+    for label, holds in (
+        ("more env steps than OMAD (ratio above 1)", lambda ratio: ratio.value > 1 and ratio.kind != "upper bound"),
+        ("of those, more than 2.5 times as many", lambda ratio: ratio.value > 2.5 and ratio.kind != "upper bound"),
+        ("fewer (below 1)", lambda ratio: ratio.value < 1 and ratio.kind != "lower bound"),
+    ):
+        known = {key: [row.ratio for name in ran if (row := rows[name, key]) and row.ratio] for key in RIVALS}
+        lines.append(f"| {label} | {' | '.join(str(sum(map(holds, known[key]))) for key in RIVALS)} |")
+    wins = (sum(map(operator.lt, scores[key], scores["omad"])) for key in RIVALS)
+    lines.append(f"| OMAD ends higher | {' | '.join(map(str, wins))} |")
+    together = {key: float(stats.iqm([np.asarray([score]) for score in scores[key]])) for key in COLORS}
+    words = (f"{together[key]:.2f}" for key in RIVALS)
+    lines.append(f"| IQM of normalised returns; OMAD {together['omad']:.2f} | {' | '.join(words)} |")
+    return lines
+
+
+def _score(task: TaskResults, algorithm: str) -> float:
+    """Mean return, 0 that of random actions, 1 OMAD's as published (particles) or public SAC's at 200k (robots)."""
+    one, low, name = series_of(task, algorithm), floor_of(task.task), task.task.name
+    high = published_of(task.task, "omad") if name.startswith("mpe/") else 2 * (task.threshold or math.nan)
+    if one is None or low is None or high is None:
+        return math.nan
+    return (one.end.value - low) / (high - low)
 
 
 def ten(found: dict[str, TaskResults]) -> None:
@@ -167,8 +205,10 @@ def results() -> Results:
 
 if __name__ == "__main__":
     by_name = {one.task.name: one for one in results().tasks}
-    before, _, after = PAGE.read_text().partition(MARKS[0])
-    lines = [before + MARKS[0], "", *table(by_name), "", MARKS[1] + after.partition(MARKS[1])[2]]
-    PAGE.write_text("\n".join(lines))
+    page = PAGE.read_text()
+    for (begin, end), lines in zip(MARKS, (table(by_name), against(by_name)), strict=True):
+        before, _, after = page.partition(begin)
+        page = "\n".join([before + begin, "", *lines, "", end + after.partition(end)[2]])
+    PAGE.write_text(page)
     ten(by_name)
     ratios(by_name)
