@@ -170,9 +170,10 @@ def test_early_stopping_counts_alike_in_a_resumed_run(tmp_path: Path, whole: tup
 
     cut = omad.train("probe/push", run_dir=tmp_path / "cut", callbacks=[*stopping(), Cut()], loggers=[], **SIZES)
     assert cut.stopped == "cut" and not cut.complete
-    # Evaluations at 40 and 60 came before the cut, which is a stop as well, so two more are needed.
+    # Evaluations before the cut, which another one made, count.
     again = omad.resume(cut, callbacks=stopping(), loggers=[])
-    assert [stop["env_steps"] for stop in again.manifest["stops"]] == [60]
+    assert [stop["env_steps"] for stop in again.manifest["stops"]] == [60, 80]
+    assert again.stopped == straight.stopped
     end = omad.resume(straight, callbacks=[], loggers=[])
     assert end.complete and end.stopped is None
     same_end(end.path, whole[0].path)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 from omad import api, cli, launch, processes
@@ -47,6 +48,39 @@ def test_a_runs_process_imports_nothing_that_lies_in_the_working_folder(
     monkeypatch.chdir(tmp_path)
     assert launch.begin(Path("run"), {0}).wait(60) == 2
     assert "is not a run folder" in Path("run/log.txt").read_text()
+
+
+def test_a_group_gets_a_folder_of_its_own_where_none_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, other = (Experiment(small(seeds=2)).create_each() for _ in range(2))
+    assert one != other and [path.name for path in one] == ["seed-0", "seed-1"]
+    assert members(one[0].parent) == one and sorted(Path("runs").iterdir()) == sorted({one[0].parent, other[0].parent})
+
+
+def test_fewer_runs_than_places_have_more_cores_each_and_no_cache_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NotStarted(Exception):
+        pass
+
+    def popen(words: list[str], env: dict[str, str], **_: Any) -> Any:
+        seen.append((words[-2], env.get("JAX_ENABLE_COMPILATION_CACHE", "")))
+        raise NotStarted
+
+    seen: list[tuple[str, str]] = []
+    run = Experiment(small()).create(tmp_path / "run")
+    run.close()
+    monkeypatch.setattr(launch, "available_cores", lambda: [0, 1, 2, 3])
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    before = jax.config.values["jax_enable_compilation_cache"]
+    try:
+        for keep in (True, False):
+            jax.config.update("jax_enable_compilation_cache", keep)
+            with pytest.raises(NotStarted):
+                launch.side_by_side([run.path], 4, quiet)
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+    assert seen == [("0,1,2,3", ""), ("0,1,2,3", "false")]
 
 
 def quiet(states: list[launch.State]) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -70,6 +71,17 @@ def test_event_files_hold_scalars_configuration_and_hyperparameters(tmp_path: Pa
             tags |= {value.tag for value in record.summary.value}
     assert {"critic/loss", "eval/return", "eval/hits", "gradient_steps"} <= tags
     assert any(tag.startswith("config") for tag in tags) and any("hparams" in tag for tag in tags)
+
+
+def test_what_was_saved_with_a_checkpoint_is_not_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points of the very step are complete, and not written again; TensorBoard drops those from the given step on."""
+    given: list[int] = []
+    monkeypatch.setattr(
+        "tensorboardX.SummaryWriter", lambda *_, purge_step, **__: given.append(purge_step) or MagicMock()
+    )
+    for steps in (0, 20):
+        TensorBoard().start(info(tmp_path, steps))
+    assert given == [0, 0, 21, 21]
 
 
 def test_a_run_ends_with_a_picture_for_those_who_take_one(tmp_path: Path) -> None:

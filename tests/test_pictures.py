@@ -30,7 +30,12 @@ def test_a_demo_and_its_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert said.splitlines()[-1] == str(run) and "random" in said and "memory forecast" in said
     assert min(size_of(run / "curve.png")) > 100 and min(size_of(run / "episode.gif")) > 100
 
+    (tmp_path / "mine").write_text("mine")
+    (run / "pictures").mkdir()
+    for name in ("episode-7.mp4", "episode-7.png", "episode-7.gif"):  # of somebody else's folder: not to be followed
+        (run / "pictures" / name).symlink_to(tmp_path / "mine")
     assert main(["render", str(run), "--episodes", "2", "--seed", "7"]) == 0
+    assert (tmp_path / "mine").read_text() == "mine"
     said = capsys.readouterr().out
     assert len(re.findall(r"episode [78]: return -?\d+\.\d\d, 1 steps, ", said)) == 2
     assert "mean return of 2 episodes" in said

@@ -23,6 +23,9 @@ from omad.tree import at_seed
 
 __all__ = ["BestPolicy", "Callback", "Context", "EarlyStopping", "TimeLimit"]
 
+_EARLY = "EarlyStopping"
+"""How the reasons begin for which it stops."""
+
 
 class Context:
     """The run as a callback sees it: its progress, policies and evaluations, and how to stop it."""
@@ -105,9 +108,10 @@ class EarlyStopping(Callback):
         self.patience, self.min_delta, self.target = patience, min_delta, target
 
     def on_start(self, context: Context) -> None:
-        """Count again what was evaluated before; after a stop, the count starts at 0."""
+        """Count again what was evaluated before; after a stop of its own, the count starts at 0."""
         self._best, self._since = -np.inf, 0
-        after = max((stop["env_steps"] for stop in context.folder.manifest.get("stops", [])), default=0)
+        stops = context.folder.manifest.get("stops", [])
+        after = max((stop["env_steps"] for stop in stops if stop["reason"].startswith(_EARLY)), default=0)
         means: dict[int, list[float]] = {}
         for row in context.evaluations():
             if row["actions"] == "sampled" and after < row["step"] <= context.env_steps:
@@ -125,9 +129,9 @@ class EarlyStopping(Callback):
 
     def _judge(self, context: Context, value: float) -> None:
         if self.target is not None and value >= self.target:
-            context.stop(f"EarlyStopping: the return {value:.4g} has reached the target {self.target:g}")
+            context.stop(f"{_EARLY}: the return {value:.4g} has reached the target {self.target:g}")
         elif self._since >= self.patience:
-            context.stop(f"EarlyStopping: no return above {self._best:.4g} in {self._since} evaluations")
+            context.stop(f"{_EARLY}: no return above {self._best:.4g} in {self._since} evaluations")
 
     def on_evaluation(self, context: Context) -> None:
         """Look at the newest return."""

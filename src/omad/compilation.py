@@ -19,6 +19,13 @@ def cache_folder() -> Path | None:
         return None
 
 
+def inherited() -> dict[str, str]:
+    """Environment variables by which a process that is started here keeps no programs either, if this one does not."""
+    import jax
+
+    return {} if jax.config.values["jax_enable_compilation_cache"] else {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+
+
 def use_compilation_cache(use: bool = True) -> None:
     """Keep compiled programs in the user's cache folder; may be called at any time, and again.
 

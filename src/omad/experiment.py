@@ -182,6 +182,8 @@ class Experiment:
         """
         config = self.config
         root = Path(run_dir) if run_dir else claim(config)
+        if not run_dir:
+            (root / "lock").unlink()  # the folder stays claimed by being there, and is replaced while it is empty
         taken = UserError(f"{root} exists already; give another --run-dir, or continue it with: omad resume {root}")
         if root.exists() and not (root.is_dir() and not any(root.iterdir())):
             raise taken

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from omad import files, schema
+from omad.compilation import inherited
 from omad.errors import UserError
 from omad.processes import STOPPING, available_cores
 from omad.run.folder import EPISODES, METRICS, Ended, RunFolder
@@ -129,6 +130,7 @@ def side_by_side(
     runs = [RunFolder.open(folder) for folder in folders]
     states = [state_of(run, "done" if run.complete else "waiting") for run in runs]
     queue = [i for i, state in enumerate(states) if state.state != "done"]
+    at_once = max(1, min(at_once, len(queue)))  # fewer runs have more cores each
     waited_s = 0.0  # in this process's own time: not while it is stopped
     free = list(range(at_once))
     cores = cores_for(at_once)
@@ -207,7 +209,12 @@ def begin(folder: Path, cores: set[int]) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-P", "-c", _CHILD, str(os.getpid()), ",".join(map(str, cores)), str(folder)]
     with os.fdopen(files.open_append(folder / "log.txt", folder), "ab") as log:
         return subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=os.environ | inherited(),
         )
 
 

@@ -25,7 +25,7 @@ from omad import files, tasks
 from omad.config import RunConfig, resolve, to_dict
 from omad.errors import UserError
 from omad.presets import PRESETS
-from omad.run.folder import LINES, RunFolder, half_made
+from omad.run.folder import LINES, WITHOUT_EFFECT, RunFolder, half_made
 from omad.schema import LARGEST
 
 __all__ = ["PlannedRun", "Study", "grid", "load", "place"]
@@ -240,5 +240,4 @@ def _trained(path: Path) -> bool:
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
     """Without what does not change a result."""
-    free = ("env_workers", "env_timeout", "keep_checkpoints", "keep_best")
-    return {k: v for k, v in (config | config.get("algo", {})).items() if k != "algo" and k not in free}
+    return {k: v for k, v in (config | config.get("algo", {})).items() if k not in ("algo", *WITHOUT_EFFECT)}

@@ -182,6 +182,16 @@ class Broken(Pair):
         raise ZeroDivisionError("no ground to stand on")
 
 
+class Emptied(Pair):
+    """Lists its agents once, and not again in its next episode."""
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        first = not hasattr(self, "agents")
+        seen = super().reset(seed, options)
+        self.agents = self.agents if first else []
+        return seen
+
+
 class Nobody(Pair):
     def __init__(self) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from omad import envs, tasks
+from omad.envs.contract import Broken
 from omad.envs.pettingzoo import PettingZooInstance
 from omad.envs.pool import Pool
 from omad.errors import UserError
@@ -159,6 +160,14 @@ def test_an_episode_ends_with_its_last_agent(ends: str, last: tuple[bool, bool] 
     """By the clock if one of those that ended last was truncated, else by the task."""
     world = start(f"pair?{ends}")
     assert flags(world, 4 if last else 3) == ([GO] * 3 + [last] if last else [GO, GO, CUT])
+
+
+def test_an_env_that_lists_no_agents_in_its_next_episode_is_named() -> None:
+    """It would be learned from as episodes of one step that end, with no reward."""
+    world = start("Emptied?left_ends=2&right_ends=2")
+    assert flags(world, 2) == [GO, END]
+    with pytest.raises(Broken, match="`agents` empty"):
+        world.reset(1)
 
 
 @pytest.mark.parametrize(

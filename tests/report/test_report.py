@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from folders import write_run, write_study
@@ -21,10 +22,12 @@ from omad.cli import main
 from omad.commands.report import command_of, write_report
 from omad.commands.train import Options, parse
 from omad.config import RunConfig, from_dict, resolve
+from omad.errors import UserError
 from omad.report import page, records, results, stats, survival, tables
 from omad.report.format import duration, interval, number
-from omad.report.read import gather
+from omad.report.read import NEUTRAL, _further, gather
 from omad.report.summary import to_json
+from omad.run.folder import WITHOUT_EFFECT
 
 ENDS = {
     "omad": (-24.0, 15e3),
@@ -647,6 +650,28 @@ def test_a_summary_from_before_a_field_was_there_has_its_default(tmp_path: Path)
     summary.write_text(json.dumps(whole | {"runs": [whole["runs"][0] | {"config": before}]}, separators=(",", ":")))
     assert gather([summary], command_of).runs == gather([run], command_of).runs
     assert len(gather([summary, run], command_of).runs) == 1
+
+
+def test_runs_of_two_seeds_are_two_runs_whatever_their_folders_are_called(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `out/0/run` and `out/1/run` of an array job, of which one has not been evaluated yet."""
+    for seed, fields in ((0, {}), (1, {"until": 0})):
+        write_study(tmp_path / str(seed) / "s", [{"setting": "x", "seed": 0} | fields])
+    one = gather([tmp_path / "0" / "s"], command_of).runs[0]
+    early = gather([tmp_path / "1" / "s"], command_of).runs[0]
+    assert _further(one, early) == one
+    with pytest.raises(UserError, match="Two runs are called"):
+        _further(one, msgspec.structs.replace(early, seeds=(1,)))
+    assert set(WITHOUT_EFFECT) <= NEUTRAL
+
+
+def test_areas_are_taken_over_one_range() -> None:
+    """Of one straight line, whether evaluated often or seldom."""
+    steps = {often: np.arange(often, 101, often) for often in (1, 50)}
+    curves = {often: stats.Curves(at, at[None].astype(float)) for often, at in steps.items()}
+    cut = {often: one.between(50, 100) for often, one in curves.items()}
+    assert [float(stats.area(one)[0]) for one in cut.values()] == [75.0, 75.0]
 
 
 def test_of_two_records_of_one_run_the_longer_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -15,6 +17,7 @@ import numpy as np
 import tyro
 from PIL import Image
 
+from omad import files
 from omad.algos.validate import check
 from omad.compilation import use_compilation_cache
 from omad.console import console
@@ -214,22 +217,37 @@ def main(arguments: Sequence[str]) -> int:
         return _write_all(options, folder, out, lambda: progress.advance(steps))
 
 
+def _put(write: Callable[[Path], object], path: Path, root: Path | None) -> None:
+    """Have a file written elsewhere and put it in its place."""
+    with tempfile.TemporaryDirectory(prefix="omad-render-") as place:
+        made = Path(place, path.name)
+        write(made)
+        files.write_bytes(path, made.read_bytes(), root)
+
+
 def _write_all(options: Options, folder: Path, out: Any, tick: Callable[[], object]) -> int:
     from omad.envs.draw import contact_sheet
 
+    # No link of a run folder is followed; a folder of the user's choice is his own.
+    root = None if options.out else options.run
     returns = []
     for i, film in enumerate(films(options, tick)):
-        folder.mkdir(parents=True, exist_ok=True)
+        if root is None:
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            files.make_folder(folder, root)
         seed = options.seed + i
         path = folder / f"episode-{seed}.mp4"
-        write_mp4(film, path)
+        _put(functools.partial(write_mp4, film), path, root)
         out.print(f"episode {seed}: return {film.total:.2f}, {len(film.frames) - 1} steps, {path}")
         if i == 0:
-            contact_sheet(film.frames).save(folder / f"episode-{seed}.png", optimize=True)
-            out.print(f"contact sheet: {folder / f'episode-{seed}.png'}")
+            sheet = path.with_suffix(".png")
+            _put(functools.partial(contact_sheet(film.frames).save, optimize=True), sheet, root)
+            out.print(f"contact sheet: {sheet}")
             if options.gif:
-                write_gif(film, folder / f"episode-{seed}.gif")
-                out.print(f"animation: {folder / f'episode-{seed}.gif'}")
+                animation = path.with_suffix(".gif")
+                _put(functools.partial(write_gif, film), animation, root)
+                out.print(f"animation: {animation}")
         returns.append(film.total)
     if len(returns) > 1:
         error = np.std(returns, ddof=1) / np.sqrt(len(returns))

@@ -71,6 +71,26 @@ def seconds(words: str) -> float:
     return float(value)
 
 
+def _refuse_ignored(options: Options) -> None:
+    """Options that would change nothing beside the others.
+
+    Raises:
+        UserError: There is one.
+    """
+    if options.json and not options.show:
+        raise UserError("--json is given without --show, which is what it prints; give both, or neither.")
+    if options.launcher == "ray" and options.workers:
+        raise UserError(
+            f"--workers is {options.workers}, but Ray starts as many runs as its cluster has room for; "
+            "give --cpus-per-run and --gpus-per-run instead."
+        )
+    if options.launcher == "local":
+        for name, used in (("cpus_per_run", Options.cpus_per_run), ("gpus_per_run", Options.gpus_per_run)):
+            if getattr(options, name) != used:
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(f"{flag} is {getattr(options, name):g}, which --launcher ray asks for; give --workers.")
+
+
 def main(arguments: Sequence[str]) -> int:
     """Start or continue a study."""
     options = tyro.cli(Options, prog="omad sweep", args=list(arguments))
@@ -81,6 +101,7 @@ def main(arguments: Sequence[str]) -> int:
         most={"workers": 10_000, "cpus_per_run": 10_000.0, "gpus_per_run": 10_000.0},
         flags=True,
     )
+    _refuse_ignored(options)
     limit = None if options.time_limit is None else seconds(options.time_limit)
     from omad.study import load
 
@@ -121,7 +142,8 @@ def main(arguments: Sequence[str]) -> int:
         place(study, root, lambda config, path: experiment(config).create(path, config))
         for config in {run.folder.parent: run.config for run in chosen}.values():
             experiment(config).forecast(at_once)
-        out.print(f"study {study.name}: {len(chosen)} of {len(study.runs)} runs, {workers} at a time, in {root}")
+        pace = "as Ray has room" if options.launcher == "ray" else f"{workers} at a time"
+        out.print(f"study {study.name}: {len(chosen)} of {len(study.runs)} runs, {pace}, in {root}")
         folders = [root / run.folder for run in chosen]
         if options.launcher == "ray":
             from omad.launch_ray import on_ray

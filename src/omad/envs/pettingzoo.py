@@ -311,6 +311,8 @@ class PettingZooInstance:
     def reset(self, seed: int) -> HostObservation:
         """An episode from a seed of 31 bits."""
         seen = contract.checked_reset(self.env.reset(seed=seed & 0x7FFFFFFF), self.agents)
+        if not self.env.agents:
+            raise Broken("reset() has left the env's `agents` empty; it must list those that act in the new episode")
         self.time = 0
         return self._see(seen, "reset()")
 

@@ -30,7 +30,9 @@ class TensorBoard(Logger):
         for seed in run.seeds:
             folder = root / f"seed-{seed}"
             files.make_folder(folder, run.path)
-            self._writers[seed] = SummaryWriter(str(folder), purge_step=run.env_steps, flush_secs=10)
+            # What is of the very step was written before it was saved, and is not written again.
+            first = run.env_steps + 1 if run.env_steps else 0
+            self._writers[seed] = SummaryWriter(str(folder), purge_step=first, flush_secs=10)
         if run.env_steps == 0:
             text = json.dumps(run.config, indent=1)
             for writer in self._writers.values():

@@ -17,7 +17,8 @@ __all__ = ["Wandb"]
 class Wandb(Logger):
     """Metrics and returns for a Weights & Biases server, or offline (`mode="offline"`, then `wandb sync`).
 
-    The id of its run is kept in the run folder, so that a resumed run continues there. Needs the extra `wandb`.
+    The id of its run is kept in the run folder, so that a resumed run continues there; what a killed run did after its
+    last checkpoint is then there twice, for nothing can be taken back. Needs the extra `wandb`.
 
     Args:
         project: Name of the project.

@@ -35,14 +35,14 @@ from omad.report.records import (
 )
 from omad.report.sections import inside, read_section
 from omad.report.summary import from_summary, summary_of
-from omad.run.folder import EpisodesLine, RunFolder
+from omad.run.folder import WITHOUT_EFFECT, EpisodesLine, RunFolder
 from omad.schema import Lines, convert, decode, read_bytes, read_json, read_lines
 
 __all__ = ["gather", "refuse_mixed"]
 
 NEUTRAL = frozenset(
-    {"seeds", "first_seed", "eval_every", "log_every", "save_every", "env_workers", "env_timeout", "eval_seed",
-     "eval_episodes", "task", "algorithm", "preset", "algo"}
+    {"seeds", "first_seed", "eval_every", "log_every", "save_every", "eval_seed", "eval_episodes", "task", "algorithm",
+     "preset", "algo", *WITHOUT_EFFECT}
 )  # fmt: skip
 """Fields of a configuration that do not tell one setting from another."""
 _PAUSE = 6.0
@@ -245,6 +245,7 @@ def _further(one: Run, other: Run) -> Run:
     """
     short, long = sorted((one, other), key=lambda run: len(run.episodes))
     alike = not short.config or not long.config or not _differing((short, long), _fields)
+    alike = alike and (not short.seeds or not long.seeds or short.seeds == long.seeds)
     if not alike or short.episodes != long.episodes[: len(short.episodes)]:
         raise UserError(
             f"Two runs are called {one.folder}, and neither continues the other; give them different names."

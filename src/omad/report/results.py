@@ -21,9 +21,9 @@ from omad.report.series import (
     all_series,
     estimated,
     floor_of,
+    over_one_range,
     published_of,
     task_results,
-    together_up_to,
 )
 from omad.report.stats import Band, Curves, Estimate, Scores
 from omad.report.survival import Crossings
@@ -168,7 +168,7 @@ def _together(
     order = sorted(full, key=lambda name: (name != baseline, name))
     cut: dict[str, dict[str, Curves]] = {name: {} for name in order}
     for task in names:
-        found = together_up_to([full[name][task] for name in order])
+        found = over_one_range([full[name][task] for name in order])
         if found is None:
             notes.append(f"{task}: no step of evaluation is common to all; each algorithm is taken at its own end.")
             found = [one for name in order if (one := full[name][task].curves) is not None]

@@ -25,8 +25,18 @@ from omad.report.records import Options, Run
 from omad.report.stats import Band, Curves, Estimate, Evaluations, Scores
 from omad.report.survival import Crossings
 
-__all__ = ["Panel", "Row", "Series", "TaskResults", "all_series", "estimated", "floor_of", "published_of",
-           "task_results", "together_up_to"]  # fmt: skip
+__all__ = [
+    "Panel",
+    "Row",
+    "Series",
+    "TaskResults",
+    "all_series",
+    "estimated",
+    "floor_of",
+    "over_one_range",
+    "published_of",
+    "task_results",
+]  # fmt: skip
 
 MOST = 8
 """Curves in a picture."""
@@ -303,16 +313,16 @@ def _rows(series: Sequence[Series], threshold: float | None, baseline: str) -> I
     for one in series:
         other = _baseline_of(one, series, baseline)
         step, finals = 0, None
-        if other and len(one.used) > 1 and len(other.used) > 1 and (cut := together_up_to([other, one])):
+        if other and len(one.used) > 1 and len(other.used) > 1 and (cut := over_one_range([other, one])):
             step, finals = int(cut[0].steps[-1]), ({one.task: stats.final(cut[0])}, {one.task: stats.final(cut[1])})
         yield Row(one, other, crossed[id(one)], crossed[id(other)] if other else None, step, finals)
 
 
-def together_up_to(several: Sequence[Series]) -> list[Curves] | None:
-    """Curves of several series, each cut off after the last step that all have; None if there is none."""
+def over_one_range(several: Sequence[Series]) -> list[Curves] | None:
+    """Curves of several series, each from the first to the last step that all have; None if there is none."""
     curves = [one.curves for one in several if one.curves is not None]
     shared = set.intersection(*(set(one.steps.tolist()) for one in curves))
-    return [one.until(max(shared)) for one in curves] if shared and len(curves) == len(several) else None
+    return [one.between(min(shared), max(shared)) for one in curves] if shared and len(curves) == len(several) else None
 
 
 def task_results(task: tasks.Task, series: Sequence[Series], options: Options) -> TaskResults:

@@ -153,9 +153,10 @@ class Curves:
     values: Floats
     """(run, step) Finite everywhere."""
 
-    def until(self, step: int) -> Curves:
-        """Cut off after a step."""
-        return Curves(self.steps[self.steps <= step], self.values[:, self.steps <= step])
+    def between(self, first: int, last: int) -> Curves:
+        """From one step to another, both included."""
+        kept = (first <= self.steps) & (self.steps <= last)
+        return Curves(self.steps[kept], self.values[:, kept])
 
 
 def curves(runs: Sequence[Evaluations]) -> Curves:

@@ -48,6 +48,7 @@ __all__ = [
     "FORMAT",
     "LINES",
     "METRICS",
+    "WITHOUT_EFFECT",
     "Checkpoint",
     "Ended",
     "EpisodesLine",
@@ -61,6 +62,8 @@ FORMAT = 3
 """Version of the layout; a folder of another version is refused."""
 PARTS: tuple[str, ...] = ("policy", "rest")
 METRICS, EPISODES = LINES = ("metrics.jsonl", "episodes.jsonl")
+WITHOUT_EFFECT = ("env_workers", "env_timeout", "keep_checkpoints", "keep_best")
+"""Settings that no result depends on."""
 _EARLY = {"lock", "checkpoints", "config.json", "config.json.partial", "manifest.json.partial", *LINES}
 """What a folder may hold before it has its manifest."""
 _SLACK = 1 << 14
