@@ -23,6 +23,7 @@ from omad.errors import UserError
 __all__ = [
     "LARGEST",
     "MOST",
+    "MOST_LINES",
     "Finite",
     "Lines",
     "Seed",

@@ -142,7 +142,7 @@ def main(arguments: Sequence[str]) -> int:
         place(study, root, lambda config, path: experiment(config).create(path, config))
         for config in {run.folder.parent: run.config for run in chosen}.values():
             experiment(config).forecast(at_once)
-        pace = "as Ray has room" if options.launcher == "ray" else f"{workers} at a time"
+        pace = "as Ray has room" if options.launcher == "ray" else f"{at_once} at a time"
         out.print(f"study {study.name}: {len(chosen)} of {len(study.runs)} runs, {pace}, in {root}")
         folders = [root / run.folder for run in chosen]
         if options.launcher == "ray":

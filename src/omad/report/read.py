@@ -36,7 +36,7 @@ from omad.report.records import (
 from omad.report.sections import inside, read_section
 from omad.report.summary import from_summary, summary_of
 from omad.run.folder import WITHOUT_EFFECT, EpisodesLine, RunFolder
-from omad.schema import Lines, convert, decode, read_bytes, read_json, read_lines
+from omad.schema import MOST_LINES, Lines, convert, decode, read_bytes, read_json, read_lines
 
 __all__ = ["gather", "refuse_mixed"]
 
@@ -73,7 +73,7 @@ def _lines(path: Path, kind: type[Any]) -> Lines:
     found = read_lines(path, kind)
     if not found.damaged:
         return found
-    for number, row in enumerate(read_bytes(path).split(b"\n"), 1):
+    for number, row in enumerate(read_bytes(path, MOST_LINES).split(b"\n"), 1):
         if _NOT_FINITE.search(row):
             start = f"{path}, line {number}:"
             try:

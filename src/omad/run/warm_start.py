@@ -23,7 +23,7 @@ from omad.errors import UserError
 from omad.run import checkpoint
 from omad.run.folder import Checkpoint, Part, RunFolder, members
 
-__all__ = ["Source", "find", "load", "said"]
+__all__ = ["Learned", "Source", "find", "load", "said"]
 
 _ANEW = re.compile(r"^learner\.(.*[._])?opts?(\.|$)|^returns\.running$")
 """Optimisers, and the returns of episodes that are not gone on with."""
