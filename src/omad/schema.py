@@ -51,8 +51,13 @@ _GZIP = b"\x1f\x8b"
 _REPAIR = "restore it from a copy"
 
 
-def read_bytes(path: Path, most: int = MOST) -> bytes:
-    """The content of a file, unpacked if it is packed with gzip; never more than `most` bytes of it.
+def read_bytes(path: Path, most: int = MOST, unpack: bool = True) -> bytes:
+    """The content of a file, never more than `most` bytes of it.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have.
+        unpack: Unpack it if it is packed with gzip. What is compared, or goes to another program, is taken as it is.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -65,7 +70,7 @@ def read_bytes(path: Path, most: int = MOST) -> bytes:
         raise
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}); {_REPAIR}.") from None
-    if data.startswith(_GZIP):
+    if unpack and data.startswith(_GZIP):
         data = _unpacked(path, data, most := min(most, MOST))
     if len(data) > most:
         raise UserError(f"{path} holds more than {most >> 20} MiB, which no file of its kind does; {_REPAIR}.")

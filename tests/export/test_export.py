@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gzip
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +33,16 @@ from omad.errors import EnvFailed, UserError
 from omad.export import bundle, play
 from omad.export.distil import Settings, distil, matching, observations
 from omad.export.fold import fold, sample, squashed, unsquashed
-from omad.export.runner import BadPolicy, Policy
-from omad.export.team import boxes, compare, differences, export, folded_vectors
+from omad.export.runner import BadPolicy, Policy, read_tensors
+from omad.export.team import Trained, boxes, compare, differences, export, folded_vectors, vectors
 
 UNEQUAL = "probe/push"
+
+
+def fold_of(trained: Trained) -> Any:
+    return fold(trained.policy, trained.config, trained.spec, "none")
+
+
 EXACT = {"chain_kernel": "exact", "step_init": 1.0}
 QUICK = [
     *((algorithm, UNEQUAL, "none") for algorithm in ALGORITHMS),
@@ -168,7 +178,9 @@ def test_other_versions_and_wrong_agent_counts_are_refused(out: Path, tmp_path: 
     for change, words in (
         ({"format": 99}, "is a bundle of format 99; this version reads 1"),
         ({"agents": ["agent_0"]}, "names 1 agents"),
-        ({"files": {"../../x": ""}}, "outside"),
+        ({"files": about["files"] | {"../../x": ""}}, r"the file '\.\./\.\./x', which no team has"),
+        ({"files": about["files"] | {"a\0b": ""}}, "which no team has"),
+        ({"files": {"README.md": about["files"]["README.md"]}}, r"does not name agent_0/policy\.json"),
         ({"steps": 0}, "steps"),
     ):
         (copy / "team.json").write_text(json.dumps(about | change))
@@ -194,12 +206,26 @@ def test_a_runner_of_another_make_is_not_executed(out: Path, tmp_path: Path) -> 
     assert (tmp_path / "executed").exists()
 
 
+def test_what_unpacks_to_our_runner_is_not_our_runner(out: Path, tmp_path: Path) -> None:
+    """Python would run a program that hides in a packed copy; files are compared as they are."""
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    runner, about = copy / "agent_1" / "runner.py", json.loads((copy / "team.json").read_text())
+    runner.write_bytes(gzip.compress(runner.read_bytes()))
+    with pytest.raises(UserError, match="does not match its checksum"):
+        bundle.load(copy)
+    about["files"]["agent_1/runner.py"] = hashlib.sha256(runner.read_bytes()).hexdigest()
+    (copy / "team.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match="would be executed"):
+        play.Agents(copy, bundle.load(copy), 0, True)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"settings": {}}, {"settings": [1]}, {"settings": {"activations": ["gelu"]}}, {"noise_rows": 1}, {"obs_dim": 2},
         {"history": "x"}, {"action_high": [{}]}, {"action_high": [7.0]}, {"tolerance": "x"}, {"kind": "distilled"},
-        "header", "offsets", "short",
+        "header", "offsets", "short", "twice", "type",
     ],
 )  # fmt: skip
 def test_files_that_agree_in_checksums_alone_are_refused(out: Path, tmp_path: Path, change: Any) -> None:
@@ -212,10 +238,15 @@ def test_files_that_agree_in_checksums_alone_are_refused(out: Path, tmp_path: Pa
     else:
         size = int.from_bytes(data[:8], "little")
         head = json.loads(data[8 : 8 + size])
-        head["time"]["data_offsets"] = ["0", None]
+        others = {
+            "offsets": {"data_offsets": ["0", None]},
+            "twice": {"data_offsets": head["obs.weight"]["data_offsets"], "shape": head["obs.weight"]["shape"]},
+            "type": {"dtype": "I32"},
+        }
+        head["time"] |= others.get(change, {})
         text = json.dumps(head).encode()
-        offsets = len(text).to_bytes(8, "little") + text + data[8 + size :]
-        data = {"header": b"\xff" * 8 + data[8:], "offsets": offsets, "short": data[:-3]}[change]
+        changed = len(text).to_bytes(8, "little") + text + data[8 + size :]
+        data = {"header": b"\xff" * 8 + data[8:], "short": data[:-3]}.get(change, changed)
     about["tensors_sha256"] = hashlib.sha256(data).hexdigest()
     del about["checksum"]
     about["checksum"] = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
@@ -226,6 +257,61 @@ def test_files_that_agree_in_checksums_alone_are_refused(out: Path, tmp_path: Pa
     (copy / "team.json").write_text(json.dumps(team_json))
     with pytest.raises(UserError):
         bundle.policies(copy, bundle.load(copy))
+
+
+def test_no_tensor_is_held_twice(out: Path) -> None:
+    """A few bytes of a file must not become gigabytes by being named often."""
+    data = (out / "agent_0" / "policy.safetensors").read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    head = json.loads(data[8 : 8 + size])
+    head |= {f"x{i}": head["obs.weight"] for i in range(3)}
+    text = json.dumps(head).encode()
+    with pytest.raises(BadPolicy, match="out of place"):
+        read_tensors(len(text).to_bytes(8, "little") + text + data[8 + size :])
+
+
+def test_actions_stay_in_their_box(tmp_path: Path) -> None:
+    """Also where float32 rounds beyond its end, and with bounds whose difference is more than float32 holds."""
+    trained = team("hatd3", UNEQUAL)
+    wide = float(np.finfo(np.float32).max)
+    for low, high in ((-2.9, -0.62), (-1.13, 0.07), (-wide, wide)):
+        spec = dataclasses.replace(trained.spec, act_low=((low,), (low,) * 2), act_high=((high,), (high,) * 2))
+        out = export(trained._replace(spec=spec), tmp_path / f"{low}")
+        policy = Policy(out / "agent_1")
+        policy.policy = lambda obs, noise: np.float32([1.0, -1.0])  # type: ignore[method-assign]
+        with np.errstate(over="raise"):
+            action = policy.act(np.zeros(policy.obs_dim))
+        np.testing.assert_array_equal(action, np.float32([high, low]))
+        found = differences(out, bundle.load(out), vectors(trained, fold_of(trained), 16))
+        assert max(found.values()) <= 1e-5, found
+
+
+def test_numbers_that_are_not_finite_are_neither_written_nor_called_equal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = team("omad", UNEQUAL)
+    broken = trained._replace(policy=jax.tree.map(lambda leaf: leaf * jnp.nan, trained.policy))
+    with pytest.raises(UserError, match=r"agent 0 holds numbers that are not finite .* earlier checkpoint"):
+        export(broken, tmp_path / "broken")
+    assert not (tmp_path / "broken").exists()
+    out = export(trained, tmp_path / "team", ["numpy"])
+    tests = vectors(trained, fold_of(trained), 16)
+    nothing = types.SimpleNamespace(policy=lambda *_: np.full(1, np.nan, np.float32))
+    monkeypatch.setattr(bundle, "runner", lambda folder: nothing)
+    assert differences(out, bundle.load(out), tests) == {"numpy": math.inf}
+
+
+def test_a_bundle_says_what_it_has(tmp_path: Path) -> None:
+    """The formats that are there, and no returns of policies that are others."""
+    trained = team("omad", UNEQUAL)
+    for formats, named, missing in (("numpy", "runner.py", "onnx"), ("onnx", "policy.onnx", "runner.py")):
+        out = export(trained, tmp_path / formats, [formats])
+        words = (out / "README.md").read_text()
+        assert named in words and missing not in words
+        assert bundle.load(out).facts.evaluation == {"sampled": -1.0}
+        about = json.loads((out / "agent_0" / "policy.json").read_text())
+        assert (about["tensors_sha256"] is None) == (formats == "onnx")
+    assert bundle.load(export(trained, tmp_path / "few", ["numpy"], 1)).facts.evaluation == {}
 
 
 def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,6 +381,9 @@ def test_an_agent_that_dies_or_is_late_is_named(out: Path) -> None:
         agents.timeout_s = 0.05
         with pytest.raises(EnvFailed, match=r"agent_0 did not answer within 0\.05 s at step 2"):
             agents.act(obs)
+        many = [np.zeros((1 << 16, 1), np.float32), np.zeros((1 << 16, 2), np.float32)]  # more than a pipe holds
+        with pytest.raises(EnvFailed, match=r"agent_0 did not answer within 0\.05 s at step 3"):
+            agents.act(many)
         pids = [process.pid for process in agents.processes]
     for pid in pids:
         with pytest.raises(ProcessLookupError):
@@ -404,8 +493,18 @@ def test_commands_for_fewer_steps(run: omad.Run, tmp_path: Path, capsys: pytest.
     said = json.loads(capsys.readouterr().out)
     assert (said["teacher_steps"], said["observations"]) == (2, 2 * envs.make(UNEQUAL).spec.horizon + 60)
     assert bundle.load(fast).steps == 1
-    words = ["latency", str(run), "--actions", "5", "--episodes", "4", "--steps", "2,1", "--json"]
+    words = ["latency", str(run), "--actions", "5", "--episodes", "4", "--steps", "1,2", "--json"]
     assert main([*words, "--out", str(tmp_path / "a.png")]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["steps"] for row in rows} == {1, 2} and all(row["median_ms"] <= row["p99_ms"] for row in rows)
+    of_two = {row["return"] for row in rows if row["steps"] == 2}
+    assert len(of_two) == 1 and not of_two & {row["return"] for row in rows if row["steps"] == 1}
     assert (tmp_path / "a.png").stat().st_size > 1000
+    for more, said in (
+        (["--out", str(tmp_path / "a.png")], "exists already"),
+        (["--out", str(tmp_path / "a.xyz")], "must end in .png"),
+        (["--out", str(tmp_path / "no" / "a.png")], "lies in no folder"),
+        (["--episodes", "1"], "no standard error"),
+    ):
+        assert main([*words, *more]) == 2
+        assert said in capsys.readouterr().err

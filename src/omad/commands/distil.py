@@ -30,7 +30,7 @@ class Options:
     seed: int | None = None
     """Training seed of the teacher; by default the first."""
     which: str = "last"
-    """Checkpoint of the teacher: last, or its env steps."""
+    """Checkpoint of the teacher: last, best, or its env steps."""
     updates: int = 24_000
     """Gradient steps of each agent."""
     episodes: int | None = None
@@ -62,17 +62,19 @@ def distil_run(options: Options) -> dict[str, Any]:
     )
     import numpy as np
 
+    from omad import envs
     from omad.experiment import available_mib
     from omad.export import bundle, team
     from omad.export.distil import MOST, Settings, distil, observations, usual_episodes
     from omad.export.fold import fold
     from omad.trained import Run, which_of
-    from omad.trust import refuse_foreign
+    from omad.trust import refuse_changed, refuse_foreign
 
     bundle.check_new(options.out, formats := bundle.parsed(options.formats))
     run = Run(options.run)
     teacher = run.policy(options.seed, which_of(options.which)).team
     refuse_foreign(teacher.facts.task, options.run, options.trust)
+    refuse_changed(run.folders[0], envs.make(teacher.facts.task).spec)
     folded = fold(teacher.policy, teacher.config, teacher.spec, teacher.obs_norm)
     settings = Settings(steps=options.steps, updates=options.updates, rounds=options.rounds)
     episodes = options.episodes or usual_episodes(teacher.facts.task)

@@ -26,7 +26,7 @@ class Options:
     seed: int | None = None
     """Training seed; by default the first."""
     which: str = "last"
-    """Checkpoint: last, or its env steps."""
+    """Checkpoint: last, best, or its env steps."""
     formats: str = "numpy,onnx"
     """numpy, onnx or both, separated by a comma."""
     denoising_steps: int | None = None

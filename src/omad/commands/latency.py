@@ -32,9 +32,9 @@ class Options:
     actions: int = 2000
     """Actions to time for each number."""
     episodes: int = 500
-    """Episodes of each return; 0 for none."""
+    """Episodes of each return, at least 2; 0 for none."""
     out: Path | None = None
-    """A PNG of the return over the latency."""
+    """A new PNG of the return over the latency."""
     trust: bool = False
     """Import the code of a user's env that the folder names; only for folders that you trust."""
     json: bool = False
@@ -74,17 +74,17 @@ def _bundle(folder: Path, options: Options) -> list[dict[str, Any]]:
     row: dict[str, Any] = {"kind": team.kind, "steps": team.steps, "return": None, "return_se": None}
     if options.episodes:
         refuse_foreign(team.facts.task, folder, options.trust)
+        play.spec_of(team, team.facts.task)
         found = play.evaluate(folded, team.facts.task, options.episodes, 2_000_000, explore=True)
         returns = np.asarray(found.returns[0], float)
-        row |= {"return": float(returns.mean()), "return_se": float(returns.std() / len(returns) ** 0.5)}
+        row |= {"return": float(returns.mean()), "return_se": float(returns.std(ddof=1) / len(returns) ** 0.5)}
     policy = bundle.runner(folder / team.agents[0])
     raw = rng.standard_normal(policy.obs_dim).astype(np.float32)
     rows = [row | {"runtime": "NumPy runner"} | _timed(lambda: policy.act(raw), options.actions)]
     stacked = rng.standard_normal((1, one.obs_dim)).astype(np.float32)
     shape = (1, one.noise_rows, one.act_dim)
-    path = folder / team.agents[0] / "policy.onnx"
-    if path.exists():
-        graph = onnx_policy(path)
+    if f"{team.agents[0]}/policy.onnx" in team.files:
+        graph = onnx_policy(folder / team.agents[0] / "policy.onnx")
         run = lambda: graph(stacked, rng.standard_normal(shape, np.float32))  # noqa: E731
         rows.append(row | {"runtime": "ONNX Runtime, 1 thread"} | _timed(run, options.actions))
     tensors = {name: jnp.asarray(array) for name, array in one.tensors.items()}
@@ -107,6 +107,8 @@ def measure(options: Options) -> list[dict[str, Any]]:
         most=dict.fromkeys(("actions", "episodes"), 10**6),
         flags=True,
     )
+    if options.episodes == 1:
+        raise UserError("--episodes is 1, which has no standard error; give at least 2, or 0 for no returns.")
     if (options.team / "team.json").exists():
         return _bundle(options.team, options)
     import importlib.util
@@ -114,27 +116,43 @@ def measure(options: Options) -> list[dict[str, Any]]:
     import jax
     import numpy as np
 
-    from omad import api
+    from omad import api, envs
     from omad.export import bundle
+    from omad.trained import Run
+    from omad.trust import refuse_changed, refuse_foreign
 
     policy = api.load_policy(options.team, options.seed)
+    if options.episodes:
+        refuse_foreign(policy.team.facts.task, options.team, options.trust)
+        refuse_changed(Run(options.team).folders[0], envs.make(policy.team.facts.task).spec)
     trained = getattr(policy.team.config, "denoising_steps", 1)
     halves = [max(1, trained >> i) for i in range(trained.bit_length())]
     try:
         steps = [int(word) for word in options.steps.split(",")] if options.steps else halves
     except ValueError:
         raise UserError(f"--steps is {options.steps!r}; give whole numbers, separated by commas.") from None
-    formats = [name for name in bundle.FORMATS if name != "onnx" or importlib.util.find_spec("onnxruntime")]
+    onnx = importlib.util.find_spec("onnx") and importlib.util.find_spec("onnxruntime")
+    formats = [name for name in bundle.FORMATS if name != "onnx" or onnx]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="omad-latency-") as folder:
         for k in dict.fromkeys(steps):
-            path = policy.export(Path(folder) / str(k), formats, k if trained > 1 else None)
+            path = policy.export(Path(folder) / str(k), formats, k if k != trained else None)
             rows += _bundle(path, options)
     keys = iter(jax.random.split(jax.random.key(options.seed or 0), options.actions + 50))
     obs = np.zeros((policy.spec.n_agents, policy.spec.obs_dim), np.float32)
     spent = _timed(lambda: np.asarray(policy.act(obs, next(keys))), options.actions)
-    same = {name: rows[0][name] for name in ("kind", "return", "return_se")}
+    alike: dict[str, Any] = next((row for row in rows if row["steps"] == trained), {})
+    same = {"kind": rows[0]["kind"], "return": alike.get("return"), "return_se": alike.get("return_se")}
     return [*rows, same | {"steps": trained, "runtime": "load_policy(run).act, all agents"} | spent]
+
+
+def _check_picture(path: Path) -> None:
+    """Refuse what cannot be written, before anything is measured."""
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--out is {path}; it must end in .png.")
+    if path.exists() or not path.absolute().parent.is_dir():
+        there = "exists already" if path.exists() else "lies in no folder that there is"
+        raise UserError(f"{path} {there}; give another --out.")
 
 
 def _draw(rows: list[dict[str, Any]], path: Path) -> None:
@@ -162,7 +180,9 @@ def main(arguments: Sequence[str]) -> int:
     options = tyro.cli(Options, prog="omad latency", args=list(arguments))
     use_compilation_cache(options.compilation_cache)
     if options.out is not None and not options.episodes:
-        raise UserError("--out draws returns, but --episodes is 0; give at least 1.")
+        raise UserError("--out draws returns, but --episodes is 0; give at least 2.")
+    if options.out is not None:
+        _check_picture(options.out)
     rows = measure(options)
     if options.out is not None:
         _draw(rows, options.out)

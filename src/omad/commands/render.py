@@ -187,8 +187,10 @@ def write_mp4(film: Film, path: Path) -> None:
     with subprocess.Popen([encoder, "-y", "-loglevel", "error", *raw, *coded], stdin=subprocess.PIPE) as process:
         pipe = process.stdin
         assert pipe is not None
-        for frame in film.frames:
-            pipe.write(np.ascontiguousarray(np.asarray(frame.crop((0, 0, *even)))).tobytes())
+        with contextlib.suppress(BrokenPipeError):  # it has ended; its exit code says so
+            for frame in film.frames:
+                pipe.write(np.ascontiguousarray(np.asarray(frame.crop((0, 0, *even)))).tobytes())
+            pipe.close()
     if process.returncode:
         raise OSError(f"the video encoder ended with {process.returncode} while it wrote {path}")
 
@@ -231,6 +233,10 @@ def _write_all(options: Options, folder: Path, out: Any, tick: Callable[[], obje
     # No link of a run folder is followed; a folder of the user's choice is his own.
     root = None if options.out else options.run
     returns = []
+    if options.out is not None:
+        for seed in range(options.seed, options.seed + options.episodes):
+            if (path := folder / f"episode-{seed}.mp4").exists():
+                raise UserError(f"{path} exists already; give another --out or --seed.")
     for i, film in enumerate(films(options, tick)):
         if root is None:
             folder.mkdir(parents=True, exist_ok=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,9 +77,10 @@ class _Process:
             env.pop("PYTHONPATH", None)
         said = json.dumps({**side.run, "slice": _SLICE_S, "cache": cache})
         self._side = side
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by end(); a pipe would fill up unread
         self._process = subprocess.Popen(
             [python, "-P", "-c", WORKER, said], env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
         )  # fmt: skip
 
     def ready(self) -> None:
@@ -87,8 +90,9 @@ class _Process:
     def slice(self) -> tuple[float, float]:
         """Gradient steps per second by the clock and by the time of its processor."""
         assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended; why, the answer says
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
         wall, cpu = self._answer()
         return self.steps / wall, self.steps / max(cpu, 1e-9)
 
@@ -96,13 +100,17 @@ class _Process:
         assert self._process.stdout is not None
         if line := self._process.stdout.readline():
             return json.loads(line)
-        output = self._process.communicate()[1].strip().splitlines() or ["no reason given"]
+        self._process.wait()
+        self._errors.seek(0)
+        output = self._errors.read().strip().splitlines() or ["no reason given"]
         raise UserError(f"{self._side.label} cannot be timed ({output[-1]}); run omad bench on it alone to see more.")
 
     def end(self) -> None:
         """Let it go."""
         if self._process.poll() is None:
-            self._process.communicate()
+            with contextlib.suppress(BrokenPipeError):
+                self._process.communicate()
+        self._errors.close()
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The folder that an exported team is: written whole or not at all, checked when it is read.
 
-team.json                  task, protocol, agents in order, code version, returns it had, checksums of all files
+team.json                  task, protocol, agents in order, code version, returns, checksums of all files
 README.md                  how to run it
 agent_I/policy.json        kind, sizes, action box, normaliser, settings, checksums
 agent_I/policy.safetensors the numbers, and 16 test vectors
@@ -33,6 +33,8 @@ from omad.spec import ObsNorm
 __all__ = ["FORMATS", "RUNNER", "TOLERANCE", "VECTORS", "Facts", "Team", "Vectors", "load", "write"]
 
 FORMATS = ("numpy", "onnx")
+_FILES = ("policy.json", "policy.safetensors", "policy.onnx", "runner.py")
+"""What an agent's folder may hold."""
 VECTORS = 16
 """Test vectors of an agent; the last four are noise-free."""
 RUNNER = Path(__file__).with_name("runner.py")
@@ -52,7 +54,7 @@ class Facts(msgspec.Struct, frozen=True):
     seed: int
     env_steps: int
     evaluation: dict[str, float]
-    """Mean returns of the run's last evaluation up to then, by kind of action."""
+    """Mean returns of the run's last evaluation up to then, by kind of action; none of policies of fewer steps."""
     run: str
     commit: str | None = None
 
@@ -115,9 +117,16 @@ def write(
         names: What the env calls its agents.
 
     Raises:
-        UserError: A format is unknown or its package is missing, or the folder exists or cannot be made.
+        UserError: A format is unknown or its package is missing, the folder exists or cannot be made, or a policy
+            is not finite.
     """
     check_new(out, formats)
+    for i, one in enumerate(folded):
+        if wrong := [name for name, array in one.tensors.items() if not np.isfinite(array).all()]:
+            raise UserError(
+                f"The policy of agent {i} holds numbers that are not finite ({wrong[0]}): its training diverged. "
+                "Export an earlier checkpoint with --which."
+            )
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)
@@ -128,10 +137,14 @@ def write(
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(data)
                 digests[f"agent_{i}/{name}"] = _sha(data)
-        readme = _README.format(task=facts.task, kind=folded[0].kind, n=len(folded)).encode()
+        words = {"task": facts.task, "kind": folded[0].kind, "n": len(folded)}
+        readme = "".join(part.format(**words) for name, part in _README.items() if name in ("", *formats)).encode()
         (partial / "README.md").write_bytes(readme)
         digests["README.md"] = _sha(readme)
-        settings = folded[0].settings
+        kind, steps = folded[0].kind, folded[0].steps
+        trained = folded[0].settings.get("trained_steps", 1)
+        if kind == "distilled" or steps != trained:  # the returns are those of other policies
+            facts = msgspec.structs.replace(facts, evaluation={})
         act_dims = [one.act_dim for one in folded]
         team = Team(
             format=FORMAT,
@@ -139,9 +152,9 @@ def write(
             facts=facts,
             agents=[f"agent_{i}" for i in range(len(folded))],
             names=list(names) or [f"agent_{i}" for i in range(len(folded))],
-            kind=folded[0].kind,
-            steps=folded[0].steps,
-            trained_steps=settings.get("trained_steps", 1),
+            kind=kind,
+            steps=steps,
+            trained_steps=trained,
             obs_dims=[raw_size(one, history) for one in folded],
             act_dims=act_dims,
             history=history,
@@ -215,7 +228,7 @@ def _agent(
         "dtype": "float32",
         "tolerance": TOLERANCE,
         "onnx": {"opset": graph.OPSET} if "onnx" in formats else None,
-        "tensors_sha256": _sha(tensors),
+        "tensors_sha256": _sha(tensors) if "numpy" in formats else None,
     }
     about["checksum"] = _sha(json.dumps(about, sort_keys=True).encode())
     found["policy.json"] = json.dumps(about, indent=1).encode() + b"\n"
@@ -245,11 +258,14 @@ def load(folder: str | Path) -> Team:
     sizes = {len(row) for row in (team.obs_dims, team.act_dims, team.action_low, team.action_high, team.agents)}
     if len(sizes) != 1 or team.agents != [f"agent_{i}" for i in range(len(team.agents))]:
         raise UserError(f"{folder / 'team.json'} names {len(team.agents)} agents but sizes of others; export it again.")
+    allowed = {"README.md", *(f"{agent}/{name}" for agent in team.agents for name in _FILES)}
+    if strange := sorted(team.files.keys() - allowed):
+        raise UserError(f"{folder / 'team.json'} names the file {strange[0]!r}, which no team has; export it again.")
+    if missing := [f"{agent}/policy.json" for agent in team.agents if f"{agent}/policy.json" not in team.files]:
+        raise UserError(f"{folder / 'team.json'} does not name {missing[0]}; export it again.")
     for name, digest in team.files.items():
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            raise UserError(f"{folder / 'team.json'} names the file {name}, which is outside of it; export it again.")
         try:
-            same = _sha(schema.read_bytes(folder / name)) == digest
+            same = _sha(schema.read_bytes(folder / name, unpack=False)) == digest
         except FileNotFoundError:
             raise UserError(f"{folder / name} is missing; restore it from a copy or export the run again.") from None
         if not same:
@@ -317,10 +333,12 @@ class Version(msgspec.Struct):
     format: Any
 
 
-_README = """# A team of {n} agents for {task}
+_README = {
+    "": """# A team of {n} agents for {task}
 
 Each folder `agent_I` is one agent, complete in itself ({kind}); copy it to that agent's computer.
-
+""",
+    "numpy": """
     python agent_0/runner.py                    # needs NumPy only: checks the files and measures itself
 
     from runner import Policy                   # in Python, from inside agent_0/
@@ -328,6 +346,10 @@ Each folder `agent_I` is one agent, complete in itself ({kind}); copy it to that
     policy.reset()                              # at the start of every episode
     action = policy.act(observation)            # raw observation in, action in the env's own box out
 
-`policy.onnx` takes `obs` (batch, obs), frames stacked, and `noise` (batch, rows, act), standard normal or zeros.
 The whole team, an agent a process: `omad run-bundle . --task "{task}" --episodes 100`.
-"""
+""",
+    "onnx": """
+`policy.onnx` takes `obs` (batch, obs), frames stacked, and `noise` (batch, rows, act), standard normal or zeros.
+""",
+}
+"""What a bundle says of itself, by the formats it has."""

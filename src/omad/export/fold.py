@@ -25,7 +25,7 @@ from omad.standardise import Standardised
 from omad.tree import at_agent
 from omad.types import EnvSpec
 
-__all__ = ["Folded", "Kind", "draw_noise", "fold", "normalised", "sample", "squashed", "unsquashed"]
+__all__ = ["Folded", "Kind", "draw_noise", "fold", "normalised", "sample", "squashed", "unscaled", "unsquashed"]
 
 Kind = Literal["chain", "ddpm", "gaussian", "deterministic", "distilled"]
 
@@ -59,6 +59,12 @@ class Folded(NamedTuple):
     def steps(self) -> int:
         """Evaluations of the network for one action."""
         return self.tensors["time"].shape[0]
+
+
+def unscaled(action: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """From a box back to [-1, 1], in double precision: wide bounds must not overflow."""
+    low, high = low.astype(float), high.astype(float)
+    return (2 * action.astype(float) - low - high) / (high - low)
 
 
 @jax.jit

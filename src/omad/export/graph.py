@@ -122,8 +122,9 @@ def build(one: Folded, low: np.ndarray, high: np.ndarray, title: str) -> bytes:
         else:
             noise = g("Mul", row(one.noise_rows - 1), s["explore_std"])
             action = g.clip(g("Add", g.clip(x, -1, 1), noise), -1, 1)
-    half = np.float32(0.5) * (high - low)
-    g("Add", g("Mul", g("Add", action, np.float32(1.0)), half), low, out="action")
+    unit, half = np.float32(1.0), np.float32(0.5)
+    below, above = g("Mul", g("Sub", unit, action), half * low), g("Mul", g("Add", action, unit), half * high)
+    g("Max", g("Min", g("Add", below, above), high), low, out="action")
 
     return _packed(g, one, title)
 

@@ -23,7 +23,7 @@ from omad.envs.pool import Pool, seeds_of
 from omad.errors import EnvFailed, UserError
 from omad.evaluate import Episodes, envs_for, make_evaluate, make_host_evaluate
 from omad.export.bundle import RUNNER, Team
-from omad.export.fold import Folded, draw_noise, sample
+from omad.export.fold import Folded, draw_noise, sample, unscaled
 from omad.keys import Stream, run_key, stream
 from omad.types import Algorithm, EnvSpec, JaxEnv
 
@@ -59,7 +59,7 @@ class Agents:
             for i, name in enumerate(team.agents):
                 path = folder.resolve() / name
                 try:
-                    ours = schema.read_bytes(path / "runner.py") == RUNNER.read_bytes()
+                    ours = schema.read_bytes(path / "runner.py", unpack=False) == RUNNER.read_bytes()
                 except FileNotFoundError:
                     raise UserError(f"{path} has no runner.py; export the run with --formats numpy.") from None
                 if not ours and not trust:
@@ -75,6 +75,8 @@ class Agents:
                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True,
                     )  # fmt: skip
                 self.processes.append(process)
+                assert process.stdin is not None
+                os.set_blocking(process.stdin.fileno(), False)  # one that does not read must not hold us up
         except BaseException:
             self.close()
             raise
@@ -106,11 +108,17 @@ class Agents:
 
     def _send(self, agent: int, data: bytes) -> None:
         pipe: Any = self.processes[agent].stdin
-        try:
-            pipe.write(data)
-            pipe.flush()
-        except OSError:
-            raise self._gone(agent) from None
+        rest, end = memoryview(data), time.monotonic() + self.timeout_s
+        while rest:
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([], [pipe], [], left)[1]:
+                raise self._late(agent)
+            try:
+                rest = rest[os.write(pipe.fileno(), rest) :]
+            except BlockingIOError:
+                continue
+            except OSError:
+                raise self._gone(agent) from None
 
     def _receive(self, agent: int, size: int) -> bytes:
         pipe: Any = self.processes[agent].stdout
@@ -118,13 +126,16 @@ class Agents:
         while len(data) < size:
             left = end - time.monotonic()
             if left <= 0 or not select.select([pipe], [], [], left)[0]:
-                name = self.team.agents[agent]
-                raise EnvFailed(f"{name} did not answer within {self.timeout_s:g} s at step {self._step}; it hangs.")
+                raise self._late(agent)
             piece = os.read(pipe.fileno(), size - len(data))
             if not piece:
                 raise self._gone(agent)
             data += piece
         return bytes(data)
+
+    def _late(self, agent: int) -> EnvFailed:
+        name = self.team.agents[agent]
+        return EnvFailed(f"{name} did not answer within {self.timeout_s:g} s at step {self._step}; it hangs.")
 
     def _gone(self, agent: int) -> EnvFailed:
         process = self.processes[agent]
@@ -178,7 +189,7 @@ def play(agents: Agents, task: str, episodes: int, seed: int) -> np.ndarray:
         given = agents.act([obs[:, i, :size] for i, size in enumerate(team.obs_dims)])
         joint = np.zeros((len(obs), spec.n_agents, spec.act_dim), np.float32)
         for i, (action, below, above) in enumerate(zip(given, low, high, strict=True)):
-            joint[:, i, : action.shape[1]] = (2 * action - below - above) / (above - below)
+            joint[:, i, : action.shape[1]] = unscaled(action, below, above)
         return joint
 
     one_round = _round_in_jax(env, root, decide) if isinstance(env, JaxEnv) else _round_on_host(spec, decide)

@@ -10,7 +10,6 @@
 
 import hashlib
 import json
-import struct
 import sys
 import time
 from pathlib import Path
@@ -28,10 +27,14 @@ class BadPolicy(ValueError):
 
 def read_tensors(data):
     """Read a safetensors file: 8 bytes of header length, a JSON header, then the numbers."""
-    start = 8 + int.from_bytes(data[:8], "little")
+    start, end, found = 8 + int.from_bytes(data[:8], "little"), 0, {}
     header, body = json.loads(data[8:start]), data[start:]
-    parts = {name: body[slice(*entry["data_offsets"])] for name, entry in header.items() if name != "__metadata__"}
-    return {name: np.frombuffer(part, "<f4").reshape(header[name]["shape"]).astype(F) for name, part in parts.items()}
+    header.pop("__metadata__", None)
+    for (first, last), name in sorted((entry["data_offsets"], name) for name, entry in header.items()):
+        if header[name]["dtype"] != "F32" or first != end:  # one behind the other, so that none is held twice
+            raise BadPolicy(f"policy.safetensors: {name} is not float32, or out of place; export it again.")
+        found[name], end = np.frombuffer(body[first:last], "<f4").reshape(header[name]["shape"]).astype(F), last
+    return found
 
 
 def gelu2(x):
@@ -48,8 +51,7 @@ def gelu2(x):
 
 def mish(x):
     """Misra's activation, x tanh(log(1 + e^x))."""
-    e = np.exp(np.minimum(x, 20.0))
-    n = e * (e + 2.0)
+    n = (e := np.exp(np.minimum(x, 20.0))) * (e + 2.0)
     return x * (n / (n + 2.0))
 
 
@@ -68,8 +70,8 @@ class Policy:
         folder = Path(folder) if folder is not None else Path(__file__).resolve().parent
         self.rng, self.past = np.random.default_rng(seed), None
         try:
-            about = json.loads((folder / "policy.json").read_bytes())
-            data = (folder / "policy.safetensors").read_bytes()
+            text, data = ((folder / name).read_bytes() for name in ("policy.json", "policy.safetensors"))
+            about = json.loads(text)
         except (OSError, ValueError) as error:
             raise BadPolicy(f"{folder} cannot be read ({error}); export it again.") from None
         if not isinstance(about, dict) or about.get("format") != FORMAT:
@@ -79,16 +81,15 @@ class Policy:
         for name, content, due in pairs:
             if hashlib.sha256(content).hexdigest() != about.get(due):
                 raise BadPolicy(f"{folder / name} does not match its checksum; restore it from a copy or export again.")
-        self.name, self.kind, self.rows = (about[key] for key in ("agent", "kind", "noise_rows"))
-        self.obs_dim, self.act_dim, self.history = about["obs_dim"], about["act_dim"], about["history"]
-        self.low, high = (np.asarray(about[key], F) for key in ("action_low", "action_high"))
-        self.half = F(0.5) * (high - self.low)
+        keys = "agent", "kind", "noise_rows", "obs_dim", "act_dim", "history"
+        self.name, self.kind, self.rows, self.obs_dim, self.act_dim, self.history = (about[key] for key in keys)
+        self.box = np.asarray([about["action_low"], about["action_high"]], F)
+        self.halves = F(0.5) * self.box
         self.normaliser, self.set, self.t = about["normaliser"], about["settings"], read_tensors(data)
         names = self.set["activations"]
-        layers = [*(f"hidden.{i}" for i in range(len(names) - 1)), "last"]
         self.layers = [  # activation, weight, bias
             (ACTIVATIONS[name], self.t[f"{layer}.weight"] * F(0.5 if name == "gelu" else 1), self.t[f"{layer}.bias"])
-            for name, layer in zip(names, layers)  # noqa: B905
+            for name, layer in zip(names, [*(f"hidden.{i}" for i in range(len(names) - 1)), "last"])  # noqa: B905
         ]
         if self.kind == "chain":
             self.keep = F(1) - self.t["step"] / F(self.set["prior_scale"] ** 2)
@@ -126,15 +127,14 @@ class Policy:
                 self.past = [np.concatenate([obs, still], -1)] * (self.history - 1)
             action = self.policy(np.concatenate([obs, *self.past], -1), noise)
             self.past = [np.concatenate([obs, action], -1), *self.past[:-1]]
-        return self.low + (action + ONE) * self.half
+        return clip((ONE - action) * self.halves[0] + (ONE + action) * self.halves[1], self.box)
 
     def normalised(self, obs):
         """Observation as the network sees it."""
         if self.normaliser == "running":
             return clip((obs - self.t["norm.mean"]) / self.t["norm.std"], WIDE)
         if self.normaliser == "harl":
-            obs = obs - obs.mean(-1, keepdims=True)
-            return obs / np.maximum(np.sqrt((obs * obs).mean(-1, keepdims=True)), F(1e-6))
+            return (obs - obs.mean(-1, keepdims=True)) / np.maximum(obs.std(-1, keepdims=True), F(1e-6))
         return obs
 
     def net(self, x):
@@ -182,8 +182,8 @@ def main(words):
             if kind == b"R":
                 policy.reset()
                 continue
-            (n,) = struct.unpack("<I", read(4))
-            obs = np.frombuffer(read(4 * n * policy.obs_dim), "<f4").reshape(n, policy.obs_dim)
+            shape = int.from_bytes(read(4), "little"), policy.obs_dim
+            obs = np.frombuffer(read(4 * shape[0] * shape[1]), "<f4").reshape(shape)
             out.write(policy.act(obs, explore="--noise-free" not in words).astype("<f4").tobytes())
             out.flush()
     except BadPolicy as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from omad import tasks
 from omad.errors import UserError
 from omad.export import bundle, graph
 from omad.export.bundle import FORMATS, Facts, Team, Vectors
-from omad.export.fold import Folded, draw_noise, fold, sample
+from omad.export.fold import Folded, draw_noise, fold, sample, unscaled
 from omad.spec import ObsNorm
 from omad.types import EnvSpec
 
@@ -153,13 +154,14 @@ def differences(folder: Path, about: Team, tests: Sequence[Vectors]) -> dict[str
         low, high = (np.asarray(box[i], np.float32) for box in (about.action_low, about.action_high))
 
         def note(runtime: str, action: np.ndarray, test: Vectors = test) -> None:
-            worst[runtime] = max(worst.get(runtime, 0.0), float(np.abs(action - test.action).max()))
+            gap = float(np.abs(action - test.action).max())
+            worst[runtime] = max(worst.get(runtime, 0.0), math.inf if math.isnan(gap) else gap)
 
-        if (folder / name / "policy.safetensors").exists():
+        if f"{name}/policy.safetensors" in about.files:
             note("numpy", bundle.runner(folder / name).policy(test.obs, test.noise))
-        if (folder / name / "policy.onnx").exists():
+        if f"{name}/policy.onnx" in about.files:
             action = onnx_policy(folder / name / "policy.onnx")(test.obs, test.noise)
-            note("onnx", (2 * action - low - high) / (high - low))
+            note("onnx", unscaled(action, low, high))
     return worst
 
 
