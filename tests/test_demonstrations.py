@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,50 @@ def test_sizes_are_bounded_before_anything_is_read(tmp_path: Path, monkeypatch: 
             new.writestr(name, head.getvalue() if name == "reward.npy" else old.read(name))
     with pytest.raises(UserError, match=r"reward\.npy has 0 bytes"):
         demonstrations.load(tmp_path / "huge.npz", SPEC)
+
+
+def test_no_member_is_unpacked_beyond_its_size(tmp_path: Path) -> None:
+    """Packings that can only be unpacked whole are refused; of deflate no more is read than the list says."""
+    path = write(tmp_path / "d.npz")
+    for kind in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "bomb.npz", "w") as new:
+            for name in old.namelist():
+                new.writestr(name, old.read(name), kind if name == "reward.npy" else zipfile.ZIP_DEFLATED)
+        with pytest.raises(UserError, match=r"reward\.npy is packed as NumPy does not pack"):
+            demonstrations.load(tmp_path / "bomb.npz", SPEC)
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name) + (b"\0" * (64 << 20) if name == "reward.npy" else b""))
+        size = len(old.read("reward.npy"))
+    data = bytearray((tmp_path / "bomb.npz").read_bytes())
+    at = data.index(b"PK\x01\x02")
+    while data[at + 46 : at + 56] != b"reward.npy":
+        at = data.index(b"PK\x01\x02", at + 4)
+    data[at + 24 : at + 28] = size.to_bytes(4, "little")
+    (tmp_path / "bomb.npz").write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="not a whole"):  # its checksum is that of all
+        demonstrations.load(tmp_path / "bomb.npz", SPEC)
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
+
+
+def test_a_hundred_agents_and_another_name(tmp_path: Path) -> None:
+    """All sizes are compared, however many; a task of another name is remarked on, for its rewards may differ."""
+    many = EnvSpec("many", (1,) * 120, (1,) * 120, 1, 5)
+    zeros = {"obs": (2, 120, 1), "state": (2, 1), "action": (2, 120, 1), "reward": (2,)}
+    fields = {name: np.zeros(shape, np.float32) for name, shape in zeros.items()}
+    ends = np.asarray([False, True])
+    fields |= {"terminated": ends, "truncated": ~ends & False}
+    fields |= {"next_obs": fields["obs"], "next_state": fields["state"]}
+    path = tmp_path / "d.npz"
+    demonstrations.save(path, fields, many)
+    assert demonstrations.load(path, many).reward.shape == (2, 1)
+    with pytest.raises(UserError, match="give demonstrations of this task"):
+        demonstrations.load(path, dataclasses.replace(many, obs_dims=(1,) * 119 + (2,)))
+    assert demonstrations.remark(path, many) is None
+    said = demonstrations.remark(path, dataclasses.replace(many, name="other"))
+    assert said is not None and "was recorded on many, not on other" in said
 
 
 def test_a_changed_file_is_noticed(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from omad.errors import UserError
 from omad.spec import EnvSpec
 from omad.types import Step
 
-__all__ = ["FORMAT", "MOST", "digest", "load", "row_bytes", "save", "unchanged"]
+__all__ = ["FORMAT", "MOST", "digest", "load", "remark", "row_bytes", "save", "unchanged"]
 
 FORMAT = 1
 """Version of the layout."""
@@ -103,6 +103,15 @@ def load(path: str | Path, spec: EnvSpec) -> Step:
     return Step(**{name: jnp.asarray(array[:, None]) for name, array in fields.items()})
 
 
+def remark(path: str | Path, spec: EnvSpec) -> str | None:
+    """What to say of a file that `load` has read: that it was recorded on a task of another name, if it was."""
+    with zipfile.ZipFile(path) as archive:
+        recorded = str(_array(archive, archive.getinfo("task.npy")))[:200]
+    if recorded == spec.name:
+        return None
+    return f"{path} was recorded on {recorded}, not on {spec.name}; rewards and dynamics must be the same."
+
+
 def digest(path: str | Path) -> str:
     """SHA-256 of a file, for the manifest.
 
@@ -164,13 +173,17 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others cannot be unpacked in part
+        raise ValueError(f"{info.filename} is packed as NumPy does not pack")
     with archive.open(info) as member:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, by_column, kind = read(member)
-        if kind.kind not in "fbiuU":
-            raise ValueError(f"{info.filename} is of type {kind}")
-        data = member.read()
+        raw = member.read(info.file_size)  # with a number, no more than that is ever unpacked
+    file = io.BytesIO(raw)
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, by_column, kind = read(file)
+    if kind.kind not in "fbiuU":
+        raise ValueError(f"{info.filename} is of type {kind}")
+    data = memoryview(raw)[file.tell() :]
     if len(data) != math.prod(shape) * kind.itemsize:
         raise ValueError(f"{info.filename} has {len(data)} bytes for the shape {shape}")
     return np.frombuffer(data, kind).reshape(shape, order="F" if by_column else "C")
@@ -179,8 +192,9 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
 def _check_header(path: Path, arrays: Mapping[str, np.ndarray], spec: EnvSpec) -> None:
     if (found := arrays["format"]).tolist() != FORMAT:
         raise UserError(f"{path} has format {str(found.tolist())[:20]}; this version reads {FORMAT}: {_AGAIN}.")
-    obs, act = (tuple(np.ravel(arrays[name])[:99].tolist()) for name in ("obs_dims", "act_dims"))
-    if (obs, act) != (spec.obs_dims, spec.act_dims):
+    sizes = [tuple(np.ravel(arrays[name])[: spec.n_agents + 1].tolist()) for name in ("obs_dims", "act_dims")]
+    if sizes != [spec.obs_dims, spec.act_dims]:
+        obs, act = (str(row)[:200] for row in sizes)
         raise UserError(
             f"{path} has agents with observations {obs} and actions {act}, but {spec.name} has {spec.obs_dims} and "
             f"{spec.act_dims}; give demonstrations of this task."

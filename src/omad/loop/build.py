@@ -82,7 +82,11 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
         noise_hold=config.noise_hold,
         demonstrated=config.demonstrated,
     )
-    shown = demonstrations.load(config.demonstrations, env.spec) if config.demonstrations else None
+    shown, notes = None, env.notes
+    if config.demonstrations:
+        shown = demonstrations.load(config.demonstrations, env.spec)
+        remark = demonstrations.remark(config.demonstrations, env.spec)
+        notes = (*notes, remark) if remark else notes
     acting = ((algorithm, True), (algorithm, False), (algorithm._replace(act=_uniform(env.spec)), True))
     if isinstance(env, JaxEnv):
         loop = fused.make(algorithm, env, sizes, batch_seeds, shown)
@@ -94,7 +98,7 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
             loop,
             *evaluate,
             close=lambda: None,
-            notes=env.notes,
+            notes=notes,
             demonstrations=shown,
             picture=picture,
         )
@@ -110,7 +114,7 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
         hosted.close()
         eval_pool.close()
 
-    return Built(env.spec, algorithm, hosted, *evaluate, close=close, notes=env.notes, demonstrations=shown)
+    return Built(env.spec, algorithm, hosted, *evaluate, close=close, notes=notes, demonstrations=shown)
 
 
 def _picture(algorithm: Algorithm, env: JaxEnv, policy: Any, seed: int) -> np.ndarray:
