@@ -17,7 +17,7 @@ from omad.algos import REGISTRY, config_class
 from omad.algos.validate import MOST, documented
 from omad.cli import main
 from omad.commands.train import Options, parse
-from omad.config import RunConfig, from_dict, resolve, to_dict
+from omad.config import RunConfig, from_dict, resolve, sources, to_dict
 from omad.config_file import to_toml
 from omad.errors import UserError
 
@@ -85,7 +85,9 @@ def test_every_field_of_every_algorithm_is_checked(algorithm: str):
     """None takes a list, text is no number, true no count, and nothing overflows."""
     cls = config_class(algorithm)
     for name, kind in get_type_hints(cls).items():
-        wrong: list[Any] = [[], None, {}]
+        wrong: list[Any] = [[], {}]
+        kind = float if (optional := kind == (float | None)) else kind
+        wrong += [] if optional else [None]
         wrong += {int: [True, 1.5, 10**18, "3"], float: [True, "3", float("nan"), 1e39], bool: [1, "true"]}.get(
             kind, [3, "no such"]
         )
@@ -185,18 +187,40 @@ def test_what_was_typed_counts_as_given():
 
 
 def test_values_that_follow_from_others_follow_in_a_file_too(tmp_path: Path):
-    """The support from the rewards' normalisation, the buffer from the length; a value of the file's own stays."""
+    """What is in rewards' units from their normalisation, the buffer from the length; the file's own values stay."""
     task = "mamujoco-full/halfcheetah-2x3"
-    for name, fields in (("plain", {}), ("own", {"v_max": 7.0, "buffer_size": 3_000, "total_steps": 4_000})):
+    for name, fields in (
+        ("plain", {}),
+        ("own", {"v_max": 7.0, "buffer_size": 3_000, "total_steps": 4_000, "alpha_init": 0.5}),
+    ):
         (tmp_path / name).write_text(to_toml(resolve(task, **fields)))
 
-    def of(name: str, *words: str) -> tuple[float, int]:
+    def of(name: str, *words: str) -> tuple[float, int, float]:
         config = parse(["--config", str(tmp_path / name), *words], "omad train", Options())[0]
-        return config.algo.v_max, config.buffer_size
+        return config.algo.v_max, config.buffer_size, config.algo.alpha_init
 
-    assert of("plain") == (2000.0, 150_000)
-    assert of("plain", "--reward-norm", "return", "--total-steps", "9000") == (5.0, 9_000)
-    assert of("own", "--reward-norm", "return", "--total-steps", "9000") == (7.0, 3_000)
+    assert of("plain") == (2000.0, 150_000, 1.0)
+    assert of("plain", "--reward-norm", "return", "--total-steps", "9000") == (5.0, 9_000, 0.01)
+    assert of("own", "--reward-norm", "return", "--total-steps", "9000") == (7.0, 3_000, 0.5)
+
+
+def test_what_is_in_the_units_of_rewards_follows_their_normalisation():
+    """Else an entropy bonus in raw units outweighs all rewards, and weights of values in [-5, 5] are all alike."""
+    raw, normalised = ({"reward_norm": kind} for kind in ("none", "return"))
+    for algorithm, name, values in (
+        ("omad", "alpha_init", (1.0, 0.01)),
+        ("hasac", "alpha_init", (1.0, 0.01)),
+        ("masdac", "reward_scale", (0.2, 20.0)),
+        ("madpmd", "reward_scale", (0.2, 0.2)),  # it standardises values
+        ("madpmd", "alpha_init", (5.0, 5.0)),
+    ):
+        for fields, value in zip((raw, normalised), values, strict=True):
+            config = resolve("mamujoco-full/ant-2x4", algorithm, "matched", **fields)
+            assert getattr(config.algo, name) == value
+            assert sources(config)[name].startswith("derived: reward_norm") == (value != values[0])
+    assert resolve("mpe/spread-3", reward_norm="return", alpha_init=0.3).algo.alpha_init == 0.3
+    assert resolve("mamujoco-full/swimmer-2x1", preset="efficient", reward_norm="none").algo.v_max == 400.0
+    assert resolve("mamujoco-full/swimmer-2x1", preset="efficient").algo.v_max == 7.9
 
 
 @pytest.mark.parametrize(
@@ -204,6 +228,8 @@ def test_values_that_follow_from_others_follow_in_a_file_too(tmp_path: Path):
     [
         ({"n_envs": 500, "buffer_size": 5_000, "n_step": 20, "warmup_steps": 10_000}, r"10 steps of each; .* the 20"),
         ({"n_envs": 8, "warmup_steps": 2_500, "total_steps": 2_501}, "n_envs 8 to at least 2505"),
+        ({"target_run_end": 5.5}, "target_run_end is 5.5 and target_run_steps 0; give both"),
+        ({"target_run_steps": 9}, "target_run_end is None and target_run_steps 9; give both"),
     ],
 )
 def test_what_would_learn_nothing_or_from_wrong_returns_is_refused(fields: dict[str, Any], words: str):

@@ -50,9 +50,8 @@ def test_noise_is_held_for_a_random_number_of_steps() -> None:
     np.testing.assert_array_equal(drawn[begins], begins)  # who acts at a renewal has drawn there
     np.testing.assert_array_equal(drawn, begins[np.searchsorted(begins, np.arange(3200), side="right") - 1])
     assert {*range(0, 3200, LONGEST_HOLD)} <= {*begins.tolist()}
-    # Of 16 steps one renews for sure and the others with probability 1 / 3.
-    rate, due = len(begins) / 3200, (1 + 15 / mean) / 16
-    assert abs(rate - due) < 4 * np.sqrt(due / 3200)
+    assert abs(len(begins) / 3200 - 1 / mean) < 4 * np.sqrt(1 / mean / 3200)
+    assert {int(held(run_key(3), jnp.asarray(step), float(LONGEST_HOLD))) for step in (16, 20, 31)} == {16}
     assert all(int(held(run_key(3), jnp.asarray(step), 1.0)) == step for step in (0, 5, 40))
 
 

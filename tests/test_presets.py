@@ -242,6 +242,7 @@ def test_efficient_is_as_on_a_cpu_but_for_gradient_steps_and_what_robots_gain_by
     assert efficient.n_envs == cpu.n_envs == (4 if robot else 8)
     assert (efficient.reward_norm, efficient.obs_norm) == (("return", "running") if robot else ("none", cpu.obs_norm))
     assert efficient.warmup_steps == 2_500 and efficient.eval_noise_free
+    moves = [name for name in ("alpha_init", "reward_scale") if robot and hasattr(cpu.algo, name)]
     own = ("critic_net", "critic_reduce", "alpha_init", "alpha_lr", "policy_average", "v_max", "lr_decay_steps")
     algo = {name: getattr(cpu.algo, name) for name in own if hasattr(cpu.algo, name)}
     if algorithm == "omad" and robot:
@@ -250,8 +251,11 @@ def test_efficient_is_as_on_a_cpu_but_for_gradient_steps_and_what_robots_gain_by
         assert resolve(task, "omad", "efficient", reward_norm="none").algo.v_max == cpu.algo.v_max
     else:
         assert "env step" in sourced(task, algorithm, "efficient")["updates_per_step"][1]
-        kept = {name: value for name, value in algo.items() if name != "lr_decay_steps"}
+        kept = {name: value for name, value in algo.items() if name not in ("lr_decay_steps", "alpha_lr", *moves)}
+        if algorithm == "omad" and task.startswith("mpe/"):  # the same pace per env step
+            assert efficient.algo.alpha_lr == pytest.approx(cpu.algo.alpha_lr * cpu.updates_per_env_step)
         assert all(getattr(efficient.algo, name) == value for name, value in kept.items())
+    algo |= {name: getattr(cpu.algo, name) for name in moves}
     assert dataclasses.replace(efficient.algo, **algo) == cpu.algo
     same: dict[str, Any] = {"updates_per_step": cpu.updates_per_step, "batch_size": cpu.batch_size}
     same |= {"reward_norm": "none", "obs_norm": cpu.obs_norm, "eval_noise_free": cpu.eval_noise_free}
@@ -270,6 +274,17 @@ def test_a_scope_may_ask_for_options_with_or_without_their_values():
     assert (algo.actor_every, algo.n_step, algo.gamma, algo.v_max) == (1, 1, 0.95, 120.0)
 
 
+def test_another_packages_algorithm_has_what_all_have_in_common(monkeypatch: pytest.MonkeyPatch):
+    """Envs, gradient steps, lengths and evaluations of a family of tasks are no matter of the algorithm."""
+    monkeypatch.setitem(REGISTRY, "mine", REGISTRY["hatd3"])
+    for task in ("mamujoco-full/halfcheetah-2x3", "mpe/spread-3", "mpe/spread-4"):
+        for preset in ("matched", "efficient", "cpu", "paper"):
+            mine, ours = resolve(task, "mine", preset), resolve(task, "hatd3", preset)
+            same = dataclasses.replace(ours, algorithm="mine", algo=mine.algo)
+            assert preset == "paper" or mine == same
+            assert preset == "paper" or mine.algo.gamma == ours.algo.gamma
+
+
 def test_harl_settings():
     """Two rows of HARL's table for each algorithm, and its gradient steps an env step: 0.05 and 0.1."""
     ant = resolve("mamujoco-full/ant-2x4", "hasac", "paper")
@@ -278,6 +293,7 @@ def test_harl_settings():
     assert (ant.algo.alpha_mode, ant.algo.alpha_init) == ("fixed", 0.2)
     spread = resolve("mpe/spread-3", "hasac", "paper")
     assert (spread.batch_size, spread.algo.n_step, spread.algo.alpha_mode) == (1000, 20, "auto")
+    assert (ant.obs_norm, spread.obs_norm) == ("harl", "none")  # its wrapper of robots
     walker = resolve("mamujoco-full/walker2d-2x3", "hatd3", "paper")
     assert (walker.updates_per_env_step, walker.algo.n_step, walker.algo.actor_every) == (0.1, 20, 8)
     assert (walker.algo.actor_width, walker.algo.actor_lr, walker.algo.critic_lr) == (256, 5e-4, 1e-3)

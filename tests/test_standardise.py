@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -88,6 +89,24 @@ def test_running_moments_belong_to_the_policy_and_are_of_what_was_learned_from()
     policy = wrapped.policy(learner)
     wrapped.act(policy, given.obs, jax.random.key(3), True)
     np.testing.assert_allclose(np.asarray(seen.pop()), flat, atol=1e-6)
+
+
+def test_agents_that_share_a_policy_share_its_moments():
+    """Each agent's own would make entries that tell agents apart zeros for all of them."""
+    spec = dataclasses.replace(SPEC, obs_dims=(3, 3))
+    algorithm, seen = spy()
+    wrapped = standardised(algorithm, spec, "running", alike=True)
+    given = batch(jax.random.key(1), 64)
+    obs = given.obs.at[:, 0, 2].set(1.0).at[:, 1, 2].set(0.0)  # who I am
+    learner, _ = wrapped.update(
+        wrapped.init(jax.random.key(0)), dataclasses.replace(given, obs=obs), jax.random.key(2), jnp.int32(1)
+    )
+    flat = np.asarray(seen.pop().obs)
+    np.testing.assert_allclose(flat[:, :, 2], np.tile([1.0, -1.0], (64, 1)), atol=1e-3)
+    np.testing.assert_allclose(flat.mean((0, 1)), 0, atol=1e-4)
+    np.testing.assert_allclose(flat.std((0, 1)), 1, atol=1e-3)
+    moments = np.asarray(wrapped.policy(learner).obs.mean).reshape(2, 3)
+    np.testing.assert_array_equal(moments[0], moments[1])
 
 
 def test_harl_needs_no_state():

@@ -18,7 +18,7 @@ from omad.errors import UserError
 from omad.presets import PRESETS, Preset, settings_of
 from omad.spec import LONGEST_HOLD, ObsNorm, RewardNorm
 
-__all__ = ["RUN_FIELDS", "TAG", "RunConfig", "from_dict", "resolve", "sourced", "sources", "to_dict"]
+__all__ = ["FOLLOWING", "RUN_FIELDS", "TAG", "RunConfig", "from_dict", "resolve", "sourced", "sources", "to_dict"]
 
 TAG = re.compile(r" ?\[(?:A|S|D|X|H|R|I|M|\?)(?:[^\]]*)\](?=[\s.;,:\[]|$)")
 """The source of a default value, as documentation of fields has it; `presets.LEGEND` says what the letters mean."""
@@ -234,9 +234,8 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
             raise UserError(f"There is no field {field!r} in a run of {algorithm}; nearest: {near}.")
     values |= typed(RunConfig, {k: v for k, v in fields.items() if k in run_fields})
     values |= typed(cls, {k: v for k, v in fields.items() if k in algo_fields})
-    if values.get("reward_norm") == "return" and "v_max" in algo_fields - set(fields):
-        bound = values.get("reward_bound", RunConfig.reward_bound)
-        values["v_max"] = _support(name, bound, values.get("gamma", getattr(cls, "gamma", 0.0)))
+    found = _normalised(name, algorithm, values, getattr(cls, "gamma", 0.0))
+    values |= {field: value for field, (value, _) in found.items() if field in algo_fields - set(fields)}
     algo = cls(**{k: v for k, v in values.items() if k in algo_fields})
     run = {k: v for k, v in values.items() if k in run_fields}
     # A buffer larger than the run would only cost memory.
@@ -244,6 +243,23 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
         run["buffer_size"] = min(run.get("buffer_size", RunConfig.buffer_size), max(run["total_steps"], 1))
     given = dict.fromkeys(fields, "given")
     return RunConfig(task=name, algorithm=algorithm, preset=cast(Preset, preset), algo=algo, given=given, **run)
+
+
+FOLLOWING = ("buffer_size", "v_max", "alpha_init", "reward_scale")
+"""Fields that follow from others where they are not given."""
+
+
+def _normalised(task: str, algorithm: str, values: Mapping[str, Any], gamma: float) -> dict[str, tuple[Any, str]]:
+    """Field -> (value, why), for what is in the units of rewards, where these are normalised."""
+    if values.get("reward_norm") != "return":
+        return {}
+    bound, gamma = values.get("reward_bound", RunConfig.reward_bound), values.get("gamma", gamma)
+    found = {"v_max": (_support(task, bound, gamma), "derived: reward_bound")}
+    if algorithm in ("omad", "hasac"):  # an entropy bonus in raw units would outweigh all rewards
+        found["alpha_init"] = (0.01, "derived: reward_norm [M]")
+    if algorithm == "masdac":  # weights are exponentials of values
+        found["reward_scale"] = (20.0, "derived: reward_norm [I] raw returns are about a hundred times as large")
+    return found
 
 
 def _support(task: str, bound: float, gamma: float) -> float:
@@ -267,6 +283,8 @@ def sources(config: RunConfig) -> dict[str, str]:
     neither preset nor default explains counts as given.
     """
     preset = sourced(config.task, config.algorithm, config.preset)
+    values = {**vars(config), **vars(config.algo)}
+    derived = _normalised(config.task, config.algorithm, values, 0.0)
     found = {}
     for part in (config, config.algo):
         documents = documented(type(part))
@@ -280,12 +298,8 @@ def sources(config: RunConfig) -> dict[str, str]:
                 found[name] = "".join(["default", *TAG.findall(documents.get(name, ""))])
             elif name == "buffer_size" and value == config.total_steps:
                 found[name] = "derived: no larger than total_steps"
-            elif (
-                name == "v_max"
-                and config.reward_norm == "return"
-                and value == _support(config.task, config.reward_bound, getattr(config.algo, "gamma", 0.0))
-            ):
-                found[name] = "derived: reward_bound"
+            elif name in derived and value == derived[name][0]:
+                found[name] = derived[name][1]
             else:
                 found[name] = "given"
     return {name: source for name, source in found.items() if name not in ("algo", "given")}

@@ -163,7 +163,7 @@ class Experiment:
             seeds = jnp.asarray(config.all_seeds)
             init = self.built.algorithm.init
             learner = jax.eval_shape(lambda: jax.vmap(lambda seed: init(jax.random.key(seed)))(seeds))
-            warm_start.load(warm_start.find(config.init_from), warm_start.Learned(learner, None), config.all_seeds)
+            warm_start.load(warm_start.find(config.init_from), warm_start.Learned(learner, None), config)
         manifest = manifest_of(config, self.env) | {
             "loggers": [type(one).__name__ for one in self.loggers],
             "callbacks": [type(one).__name__ for one in self.callbacks],

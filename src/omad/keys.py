@@ -63,8 +63,8 @@ def normal(key: Key[Array, ""], shape: Sequence[int]) -> Float[Array, ...]:
 def held(root: Key[Array, ""], step: Int[Array, ""], mean: float) -> Int[Array, ""]:
     """The step at which the noise that acts at `step` was drawn: held for a random number of steps.
 
-    At each step the noise is renewed with probability 1 / mean, and at every 16th in any case. Who was renewed when is
-    a function of seed and step, so nothing is carried. With a mean of 1 it is the step itself.
+    The noise is renewed at every 16th step, and at each other one with the probability that makes `mean` the mean.
+    Which steps renew it is a function of the seed, so nothing is carried. With a mean of 1 it is the step itself.
 
     Source: Kim et al. 2026 (FlashSAC).  Differs: geometric lengths instead of a zeta distribution's.
     """
@@ -73,5 +73,6 @@ def held(root: Key[Array, ""], step: Int[Array, ""], mean: float) -> Int[Array, 
     begin = step - step % LONGEST_HOLD
     steps = begin + jnp.arange(LONGEST_HOLD)
     draws = jax.vmap(lambda at: jax.random.uniform(stream(root, Stream.HOLD, at)))(steps)
-    renewed = (draws < 1.0 / mean) & (steps <= step)
+    chance = (LONGEST_HOLD / mean - 1) / (LONGEST_HOLD - 1)
+    renewed = (draws < chance) & (steps <= step)
     return jnp.max(jnp.where(renewed, steps, begin))

@@ -61,6 +61,18 @@ class ReturnStats(eqx.Module):
         numbers = {"count": count, "mean": mean, "variance": variance, "highest": highest}
         return dataclasses.replace(self, **{name: jnp.float32(number) for name, number in numbers.items()})
 
+    def merged(self, other: ReturnStats) -> ReturnStats:
+        """With all that `other` has seen; the episodes that go on are these."""
+        total, step = self.count + other.count, other.mean - self.mean
+        part = other.count / jnp.maximum(total, 1.0)
+        return dataclasses.replace(
+            self,
+            count=total,
+            mean=self.mean + step * part,
+            variance=(1 - part) * self.variance + part * other.variance + (1 - part) * part * step**2,
+            highest=jnp.maximum(self.highest, other.highest),
+        )
+
     def seen(self, reward: Float[Array, " env"], over: Bool[Array, " env"]) -> ReturnStats:
         """With one more step of every env; `over` says whose episode ended with it.
 

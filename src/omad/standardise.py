@@ -71,8 +71,16 @@ def within(x: Float[Array, "*b entry"], mask: Any = 1.0) -> Float[Array, "*b ent
     return centred / jnp.maximum(jnp.sqrt((centred**2).sum(-1, keepdims=True) / n), 1e-6)
 
 
-def standardised(algorithm: Algorithm, spec: EnvSpec, how: ObsNorm) -> Algorithm:
-    """An algorithm that sees standardised observations and states."""
+def standardised(algorithm: Algorithm, spec: EnvSpec, how: ObsNorm, alike: bool = False) -> Algorithm:
+    """An algorithm that sees standardised observations and states.
+
+    Args:
+        algorithm: The algorithm.
+        spec: Sizes of its task.
+        how: One of `KINDS`.
+        alike: Whether all agents share the running moments, as they must where they share a policy: entries that tell
+            agents apart are constant for each of them.
+    """
     if how == "none":
         return algorithm
     mask = jnp.asarray(spec.obs_mask)
@@ -102,7 +110,8 @@ def standardised(algorithm: Algorithm, spec: EnvSpec, how: ObsNorm) -> Algorithm
         return algorithm.act(policy.inner, through(policy.obs)(obs), key, explore)
 
     def update(learner: Learner, batch: Batch, key: Key[Array, ""], count: Int[Array, ""]) -> tuple[Learner, Metrics]:
-        obs = learner.obs.seen(batch.obs.reshape(batch.obs.shape[0], -1))
+        rows = batch.obs.reshape(-1, spec.obs_dim) if alike else batch.obs.reshape(batch.obs.shape[0], -1)
+        obs = learner.obs.seen(jnp.tile(rows, spec.n_agents) if alike else rows)
         state = learner.state.seen(batch.state)
         inner, metrics = algorithm.update(learner.inner, look(batch, through(obs), state), key, count)
         return Standardised(inner, obs, state), metrics

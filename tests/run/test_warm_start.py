@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,15 @@ import pytest
 from omad.config import resolve
 from omad.errors import UserError
 from omad.run.folder import RunFolder
-from omad.run.warm_start import Learned, find, load
+from omad.run.warm_start import Learned, find, load, said
 
-SEEDS = (3, 4)
+HERE = resolve("probe/push", seeds=2, first_seed=3)
 
 
 def source(path: Path, learner: Any, returns: Any) -> str:
     """A run of both seeds that has saved once."""
-    config = resolve("probe/push", seeds=2, first_seed=3)
-    with contextlib.closing(RunFolder.create(path, config, {"omad": "test"})) as run:
-        run.save(4, 4 * config.n_envs, {"w": np.zeros((2, 1))}, {"learner": learner, "returns": returns})
+    with contextlib.closing(RunFolder.create(path, HERE, {"omad": "test"})) as run:
+        run.save(4, 4 * HERE.n_envs, {"w": np.zeros((2, 1))}, {"learner": learner, "returns": returns})
     return str(path)
 
 
@@ -43,7 +43,7 @@ def test_copies_that_are_not_there_begin_as_what_they_are_copies_of(tmp_path: Pa
         "actors_average": {"w": ones(0)}, "actors_target": {"w": ones(0)},
         "critics_target": ({"w": ones(0)}, {"m": ones(0)}), "else": {"w": ones(0)},
     }  # fmt: skip
-    (learner, returns), facts = load(at, Learned(fresh, None), SEEDS)
+    (learner, returns), facts = load(at, Learned(fresh, None), HERE)
     for part in (learner["actors"], learner["actors_average"], learner["actors_target"]):
         np.testing.assert_array_equal(part["w"], ones(1))
     for part in (learner["critics"], learner["critics_target"][0]):
@@ -51,13 +51,21 @@ def test_copies_that_are_not_there_begin_as_what_they_are_copies_of(tmp_path: Pa
     np.testing.assert_array_equal(learner["critics_target"][1]["m"], ones(3))
     assert not learner["actor_opt"]["mu"].any() and returns is None
     assert (facts["taken"], facts["left"]) == (7, ["else.w"])
+    within = {"inner": stored}, {"inner": fresh}  # where observations have running moments
+    (learner, _), facts = load(find(source(tmp_path / "moments", within[0], None)), Learned(within[1], None), HERE)
+    assert (facts["taken"], facts["left"]) == (7, ["inner.else.w"])
+    np.testing.assert_array_equal(learner["inner"]["actors_average"]["w"], ones(1))
     plain = {"critics_target": {"w": ones(0)}}  # of critics without statistics
-    np.testing.assert_array_equal(load(at, Learned(plain, None), SEEDS)[0].learner["critics_target"]["w"], ones(2))
+    np.testing.assert_array_equal(load(at, Learned(plain, None), HERE)[0].learner["critics_target"]["w"], ones(2))
 
 
 def test_a_copy_that_is_there_is_taken_itself(tmp_path: Path) -> None:
     at = find(source(tmp_path / "run", {"actors": {"w": ones(1)}, "actors_average": {"w": ones(5)}}, None))
-    (learner, _), _ = load(at, Learned({"actors": {"w": ones(0)}, "actors_average": {"w": ones(0)}}, None), (4,))
+    (learner, _), _ = load(
+        at,
+        Learned({"actors": {"w": ones(0)}, "actors_average": {"w": ones(0)}}, None),
+        dataclasses.replace(HERE, seeds=1, first_seed=4),
+    )
     np.testing.assert_array_equal(learner["actors_average"]["w"], [[10.0]])
 
 
@@ -66,15 +74,40 @@ def test_the_scale_of_rewards_comes_with_the_critics(tmp_path: Path) -> None:
     returns = {"running": np.ones((2, 3), np.float32), "count": ones(7)[:, 0], "highest": ones(9)[:, 0]}
     at = find(source(tmp_path / "run", {"critics": {"w": ones(1)}}, returns))
     zero = {name: 0 * leaf for name, leaf in returns.items()}
-    (_, taken), facts = load(at, Learned({"critics": {"w": ones(0)}}, zero), SEEDS)
+    (_, taken), facts = load(at, Learned({"critics": {"w": ones(0)}}, zero), HERE)
     np.testing.assert_array_equal(taken["count"], [7.0, 14.0])
     np.testing.assert_array_equal(taken["highest"], [9.0, 18.0])
     assert not taken["running"].any() and facts["left"] == []
     _, facts = load(
         find(source(tmp_path / "raw", {"critics": {"w": ones(1)}}, None)),
         Learned({"critics": {"w": ones(0)}}, zero),
-        SEEDS,
+        HERE,
     )
     assert facts["left"] == ["returns.count", "returns.highest"]
     with pytest.raises(UserError, match="nothing of"):
-        load(at, Learned({"other": {"w": ones(0)}}, zero), SEEDS)
+        load(at, Learned({"other": {"w": ones(0)}}, zero), HERE)
+
+
+@pytest.mark.parametrize("fields", [{"v_max": 7.0}, {"reward_norm": "return"}])
+def test_values_in_other_units_are_not_taken_over(tmp_path: Path, fields: dict[str, Any]) -> None:
+    """Neither critics nor their scale nor the temperature; it is said, with both values."""
+    stored = {"actors": {"w": ones(1)}, "critics": {"w": ones(2)}, "temperature": {"log_alpha": ones(3)}}
+    returns = {"count": ones(7)[:, 0]}
+    zero = {name: {key: 0 * leaf for key, leaf in part.items()} for name, part in stored.items()}
+    fresh = Learned(zero | {"critics_target": {"w": ones(0)}}, {"count": ones(0)[:, 0]})
+    config = resolve("probe/push", seeds=2, first_seed=3, **fields)
+    (learner, taken), facts = load(find(source(tmp_path / "run", stored, returns)), fresh, config)
+    np.testing.assert_array_equal(learner["actors"]["w"], ones(1))
+    for leaf in (learner["critics"]["w"], learner["critics_target"]["w"], learner["temperature"]["log_alpha"]):
+        assert not leaf.any()
+    assert not taken["count"].any() and facts["left"] == []
+    assert "their units differ: " in said(facts) and next(iter(fields)) in said(facts)
+
+
+def test_a_temperature_that_is_fixed_is_the_one_that_was_given(tmp_path: Path) -> None:
+    stored = {"actors": {"w": ones(1)}, "temperature": {"log_alpha": ones(3)}}
+    zero = {name: {key: 0 * leaf for key, leaf in part.items()} for name, part in stored.items()}
+    at = find(source(tmp_path / "run", stored, None))
+    assert load(at, Learned(zero, None), HERE)[0].learner["temperature"]["log_alpha"].any()
+    fixed = resolve("probe/push", seeds=2, first_seed=3, alpha_mode="fixed")
+    assert not load(at, Learned(zero, None), fixed)[0].learner["temperature"]["log_alpha"].any()

@@ -113,12 +113,12 @@ def make(config: Any, spec: EnvSpec, obs_norm: ObsNorm = "none", updates_per_env
                 f"The algorithm of {program.__name__}: make(config, spec) returned a {type(made).__name__}; it must "
                 "return an omad.types.Algorithm."
             )
-        return standardised(made, spec, obs_norm)
+        return standardised(made, spec, obs_norm, getattr(config, "share_policy", False))
 
     algorithm = remade({})
     if not (names := getattr(config, "traced", ())):
         return algorithm
-    hyperparameters = {name: float(getattr(config, name)) for name in names}
+    hyperparameters = {name: float(value) for name in names if (value := getattr(config, name)) is not None}
     return algorithm._replace(hyperparameters=hyperparameters, remade=remade)
 
 

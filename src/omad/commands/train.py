@@ -15,7 +15,7 @@ import tyro
 from omad.algos.validate import check, documented
 from omad.commands.dashboard import Stop, run_with_dashboard
 from omad.compilation import use_compilation_cache
-from omad.config import RUN_FIELDS, TAG, RunConfig, resolve, sources
+from omad.config import FOLLOWING, RUN_FIELDS, TAG, RunConfig, resolve, sources
 from omad.config_file import read, to_toml
 from omad.console import console
 from omad.device import use_device
@@ -126,7 +126,7 @@ def _forms(base: RunConfig) -> list[Any]:
 
 def _as_it_follows(file: dict[str, Any]) -> dict[str, Any]:
     """Without the values that follow from a file's others, so that they follow from what flags change, too."""
-    for name in {"v_max", "buffer_size"} & file.keys():
+    for name in file.keys() & FOLLOWING:
         rest = {field: value for field, value in file.items() if field != name}
         with contextlib.suppress(UserError):
             config = resolve(**rest)

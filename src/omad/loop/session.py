@@ -99,7 +99,10 @@ class Session:
         if self.config.init_from:
             source = warm_start.find(self.config.init_from, self.run.manifest.get("init_from"))
             fresh = warm_start.Learned(self.carry.learner, self.carry.returns)
-            started, facts = warm_start.load(source, fresh, self.config.all_seeds)
+            started, facts = warm_start.load(source, fresh, self.config)
+            taken = not facts["units"] and not any(name.startswith("returns.") for name in facts["left"])
+            if self.config.demonstrations and started.returns is not None and taken:
+                started = started._replace(returns=fresh.returns.merged(started.returns))
             self.carry = dataclasses.replace(self.carry, **started._asdict())
             self.run.amend(init_from=facts)
             self.note(warm_start.said(facts))

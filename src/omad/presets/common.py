@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omad.presets.settings import Settings, robot
 
-__all__ = ["baseline", "efficient", "matched", "paper", "small", "ten_episodes", "tiny"]
+__all__ = ["efficient", "matched", "more_updates", "paper", "small", "ten_episodes", "tiny"]
 
 
 def _evaluations(settings: Settings) -> None:
@@ -31,11 +31,17 @@ def matched(settings: Settings) -> None:
     settings("[M]", n_envs=8)
     settings("[M] 0.25 gradient steps per env step", updates_per_step=2)
     settings("[M] half the cost of 256, no worse per gradient step", batch_size=128)
+    _families(settings)
 
 
 def efficient(settings: Settings) -> None:
     """What is best per env step: more gradient steps, on more transitions each."""
-    _evaluations(settings)
+    matched(settings)
+    more_updates(settings)
+
+
+def more_updates(settings: Settings) -> None:
+    """What `efficient` has instead of the gradient steps of `cpu`."""
     settings("[?] 1 gradient step per env step; not measured", n_envs=8, updates_per_step=8, batch_size=256)
     if settings.on("mamujoco-"):
         settings("[M] 2 gradient steps per env step: docs/learning/robots.md", n_envs=4, updates_per_step=8)
@@ -63,14 +69,14 @@ def small(settings: Settings) -> None:
 def _robots(settings: Settings) -> None:
     """Runs on robots."""
     if settings.on("mamujoco-"):
-        settings("[M]", n_envs=4)
+        settings("[M] 0.5 gradient steps per env step", n_envs=4, updates_per_step=2)
         settings("[S] ten episodes", eval_episodes=10)
         settings("[?]", eval_every=10_000, total_steps=150_000)
 
 
 def _particles(settings: Settings) -> None:
     """Discount and lengths on the particle tasks."""
-    if settings.on("mpe"):
+    if settings.on("mpe") and settings.has("gamma"):
         settings("[M] for omad: -26.6 on spread-3 at 200k env steps, near -30 with 0.99; one seed", gamma=0.95)
     if settings.on("mpe/spread-4"):
         settings("[I]", total_steps=300_000)
@@ -82,8 +88,8 @@ def _games(settings: Settings) -> None:
         settings("[M] a game is learned by then", total_steps=40_000)
 
 
-def baseline(settings: Settings) -> None:
-    """What a baseline has in common with OMAD on a family of tasks."""
+def _families(settings: Settings) -> None:
+    """What all algorithms have in common on a family of tasks."""
     _games(settings)
     _particles(settings)
     _robots(settings)

@@ -20,7 +20,6 @@ def matched(settings: Settings) -> None:
     settings("[?] as omad's", actor_lr=1e-3, critic_lr=1e-3)
     settings("[?] a run has fewer policy updates than the published decay waits for", actor_decay_steps=0)
     settings("[?] alpha arrives after a quarter of 50k gradient steps, not never", alpha_every=50)
-    common.baseline(settings)
 
 
 def masdac_cpu(settings: Settings) -> None:

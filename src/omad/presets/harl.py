@@ -17,6 +17,8 @@ def _run(settings: Settings) -> None:
     settings("[H]", n_envs=20)
     settings("[H] 50 gradient steps after every 50 steps of the parallel envs", updates_per_step=1)
     settings("[H]", batch_size=1000, warmup_steps=10_000)
+    if settings.on("mamujoco-"):
+        settings("[H] its wrapper standardises each vector by its own moments", obs_norm="harl")
     common.ten_episodes(settings)
 
 
@@ -71,14 +73,12 @@ def hasac(settings: Settings) -> None:
     settings("[?] as omad's", actor_lr=1e-3, critic_lr=1e-3)
     settings("[?] keeps alpha's pace in short runs", alpha_lr=1e-3)
     settings("[?] between SAC's 1 and HARL's 20, for old data are kept", n_step=5)
-    common.baseline(settings)
 
 
 def hatd3(settings: Settings) -> None:
     """What all algorithms have in common, and what suits HATD3 with that."""
     common.small(settings)
     settings("[H]", actor_lr=5e-4, critic_lr=1e-3)
-    common.baseline(settings)
 
 
 def hasac_tiny(settings: Settings) -> None:

@@ -53,7 +53,6 @@ def matched(settings: Settings) -> None:
     settings("[M]", critic_lr=1e-3)
     settings("[M] keeps alpha's pace against the learning rates; 1e-2 commits too early", alpha_lr=3e-3)
     settings("[M] a tenth of a run; batch statistics blur the critic: -23.7, not -26.6", renorm_warmup=5_000)
-    common.baseline(settings)
     _support(settings)
     if settings.on("mpe"):
         settings("[M] a fifth of what 0.99 wants, as 1 / (1 - gamma) is", v_max=100.0)
@@ -91,14 +90,26 @@ def cpu(settings: Settings) -> None:
 def efficient(settings: Settings) -> None:
     """As `cpu`, but for what is best per env step."""
     cpu(settings)
-    common.efficient(settings)
+    _same_pace(settings)
     if settings.on("mamujoco-"):
         settings("[M] docs/learning/robots.md, HalfCheetah 2x3 and Ant 2x4", critic_net="xqc")
         settings("[M] best at 15k env steps on both; one seed", critic_reduce="min")
         settings("[M] where rewards are normalised: docs/learning/robots.md", alpha_init=0.01, alpha_lr=1e-3)
+        if robot(settings.task).startswith("swimmer"):
+            settings("[I] 0.31 a step times 1,000, and bonuses", v_max=400.0)
         settings("[M] snapshots of the policy fall, their average walks: docs/learning/robots.md", policy_average=0.98)
     elif settings.values.get("lr_decay_steps"):
         settings("[?] the gradient steps of 200k env steps", lr_decay_steps=200_000)
+
+
+def _same_pace(settings: Settings) -> None:
+    """More gradient steps, on particle tasks with the temperature's pace per env step as it was."""
+    rate = lambda: settings.values["updates_per_step"][0] / settings.values["n_envs"][0]  # noqa: E731
+    before = rate()
+    common.more_updates(settings)
+    if settings.on("mpe"):
+        pace = settings.values["alpha_lr"][0] * before / rate()
+        settings("[I] the pace of `cpu` per env step", alpha_lr=round(pace, 9))
 
 
 def _spread_4(settings: Settings) -> None:

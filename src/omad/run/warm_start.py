@@ -3,7 +3,8 @@
 All leaves of the learner are taken over whose path and shape fit: actors, critics, targets, their statistics and
 temperatures, and with them the scale of normalised rewards, in whose units critics are. A Polyak copy that the other
 run did not keep begins as what it is a copy of. Optimisers (leaves below a field that is called `opt` or ends in
-`_opt`) are initialised.
+`_opt`) are initialised, a temperature that is fixed too, and critics and temperatures whose values would be read in
+other units: where rewards are normalised in one of the runs only, or the support or the factor on rewards is another.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from omad.config import RunConfig
 from omad.errors import UserError
 from omad.run import checkpoint
 from omad.run.folder import Checkpoint, Part, RunFolder, members
@@ -27,14 +29,10 @@ __all__ = ["Learned", "Source", "find", "load", "said"]
 
 _ANEW = re.compile(r"^learner\.(.*[._])?opts?(\.|$)|^returns\.running$")
 """Optimisers, and the returns of episodes that are not gone on with."""
-_COPIES = (
-    ("learner.actors_average.", "learner.actors."),
-    ("learner.actors_target.", "learner.actors."),
-    ("learner.critics_target.0.", "learner.critics."),
-    ("learner.critics_target.1.", "learner.stats."),
-    ("learner.critics_target.", "learner.critics."),
-)
-"""What Polyak copies are copies of: critics with running statistics are a pair of both."""
+_VALUES = r"^learner\.(inner\.)?(critics|stats|value_stats)|^returns\."
+_TEMPERATURE = r"^learner\.(inner\.)?(temperatures?|log_alpha)\b"
+_COPY = re.compile(r"^(learner\.(?:inner\.)?)(actors|critics)_(?:average|target)\.((?:[01]\.)?)")
+"""Polyak copies: of actors or critics, or of critics and their running statistics, which are a pair."""
 
 
 class Learned(NamedTuple):
@@ -97,13 +95,21 @@ def _read(parts: tuple[tuple[Path, Part], ...]) -> list[dict[str, np.ndarray]]:
     return [checkpoint.read(path, part, tuple(f"{name}." for name in Learned._fields)) for path, part in parts]
 
 
-def load(source: Source, fresh: Learned, seeds: tuple[int, ...]) -> tuple[Learned, dict[str, Any]]:
+def other_units(old: RunConfig, new: RunConfig) -> list[str]:
+    """The settings by which values of one run mean something else in the other, with both."""
+    pairs = [("reward_norm", old.reward_norm, new.reward_norm)]
+    for name in ("v_max", "reward_scale"):
+        pairs.append((name, getattr(old.algo, name, None), getattr(new.algo, name, None)))
+    return [f"{name} is {now}, there {then}" for name, then, now in pairs if then != now]
+
+
+def load(source: Source, fresh: Learned, config: RunConfig) -> tuple[Learned, dict[str, Any]]:
     """A learner with the parameters of another run.
 
     Args:
         source: From `find`.
         fresh: Arrays or shapes with a leading seed axis.
-        seeds: The training seeds.
+        config: Of the new run.
 
     Returns:
         The same with what was taken over (shapes stay shapes), and what was and was not, for the manifest.
@@ -111,6 +117,14 @@ def load(source: Source, fresh: Learned, seeds: tuple[int, ...]) -> tuple[Learne
     Raises:
         UserError: Nothing fits, or a checkpoint is damaged.
     """
+    seeds = config.all_seeds
+    units = other_units(source.runs[0].config, config)
+    if units:
+        anew = re.compile(f"{_ANEW.pattern}|{_VALUES}|{_TEMPERATURE}")
+    elif getattr(config.algo, "alpha_mode", "") == "fixed":
+        anew = re.compile(f"{_ANEW.pattern}|{_TEMPERATURE}")
+    else:
+        anew = _ANEW
     newest = [_newest(run) for run in source.runs]
     found = _read(tuple((one.file("rest"), one.index.parts["rest"]) for one in newest))
     stored = {run.path: arrays for run, arrays in zip(source.runs, found, strict=True)}
@@ -122,7 +136,7 @@ def load(source: Source, fresh: Learned, seeds: tuple[int, ...]) -> tuple[Learne
         rows = [_array(stored[run.path], name) for run, _ in places]
         due = leaf.shape[1:], leaf.dtype
         fits = all(row is not None and (row.shape[1:], row.dtype) == due for row in rows)
-        if _ANEW.search(name):
+        if anew.search(name):
             leaves.append(leaf)
         elif fits and leaf.size:
             chosen = [row[place] for row, (_, place) in zip(rows, places, strict=True) if row is not None]
@@ -144,15 +158,17 @@ def load(source: Source, fresh: Learned, seeds: tuple[int, ...]) -> tuple[Learne
         "sha256": [one.index.parts["rest"].sha256 for one in newest],
         "taken": len(taken),
         "left": [name.removeprefix("learner.") for name in left],
+        "units": units,
     }
     return jax.tree.unflatten(tree, leaves), facts
 
 
 def _array(stored: Mapping[str, np.ndarray], name: str) -> np.ndarray | None:
     """What is stored by a name; of a copy that is not there, what it is a copy of."""
-    if name in stored:
-        return stored[name]
-    return next((stored.get(kept + name.removeprefix(copy)) for copy, kept in _COPIES if name.startswith(copy)), None)
+    if name in stored or not (copy := _COPY.match(name)):
+        return stored.get(name)
+    before, kept, part = copy.groups()
+    return stored.get(f"{before}{'stats' if part == '1.' else kept}.{name[copy.end() :]}")
 
 
 def said(facts: Mapping[str, Any]) -> str:
@@ -160,4 +176,6 @@ def said(facts: Mapping[str, Any]) -> str:
     left = facts["left"]
     rest = f"; not taken over, for names or shapes differ: {', '.join(left[:6])}" if left else ""
     more = f" and {len(left) - 6} more" if len(left) > 6 else ""
-    return f"Started from {', '.join(facts['run'])}: {facts['taken']} arrays of the learner{rest}{more}."
+    units = facts.get("units")
+    values = f"; critics and temperature begin anew, for their units differ: {'; '.join(units)}" if units else ""
+    return f"Started from {', '.join(facts['run'])}: {facts['taken']} arrays of the learner{rest}{more}{values}."

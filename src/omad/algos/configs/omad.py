@@ -125,12 +125,12 @@ class OmadConfig:
     """One temperature an agent instead of a shared one [S: joint, hence shared]."""
     target_run_per_dim: float = 4.0
     """Upper limit on the running cost per action dimension; alpha falls below it, rises above it [S][D]."""
-    target_run_end: float = 4.0
-    """What this limit becomes, linearly: a larger one leaves less noise in the actions [M]."""
+    target_run_end: float | None = None
+    """What this limit becomes, linearly: a larger one leaves less noise in the actions; by default it stays [M]."""
     target_run_begin: int = 0
     """Gradient steps before it begins to change [M]."""
     target_run_steps: int = 0
-    """Gradient steps that the change takes; 0 keeps the limit as it is [D: constant]."""
+    """Gradient steps that the change takes [D: constant]."""
 
     def __post_init__(self) -> None:
         """Validate; `UserError` names the field, what was given and what is allowed."""
@@ -150,6 +150,12 @@ class OmadConfig:
                           "target_run_begin", "target_run_steps"),
             finite=("target_run_per_dim", "target_run_end"),
         )  # fmt: skip
+        stays = self.target_run_end in (None, self.target_run_per_dim)
+        if (self.target_run_end is None) if self.target_run_steps else not stays:
+            raise UserError(
+                f"target_run_end is {self.target_run_end} and target_run_steps {self.target_run_steps}; give both, or "
+                "neither if the limit is to stay as it is"
+            )
         if self.atoms < 2:
             raise UserError(f"atoms is {self.atoms}; a value distribution needs at least 2")
         if self.v_max < 1e-30:
