@@ -88,10 +88,10 @@ def _published(task: TaskResults, label: str) -> str:
     return next((number(value) for name, value, *_ in task.task.published if label in name), "–")
 
 
-def against(found: dict[str, TaskResults]) -> list[str]:
+def against(found: dict[str, TaskResults], every: dict[str, TaskResults]) -> list[str]:
     """Lines of Markdown: env steps to each threshold over those of OMAD, how often it needs fewer, and all together."""
     ran = [name for name in TASKS if name in found and series_of(found[name], "omad")]
-    rows = {(name, key): _row(found[name], key) for name in ran for key in RIVALS}
+    rows = {(name, key): _row(every[name], key) for name in ran for key in RIVALS}
     lines = ["| task | return to reach | HASAC over OMAD | HATD3 over OMAD |", "| --- | --- | --- | --- |"]
     for name in ran:
         ratios = (row.ratio if (row := rows[name, key]) else None for key in RIVALS)
@@ -195,20 +195,24 @@ def _row(task: TaskResults, algorithm: str) -> Row | None:
     return next((row for row in task.rows if row.series is series), None)
 
 
-def results() -> Results:
-    """Of all summaries that are there; of an algorithm at equal settings, finished runs alone once there is one."""
+def results(every: bool) -> dict[str, TaskResults]:
+    """Of all summaries that are there, by task: every run, or finished ones alone where an algorithm has one."""
     found = gather([path for path in SUMMARIES if path.exists()], lambda config: "")
     ended = {(run.task, run.algorithm, run.setting) for run in found.runs if run.state == "finished"}
-    runs = [run for run in found.runs if run.state == "finished" or (run.task, run.algorithm, run.setting) not in ended]
-    return compute(dataclasses.replace(found, runs=runs))
+    runs = [
+        run
+        for run in found.runs
+        if every or run.state == "finished" or (run.task, run.algorithm, run.setting) not in ended
+    ]
+    return {one.task.name: one for one in compute(dataclasses.replace(found, runs=runs)).tasks}
 
 
 if __name__ == "__main__":
-    by_name = {one.task.name: one for one in results().tasks}
+    finished, every = results(every=False), results(every=True)  # of a ratio, a run that was stopped is a bound
     page = PAGE.read_text()
-    for (begin, end), lines in zip(MARKS, (table(by_name), against(by_name)), strict=True):
+    for (begin, end), lines in zip(MARKS, (table(finished), against(finished, every)), strict=True):
         before, _, after = page.partition(begin)
         page = "\n".join([before + begin, "", *lines, "", end + after.partition(end)[2]])
     PAGE.write_text(page)
-    ten(by_name)
-    ratios(by_name)
+    ten(finished)
+    ratios(every)
