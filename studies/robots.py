@@ -23,7 +23,7 @@ THRESHOLDS = dict(zip(TASKS, (3_840.0, 1_148.0, 973.0, 22.5, 3_840.0, 1_148.0, 1
 
 LENGTH = {"total_steps": 200_000, "eval_episodes": 20}
 WRAPPERS = {"reward_norm": "return", "obs_norm": "running"}
-OWN = {
+SUITED = {
     "omad": {"critic_net": "xqc", "critic_reduce": "min", "alpha_init": 0.01},
     "hasac": {"alpha_init": 1.0},  # where its authors let it begin; 0.01 is one of the checks
 }
@@ -31,7 +31,7 @@ OWN = {
 
 def matched(tasks, algorithm, seeds, name="matched", **given):
     """One algorithm under the common protocol."""
-    fields = LENGTH | WRAPPERS | OWN.get(algorithm, {}) | given
+    fields = LENGTH | WRAPPERS | SUITED.get(algorithm, {}) | given
     return grid(tasks, [algorithm], {name: {"preset": "matched"} | fields}, seeds=seeds)
 
 
