@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from omad.report import stats
 from omad.report.format import interval, number
 from omad.report.read import gather
-from omad.report.results import Results, compute
+from omad.report.results import compute
 from omad.report.series import Row, Series, TaskResults, floor_of, published_of
 from omad.report.stats import Estimate
 

@@ -204,6 +204,19 @@ def test_values_that_follow_from_others_follow_in_a_file_too(tmp_path: Path):
     assert of("own", "--reward-norm", "return", "--total-steps", "9000") == (7.0, 3_000, 0.5)
 
 
+def test_a_limit_that_would_not_change_as_asked_is_refused():
+    """Half of a change is a mistake; a limit of its own stays where it is."""
+    end: dict[str, Any] = {"target_run_end": 5.5}
+    steps: dict[str, Any] = {"target_run_steps": 9}
+    with pytest.raises(UserError, match="target_run_end is 5.5 and target_run_steps 0; give both"):
+        resolve(**end)
+    with pytest.raises(UserError, match="target_run_end is None and target_run_steps 9; give both"):
+        resolve(target_run_per_dim=5.0, **steps)
+    resolve(target_run_per_dim=5.0)
+    resolve(target_run_end=4.0)
+    resolve(**end, **steps)
+
+
 def test_what_is_in_the_units_of_rewards_follows_their_normalisation():
     """Else an entropy bonus in raw units outweighs all rewards, and weights of values in [-5, 5] are all alike."""
     raw, normalised = ({"reward_norm": kind} for kind in ("none", "return"))
@@ -228,8 +241,6 @@ def test_what_is_in_the_units_of_rewards_follows_their_normalisation():
     [
         ({"n_envs": 500, "buffer_size": 5_000, "n_step": 20, "warmup_steps": 10_000}, r"10 steps of each; .* the 20"),
         ({"n_envs": 8, "warmup_steps": 2_500, "total_steps": 2_501}, "n_envs 8 to at least 2505"),
-        ({"target_run_end": 5.5}, "target_run_end is 5.5 and target_run_steps 0; give both"),
-        ({"target_run_steps": 9}, "target_run_end is None and target_run_steps 9; give both"),
     ],
 )
 def test_what_would_learn_nothing_or_from_wrong_returns_is_refused(fields: dict[str, Any], words: str):

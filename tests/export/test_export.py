@@ -278,10 +278,10 @@ def test_actions_stay_in_their_box(tmp_path: Path) -> None:
         spec = dataclasses.replace(trained.spec, act_low=((low,), (low,) * 2), act_high=((high,), (high,) * 2))
         out = export(trained._replace(spec=spec), tmp_path / f"{low}")
         policy = Policy(out / "agent_1")
-        policy.policy = lambda obs, noise: np.float32([1.0, -1.0])  # type: ignore[method-assign]
+        policy.policy = lambda obs, noise: np.asarray([1.0, -1.0], np.float32)  # type: ignore[method-assign]
         with np.errstate(over="raise"):
             action = policy.act(np.zeros(policy.obs_dim))
-        np.testing.assert_array_equal(action, np.float32([high, low]))
+        np.testing.assert_array_equal(action, np.asarray([high, low], np.float32))
         found = differences(out, bundle.load(out), vectors(trained, fold_of(trained), 16))
         assert max(found.values()) <= 1e-5, found
 

@@ -97,7 +97,7 @@ def _read(parts: tuple[tuple[Path, Part], ...]) -> list[dict[str, np.ndarray]]:
 
 def other_units(old: RunConfig, new: RunConfig) -> list[str]:
     """The settings by which values of one run mean something else in the other, with both."""
-    pairs = [("reward_norm", old.reward_norm, new.reward_norm)]
+    pairs: list[tuple[str, Any, Any]] = [("reward_norm", old.reward_norm, new.reward_norm)]
     for name in ("v_max", "reward_scale"):
         pairs.append((name, getattr(old.algo, name, None), getattr(new.algo, name, None)))
     return [f"{name} is {now}, there {then}" for name, then, now in pairs if then != now]
