@@ -208,7 +208,7 @@ def test_a_limit_that_would_not_change_as_asked_is_refused():
     """Half of a change is a mistake; a limit of its own stays where it is."""
     end: dict[str, Any] = {"target_run_end": 5.5}
     steps: dict[str, Any] = {"target_run_steps": 9}
-    with pytest.raises(UserError, match="target_run_end is 5.5 and target_run_steps 0; give both"):
+    with pytest.raises(UserError, match=r"target_run_end is 5\.5 and target_run_steps 0; give both"):
         resolve(**end)
     with pytest.raises(UserError, match="target_run_end is None and target_run_steps 9; give both"):
         resolve(target_run_per_dim=5.0, **steps)
