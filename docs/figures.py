@@ -100,11 +100,12 @@ def spread_3(axes: Axes) -> None:
 def spread_4(axes: Axes) -> None:
     """The same with four agents."""
     draw(axes, *curves("symmetry", "mpe/spread-4", "omad", "cpu"), "OMAD, preset cpu", BLUE)
+    draw(axes, *curves("symmetry", "mpe/spread-4", "hasac", "symmetry"), "HASAC, same symmetry", ORANGE)
     draw(axes, *curves("mpe_cpu", "mpe/spread-4", "omad", "matched"), "OMAD, matched", BLUE, "--")
     draw(axes, *curves("mpe_cpu", "mpe/spread-4", "hasac", "matched"), "HASAC, matched", ORANGE, "--")
     draw(axes, *curves("mpe_cpu", "mpe/spread-4", "hatd3", "matched"), "HATD3, matched", GREEN, "--")
     level(axes, -57.9, "OMAD, published")
-    axes.set(title="mpe/spread-4", ylim=(-125, -40))
+    axes.set(title="mpe/spread-4", ylim=(-165, -40))
 
 
 def deception(axes: Axes) -> None:
