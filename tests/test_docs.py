@@ -176,6 +176,20 @@ def test_commands_are_understood(
                 raise AssertionError(f"{command}: {capsys.readouterr().err}") from stop
 
 
+SCRIPT = re.compile(r"python ((?:benchmarks|studies|docs|examples)/[\w/]+\.py)((?: [^`\n|#;]+)?)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_options_of_scripts_are_theirs(page: Path) -> None:
+    """The script is there, and has every option that its command names."""
+    text = re.sub(r"\\?\n\s*", " ", page.read_text())
+    for script, words in SCRIPT.findall(text):
+        source = (ROOT / script).read_text()
+        for option in re.findall(r"(?<!\S)--([a-z][a-z-]*)", words.partition(" && ")[0]):
+            field = rf"^(    |def main\(.*\b){option.replace('-', '_')}: "
+            assert f'"--{option}"' in source or re.search(field, source, re.MULTILINE), f"{script} has no --{option}"
+
+
 def test_cheap_commands_run(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Those of README and quickstart that train and compile nothing."""
     assert cli.main(["tasks", "mpe/spread-3"]) == 0
