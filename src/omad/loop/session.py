@@ -100,7 +100,7 @@ class Session:
             source = warm_start.find(self.config.init_from, self.run.manifest.get("init_from"))
             fresh = warm_start.Learned(self.carry.learner, self.carry.returns)
             started, facts = warm_start.load(source, fresh, self.config)
-            taken = not facts["units"] and not any(name.startswith("returns.") for name in facts["left"])
+            taken = not any(name.startswith("returns.") for name in facts["left"])
             if self.config.demonstrations and started.returns is not None and taken:
                 started = started._replace(returns=fresh.returns.merged(started.returns))
             self.carry = dataclasses.replace(self.carry, **started._asdict())

@@ -3,8 +3,9 @@
 All leaves of the learner are taken over whose path and shape fit: actors, critics, targets, their statistics and
 temperatures, and with them the scale of normalised rewards, in whose units critics are. A Polyak copy that the other
 run did not keep begins as what it is a copy of. Optimisers (leaves below a field that is called `opt` or ends in
-`_opt`) are initialised, a temperature that is fixed too, and critics and temperatures whose values would be read in
-other units: where rewards are normalised in one of the runs only, or the support or the factor on rewards is another.
+`_opt`) are initialised. So are critics whose values would be read in other units, for the support or the factor on
+rewards is another one, or rewards are normalised in one of the runs only; then the temperature as well, and wherever it
+is fixed.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ __all__ = ["Learned", "Source", "find", "load", "said"]
 
 _ANEW = re.compile(r"^learner\.(.*[._])?opts?(\.|$)|^returns\.running$")
 """Optimisers, and the returns of episodes that are not gone on with."""
-_VALUES = r"^learner\.(inner\.)?(critics|stats|value_stats)|^returns\."
-_TEMPERATURE = r"^learner\.(inner\.)?(temperatures?|log_alpha)\b"
+_VALUES = re.compile(r"^learner\.(inner\.)?(critics|stats|value_stats)")
+_TEMPERATURE = re.compile(r"^learner\.(inner\.)?(temperatures?|log_alpha)\b")
 _COPY = re.compile(r"^(learner\.(?:inner\.)?)(actors|critics)_(?:average|target)\.((?:[01]\.)?)")
 """Polyak copies: of actors or critics, or of critics and their running statistics, which are a pair."""
 
@@ -119,12 +120,10 @@ def load(source: Source, fresh: Learned, config: RunConfig) -> tuple[Learned, di
     """
     seeds = config.all_seeds
     units = other_units(source.runs[0].config, config)
-    if units:
-        anew = re.compile(f"{_ANEW.pattern}|{_VALUES}|{_TEMPERATURE}")
-    elif getattr(config.algo, "alpha_mode", "") == "fixed":
-        anew = re.compile(f"{_ANEW.pattern}|{_TEMPERATURE}")
-    else:
-        anew = _ANEW
+    fixed = getattr(config.algo, "alpha_mode", "") == "fixed"
+    anew = [_ANEW, *([_VALUES] if units else [])]
+    if fixed or source.runs[0].config.reward_norm != config.reward_norm:
+        anew.append(_TEMPERATURE)
     newest = [_newest(run) for run in source.runs]
     found = _read(tuple((one.file("rest"), one.index.parts["rest"]) for one in newest))
     stored = {run.path: arrays for run, arrays in zip(source.runs, found, strict=True)}
@@ -136,7 +135,7 @@ def load(source: Source, fresh: Learned, config: RunConfig) -> tuple[Learned, di
         rows = [_array(stored[run.path], name) for run, _ in places]
         due = leaf.shape[1:], leaf.dtype
         fits = all(row is not None and (row.shape[1:], row.dtype) == due for row in rows)
-        if anew.search(name):
+        if any(pattern.search(name) for pattern in anew):
             leaves.append(leaf)
         elif fits and leaf.size:
             chosen = [row[place] for row, (_, place) in zip(rows, places, strict=True) if row is not None]
@@ -177,5 +176,5 @@ def said(facts: Mapping[str, Any]) -> str:
     rest = f"; not taken over, for names or shapes differ: {', '.join(left[:6])}" if left else ""
     more = f" and {len(left) - 6} more" if len(left) > 6 else ""
     units = facts.get("units")
-    values = f"; critics and temperature begin anew, for their units differ: {'; '.join(units)}" if units else ""
+    values = f"; critics begin anew, for their values have other units: {'; '.join(units)}" if units else ""
     return f"Started from {', '.join(facts['run'])}: {facts['taken']} arrays of the learner{rest}{more}{values}."
