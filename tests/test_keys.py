@@ -53,6 +53,10 @@ def test_noise_is_held_for_a_random_number_of_steps() -> None:
     assert abs(len(begins) / 3200 - 1 / mean) < 4 * np.sqrt(1 / mean / 3200)
     assert {int(held(run_key(3), jnp.asarray(step), float(LONGEST_HOLD))) for step in (16, 20, 31)} == {16}
     assert all(int(held(run_key(3), jnp.asarray(step), 1.0)) == step for step in (0, 5, 40))
+    first = int(np.argmax(drawn < steps))  # a step that goes on with earlier noise
+    late = np.asarray(jax.vmap(lambda step: held(run_key(3), step, mean, first))(steps[first:]))
+    np.testing.assert_array_equal(late, np.maximum(drawn[first:], first))
+    assert late[0] == first > drawn[first]
 
 
 def test_normal_draws_are_those_of_the_plain_counter() -> None:

@@ -60,11 +60,12 @@ def normal(key: Key[Array, ""], shape: Sequence[int]) -> Float[Array, ...]:
     return (math.sqrt(2.0) * jax.lax.erf_inv(between)).astype(float).reshape(shape)
 
 
-def held(root: Key[Array, ""], step: Int[Array, ""], mean: float) -> Int[Array, ""]:
+def held(root: Key[Array, ""], step: Int[Array, ""], mean: float, first: int = 0) -> Int[Array, ""]:
     """The step at which the noise that acts at `step` was drawn: held for a random number of steps.
 
     The noise is renewed at every 16th step, and at each other one with the probability that makes `mean` the mean.
-    Which steps renew it is a function of the seed, so nothing is carried. With a mean of 1 it is the step itself.
+    Which steps renew it is a function of the seed, so nothing is carried. With a mean of 1 it is the step itself. No
+    noise is older than step `first`, the draws before which are the warm-up's.
 
     Source: Kim et al. 2026 (FlashSAC).  Differs: geometric lengths instead of a zeta distribution's.
     """
@@ -75,4 +76,4 @@ def held(root: Key[Array, ""], step: Int[Array, ""], mean: float) -> Int[Array, 
     draws = jax.vmap(lambda at: jax.random.uniform(stream(root, Stream.HOLD, at)))(steps)
     chance = (LONGEST_HOLD / mean - 1) / (LONGEST_HOLD - 1)
     renewed = (draws < chance) & (steps <= step)
-    return jnp.max(jnp.where(renewed, steps, begin))
+    return jnp.maximum(jnp.max(jnp.where(renewed, steps, begin)), first)

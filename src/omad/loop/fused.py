@@ -278,13 +278,14 @@ def choose_actions(
     step: Int[Array, ""],
     learn: bool,
     hold: float = 1.0,
+    first: int = 0,
 ) -> Float[Array, "env agent act"]:
     """Actions of all envs: by the policies as they are now, or uniform during the warm-up.
 
     The barriers keep the compiler from mixing this with what comes before and after, which would round differently in
     the fused and in the hosted loop.
     """
-    key = stream(root, Stream.ACT, held(root, step, hold) if learn else step)
+    key = stream(root, Stream.ACT, held(root, step, hold, first) if learn else step)
     if learn:
         policy, obs = jax.lax.optimization_barrier((algorithm.behaviour_policy(learner), obs))
         return jax.lax.optimization_barrier(algorithm.act(policy, obs, key, True))
@@ -475,7 +476,8 @@ def make(
 
             def vector_step(step: Int[Array, ""], carry: Carry) -> Carry:
                 obs = carry.observation.obs
-                action = choose_actions(learning, spec, carry.learner, obs, root, step, learn, config.noise_hold)
+                noise = config.noise_hold, config.warmup_vector_steps
+                action = choose_actions(learning, spec, carry.learner, obs, root, step, learn, *noise)
                 if given:
                     carry, step = learn_vector_step(
                         learning, config, carry, root, step, given.demonstrations, seed_index

@@ -195,7 +195,8 @@ class Hosted:
 
         def act(leaves: list[Array], table: Array, seed: Int[Array, ""], step: Int[Array, ""], learn: bool) -> Array:
             learner, (obs, _) = self._trees.for_acting(leaves), layout.shown_next(table)
-            return choose_actions(algorithm, env.spec, learner, obs, run_key(seed), step, learn, config.noise_hold)
+            noise = config.noise_hold, config.warmup_vector_steps
+            return choose_actions(algorithm, env.spec, learner, obs, run_key(seed), step, learn, *noise)
 
         def keep(
             leaves: list[Array],
