@@ -202,6 +202,9 @@ def test_values_that_follow_from_others_follow_in_a_file_too(tmp_path: Path):
     assert of("plain") == (2000.0, 150_000, 1.0)
     assert of("plain", "--reward-norm", "return", "--total-steps", "9000") == (5.0, 9_000, 0.01)
     assert of("own", "--reward-norm", "return", "--total-steps", "9000") == (7.0, 3_000, 0.5)
+    (tmp_path / "hasac").write_text(to_toml(resolve("mamujoco-full/ant-2x4", "hasac", "cpu")))
+    config = parse(["--config", str(tmp_path / "hasac"), "--preset", "paper"], "omad train", Options())[0]
+    assert (config.algo.alpha_mode, config.algo.alpha_init) == ("auto", 1.0)  # not the preset's of a fixed one
 
 
 def test_a_limit_that_would_not_change_as_asked_is_refused():
@@ -213,7 +216,10 @@ def test_a_limit_that_would_not_change_as_asked_is_refused():
     with pytest.raises(UserError, match="target_run_end is None and target_run_steps 9; give both"):
         resolve(target_run_per_dim=5.0, **steps)
     resolve(target_run_per_dim=5.0)
-    resolve(target_run_end=4.0)
+    assert resolve(target_run_end=4.0).algo.target_run_end is None
+    old = to_dict(resolve(target_run_per_dim=5.0))  # as earlier versions wrote it
+    old["algo"] |= {"target_run_end": 4.0, "target_run_steps": 0}
+    assert from_dict(old).algo == resolve(target_run_per_dim=5.0).algo
     resolve(**end, **steps)
 
 
@@ -232,6 +238,7 @@ def test_what_is_in_the_units_of_rewards_follows_their_normalisation():
             assert getattr(config.algo, name) == value
             assert sources(config)[name].startswith("derived: reward_norm") == (value != values[0])
     assert resolve("mpe/spread-3", reward_norm="return", alpha_init=0.3).algo.alpha_init == 0.3
+    assert resolve("mamujoco-full/ant-2x4", "hasac", "paper", reward_norm="return").algo.alpha_init == 0.2  # fixed
     assert resolve("mamujoco-full/swimmer-2x1", preset="efficient", reward_norm="none").algo.v_max == 400.0
     assert resolve("mamujoco-full/swimmer-2x1", preset="efficient").algo.v_max == 7.9
 

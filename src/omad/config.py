@@ -255,7 +255,8 @@ def _normalised(task: str, algorithm: str, values: Mapping[str, Any], gamma: flo
         return {}
     bound, gamma = values.get("reward_bound", RunConfig.reward_bound), values.get("gamma", gamma)
     found = {"v_max": (_support(task, bound, gamma), "derived: reward_bound")}
-    if algorithm in ("omad", "hasac"):  # an entropy bonus in raw units would outweigh all rewards
+    # A bonus for entropy in raw units would outweigh all rewards; a temperature that is fixed was chosen.
+    if algorithm in ("omad", "hasac") and values.get("alpha_mode", "auto") == "auto":
         found["alpha_init"] = (0.01, "derived: reward_norm [M]")
     if algorithm == "masdac":  # weights are exponentials of values
         found["reward_scale"] = (20.0, "derived: reward_norm [I] raw returns are about a hundred times as large")
@@ -331,6 +332,9 @@ def from_dict(values: Any) -> RunConfig:
         raise UserError(f"The configuration is {shown(values)}; it must be an object with the fields of a run.")
     values = dict(values)
     algorithm, algo = _word("algorithm", values.get("algorithm", "")), values.pop("algo", {})
+    if isinstance(algo, dict) and algo.get("target_run_steps") == 0:
+        # Earlier versions wrote where a limit ends that never begins to move.
+        algo = {name: value for name, value in algo.items() if name != "target_run_end"}
     if algorithm not in available():
         raise UserError(
             f"The configuration names the algorithm {shown(algorithm)}; allowed: {', '.join(available())}. "

@@ -270,6 +270,50 @@ def test_no_tensor_is_held_twice(out: Path) -> None:
         read_tensors(len(text).to_bytes(8, "little") + text + data[8 + size :])
 
 
+@pytest.mark.parametrize("name", ["test.obs", "obs.weight", "last.weight"])
+def test_shapes_that_ask_for_much_memory_are_refused(out: Path, tmp_path: Path, name: str) -> None:
+    """More test vectors than there are, empty axes and further ones make products that no file holds."""
+    from safetensors.numpy import load, save
+
+    copy = tmp_path / "copy"
+    shutil.copytree(out / "agent_0", copy)
+    tensors = load((copy / "policy.safetensors").read_bytes())
+    shape = {"test.obs": (4000, 1), "obs.weight": (0, 10**6), "last.weight": (1, 4, 4)}[name]
+    tensors[name] = np.zeros(shape, np.float32)
+    data, about = save(tensors), json.loads((copy / "policy.json").read_text())
+    about["tensors_sha256"] = hashlib.sha256(data).hexdigest()
+    del about["checksum"]
+    about["checksum"] = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    (copy / "policy.json").write_text(json.dumps(about))
+    (copy / "policy.safetensors").write_bytes(data)
+    with pytest.raises(UserError, match=rf"{name} has the shape .*, as no policy has"):
+        bundle.runner(copy)
+
+
+def test_a_graph_of_another_form_is_not_loaded(tmp_path: Path) -> None:
+    """Other values of the same constants are; what a graph asks for while it is loaded is not bounded."""
+    onnx = pytest.importorskip("onnx")
+    trained = team("hatd3", UNEQUAL)
+    out = export(trained, tmp_path / "team")
+    path = out / "agent_0" / "policy.onnx"
+    model = onnx.load_model(path)
+    for change in ("values", "node"):
+        if change == "node":
+            model.graph.node.append(onnx.helper.make_node("Identity", ["obs"], ["more"]))
+        else:
+            weights = onnx.numpy_helper.to_array(model.graph.initializer[0])
+            model.graph.initializer[0].raw_data = (weights * 1.5).astype(weights.dtype).tobytes()
+        path.write_bytes(model.SerializeToString())
+        about = json.loads((out / "team.json").read_text())
+        about["files"]["agent_0/policy.onnx"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        (out / "team.json").write_text(json.dumps(about))
+        if change == "node":
+            with pytest.raises(UserError, match="is not the graph of these policies"):
+                compare(out, trained, bundle.VECTORS)
+        else:
+            assert compare(out, trained, bundle.VECTORS)["difference"]["onnx"] > 1e-3
+
+
 def test_actions_stay_in_their_box(tmp_path: Path) -> None:
     """Also where float32 rounds beyond its end, and with bounds whose difference is more than float32 holds."""
     trained = team("hatd3", UNEQUAL)
@@ -282,7 +326,7 @@ def test_actions_stay_in_their_box(tmp_path: Path) -> None:
         with np.errstate(over="raise"):
             action = policy.act(np.zeros(policy.obs_dim))
         np.testing.assert_array_equal(action, np.asarray([high, low], np.float32))
-        found = differences(out, bundle.load(out), vectors(trained, fold_of(trained), 16))
+        found = differences(out, bundle.load(out), fold_of(trained), vectors(trained, fold_of(trained), 16))
         assert max(found.values()) <= 1e-5, found
 
 
@@ -298,7 +342,7 @@ def test_numbers_that_are_not_finite_are_neither_written_nor_called_equal(
     tests = vectors(trained, fold_of(trained), 16)
     nothing = types.SimpleNamespace(policy=lambda *_: np.full(1, np.nan, np.float32))
     monkeypatch.setattr(bundle, "runner", lambda folder: nothing)
-    assert differences(out, bundle.load(out), tests) == {"numpy": math.inf}
+    assert differences(out, bundle.load(out), fold_of(trained), tests) == {"numpy": math.inf}
 
 
 def test_a_bundle_says_what_it_has(tmp_path: Path) -> None:
@@ -421,7 +465,7 @@ def test_a_student_gives_the_teachers_action_from_the_same_noise(tmp_path: Path)
         tmp_path / "team", students, folded_vectors(students, 16), boxes(trained.spec), 1, trained.facts
     )
     assert bundle.load(path).kind == "distilled" and bundle.load(path).steps == 3
-    found = differences(path, bundle.load(path), folded_vectors(students, 16, seed=3))
+    found = differences(path, bundle.load(path), students, folded_vectors(students, 16, seed=3))
     assert max(found.values()) <= 1e-5, found
     with pytest.raises(UserError, match="a distilled team"):
         compare(path, trained)

@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from mutate import mutations, snapshot
 from omad import cli, files
 from omad.commands.curve import draw_curve
 from omad.commands.report import command_of, write_report
+from omad.config import resolve
 from omad.errors import UserError
 from omad.report import page, results, survival, tables
 from omad.report.format import code, drawable, markdown, paragraph, plain
@@ -323,6 +325,18 @@ def test_a_packed_summary_that_holds_gigabytes_is_refused_in_words(
     bomb.write_bytes(gzip.compress(b" " * (1 << 24)) * 192)  # 3 GiB
     assert bomb.stat().st_size < 4_000_000
     assert "holds more than 256 MiB" in refused(bomb, tmp_path / "out", capsys)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "fields"),
+    [("hasac", {"alpha_init": 1.0}), ("masdac", {"reward_scale": 0.2}), ("omad", {"alpha_init": 1.0, "v_max": 1600.0})],
+)
+def test_a_value_that_would_follow_from_others_stands_in_the_command(algorithm: str, fields: dict[str, Any]) -> None:
+    """Though it is the preset's own, which normalised rewards change."""
+    config = resolve("mamujoco-full/ant-2x4", algorithm, "matched", reward_norm="return", **fields)
+    words = shlex.split(command_of(config))
+    for name, value in fields.items():
+        assert words[words.index(f"--{name.replace('_', '-')}") + 1] == str(value)
 
 
 def test_a_command_of_a_summary_is_one_of_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from omad.config import resolve
 from omad.errors import UserError
 from omad.run.folder import RunFolder
-from omad.run.warm_start import Learned, find, load, said
+from omad.run.warm_start import Learned, find, load, other_units, said
 
 HERE = resolve("probe/push", seeds=2, first_seed=3)
 
@@ -88,6 +88,20 @@ def test_the_scale_of_rewards_comes_with_the_critics(tmp_path: Path) -> None:
         load(at, Learned({"other": {"w": ones(0)}}, zero), HERE)
 
 
+def test_what_makes_values_mean_something_else() -> None:
+    """The bound that rewards are divided by; not the support of critics that have none."""
+
+    def between(algorithm: str, one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+        return other_units(resolve("probe/push", algorithm, **one), resolve("probe/push", algorithm, **other))
+
+    normalised: dict[str, Any] = {"reward_norm": "return"}
+    assert between("hasac", normalised, normalised | {"reward_bound": 9.0}) == ["reward_bound is 9.0, there 5.0"]
+    assert between("hasac", {}, {"reward_bound": 9.0}) == []
+    scalar: dict[str, Any] = {"critic_kind": "scalar"}
+    assert between("omad", scalar, scalar | {"v_max": 7.0}) == []
+    assert between("omad", scalar, {"v_max": 7.0}) == ["v_max is 7.0, there 20.0"]
+
+
 @pytest.mark.parametrize("fields", [{"v_max": 7.0}, {"reward_norm": "return"}])
 def test_values_in_other_units_are_not_taken_over(tmp_path: Path, fields: dict[str, Any]) -> None:
     """Not the critics; nor the temperature where one run normalises rewards. It is said, with both values."""
@@ -101,7 +115,10 @@ def test_values_in_other_units_are_not_taken_over(tmp_path: Path, fields: dict[s
     assert not learner["critics"]["w"].any() and not learner["critics_target"]["w"].any()
     assert learner["temperature"]["log_alpha"].any() == ("reward_norm" not in fields)
     assert taken["count"].any() and facts["left"] == []
-    assert "other units: " in said(facts) and next(iter(fields)) in said(facts)
+    assert facts["anew"] == (["critics", "temperature"] if "reward_norm" in fields else ["critics"])
+    assert f"; {' and '.join(facts['anew'])} anew, for values have other units: " in said(facts) and next(
+        iter(fields)
+    ) in said(facts)
 
 
 def test_a_temperature_that_is_fixed_is_the_one_that_was_given(tmp_path: Path) -> None:
@@ -110,4 +127,5 @@ def test_a_temperature_that_is_fixed_is_the_one_that_was_given(tmp_path: Path) -
     at = find(source(tmp_path / "run", stored, None))
     assert load(at, Learned(zero, None), HERE)[0].learner["temperature"]["log_alpha"].any()
     fixed = resolve("probe/push", seeds=2, first_seed=3, alpha_mode="fixed")
-    assert not load(at, Learned(zero, None), fixed)[0].learner["temperature"]["log_alpha"].any()
+    (learner, _), facts = load(at, Learned(zero, None), fixed)
+    assert not learner["temperature"]["log_alpha"].any() and said(facts).endswith("; temperature anew.")

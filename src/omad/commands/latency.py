@@ -63,7 +63,7 @@ def _bundle(folder: Path, options: Options) -> list[dict[str, Any]]:
     import jax.numpy as jnp
     import numpy as np
 
-    from omad.export import bundle, play
+    from omad.export import bundle, graph, play
     from omad.export.fold import sample
     from omad.export.team import onnx_policy
     from omad.trust import refuse_foreign
@@ -84,8 +84,10 @@ def _bundle(folder: Path, options: Options) -> list[dict[str, Any]]:
     stacked = rng.standard_normal((1, one.obs_dim)).astype(np.float32)
     shape = (1, one.noise_rows, one.act_dim)
     if f"{team.agents[0]}/policy.onnx" in team.files:
-        graph = onnx_policy(folder / team.agents[0] / "policy.onnx")
-        run = lambda: graph(stacked, rng.standard_normal(shape, np.float32))  # noqa: E731
+        low, high = (np.asarray(box[0], np.float32) for box in (team.action_low, team.action_high))
+        made = graph.build(one, low, high, bundle.title_of(team.facts, 0))  # as the file's, which may be a stranger's
+        infer = onnx_policy(made, folder / team.agents[0] / "policy.onnx")
+        run = lambda: infer(stacked, rng.standard_normal(shape, np.float32))  # noqa: E731
         rows.append(row | {"runtime": "ONNX Runtime, 1 thread"} | _timed(run, options.actions))
     tensors = {name: jnp.asarray(array) for name, array in one.tensors.items()}
     fast = jax.jit(lambda obs, noise: sample(one, tensors, obs, noise))

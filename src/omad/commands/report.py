@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import tyro
 
-from omad.config import RunConfig, resolve
+from omad.config import FOLLOWING, RunConfig, resolve
 from omad.console import console
 from omad.errors import UserError
 from omad.report.format import plain
@@ -56,7 +56,11 @@ def command_of(config: RunConfig) -> str:
             and resolve(config.task, config.algorithm, config.preset, **_without(given)) == config
         ):
             given = _without(given)
-        if resolve(config.task, config.algorithm, config.preset, **given) != config:
+        made = resolve(config.task, config.algorithm, config.preset, **given)
+        if made != config:  # what follows from others does so unless it is given
+            given |= {name: value for name, value in _given(config, made).items() if name in FOLLOWING}
+            made = resolve(config.task, config.algorithm, config.preset, **given)
+        if made != config:
             return ""
     except UserError:
         return ""

@@ -124,9 +124,13 @@ def _forms(base: RunConfig) -> list[Any]:
     return [*forms, _form("algorithm", about, base.algo, algo, found, base.given)]
 
 
-def _as_it_follows(file: dict[str, Any]) -> dict[str, Any]:
-    """Without the values that follow from a file's others, so that they follow from what flags change, too."""
-    for name in file.keys() & FOLLOWING:
+def _as_it_follows(file: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """Without the values that follow from a file's others, so that they follow from what flags change, too.
+
+    What is in the units of rewards follows where they are normalised, or where a flag says whether they are.
+    """
+    normalised = file.get("reward_norm") == "return" or any(w.startswith("--reward-norm") for w in words)
+    for name in file.keys() & (FOLLOWING if normalised else {"buffer_size"}):
         rest = {field: value for field, value in file.items() if field != name}
         with contextlib.suppress(UserError):
             config = resolve(**rest)
@@ -151,7 +155,7 @@ def parse(arguments: Sequence[str], prog: str, options: Any) -> tuple[RunConfig,
     """
     chosen, words = _split(arguments)
     path = chosen.pop("config", None)
-    file = {} if path is None else _as_it_follows(read(path, chosen.get("algorithm")))
+    file = {} if path is None else _as_it_follows(read(path, chosen.get("algorithm")), words)
     try:
         base = resolve(**(file | chosen))
     except UserError:

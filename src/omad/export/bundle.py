@@ -27,7 +27,7 @@ from omad import schema
 from omad.errors import UserError
 from omad.export import graph
 from omad.export.fold import Folded, Kind
-from omad.export.runner import FORMAT, BadPolicy, Policy
+from omad.export.runner import FORMAT, BadPolicy, Policy, read_tensors
 from omad.spec import ObsNorm
 
 __all__ = ["FORMATS", "RUNNER", "TOLERANCE", "VECTORS", "Facts", "Team", "Vectors", "load", "write"]
@@ -171,6 +171,11 @@ def write(
     return out
 
 
+def title_of(facts: Facts, agent: int) -> str:
+    """What an agent's graph is called."""
+    return f"{facts.algorithm} on {facts.task}, agent {agent}"
+
+
 def parsed(words: str) -> list[str]:
     """The formats in a text such as `numpy,onnx`."""
     return [name.strip() for name in words.split(",") if name.strip()]
@@ -204,7 +209,7 @@ def _agent(
     tests = {"test.obs": seen.obs, "test.noise": seen.noise, "test.action": seen.action}
     tensors = save({name: np.ascontiguousarray(array, np.float32) for name, array in (one.tensors | tests).items()})
     if "onnx" in formats:
-        found["policy.onnx"] = graph.build(one, low, high, f"{facts.algorithm} on {facts.task}, agent {i}")
+        found["policy.onnx"] = graph.build(one, low, high, title_of(facts, i))
     about = {
         "format": FORMAT,
         "agent": f"agent_{i}",
@@ -319,12 +324,21 @@ def runner(folder: Path) -> Policy:
         UserError: Its files are damaged, or do not fit together.
     """
     try:
+        _check_sizes(folder)
         with np.errstate(all="ignore"):
             return Policy(folder)
     except BadPolicy as error:
         raise UserError(str(error)) from None
     except Exception as error:  # noqa: BLE001 - files that somebody else wrote can raise anything
         raise UserError(f"{folder} cannot be used ({type(error).__name__}: {error}); export it again.") from None
+
+
+def _check_sizes(folder: Path) -> None:
+    """Refuse tensors by which a small file would ask for much memory: products grow with empty or further axes."""
+    for name, array in read_tensors(schema.read_bytes(folder / "policy.safetensors", unpack=False)).items():
+        test = name.startswith("test.")
+        if array.ndim > 2 + (name == "test.noise") or 0 in array.shape or (test and array.shape[:1] != (VECTORS,)):
+            raise BadPolicy(f"{folder}: {name} has the shape {array.shape}, as no policy has; export it again.")
 
 
 class Version(msgspec.Struct):

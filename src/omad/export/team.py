@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from omad import tasks
+from omad import schema, tasks
 from omad.errors import UserError
 from omad.export import bundle, graph
 from omad.export.bundle import FORMATS, Facts, Team, Vectors
@@ -143,14 +143,18 @@ def compare(folder: str | Path, team: Trained, count: int = 256, seed: int = 1) 
         raise UserError(f"{folder} has {len(about.agents)} agents, the run {team.spec.n_agents}; export it again.")
     if about.kind == "distilled":
         raise UserError(f"{folder} holds a distilled team, which is not meant to act exactly as its teacher does.")
-    _, tests = _both(team, about.steps if about.steps != about.trained_steps else None, count, seed)
-    return {"observations": count, "difference": differences(folder, about, tests)}
+    folded, tests = _both(team, about.steps if about.steps != about.trained_steps else None, count, seed)
+    return {"observations": count, "difference": differences(folder, about, folded, tests)}
 
 
-def differences(folder: Path, about: Team, tests: Sequence[Vectors]) -> dict[str, float]:
-    """Largest difference of actions in [-1, 1] by runtime, over all agents."""
+def differences(folder: Path, about: Team, folded: Sequence[Folded], tests: Sequence[Vectors]) -> dict[str, float]:
+    """Largest difference of actions in [-1, 1] by runtime, over all agents.
+
+    Raises:
+        UserError: A file is damaged, or a graph is not of the form that these policies have.
+    """
     worst: dict[str, float] = {}
-    for i, (name, test) in enumerate(zip(about.agents, tests, strict=True)):
+    for i, (name, one, test) in enumerate(zip(about.agents, folded, tests, strict=True)):
         low, high = (np.asarray(box[i], np.float32) for box in (about.action_low, about.action_high))
 
         def note(runtime: str, action: np.ndarray, test: Vectors = test) -> None:
@@ -160,13 +164,20 @@ def differences(folder: Path, about: Team, tests: Sequence[Vectors]) -> dict[str
         if f"{name}/policy.safetensors" in about.files:
             note("numpy", bundle.runner(folder / name).policy(test.obs, test.noise))
         if f"{name}/policy.onnx" in about.files:
-            action = onnx_policy(folder / name / "policy.onnx")(test.obs, test.noise)
-            note("onnx", unscaled(action, low, high))
+            path = folder / name / "policy.onnx"
+            data, title = schema.read_bytes(path, unpack=False), bundle.title_of(about.facts, i)
+            if not graph.alike(data, graph.build(one, low, high, title)):
+                raise UserError(f"{path} is not the graph of these policies; export the run again.")
+            note("onnx", unscaled(onnx_policy(data, path)(test.obs, test.noise), low, high))
     return worst
 
 
-def onnx_policy(path: Path) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def onnx_policy(data: bytes, path: Path) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """(stacked observations, noise) -> actions, in an ONNX Runtime session of one thread.
+
+    Args:
+        data: The graph, of our own making or like it: loading a stranger's may take any memory.
+        path: What to call it.
 
     Raises:
         UserError: The package is missing, or the file is no such graph; the function raises that too.
@@ -176,7 +187,7 @@ def onnx_policy(path: Path) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     unusable = f"{path} is no graph of a policy; export the run again."
     try:
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise UserError(unusable) from error
 

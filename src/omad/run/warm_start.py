@@ -99,7 +99,10 @@ def _read(parts: tuple[tuple[Path, Part], ...]) -> list[dict[str, np.ndarray]]:
 def other_units(old: RunConfig, new: RunConfig) -> list[str]:
     """The settings by which values of one run mean something else in the other, with both."""
     pairs: list[tuple[str, Any, Any]] = [("reward_norm", old.reward_norm, new.reward_norm)]
-    for name in ("v_max", "reward_scale"):
+    if old.reward_norm == new.reward_norm == "return":
+        pairs.append(("reward_bound", old.reward_bound, new.reward_bound))
+    scalar = "scalar" == getattr(old.algo, "critic_kind", "") == getattr(new.algo, "critic_kind", "")
+    for name in ("reward_scale",) if scalar else ("v_max", "reward_scale"):
         pairs.append((name, getattr(old.algo, name, None), getattr(new.algo, name, None)))
     return [f"{name} is {now}, there {then}" for name, then, now in pairs if then != now]
 
@@ -121,9 +124,10 @@ def load(source: Source, fresh: Learned, config: RunConfig) -> tuple[Learned, di
     seeds = config.all_seeds
     units = other_units(source.runs[0].config, config)
     fixed = getattr(config.algo, "alpha_mode", "") == "fixed"
-    anew = [_ANEW, *([_VALUES] if units else [])]
-    if fixed or source.runs[0].config.reward_norm != config.reward_norm:
-        anew.append(_TEMPERATURE)
+    scaled = any(word.startswith(("reward_norm", "reward_bound")) for word in units)
+    began = {"critics": _VALUES} if units else {}
+    began |= {"temperature": _TEMPERATURE} if fixed or scaled else {}
+    anew = [_ANEW, *began.values()]
     newest = [_newest(run) for run in source.runs]
     found = _read(tuple((one.file("rest"), one.index.parts["rest"]) for one in newest))
     stored = {run.path: arrays for run, arrays in zip(source.runs, found, strict=True)}
@@ -157,6 +161,7 @@ def load(source: Source, fresh: Learned, config: RunConfig) -> tuple[Learned, di
         "sha256": [one.index.parts["rest"].sha256 for one in newest],
         "taken": len(taken),
         "left": [name.removeprefix("learner.") for name in left],
+        "anew": list(began),
         "units": units,
     }
     return jax.tree.unflatten(tree, leaves), facts
@@ -175,6 +180,7 @@ def said(facts: Mapping[str, Any]) -> str:
     left = facts["left"]
     rest = f"; not taken over, for names or shapes differ: {', '.join(left[:6])}" if left else ""
     more = f" and {len(left) - 6} more" if len(left) > 6 else ""
-    units = facts.get("units")
-    values = f"; critics begin anew, for their values have other units: {'; '.join(units)}" if units else ""
+    began, units = facts.get("anew"), facts.get("units")
+    values = f"; {' and '.join(began)} anew" if began else ""
+    values += f", for values have other units: {'; '.join(units)}" if units else ""
     return f"Started from {', '.join(facts['run'])}: {facts['taken']} arrays of the learner{rest}{more}{values}."

@@ -150,8 +150,9 @@ class OmadConfig:
                           "target_run_begin", "target_run_steps"),
             finite=("target_run_per_dim", "target_run_end"),
         )  # fmt: skip
-        stays = self.target_run_end in (None, self.target_run_per_dim)
-        if (self.target_run_end is None) if self.target_run_steps else not stays:
+        if not self.target_run_steps and self.target_run_end == self.target_run_per_dim:
+            object.__setattr__(self, "target_run_end", None)  # it stays where it is
+        if (self.target_run_end is None) != (self.target_run_steps == 0):
             raise UserError(
                 f"target_run_end is {self.target_run_end} and target_run_steps {self.target_run_steps}; give both, or "
                 "neither if the limit is to stay as it is"
