@@ -17,6 +17,8 @@ from omad.loop import fused
 from omad.loop.fused import LoopConfig
 
 ENV = envs.make("probe/push")
+MOVING = dataclasses.replace(CONFIGS["omad"], target_run_end=5.0, target_run_steps=9)
+CONFIGS = CONFIGS | {"omad": MOVING}  # so that every field that may be left out is given
 SEEDS, NUMBER = jax.ShapeDtypeStruct((1,), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
 SIZES = LoopConfig(n_envs=2, updates_per_step=3, batch_size=8, buffer_rows=16, warmup_vector_steps=4)
 
