@@ -22,6 +22,7 @@ from omad.errors import UserError
 
 __all__ = [
     "PARTIAL",
+    "check_new",
     "create",
     "free_bytes",
     "is_locked",
@@ -294,3 +295,14 @@ def is_locked(path: Path, root: Path | None = None) -> bool:
     finally:
         os.close(handle)
     return False
+
+
+def check_new(path: Path) -> None:
+    """Refuse the place of a file that is to be written later, before there is any work.
+
+    Raises:
+        UserError: It exists, or its folder does not.
+    """
+    if path.exists() or not path.absolute().parent.is_dir():
+        there = "exists already" if path.exists() else "lies in no folder that there is"
+        raise UserError(f"{path} {there}; give another --out.")

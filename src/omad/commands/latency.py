@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from omad import files
 from omad.algos.validate import check
 from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
@@ -152,9 +153,7 @@ def _check_picture(path: Path) -> None:
     """Refuse what cannot be written, before anything is measured."""
     if path.suffix.lower() != ".png":
         raise UserError(f"--out is {path}; it must end in .png.")
-    if path.exists() or not path.absolute().parent.is_dir():
-        there = "exists already" if path.exists() else "lies in no folder that there is"
-        raise UserError(f"{path} {there}; give another --out.")
+    files.check_new(path)
 
 
 def _draw(rows: list[dict[str, Any]], path: Path) -> None:

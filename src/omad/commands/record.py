@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+from omad import files
 from omad.algos.validate import check
 from omad.compilation import use_compilation_cache
 from omad.console import console, visible
@@ -191,9 +192,7 @@ def main(arguments: Sequence[str]) -> int:
     use_compilation_cache(options.compilation_cache)
     from omad import demonstrations
 
-    if options.out.exists() or not options.out.absolute().parent.is_dir():
-        there = "exists already" if options.out.exists() else "lies in no folder that there is"
-        raise UserError(f"{options.out} {there}; give another --out.")
+    files.check_new(options.out)
     env, task, decide = _acting(options)
     size = options.episodes * env.spec.horizon * demonstrations.row_bytes(env.spec)
     if size > demonstrations.MOST:
