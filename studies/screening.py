@@ -41,7 +41,7 @@ STUDY = Study(
     "screening",
     [
         run
-        for name, setting in (REFINED | MAIN).items()
+        for name, setting in (MAIN | REFINED).items()
         for run in grid(
             TASKS,
             ["omad"],

@@ -215,6 +215,8 @@ def test_a_limit_that_would_not_change_as_asked_is_refused():
         resolve(**end)
     with pytest.raises(UserError, match="target_run_end is None and target_run_steps 9; give both"):
         resolve(target_run_per_dim=5.0, **steps)
+    with pytest.raises(UserError, match="target_run_begin is 7, but the limit does not change"):
+        resolve(target_run_begin=7)
     resolve(target_run_per_dim=5.0)
     assert resolve(target_run_end=4.0).algo.target_run_end is None
     old = to_dict(resolve(target_run_per_dim=5.0))  # as earlier versions wrote it

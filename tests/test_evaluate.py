@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from jaxtyping import Array, Float, Int
 
+from omad.errors import EnvFailed
 from omad.evaluate import Episodes, envs_for, make_evaluate
 from omad.types import Algorithm, EnvSpec, JaxEnv, Observation, Outcome
 
@@ -123,10 +125,26 @@ def test_nothing_is_counted_after_an_episode_ended() -> None:
 
 def test_one_compilation_serves_all_steps_and_seeds() -> None:
     """Step and evaluation seed are traced."""
-    evaluate = make_evaluate(ALGORITHM, walk(False), 2, True)
-    for step, seed in ((0, 0), (100, 0), (200, 9)):
+    traced = []
+
+    def counted(*given: Any) -> Any:
+        traced.append(1)
+        return act(*given)
+
+    evaluate = make_evaluate(ALGORITHM._replace(act=counted), walk(False), 2, True)
+    evaluate(jnp.zeros(2), jnp.asarray(0), jnp.asarray(0))
+    once = len(traced)
+    for step, seed in ((100, 0), (200, 9)):
         evaluate(jnp.zeros(2), jnp.asarray(seed), jnp.asarray(step))
-    assert evaluate._cache_size() == 1
+    assert len(traced) == once
+
+
+def test_an_episode_beyond_the_declared_horizon_is_refused() -> None:
+    """Else evaluations would count its first steps only, and training all of it."""
+    env = walk(False)
+    longer = env._replace(spec=dataclasses.replace(env.spec, horizon=HORIZON - 1))
+    with pytest.raises(EnvFailed, match=rf"declares a horizon of {HORIZON - 1} steps, but an episode .* goes on"):
+        make_evaluate(ALGORITHM, longer, 2, False)(jnp.zeros(1), jnp.asarray(0), jnp.asarray(0))
 
 
 @pytest.mark.parametrize("episodes", [1, 10, 16, 17, 20, 33, 500])

@@ -178,6 +178,12 @@ def test_given_fields_win_over_the_preset():
         resolve(total_step=5)
 
 
+def test_paper_gives_all_algorithms_one_wrapper():
+    for task in ("mamujoco-full/ant-2x4", "mpe/spread-3"):
+        names = ("omad", "hasac", "hatd3", "madpmd", "masdac")
+        assert len({resolve(task, name, "paper").obs_norm for name in names}) == 1
+
+
 def test_paper_sizes():
     config = resolve("mpe/spread-3", preset="paper")
     algo = config.algo

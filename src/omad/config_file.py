@@ -33,6 +33,11 @@ def read(path: str | Path, algorithm: str | None = None) -> dict[str, Any]:
     """
     path = Path(path)
     path = path / "config.json" if path.is_dir() else path
+    if not path.exists() and (seeds := sorted(path.parent.glob("seed-*/config.json"))):
+        raise UserError(
+            f"{path.parent} holds a run for each seed; give one of them, such as {seeds[0].parent}, with --seeds and "
+            "--parallel-seeds as wanted."
+        )
     values = _content(path)
     algo = values.pop("algo", {})
     if not isinstance(algo, dict):

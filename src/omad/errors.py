@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = ["CallbackFailed", "EnvFailed", "NonFinite", "Stopped", "UnevenSaves", "UserError"]
 
 
@@ -14,7 +16,16 @@ class UserError(ValueError):
 
 
 class NonFinite(RuntimeError):
-    """Training met a number that is not finite; the message names run, step and metric."""
+    """Training met a number that is not finite; the message names run, step and metric.
+
+    Args:
+        words: What was met, and what is known besides.
+        seeds: Training seeds that met it; empty where that is not known.
+    """
+
+    def __init__(self, *words: str, seeds: Sequence[int] = ()) -> None:
+        super().__init__(*words)
+        self.seeds = tuple(map(int, seeds))
 
 
 class EnvFailed(RuntimeError):

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from omad.envs.pool import Pool, seeds_of
-from omad.errors import NonFinite
+from omad.errors import EnvFailed, NonFinite
 from omad.keys import Stream, run_key, stream
 from omad.types import Algorithm, EnvSpec, JaxEnv, Policy, seed_axis
 
@@ -47,7 +47,7 @@ def make_evaluate(algorithm: Algorithm, env: JaxEnv, episodes: int, explore: boo
         only names the draw of action noise.
     """
 
-    def one(policy: Policy, eval_seed: Int[Array, ""], step: Int[Array, ""]) -> Episodes:
+    def one(policy: Policy, eval_seed: Int[Array, ""], step: Int[Array, ""]) -> tuple[Episodes, Bool[Array, ""]]:
         root = run_key(eval_seed)
         env_state, seen = jax.vmap(env.reset)(jax.random.split(stream(root, Stream.EVAL_RESET, 0), episodes))
         act_root, env_root = stream(root, Stream.EVAL_ACT, step), stream(root, Stream.EVAL_ENV, step)
@@ -71,10 +71,30 @@ def make_evaluate(algorithm: Algorithm, env: JaxEnv, episodes: int, explore: boo
             {name: jnp.zeros(episodes) for name in env.spec.info_keys},
         )  # fmt: skip
         carry = (env_state, seen, jnp.ones(episodes, bool), zeros)
-        (_, _, _, total), _ = jax.lax.scan(body, carry, jnp.arange(env.spec.horizon))
-        return total
+        (_, _, alive, total), _ = jax.lax.scan(body, carry, jnp.arange(env.spec.horizon))
+        return total, alive.any()
 
-    return jax.jit(jax.vmap(one, in_axes=(0, None, None)))
+    played = jax.jit(jax.vmap(one, in_axes=(0, None, None)))
+
+    def evaluate(policies: Policy, eval_seed: Int[Array, ""], step: Int[Array, ""]) -> Episodes:
+        found, unfinished = played(policies, eval_seed, step)
+        _refuse_unfinished(env.spec, bool(np.asarray(unfinished).any()))
+        return found
+
+    return evaluate
+
+
+def _refuse_unfinished(spec: EnvSpec, unfinished: bool) -> None:
+    """The horizon is declared; an evaluation counts up to there, so no episode may be longer.
+
+    Raises:
+        EnvFailed: One is.
+    """
+    if unfinished:
+        raise EnvFailed(
+            f"{spec.name}: its spec declares a horizon of {spec.horizon} steps, but an episode of an evaluation goes "
+            "on after that. Declare the most steps that an episode can have, or end it there as truncated."
+        )
 
 
 def envs_for(episodes: int) -> int:
@@ -137,6 +157,7 @@ def make_host_evaluate(
                 obs = result.obs
                 if not alive.any():
                     break
+            _refuse_unfinished(spec, bool(alive.any()))
             sums = {name: jnp.asarray(total, float) for name, total in info.items()}
             found.append(Episodes(jnp.asarray(returns, float), jnp.asarray(lengths), sums))
         return jax.tree.map(lambda *parts: np.concatenate(parts)[:episodes], *found)

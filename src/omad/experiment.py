@@ -48,6 +48,7 @@ class Experiment:
         loggers: Where numbers go beside the run folder's own lines; by default TensorBoard and the
             console.
         batch_seeds: Whether seeds are one batch, or run one after the other; by default the former on accelerators.
+        info_keys: Names of the env's info numbers as a run has recorded them; by default as they are now.
 
     Raises:
         UserError: Something given cannot work.
@@ -60,6 +61,7 @@ class Experiment:
         callbacks: Sequence[Callback] = (),
         loggers: Sequence[Logger] | None = None,
         batch_seeds: bool | None = None,
+        info_keys: tuple[str, ...] | None = None,
     ) -> None:
         refuse_inside_env()
         use_compilation_cache()
@@ -72,6 +74,8 @@ class Experiment:
         refuse_others(self.loggers, Logger)
         extras.require_for_task(config.task)
         self.env = envs.make(config.task)
+        if info_keys is not None:
+            self.env = envs.with_info(self.env, config.task, info_keys)
         self.built: Built = build(config, self.env, batch_seeds)
 
     @staticmethod
@@ -101,8 +105,15 @@ class Experiment:
             refuse_foreign(folder.config.task, folder.path, trust)
         if folder.config.demonstrations:
             demonstrations.unchanged(folder.config.demonstrations, folder.manifest.get("demonstrations"))
-        made = Experiment(folder.config, None, callbacks, loggers)
+        made = Experiment(folder.config, None, callbacks, loggers, info_keys=folder.spec.info_keys)
         refuse_changed(folder, made.built.spec)
+        if made.built.spec.info_keys != folder.spec.info_keys:
+            made.close()
+            raise UserError(
+                f"{folder.config.task} has the info numbers {', '.join(made.built.spec.info_keys) or 'none'}; when "
+                f"{folder.path} began they were {', '.join(folder.spec.info_keys) or 'none'}, which its checkpoints "
+                "count. Restore the env, or start a new run."
+            )
         return made
 
     def close(self) -> None:
@@ -259,7 +270,8 @@ class Experiment:
                     raise
                 known = isinstance(error, NonFinite | EnvFailed | CallbackFailed)
                 words = str(error) if known else f"{type(error).__name__}: {error}"
-                folder.note_end(Ended("diverged" if isinstance(error, NonFinite) else "broken", words))
+                seeds = list(error.seeds) if isinstance(error, NonFinite) else []
+                folder.note_end(Ended("diverged" if isinstance(error, NonFinite) else "broken", words, seeds))
                 raise
             finally:
                 built.close()

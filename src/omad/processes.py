@@ -35,6 +35,7 @@ __all__ = [
     "held",
     "interruption",
     "keep_to_cores",
+    "nobody_reads",
     "outlive_signals",
     "refuse_inside_env",
     "silence",
@@ -150,6 +151,10 @@ def held() -> Iterator[None]:
         signal.raise_signal(signals.number)
 
 
+class _ReaderGone(BrokenPipeError):
+    """Of `Output`."""
+
+
 class Output:
     """A stream whose reader may go away: that is one `BrokenPipeError`, and what is written later is dropped.
 
@@ -175,7 +180,7 @@ class Output:
                 silence(self._stream)
         if not self._said and threading.current_thread() is threading.main_thread():
             self._said = True
-            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+            raise _ReaderGone(errno.EPIPE, os.strerror(errno.EPIPE))
         return None
 
     def write(self, text: str) -> int:
@@ -186,6 +191,22 @@ class Output:
     def flush(self) -> None:
         """Pass on what was written."""
         self._try(self._stream.flush)
+
+
+def nobody_reads(error: BaseException) -> bool:
+    """Whether an error says that whoever read what this process prints has gone, as at the end of `| head`.
+
+    Any other pipe, such as one to a service, may break with the same error.
+    """
+    if not isinstance(error, BrokenPipeError) or isinstance(error, _ReaderGone):
+        return isinstance(error, _ReaderGone)
+    for stream in (sys.__stdout__, sys.__stderr__):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            writable = select.poll()
+            writable.register(stream.fileno(), select.POLLOUT)  # pyright: ignore[reportOptionalMemberAccess]
+            if any(found & (select.POLLERR | select.POLLHUP) for _, found in writable.poll(0)):
+                return True
+    return False
 
 
 def silence(stream: Any) -> None:

@@ -16,6 +16,7 @@ import dataclasses
 import importlib.util
 import itertools
 import json
+import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -148,12 +149,12 @@ def load(path: str | Path) -> Study:
     spec = importlib.util.spec_from_file_location(f"omad_study_{_slug(path.stem)}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file; its name must end in .py.")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # its dataclasses look themselves up there
     try:
         spec.loader.exec_module(module)
     except UserError as error:
         raise UserError(f"{path}{_line_in(path, error)}: {error}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{path}{_line_in(path, error)}: {type(error).__name__}: {error}") from error
     study = getattr(module, "STUDY", None)
     if not isinstance(study, Study):
@@ -161,9 +162,10 @@ def load(path: str | Path) -> Study:
     return study
 
 
-def _line_in(path: Path, error: Exception) -> str:
+def _line_in(path: Path, error: BaseException) -> str:
     """Where in the study file something happened, as far as that is known."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
     number = lines[-1] if lines else getattr(error, "lineno", None)
     return f", line {number}" if number else ""
 

@@ -6,6 +6,7 @@ import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +53,25 @@ def misdeclared() -> JaxEnv:
 def changing() -> JaxEnv:
     env = reach()
     return env._replace(step=lambda state, action, key: ((state[0], 1.0 * state[1]), env.step(state, action, key)[1]))
+
+
+def taken() -> JaxEnv:
+    return reach(info_keys=("return",))
+
+
+def twice() -> JaxEnv:
+    return reach(info_keys=("lit", "lit"))
+
+
+def flagged() -> JaxEnv:
+    """Its flags are whole numbers."""
+    env = reach()
+
+    def step(state: Any, action: Any, key: Any) -> Any:
+        state, outcome = env.step(state, action, key)
+        return state, eqx.tree_at(lambda made: made.terminated, outcome, outcome.terminated.astype(jnp.int32))
+
+    return env._replace(step=step)
 
 
 def failing() -> JaxEnv:

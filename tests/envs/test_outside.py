@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from importlib import metadata
@@ -16,10 +17,13 @@ import pytest
 import omad
 from omad import envs, tasks
 from omad.commands.check import inspect
+from omad.config import resolve
 from omad.envs import description, registry
 from omad.envs import outside as envs_outside
 from omad.envs.pool import Pool
 from omad.errors import UserError
+from omad.experiment import Experiment
+from omad.run.folder import RunFolder
 from omad.tasks import outside
 from omad.trust import refuse_foreign
 from omad.types import JaxEnv, Outcome
@@ -252,6 +256,9 @@ def test_a_host_env_whose_create_can_be_imported_is_stepped_by_workers() -> None
         (lambda: own_hosts.lamp(), "runs in worker processes, which cannot import it"),
         (lambda: own_hosts.Counted(), "runs in worker processes, which cannot import it"),
         (own_hosts.lamp()._replace(create=lambda render: own_hosts.Lamp(render)), "which cannot import it"),
+        (own_envs.taken(), "spec.info_keys has 'return', which is a metric of omad's own"),
+        (own_envs.twice(), "spec.info_keys has 'lit', twice"),
+        (own_envs.flagged(), r"step\(\) returned terminated of int32; it must be true or false"),
         (own_envs.failing, "the constructor failed with ZeroDivisionError: no ground to stand on .own_envs.py"),
     ],
 )
@@ -397,3 +404,28 @@ def test_numbers_of_infos_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     world.reset(0)
     seen = [dict(world.step(np.zeros((2, 1)), 0).info) for _ in range(3)]
     assert [row["a/fuel"] for row in seen] == [1.0, 2.0, 0.0] and [row["a/hit"] for row in seen] == [0.0, 1.0, 0.0]
+
+
+def test_info_numbers_that_come_and_go_do_not_keep_a_run_from_going_on(tmp_path: Path) -> None:
+    """Of a PettingZoo env those that the run has recorded are counted; for another a sentence says what changed."""
+    task, recorded = f"pettingzoo:{HOST}Counted", ("return/a", "return/b", "a/hit")
+    spec = envs.with_info(envs.make(task), task, recorded).spec
+    pool = Pool.of(task, spec, 1)
+    try:
+        pool.reset(np.zeros(1, np.uint64))
+        pool.send(np.zeros((1, 2, 1), np.float32), np.zeros(1, np.uint64), np.zeros(1, np.uint64), 0)
+        assert pool.receive(0).info["a/hit"].tolist() == [0.0]
+    finally:
+        pool.close()
+
+    env = own_envs.reach()
+    config = resolve(envs.of_object(env), "hatd3", "tiny")
+    Experiment(config, loggers=()).create(tmp_path / "run").close()
+
+    def renamed(*given: Any) -> Any:
+        state, outcome = env.step(*given)
+        return state, dataclasses.replace(outcome, info={"near": outcome.info["far"]})
+
+    other = env._replace(spec=dataclasses.replace(env.spec, info_keys=("near",)), step=renamed)
+    with pytest.raises(UserError, match=r"has the info numbers near; when .* began they were far"):
+        Experiment.of_run(RunFolder.open(tmp_path / "run"), env=other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -591,6 +592,33 @@ def test_the_pool_of_a_task_of_the_table() -> None:
         assert pool.receive(0).reward.tolist() == [1.0, 1.0]
     finally:
         pool.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((1, 2), "returned a tuple; it must return an omad StepResult"),
+        ({"info": {}}, "info without 'worth', which spec.info_keys has"),
+        ({"reward": np.zeros(2)}, "returned the reward array"),
+        ({"terminated": "False"}, "returned the terminated 'False'; it must be one number, or true or false"),
+    ],
+)
+def test_what_a_hosts_step_returns_is_looked_at(given: Any, words: str) -> None:
+    """Whoever wrote it is told, in words of what may be returned."""
+    spec = dataclasses.replace(odd_worlds.counter(state=True).spec, info_keys=("worth",))
+    world, shapes = odd_worlds.Counter(spec, {"seed": -1}, True), worker.Shapes.of(spec)
+    step = world.step
+
+    def wrong(action: Any, seed: int) -> Any:
+        whole = step(action, seed)._replace(info={"worth": 1.0})
+        return given if isinstance(given, tuple) else whole._replace(**given)
+
+    world.step = wrong  # type: ignore[method-assign]
+    worker.serve([world], shapes, 0, worker.Frame(worker.RESET, 0, np.asarray([5], np.uint64).tobytes()))
+    body = np.zeros((1, 2, 2), np.float32).tobytes() + np.asarray([7, 9], np.uint64).tobytes()
+    with pytest.raises(worker._Stop) as stop:
+        worker.serve([world], shapes, 0, worker.Frame(worker.STEP, 1, body))
+    assert words in str(stop.value.args[1])
 
 
 class Reuses(odd_worlds.Counter):

@@ -31,6 +31,7 @@ from omad import envs
 from omad.cli import main
 from omad.errors import EnvFailed, UserError
 from omad.export import bundle, play
+from omad.export import distil as distilling
 from omad.export.distil import Settings, distil, matching, observations
 from omad.export.fold import fold, sample, squashed, unsquashed
 from omad.export.runner import BadPolicy, Policy, read_tensors
@@ -442,6 +443,55 @@ SIZES = {
     "denoising_steps": 2, "actor_width": 4, "actor_layers": 1, "time_frequencies": 2, "time_width": 2,
     "critic_width": 4, "critic_layers": 1,
 }  # fmt: skip
+
+
+def test_every_episode_of_a_visit_is_driven_by_its_own_actions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first half without noise, the second half with it, each from what that very episode shows."""
+    trained = team("omad", UNEQUAL)
+    teachers = fold_of(trained)
+    spec = dataclasses.replace(trained.spec, horizon=3)
+    shown, given = list[np.ndarray](), list[np.ndarray]()
+
+    def act(_: Any, obs: Any, key: Any, explore: bool) -> Any:
+        del key
+        return jnp.tanh(obs[..., : spec.act_dim]) * (1.0 if explore else 0.5)
+
+    class Episodes:
+        """Five envs that show fresh numbers at every step."""
+
+        rng = np.random.default_rng(0)
+
+        def see(self) -> np.ndarray:
+            shown.append(self.rng.standard_normal((5, spec.n_agents, spec.obs_dim)).astype(np.float32))
+            return shown[-1]
+
+        def reset(self, seeds: Any) -> Any:
+            return self.see(), None
+
+        def send(self, action: np.ndarray, *_: Any) -> None:
+            given.append(np.asarray(action))
+
+        def receive(self, t: int) -> Any:
+            return types.SimpleNamespace(obs=self.see())
+
+        def close(self) -> None:
+            pass
+
+    algorithm = distilling.as_algorithm(teachers, spec)._replace(act=act)
+    monkeypatch.setattr(distilling, "as_algorithm", lambda *_: algorithm)
+    monkeypatch.setattr(distilling.envs, "make", lambda task: types.SimpleNamespace(spec=spec))
+    monkeypatch.setattr(distilling.Pool, "of", lambda *_: Episodes())
+    observations(teachers, UNEQUAL, 5, 0)
+    assert len(given) == 3
+    for obs, action in zip(shown, given, strict=False):
+        factor = np.where(np.arange(5) < 2, 0.5, 1.0)[:, None, None]
+        np.testing.assert_allclose(action, factor * np.tanh(obs[..., : spec.act_dim]), atol=1e-6)
+
+
+def test_a_long_visit_is_thinned_and_not_cut_off() -> None:
+    rows = np.arange(1_000)
+    assert distilling._thinned(rows, 100)[[0, -1]].tolist() == [0, 999]
+    assert distilling._thinned(rows[:50], 100).tolist() == list(range(50))
 
 
 @pytest.mark.slow

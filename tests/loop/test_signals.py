@@ -26,13 +26,14 @@ import pytest
 from omad import api, cli, envs, processes
 from omad.config import resolve
 from omad.envs.contract import guarded
-from omad.errors import EnvFailed, NonFinite, UserError
+from omad.errors import CallbackFailed, EnvFailed, NonFinite, UserError
 from omad.experiment import Experiment
 from omad.launch import last_line
 from omad.loggers import Logger, Progress
 from omad.loop.build import build
 from omad.loop.session import Session
 from omad.run.folder import RunFolder, members
+from omad.types import Mean
 
 HERE = Path(__file__).parent
 SMALL: dict[str, Any] = {
@@ -283,9 +284,15 @@ def handlers() -> Iterator[None]:
     [(signal.SIGINT, KeyboardInterrupt, None), (signal.SIGTERM, SystemExit, 143), (signal.SIGPIPE, SystemExit, 141)],
 )
 def test_a_script_does_not_go_on_after_a_signal(
-    tmp_path: Path, handlers: None, number: int, raised: type[BaseException], code: int | None
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    handlers: None,
+    number: int,
+    raised: type[BaseException],
+    code: int | None,
 ) -> None:
     """A watcher that prints to nobody counts as SIGPIPE."""
+    monkeypatch.setattr("omad.loop.session.nobody_reads", lambda error: isinstance(error, BrokenPipeError))
 
     class Watch(Logger):
         def progress(self, progress: Progress) -> None:
@@ -298,6 +305,28 @@ def test_a_script_does_not_go_on_after_a_signal(
         api.train("probe/push", "hatd3", run_dir=tmp_path / "run", loggers=[Watch()], **SHORT)
     assert getattr(error.value, "code", None) == code
     assert 0 < RunFolder.open(tmp_path / "run").checkpoints()[0].env_steps < 400
+
+
+def test_another_broken_pipe_than_the_outputs_is_its_callbacks_fault(tmp_path: Path, handlers: None) -> None:
+    class Tells(Logger):
+        def progress(self, progress: Progress) -> None:
+            raise BrokenPipeError("the service has gone")
+
+    with pytest.raises(CallbackFailed, match=r"Tells.progress\(\) failed .* the service has gone"):
+        api.train("probe/push", "hatd3", run_dir=tmp_path / "run", loggers=[Tells()], **SHORT)
+
+
+def test_who_has_gone_is_told_from_the_pipe() -> None:
+    words = (
+        "import sys; from omad.processes import nobody_reads; sys.stderr.write(str(nobody_reads(BrokenPipeError())))"
+    )
+    here, there = os.pipe()
+    for gone in (False, True):
+        if gone:
+            os.close(here)
+        done = subprocess.run([sys.executable, "-c", words], stdout=there, stderr=subprocess.PIPE, check=True)
+        assert done.stderr == str(gone).encode()
+    os.close(there)
 
 
 def test_a_signal_before_training_leaves_a_folder_that_goes_on(tmp_path: Path, handlers: None) -> None:
@@ -461,3 +490,18 @@ def test_advice_where_observations_are_huge() -> None:
     seen = SimpleNamespace(observation=SimpleNamespace(obs=jnp.full((1, 2), -1e20)))
     run: Any = SimpleNamespace(carry=seen, config=SimpleNamespace(obs_norm="none"))
     assert Session._advice(run).endswith("reach 1e+20: give --obs-norm running, or use smaller units in the env.")
+
+
+def test_an_envs_number_that_is_not_finite_is_not_the_learners_fault() -> None:
+    """As long as the learner's own are finite."""
+    total = Mean(jnp.array([1.0, jnp.nan]), jnp.ones(2))
+    carry = SimpleNamespace(learner={"w": jnp.ones((2, 3))}, sums={"train/return": total})
+    loop = SimpleNamespace(healthy=lambda carry: jnp.array([True, False]))
+    config = SimpleNamespace(task="jax:mine:env", all_seeds=(4, 5))
+    run: Any = SimpleNamespace(built=SimpleNamespace(loop=loop), carry=carry, config=config)
+    with pytest.raises(EnvFailed, match="jax:mine:env returned a number that is not finite: seed 5, in train/return"):
+        Session._check(run)
+    carry.learner["w"] = jnp.full((2, 3), jnp.nan)
+    with pytest.raises(NonFinite, match="seed 5 met a non-finite number") as error:
+        Session._check(run)
+    assert error.value.seeds == (5,)

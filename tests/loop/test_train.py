@@ -232,6 +232,36 @@ def test_nothing_is_lost_when_all_checkpoints_are_damaged(tmp_path: Path, built:
     assert len(RunFolder.open(path).checkpoints()) == 2
 
 
+def test_a_damaged_index_is_said_and_never_taken_for_a_fresh_start(
+    tmp_path: Path, built: Built, whole: tuple[Path, Session]
+):
+    """With another checkpoint the run goes on from there; with none it is refused, and nothing is cut."""
+    path = copy_of(whole, tmp_path)
+    os.truncate(path / "checkpoints" / "400.json", 20)
+    _, passed, session = go_on(path, built)
+    assert passed == ["the checkpoint of env step 400 has a damaged index; falling back."]
+    assert_same_run(path, whole[0], session.carry, whole[1].carry)
+    alone = Path(shutil.copytree(whole[0], tmp_path / "alone"))
+    for step in ("350", "400"):
+        os.truncate(alone / "checkpoints" / f"{step}.json", 20)
+    before = {name: (alone / name).read_bytes() for name in ("metrics.jsonl", "episodes.jsonl")}
+    with pytest.raises(UserError, match=r"400.json is damaged, and there is no checkpoint before it"):
+        go_on(alone, built)
+    assert {name: (alone / name).read_bytes() for name in before} == before
+
+
+def test_entries_that_another_process_has_added_to_the_manifest_stay(tmp_path: Path, whole: tuple[Path, Session]):
+    path = copy_of(whole, tmp_path)
+    early, other = RunFolder.open(path), RunFolder.open(path)
+    other.lock()
+    other.amend(stops=[{"env_steps": 400, "reason": "enough"}])
+    other.close()
+    early.lock()
+    early.amend(resume="exact now")
+    early.close()
+    assert RunFolder.open(path).manifest["stops"] == [{"env_steps": 400, "reason": "enough"}]
+
+
 def test_lines_missing_before_the_checkpoint_are_refused(tmp_path: Path, built: Built, whole: tuple[Path, Session]):
     path = copy_of(whole, tmp_path)
     os.truncate(path / "episodes.jsonl", 10)

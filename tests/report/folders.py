@@ -24,7 +24,7 @@ def write_run(
     starts: float = -75.0,
     pace: float = 30_000.0,
     until: int | None = None,
-    ended: tuple[str, str] | None = None,
+    ended: tuple[str, str] | tuple[str, str, list[int]] | None = None,
     manifest: dict[str, Any] | None = None,
     every: int = 10_000,
     episodes: int = 5,
@@ -43,7 +43,7 @@ def write_run(
         starts: Return at step 0.
         pace: Env steps.
         until: Env step at which the run was cut; None for a run that is complete.
-        ended: How work on it ended, and what was said.
+        ended: How work on it ended, what was said, and which seeds diverged where that is known.
         manifest: Entries that replace the usual ones.
         every: Env steps between evaluations.
         episodes: Of an evaluation.
@@ -93,7 +93,7 @@ def write_run(
         index = msgspec.structs.replace(index, checksum=index.digest())
         (path / "checkpoints" / f"{end}.json").write_bytes(msgspec.json.encode(index))
     if ended:
-        (path / "ended.json").write_text(json.dumps({"how": ended[0], "words": ended[1]}))
+        (path / "ended.json").write_text(json.dumps(dict(zip(("how", "words", "seeds"), ended, strict=False))))
     return path
 
 

@@ -190,16 +190,16 @@ def test_a_damaged_line_costs_that_line_and_is_counted(tmp_path: Path) -> None:
 
 
 def test_returns_that_are_not_finite_are_a_failure_and_other_numbers_are_not(tmp_path: Path) -> None:
-    """Python writes NaN, for which JSON has no word."""
+    """JSON has no word for them, so a run folder has null."""
     run = write_run(tmp_path / "run", until=20_000)
     lines = (run / "episodes.jsonl").read_text().splitlines()
-    lines[-1] = json.dumps(json.loads(lines[-1]) | {"returns": [1.0, float("nan"), -float("inf"), 2.0, 3.0]})
+    lines[-1] = json.dumps(json.loads(lines[-1]) | {"returns": [1.0, None, None, 2.0, 3.0]})
     (run / "episodes.jsonl").write_text("\n".join(lines) + "\n")
     log = (run / "metrics.jsonl").read_text().splitlines()
-    log[3] = json.dumps(json.loads(log[3]) | {"critic/loss": float("nan")})
+    log[3] = json.dumps(json.loads(log[3]) | {"critic/loss": None})
     (run / "metrics.jsonl").write_text("\n".join(log) + "\n")
     (found,) = gather([run], command_of).runs
-    assert (found.state, found.note) == ("failed", "returns of an evaluation were not finite")
+    assert (found.state, found.note, found.diverged) == ("failed", "returns of an evaluation were not finite", (0,))
     assert (len(found.episodes), found.timed_steps, found.env_steps) == (3, 18_000, 20_000)
 
 

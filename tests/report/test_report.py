@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import itertools
 import json
+import os
 import re
 import shlex
 from html.parser import HTMLParser
@@ -20,6 +21,7 @@ from folders import write_run, write_study
 from omad.api import load_run
 from omad.cli import main
 from omad.commands.report import command_of, write_report
+from omad.commands.runs import list_runs
 from omad.commands.train import Options, parse
 from omad.config import RunConfig, from_dict, resolve
 from omad.errors import UserError
@@ -494,6 +496,169 @@ def test_what_cannot_be_read_is_listed(tmp_path: Path) -> None:
     assert len(compute(tmp_path).tasks[0].series[0].used) == 1
 
 
+def test_an_algorithm_whose_runs_all_diverge_is_compared_where_the_others_end(tmp_path: Path) -> None:
+    """And drags none of them to where it died."""
+    for task in ("mpe/spread-3", "mpe/spread-4"):
+        for seed in (0, 1):
+            at = {"task": task, "seed": seed, "noise": 0.0}
+            spread(tmp_path, f"o{task[-1]}{seed}", **at)
+            spread(tmp_path, f"t{task[-1]}{seed}", algorithm="hatd3", ends=-60.0, **at)
+            ended = ("diverged", "a number was not finite")
+            spread(tmp_path, f"h{task[-1]}{seed}", algorithm="hasac", until=10_000, ended=ended, **at)
+    found = compute(tmp_path)
+    (row,) = [row for row in found.tasks[0].rows if row.series.algorithm == "hasac"]
+    assert row.step == 60_000 and row.better is not None and row.better.value == 1
+    (across,) = found.across
+    assert across.ends == {"mpe/spread-3": 60_000, "mpe/spread-4": 60_000}
+    assert across.improvements["hatd3"].value == across.improvements["hasac"].value == 1
+
+
+def test_one_seed_that_diverged_does_not_make_failures_of_the_others_of_its_run(tmp_path: Path) -> None:
+    ended = ("diverged", "seed 2 met a non-finite number", [2])
+    (run,) = gather([spread(tmp_path, "a", seeds=3, until=30_000, ended=ended)], command_of).runs
+    assert (run.state, run.diverged) == ("failed", (2,))
+    (task,) = compute(tmp_path / "a", thresholds={"mpe/spread-3": 0.0}).tasks
+    assert [member.state for member in task.series[0].members] == ["stopped", "stopped", "failed"]
+    crossings = task.rows[0].crossings
+    assert crossings is not None and crossings.steps == (30_000, 30_000, 60_000)
+    assert "3, 2 stopped, 1 failed" in tables.returns_table(task, "t").rows[0]
+    whole = json.loads(b"".join(to_json(gather([tmp_path / "a"], command_of), records.Options("sampled", {}))))
+    whole["runs"][0]["diverged"] = [7]
+    (tmp_path / "summary.json").write_text(json.dumps(whole, separators=(",", ":")))
+    with pytest.raises(UserError, match=r"diverged is \[7\]; the run has the seeds \[0, 1, 2\]"):
+        gather([tmp_path / "summary.json"], command_of)
+
+
+def test_a_task_without_a_common_step_is_left_out_of_what_is_compared(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for task, every in (("mpe/spread-3", 7_000), ("mpe/spread-4", 10_000)):
+            spread(tmp_path, f"o{task[-1]}{seed}", seed=seed, task=task)
+            spread(tmp_path, f"h{task[-1]}{seed}", seed=seed, task=task, algorithm="hasac", every=every, until=50_000)
+    (across,) = compute(tmp_path).across
+    assert across.ends == {"mpe/spread-4": 50_000}
+    runs = [{"mpe/spread-4": across.scores[name]["mpe/spread-4"]} for name in ("omad", "hasac")]
+    assert across.improvements["hasac"] == stats.probability_of_improvement(*runs)
+    assert "each algorithm is taken at its own end" in across.notes[0]
+    caption = tables.across_table(across, "t").caption
+    assert "up to one env step: 50,000 on mpe/spread-4." in caption and "on mpe/spread-3" not in caption
+
+
+@pytest.mark.parametrize("extra", ["omad", "masdac"])
+def test_a_task_that_one_algorithm_has_alone_hides_no_comparison(tmp_path: Path, extra: str) -> None:
+    for seed in (0, 1):
+        for task in ("mpe/spread-3", "mpe/spread-4"):
+            for name in ("omad", "hasac"):
+                spread(tmp_path, f"{name}{task[-1]}{seed}", seed=seed, task=task, algorithm=name)
+    (before,) = compute(tmp_path).across
+    for seed in (0, 1):
+        spread(tmp_path, f"{extra}2{seed}", seed=seed, task="mpe/deception-2", algorithm=extra)
+    (across,) = compute(tmp_path).across
+    assert across.tasks == before.tasks and across.improvements == before.improvements
+    assert across.notes[0] == "mpe/deception-2 left out: too few algorithms have runs there."
+
+
+def test_an_algorithm_with_single_runs_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    for task in ("mpe/spread-3", "mpe/spread-4"):
+        for name, seeds in (("omad", (0, 1)), ("hasac", (0, 1)), ("hatd3", (0,))):
+            for seed in seeds:
+                spread(tmp_path, f"{name}{task[-1]}{seed}", seed=seed, task=task, algorithm=name)
+    (across,) = compute(tmp_path).across
+    assert set(across.improvements) == {"hasac"}
+    assert set(across.bands) == set(across.profiles) == {"omad", "hasac"} and "hatd3" in across.finals
+
+
+def test_of_a_summary_and_its_folder_the_folder_says_how_a_run_ended_and_how_long_it_is(tmp_path: Path) -> None:
+    def summarised(name: str, **fields: Any) -> tuple[Path, Path]:
+        path = spread(tmp_path, f"{name}/a", **fields)
+        summary = tmp_path / f"{name}.json"
+        summary.write_bytes(b"".join(to_json(gather([path], command_of), records.Options("sampled", {}))))
+        return path, summary
+
+    path, summary = summarised("stopped", until=20_000)
+    (path / "ended.json").write_text('{"how": "diverged", "words": "it diverged"}')
+    for paths in ((path, summary), (summary, path)):
+        assert [run.state for run in gather(paths, command_of).runs] == ["failed"]
+    path, summary = summarised("long", total_steps=20_000, buffer_size=60_000, noise=0.0)
+    longer = spread(tmp_path, "longer/a", total_steps=60_000, buffer_size=60_000, noise=0.0)
+    episodes = (path / "episodes.jsonl").read_text() + "".join(
+        line + "\n"
+        for line in (longer / "episodes.jsonl").read_text().splitlines()
+        if json.loads(line)["step"] > 20_000
+    )
+    (longer / "episodes.jsonl").write_text(episodes)
+    for paths in ((longer, summary), (summary, longer)):
+        assert [run.total_steps for run in gather(paths, command_of).runs] == [60_000]
+
+
+def test_runs_that_share_no_step_make_a_page_that_says_so(tmp_path: Path) -> None:
+    spread(tmp_path, "runs/a", until=7_000, every=7_000)
+    spread(tmp_path, "runs/b", seed=1, until=10_000)
+    page = write_report([tmp_path / "runs"], tmp_path / "out", {})
+    assert "share no env step at which all were evaluated" in page.read_text()
+    assert "none that all share" in page.read_text()
+
+
+def test_what_is_left_without_evaluations_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = spread(tmp_path, "b")
+    (path / "manifest.json").write_text('{"format": 99}')
+    said = refused(capsys, path, "--out", tmp_path / "out")
+    assert "None of the 1 runs (1 unreadable)" in said and "format 99" in said
+
+
+def test_links_and_closed_folders_are_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spread(tmp_path, "runs/a")
+    (tmp_path / "runs" / "b").symlink_to(spread(tmp_path, "elsewhere/b", seed=1))
+    (tmp_path / "runs" / "latest").symlink_to(tmp_path / "runs" / "a")
+    (tmp_path / "runs" / "closed").mkdir()
+    scandir = os.scandir
+
+    def closed(path: Any) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    found = {run.folder: (run.state, run.note) for run in gather([tmp_path / "runs"], command_of).runs}
+    assert found["runs/a"] == ("finished", "") and set(found) == {"runs/a", "runs/b", "runs/closed"}
+    assert found["runs/b"][0] == "unreadable" and "give the folder that it leads to" in found["runs/b"][1]
+    assert found["runs/closed"] == ("unreadable", "it cannot be read: Permission denied")
+    rows, damaged = list_runs(tmp_path / "runs")
+    assert len(rows) == 1 and damaged == [f"{tmp_path / 'runs' / 'closed'}: Permission denied"]
+
+
+def test_whether_noise_free_actions_are_evaluated_tells_no_settings_apart(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        spread(tmp_path, f"a{seed}", seed=seed, eval_noise_free=bool(seed))
+    (series,) = compute(tmp_path).tasks[0].series
+    assert len(series.used) == 2
+
+
+def test_what_is_said_where_the_baseline_is_not_there(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for name in ("hasac", "hatd3"):
+            spread(tmp_path, f"{name}{seed}", seed=seed, algorithm=name)
+    (task,) = compute(tmp_path).tasks
+    assert "there is no run of OMAD" in task.rule
+    assert any("Nothing is compared" in words and "--baseline" in words for words in tables.findings(task, "omad"))
+
+
+def test_a_threshold_is_known_by_any_spelling_of_its_task_and_kept_by_a_summary(tmp_path: Path) -> None:
+    run = spread(tmp_path, "run", task="mpe/deception-2?adversary=static&state=full")
+    (task,) = compute(run, thresholds={"mpe/deception-2?state=full&adversary=static": 3.0}).tasks
+    assert task.threshold == 3.0
+    other = {"mpe/spread-3": -40.0}
+    gathered = dataclasses.replace(gather([run], command_of), options={"thresholds": other})
+    assert results.compute(gathered).options.thresholds == other
+
+
+def test_time_of_all_runs_is_of_all_runs(tmp_path: Path) -> None:
+    """Also of those whose task has no evaluation yet."""
+    spread(tmp_path, "a")
+    spread(tmp_path, "b", task="mpe/spread-4", until=8_000)
+    spent = [run.train_s or 0.0 for run in gather([tmp_path], command_of).runs]
+    assert tables.time_table(compute(tmp_path), "t").rows[-1][:3] == ("all", "2", duration(sum(spent)))
+
+
 # ------------------------------------------------------------------------------------------------ commands
 
 
@@ -587,7 +752,7 @@ def test_bad_input_gets_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixtu
         ((tmp_path / "nowhere", "--out", out), "is not there"),
         ((tmp_path / "empty", "--out", out), "holds no run"),
         ((tmp_path / "other.json", "--out", out), "is not a summary"),
-        ((early, "--out", out), "None of the 1 runs has an evaluation of sampled actions"),
+        ((early, "--out", out), "None of the 1 runs (1 not started) has an evaluation of sampled actions"),
         ((run, "--out", out, "--threshold", "mpe/spread-4=-3"), "the runs are of mpe/spread-3"),
         ((run, "--out", out, "--threshold", "mpe/spread-3"), "must be TASK=RETURN"),
         ((run, "--out", out, "--threshold", "mpe/spread-3=1e308"), "with a return of at most 3.5e+38 in size"),

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from omad.report import stats, survival
 from omad.report.marl_eval import Record, nested
-from omad.report.records import Actions, Evaluation
 from omad.report.stats import Evaluations
 from omad.report.survival import Crossings
 
@@ -27,19 +26,6 @@ def run(steps: list[int], *means: float) -> Evaluations:
 
 
 # ------------------------------------------------------------------------------------------------ curves
-
-
-def line(seed: int, step: int, *returns: float, actions: Actions = "sampled") -> Evaluation:
-    return Evaluation(seed, step, actions, 7, returns)
-
-
-def test_evaluations_are_sorted_and_kinds_of_action_kept_apart() -> None:
-    lines = [line(1, 20, 3.0), line(0, 10, 1.0, 2.0), line(1, 10, 0.0), line(0, 10, 9.0, actions="noise_free")]
-    assert stats.read_evaluations(lines) == {
-        0: Evaluations((10,), ((1.0, 2.0),)),
-        1: Evaluations((10, 20), ((0.0,), (3.0,))),
-    }
-    assert stats.read_evaluations(lines, "noise_free") == {0: Evaluations((10,), ((9.0,),))}
 
 
 def test_curves_stand_at_the_steps_that_all_runs_share() -> None:
@@ -135,7 +121,8 @@ def test_intervals_are_those_of_rliable(
 def test_probability_of_improvement_is_that_of_rliable() -> None:
     found = stats.probability_of_improvement(X, Y)
     assert found.value == pytest.approx(0.47142857142857136, abs=1e-6)
-    assert (found.low, found.high) == pytest.approx((0.27619048, 0.66666667), abs=0.015)
+    # rliable's bootstrap has about the same interval with that many runs.
+    assert (found.low, found.high) == pytest.approx((0.27619048, 0.66666667), abs=0.05)
 
 
 def test_probability_of_improvement_by_hand() -> None:
@@ -143,7 +130,30 @@ def test_probability_of_improvement_by_hand() -> None:
     x, y = {"a": [1, 2, 3], "b": [5, 5]}, {"b": [0, 1, 2, 3], "a": [1.5, 2]}
     assert stats.probability_of_improvement(x, y).value == pytest.approx((3.5 / 6 + 1) / 2)
     same = stats.probability_of_improvement({"a": [1, 1]}, {"a": [1, 1, 1]})
-    assert (same.value, same.low, same.high) == (0.5, 0.5, 0.5)
+    assert same.value == 0.5 and same.low < 0.2 and same.high > 0.8
+
+
+@pytest.mark.parametrize(("runs", "low"), [(2, 0.3856), (3, 0.5010), (5, 0.6427), (10, 0.8002)])
+def test_a_few_runs_that_all_win_do_not_settle_it(runs: int, low: float) -> None:
+    """Where 1 - low is z standard errors at low: (1 - low)^2 = z^2 low (1 - low) (...) / n^2, solved apart."""
+    found = stats.probability_of_improvement({"a": range(10, 10 + runs)}, {"a": range(runs)})
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert found.low == pytest.approx(low, abs=1e-4)
+    spread = 1 + (runs - 1) * (1 - low) / (2 - low) + (runs - 1) * low / (1 + low)
+    assert (1 - low) ** 2 == pytest.approx(1.959964**2 * low * (1 - low) * spread / runs**2, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "runs", "held"), [(1, 2, 0.93), (1, 3, 0.89), (1, 5, 0.93), (1, 10, 0.93), (4, 3, 0.86), (4, 10, 0.90)]
+)
+def test_intervals_of_equal_algorithms_hold_one_half(tasks: int, runs: int, held: float) -> None:
+    """How often, of 1,000 pairs of equal algorithms; docs/statistics.md has the measured shares."""
+    rng = np.random.default_rng(0)
+    draws = rng.standard_normal((1_000, 2, tasks, runs))
+    found = [
+        stats.probability_of_improvement(*({str(t): one[t] for t in range(tasks)} for one in pair)) for pair in draws
+    ]
+    assert np.mean([one.low <= 0.5 <= one.high for one in found]) >= held
 
 
 def test_profile_is_that_of_rliable() -> None:
@@ -197,7 +207,7 @@ def test_order_of_runs_and_tasks_changes_nothing(rows: list[list[float]], random
     shuffled = {task: random.sample(scores[task], len(scores[task])) for task in names}
     for statistic in (stats.mean, stats.iqm):
         assert stats.estimate(scores, statistic, resamples=20) == stats.estimate(shuffled, statistic, resamples=20)
-    one, other = (stats.probability_of_improvement(s, {t: [0, 1] for t in s}, resamples=20) for s in (scores, shuffled))
+    one, other = (stats.probability_of_improvement(s, {t: [0, 1] for t in s}) for s in (scores, shuffled))
     assert one == other
 
 
@@ -219,7 +229,7 @@ def test_profile_falls(rows: list[list[float]], taus: list[float]) -> None:
 
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=6), st.lists(st.integers(0, 5), min_size=2, max_size=6))
 def test_better_and_worse_add_up_to_one(x: list[int], y: list[int]) -> None:
-    both = [stats.probability_of_improvement({"a": p}, {"a": q}, resamples=10).value for p, q in ((x, y), (y, x))]
+    both = [stats.probability_of_improvement({"a": p}, {"a": q}).value for p, q in ((x, y), (y, x))]
     assert sum(both) == pytest.approx(1)
 
 
@@ -460,9 +470,6 @@ def test_what_marl_eval_cannot_read_is_refused(records: list[Any], sentence: str
         (lambda: Evaluations((2, 2), ((0.0,), (0.0,))), "increase"),
         (lambda: Evaluations((1,), ((),)), "empty"),
         (lambda: Evaluations((1,), ((math.nan,),)), "NaN"),
-        (lambda: stats.read_evaluations([line(0, 1, 2.0)], "noise_free"), "no evaluation of noise_free"),
-        (lambda: stats.read_evaluations([line(0, 1, 2.0), line(0, 1, 2.0)]), "two evaluations"),
-        (lambda: stats.read_evaluations([line(0, 1, math.inf)]), "seed 0 at step 1"),
         (lambda: stats.curves([]), "no run"),
         (lambda: stats.curves([run([1], 0), run([2], 0)]), "share no step"),
         (lambda: stats.area(stats.curves([TWO])), "two common"),

@@ -25,12 +25,14 @@ def linear_decay(start: float | Float[Array, ""], steps: int, every: int = 1) ->
     return optax.linear_schedule(start, 0.1 * start, max(1, steps // every)) if steps else start
 
 
-def linear(start: float | Float[Array, ""], end: float | Float[Array, ""], begin: int, steps: int) -> optax.Schedule:
+def linear(
+    start: float | Float[Array, ""], end: float | Float[Array, ""] | None, begin: int, steps: int
+) -> optax.Schedule:
     """From the number of gradient steps to a value that is `start` up to `begin` and `end` from `steps` later on.
 
-    It is linear in between; 0 steps keep `start`.
+    It is linear in between; without an end it stays `start`.
     """
-    return optax.linear_schedule(start, end, steps, begin) if steps else optax.constant_schedule(start)
+    return optax.constant_schedule(start) if end is None else optax.linear_schedule(start, end, steps, begin)
 
 
 def delayed_update(due: Bool[Array, ""], update: Callable[[T], tuple[T, Metrics]], learner: T) -> tuple[T, Metrics]:

@@ -97,8 +97,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
     critic_rate = linear_decay(config.critic_lr, config.lr_decay_steps)
     critic_tx = each(optax.flatten(optax.adam(critic_rate, b1=config.adam_b1)))
     alpha_tx = optax.adam(config.alpha_lr)
-    last = config.target_run_per_dim if config.target_run_end is None else config.target_run_end
-    limit = linear(config.target_run_per_dim, last, config.target_run_begin, config.target_run_steps)
+    limit = linear(config.target_run_per_dim, config.target_run_end, config.target_run_begin, config.target_run_steps)
 
     # ---------------------------------------------------------------- state
 

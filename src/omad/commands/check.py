@@ -17,6 +17,7 @@ from omad.algos.validate import MOST, check
 from omad.console import console, print_json
 from omad.envs.contract import Broken, guarded, number
 from omad.envs.isolated import call
+from omad.envs.pool import MOST_ALONE
 from omad.errors import UserError
 
 __all__ = ["inspect", "main"]
@@ -210,7 +211,8 @@ def _inspect(task: str, steps: int, seed: int) -> dict[str, Any]:
     if not apart:
         notes.append(
             "Instances in one process disturb each other: interleaved with a second instance, the same seed and "
-            "actions gave another result. Training runs each instance in its own process unless --env-workers is given."
+            "actions gave another result. Training runs each instance in its own process unless --env-workers is "
+            f"given, but in at most {MOST_ALONE} processes: keep envs times seeds of a run below that."
         )
     if not same:
         notes.append("Not deterministic: the same seed and actions gave another result the second time.")
@@ -219,7 +221,9 @@ def _inspect(task: str, steps: int, seed: int) -> dict[str, Any]:
             f"Observations reach {np.abs(seen).max():.3g}; consider --obs-norm running, or smaller units in the env."
         )
     if not sum(first["ends"].values()):
-        notes.append(f"No episode ended in {steps} steps; training cuts them at the horizon of {spec.horizon}.")
+        notes.append(
+            f"No episode ended in {steps} steps; its horizon is {spec.horizon}, after which no episode may go on."
+        )
     if not first["saves"]:
         notes.append("Its state cannot be saved: a resumed run begins new episodes (offer save_state and load_state).")
     if first["rewards"].size and np.ptp(first["rewards"]) == 0:

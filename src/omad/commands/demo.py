@@ -60,7 +60,8 @@ def main(arguments: Sequence[str]) -> int:
     out.print(returns_table(tasks.find(config.task), result_rows(found)))
     picture = result.run_dir / "episode.gif"
     write_gif(next(films(render.Options(result.run_dir))), picture)
-    out.print(f"learning curve: {result.run_dir / 'curve.png'}")
+    if (curve := result.run_dir / "curve.png").exists():  # there has been an evaluation
+        out.print(f"learning curve: {curve}")
     out.print(f"one learned episode: {picture}")
     out.print(str(result.run_dir))
     return 0

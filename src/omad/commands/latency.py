@@ -113,6 +113,9 @@ def measure(options: Options) -> list[dict[str, Any]]:
     if options.episodes == 1:
         raise UserError("--episodes is 1, which has no standard error; give at least 2, or 0 for no returns.")
     if (options.team / "team.json").exists():
+        if options.seed is not None or options.steps:
+            flag = "--steps" if options.steps else "--seed"
+            raise UserError(f"{options.team} is a team with its own steps; leave {flag} out, or give its run folder.")
         return _bundle(options.team, options)
     import importlib.util
 

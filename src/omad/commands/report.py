@@ -155,7 +155,7 @@ def write_report(
     _free(out)
     gathered = gather(paths, command_of)
     kind = actions or gathered.options.get("actions", "sampled")
-    results = compute(gathered, {**gathered.options.get("thresholds", {}), **thresholds}, kind, baseline)
+    results = compute(gathered, thresholds, kind, baseline)
     drawn = draw_all(results)
     exported, notes = export(results)
     files: dict[str, Iterable[bytes]] = {}

@@ -28,9 +28,14 @@ class Options:
     """Print JSON."""
 
 
-def _folders(root: Path) -> Iterator[Path]:
-    """Folders with a run's configuration or manifest, in the order of their names; links are not followed."""
-    for where, inside, names in os.walk(root):
+def _folders(root: Path, damaged: list[str]) -> Iterator[Path]:
+    """Folders with a run's configuration or manifest, in the order of their names; links are not followed.
+
+    `damaged` takes a sentence for each folder that cannot be looked into.
+    """
+    for where, inside, names in os.walk(
+        root, onerror=lambda error: damaged.append(f"{error.filename}: {error.strerror}")
+    ):
         inside.sort()
         if {"config.json", "manifest.json"} & set(names):
             inside.clear()
@@ -79,8 +84,8 @@ def list_runs(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """
     if not root.is_dir():
         raise UserError(f"There is no folder {root}; give the folder in which runs are, such as runs/.")
-    rows, damaged = [], []
-    for path in _folders(root):
+    rows, damaged = [], list[str]()
+    for path in _folders(root, damaged):
         try:
             rows.append(_described(path))
         except (UserError, OSError, ValueError, KeyError, TypeError) as error:

@@ -129,7 +129,9 @@ def _as_it_follows(file: dict[str, Any], words: Sequence[str]) -> dict[str, Any]
 
     What is in the units of rewards follows where they are normalised, or where a flag says whether they are.
     """
-    normalised = file.get("reward_norm") == "return" or any(w.startswith("--reward-norm") for w in words)
+    normalised = file.get("reward_norm") == "return" or any(
+        w.replace("_", "-").startswith("--reward-norm") for w in words
+    )
     for name in file.keys() & (FOLLOWING if normalised else {"buffer_size"}):
         rest = {field: value for field, value in file.items() if field != name}
         with contextlib.suppress(UserError):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from typing import Any
 
 from omad import processes, tasks
 from omad.envs.registry import of_object, register
 
-__all__ = ["make", "of_object", "register"]
+__all__ = ["make", "of_object", "register", "with_info"]
 
 
 def make(name: str) -> Any:
@@ -26,3 +27,13 @@ def make(name: str) -> Any:
     module, _, function = task.factory.partition(":")
     with processes.env_code():
         return getattr(importlib.import_module(module), function)(**task.arguments)
+
+
+def with_info(env: Any, name: str, info_keys: tuple[str, ...]) -> Any:
+    """A PettingZoo env of a task with the info numbers that a run recorded; any other env as it is.
+
+    Which numbers the agents' infos hold is found in one step, and may be by chance; those that are missing count 0.
+    """
+    if tasks.find(name).factory != "omad.envs.pettingzoo:make":
+        return env
+    return env._replace(spec=dataclasses.replace(env.spec, info_keys=info_keys))

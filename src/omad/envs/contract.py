@@ -42,6 +42,9 @@ LENGTHS = ("horizon", "max_cycles", "max_steps", "episode_length", "max_episode_
 RETURN = "return/"
 """Begins the info keys under which evaluations have each agent's own return."""
 
+TAKEN = ("return", "reward_scale")
+"""What omad itself measures of an episode, beside the info numbers."""
+
 _RESET = "reset() must return two dicts by agent: observations and infos"
 _STEP = "step() must return five dicts by agent: observations, rewards, terminations, truncations and infos"
 
@@ -101,6 +104,13 @@ def problem(spec: Any) -> str:
         return f"spec.state_dim is {spec.state_dim!r}; it must be a whole number, 0 where there is no state"
     if not _whole(spec.horizon, 1):
         return f"spec.horizon is {spec.horizon!r}; it must be a whole number of steps, at least 1"
+    keys = spec.info_keys
+    if not isinstance(keys, tuple) or not all(isinstance(key, str) and key for key in keys):
+        return f"spec.info_keys is {keys!r}; it must be a tuple of names"
+    for key in keys:
+        if keys.count(key) > 1 or key in TAKEN:
+            why = "twice" if keys.count(key) > 1 else "which is a metric of omad's own; give that number another name"
+            return f"spec.info_keys has {key!r}, {why}"
     if spec.agents and len(set(spec.agents)) != spec.n_agents:
         return f"spec.agents is {spec.agents!r}; it must name each of the {spec.n_agents} agents"
     for name in ("act_low", "act_high"):

@@ -186,6 +186,9 @@ def _checked(task: str, env: JaxEnv) -> JaxEnv:
         for name in ("reward", "terminated", "truncated"):
             if (shape := jnp.shape(getattr(outcome, name))) != ():
                 raise Broken(f"step() returned {name} of shape {shape}; the team has one")
+        for name in ("terminated", "truncated"):
+            if (kind := jnp.result_type(getattr(outcome, name))) != jnp.bool_:
+                raise Broken(f"step() returned {name} of {kind}; it must be true or false, as a comparison is")
         if set(outcome.info) != set(spec.info_keys):
             raise Broken(f"step() returned info {sorted(outcome.info)}; spec.info_keys is {sorted(spec.info_keys)}")
     except Broken as error:

@@ -325,6 +325,7 @@ class PettingZooInstance:
                 acts[agent] = scale(row[: low.size], low, high).reshape(shape).astype(kind)
         given = self.env.step(acts)
         seen, paid, terminations, truncations, infos = contract.checked_step(given, self.agents, acts)
+        seen, paid = ({agent: part[agent] for agent in acts if agent in part} for part in (seen, paid))
         total = float(sum(paid.values()))
         self.time += 1
         living = [agent for agent in self.env.agents if not (terminations.get(agent) or truncations.get(agent))]

@@ -56,7 +56,7 @@ def worker_count(n_envs: int, n_workers: int = 0) -> int:
     return max(1, min(n_envs, n_workers or os.cpu_count() or 1))
 
 
-_MOST_ALONE = 16
+MOST_ALONE = 16
 """Processes at most that are started so that each instance of a user's env has its own."""
 
 
@@ -125,7 +125,7 @@ class Pool:
     def processes(task: str, n_envs: int, workers: int = 0) -> int:
         """How many processes step that many envs of a task."""
         # A user's envs may disturb each other in one process, so each has its own unless `workers` is given.
-        alone = min(n_envs, _MOST_ALONE) if tasks.find(task).isolated else 0
+        alone = min(n_envs, MOST_ALONE) if tasks.find(task).isolated else 0
         return worker_count(n_envs, workers or alone)
 
     def _start(self, order: dict[str, Any], quiet: bool, cpu: int | None) -> None:

@@ -149,13 +149,18 @@ def _advance(
         _Unusable: A shape is not as declared.
     """
     seen = shapes.agents * shapes.obs + shapes.state
-    moved: StepResult = instance.step(action, seed)
+    moved = instance.step(action, seed)
+    if not isinstance(moved, StepResult):
+        raise _Unusable(f"step() returned a {type(moved).__name__}; it must return an omad StepResult")
     _write(row[:seen], moved.next, shapes, "step()")
+    if missing := [key for key in shapes.info if key not in moved.info]:
+        raise _Unusable(f"step() returned info without {missing[0]!r}, which spec.info_keys has")
+    numbers = [moved.reward, moved.terminated, moved.truncated, *(moved.info[key] for key in shapes.info)]
+    for name, value in zip(("reward", "terminated", "truncated", *shapes.info), numbers, strict=True):
+        if isinstance(value, str) or np.ndim(value):
+            raise _Unusable(f"step() returned the {name} {value!r}; it must be one number, or true or false")
     over = bool(moved.terminated), bool(moved.truncated)
-    row[seen] = moved.reward
-    row[seen + 1 : seen + 3] = over
-    for i, key in enumerate(shapes.info, seen + 3):
-        row[i] = moved.info[key]
+    row[seen : seen + 3 + len(shapes.info)] = [float(moved.reward), *over, *numbers[3:]]
     if any(over):
         _begin(instance, reset_seed, row[row.size - seen :], shapes)
     else:

@@ -92,7 +92,7 @@ def observations(folded: Sequence[Folded], task: str, episodes: int, seed: int) 
     def act(obs: Any, t: int) -> np.ndarray:
         half = len(obs) // 2
         obs = jnp.asarray(obs)
-        return np.concatenate([sampled(obs[half:], t), still(obs[:half], t)]) if half else np.asarray(sampled(obs, t))
+        return np.concatenate([still(obs[:half], t), sampled(obs[half:], t)]) if half else np.asarray(sampled(obs, t))
 
     found: list[np.ndarray] = []
     if isinstance(env, JaxEnv):
@@ -146,7 +146,7 @@ def distil(
         raise UserError(f"--steps is {settings.steps}; the teacher takes {folded[0].steps}; give 1 to that.")
     rounds = settings.rounds if visit else 1
     share = min(len(obs), MOST)
-    obs = obs[np.linspace(0, len(obs) - 1, share).astype(int)]
+    obs = _thinned(obs, share)
     seen = np.resize(obs, (rounds * share, *obs.shape[1:]))
     calls = math.ceil(settings.updates / _CHUNK / rounds)
     fresh_key, train_key = jax.random.split(jax.random.key(seed))
@@ -161,7 +161,7 @@ def distil(
     errors = [math.inf] * len(folded)
     for number in range(rounds):
         if number and visit:
-            seen[(number - 1) * share : number * share] = np.resize(visit(students, number), obs.shape)
+            seen[(number - 1) * share : number * share] = np.resize(_thinned(visit(students, number), share), obs.shape)
         for i, (teacher, student) in enumerate(zip(folded, students, strict=True)):
             alike = repr((teacher.settings, [(name, array.shape) for name, array in teacher.tensors.items()]))
             if alike not in chunks:  # equal agents share one program
@@ -175,6 +175,11 @@ def distil(
             )
             errors[i] = math.sqrt(float(value))
     return students, errors
+
+
+def _thinned(rows: np.ndarray, most: int) -> np.ndarray:
+    """All rows, or so many of them, evenly spaced."""
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)]
 
 
 def _fresh(teacher: Folded, how: Settings, key: Key[Array, ""]) -> Folded:

@@ -435,9 +435,9 @@ class Hosted:
         """
         good = np.isfinite(action)
         if not good.all():
-            seed_index = int(np.argmin(good.reshape(len(seeds), -1).all(1)))
+            bad = np.asarray(seeds)[~good.reshape(len(seeds), -1).all(1)].tolist()
             raise NonFinite(
-                f"seed {int(seeds[seed_index])} returned an action that is not finite", f"at vector step {vector_step}"
+                f"seed {bad[0]} returned an action that is not finite", f"at vector step {vector_step}", seeds=bad
             )
 
     def _receive(self, pool: Pool, cores: list[list[Array]], seeds: Int[Array, " seed"], vector_step: int) -> PoolStep:
@@ -450,7 +450,7 @@ class Hosted:
                 core = jax.tree.unflatten(self._trees.core, leaves)
                 if not all_finite((core.learner, core.sums)):
                     said = f"seed {', '.join(map(str, bad))} met a non-finite number"
-                    raise NonFinite(said, f"as an env reported: {error}") from error
+                    raise NonFinite(said, f"as an env reported: {error}", seeds=bad) from error
             raise
 
     def _attach(self, carry: Carry, seeds: Int[Array, " seed"], vector_step: int) -> Carry:

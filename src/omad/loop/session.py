@@ -26,10 +26,10 @@ from omad.loggers import Evaluation, JsonLines, Logger, Progress, RunInfo
 from omad.loop import fused
 from omad.loop.build import Built
 from omad.loop.hosted import Hosted
-from omad.processes import StopSignals
+from omad.processes import StopSignals, nobody_reads
 from omad.run import machine, warm_start
 from omad.run.folder import RunFolder
-from omad.tree import at_seed
+from omad.tree import all_finite, at_seed
 from omad.types import is_mean
 
 __all__ = ["AT_A_BOUNDARY", "EXACT", "Result", "Session"]
@@ -87,7 +87,7 @@ class Session:
         """The first failure of a user's callback or logger; the vector step that it came in is finished first."""
         self._saved = True
         """Nothing has been done since the last checkpoint, or since the beginning."""
-        self._noted_edge = False
+        self._noted_edge, self._edges = False, 0
         self._noted_boundaries = False
         self.carry: fused.Carry
 
@@ -143,6 +143,8 @@ class Session:
                 continue
             self.run.rewind(checkpoint)
             self.carry, self.vector_steps = rest, checkpoint.vector_steps
+            broken = [step for step in self.run.damaged() if step > self.env_steps]
+            passed += [f"the checkpoint of env step {step} has a damaged index; falling back." for step in broken]
             stops = [stop for stop in self.run.manifest.get("stops", []) if stop["env_steps"] <= self.env_steps]
             if stops != self.run.manifest.get("stops", []):
                 self.run.amend(stops=stops)
@@ -248,9 +250,10 @@ class Session:
         """Call a logger or callback; one that fails is not called again, and the run ends after this vector step."""
         try:
             getattr(one, method)(*given)
-        except BrokenPipeError:  # whoever read what is printed has gone: save and end
-            self.signals.note(signal.SIGPIPE)
         except (Exception, SystemExit) as error:
+            if nobody_reads(error):  # what is printed: save and end
+                self.signals.note(signal.SIGPIPE)
+                return
             if self.signals.again:
                 raise KeyboardInterrupt from error
             among.remove(one)
@@ -285,7 +288,7 @@ class Session:
         except NonFinite as error:
             what, *more = error.args
             where = ", ".join([f"{self.run.path}: {what} after env step {self.env_steps}", *more])
-            raise NonFinite(f"{where}; {self._kept()}. {self._advice()}") from error
+            raise NonFinite(f"{where}; {self._kept()}. {self._advice()}", seeds=error.seeds) from error
         except EnvFailed as error:
             near = f"{error} The run is {self.run.path}, after env step {self.env_steps}; {self._kept()}."
             raise EnvFailed(f"{near} Fix the env, then: omad resume {self.run.path}") from error
@@ -331,8 +334,15 @@ class Session:
             return
         index = int(np.argmin(healthy))
         wrong = [k for k, v in self.carry.sums.items() if not np.isfinite(np.asarray(v.total)[index])]
+        learner = at_seed(self.carry.learner, index)
+        if wrong and all(name.startswith("train/") for name in wrong) and bool(all_finite(learner)):
+            raise EnvFailed(
+                f"{self.config.task} returned a number that is not finite: seed {self.config.all_seeds[index]}, in "
+                f"{', '.join(wrong)}; the policies' parameters are finite."
+            )
         where = f"first seen in {', '.join(wrong) or 'the parameters'}"
-        raise NonFinite(f"seed {self.config.all_seeds[index]} met a non-finite number", where)
+        seeds = np.array(self.config.all_seeds)[~healthy]
+        raise NonFinite(f"seed {self.config.all_seeds[index]} met a non-finite number", where, seeds=seeds.tolist())
 
     def _advice(self) -> str:
         """What to change in a run whose numbers are not finite."""
@@ -397,12 +407,14 @@ class Session:
         self._report_progress("log")
         self._call("on_metrics")
         edge = self.last.get("critic/target_edge_mass", 0.0)
-        if edge > _EDGE and not self._noted_edge:
+        self._edges = self._edges + 1 if edge > _EDGE else 0
+        if self._edges == 2 and not self._noted_edge:  # the first may pass with the entropy of the first policies
             self._noted_edge = True
             v_max = getattr(self.config.algo, "v_max", float("nan"))
+            first = "lower --alpha-init, or " if self.config.reward_norm == "return" else ""
             self.note(
                 f"{edge:.1%} of the targets' mass lies on the edge atoms at env step {self.env_steps:,} (more than "
-                f"{_EDGE:.0%} distorts values); raise --v-max, now {v_max:g}, to {2 * v_max:g}.",
+                f"{_EDGE:.0%} distorts values); {first}raise --v-max, now {v_max:g}, to {2 * v_max:g}.",
             )
 
     def _evaluate(self) -> None:
@@ -416,8 +428,8 @@ class Session:
         for kind, function in kinds:
             episodes = jax.device_get(function(policy, jnp.int32(config.eval_seed), jnp.int32(self.vector_steps)))
             if not np.isfinite(episodes.returns).all():
-                index = int(np.argmin(np.isfinite(episodes.returns).all(1)))
-                raise NonFinite(f"seed {config.all_seeds[index]} met a non-finite return in an evaluation")
+                seeds = np.array(config.all_seeds)[~np.isfinite(episodes.returns).all(1)].tolist()
+                raise NonFinite(f"seed {seeds[0]} met a non-finite return in an evaluation", seeds=seeds)
             found[kind] = episodes
             for i, seed in enumerate(config.all_seeds):
                 info = {name: float(total[i].mean()) for name, total in episodes.info.items()}

@@ -23,6 +23,8 @@ def paper(settings: Settings) -> None:
     settings("[?] interval unknown", eval_every=25_000)
     settings("[M] ten episodes, as in the paper, scatter by 3 on spread-3", eval_episodes=500)
     settings("[?]", log_every=5_000, save_every=50_000)
+    if settings.on("mamujoco-"):
+        settings("[H] its wrapper, for all alike, standardises each vector by its own moments", obs_norm="harl")
 
 
 def matched(settings: Settings) -> None:

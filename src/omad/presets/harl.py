@@ -17,8 +17,6 @@ def _run(settings: Settings) -> None:
     settings("[H]", n_envs=20)
     settings("[H] 50 gradient steps after every 50 steps of the parallel envs", updates_per_step=1)
     settings("[H]", batch_size=1000, warmup_steps=10_000)
-    if settings.on("mamujoco-"):
-        settings("[H] its wrapper standardises each vector by its own moments", obs_norm="harl")
     common.ten_episodes(settings)
 
 

@@ -39,7 +39,7 @@ def paper(settings: Settings) -> None:
     common.ten_episodes(settings)
     _support(settings)
     if settings.on("mpe/spread-4"):
-        settings("[I]", v_max=500.0)
+        settings("[I] random actions pay -4.8 a step, so -480 discounted", v_max=500.0)
     elif settings.on("mpe/deception"):
         settings("[I] 300 leaves mass on the edge atoms", v_max=600.0)
     elif settings.on("mpe"):
@@ -52,7 +52,10 @@ def matched(settings: Settings) -> None:
     settings("[M] three times quicker than 3e-4", actor_lr=1e-3)
     settings("[M]", critic_lr=1e-3)
     settings("[M] keeps alpha's pace against the learning rates; 1e-2 commits too early", alpha_lr=3e-3)
-    settings("[M] a tenth of a run; batch statistics blur the critic: -23.7, not -26.6", renorm_warmup=5_000)
+    settings(
+        "[M] a tenth of a run on particle tasks; batch statistics blur the critic: -23.7, not -26.6",
+        renorm_warmup=5_000,
+    )
     _support(settings)
     if settings.on("mpe"):
         settings("[M] a fifth of what 0.99 wants, as 1 / (1 - gamma) is", v_max=100.0)

@@ -366,7 +366,10 @@ def _of_across(one: Across, tail: str, ours: str, algorithms: Sequence[str]) -> 
             curves,
         )
     if one.profiles:
-        above = ", ".join(f"{name.upper()} {np.interp(0.5, p.at, p.value):.0%}" for name, p in one.profiles.items())
+        shares_of = {
+            name: [np.mean(np.asarray(runs) > 0.5) for runs in one.scores[name].values()] for name in one.profiles
+        }
+        above = ", ".join(f"{name.upper()} {np.mean(found):.0%}" for name, found in shares_of.items())
         yield _drawn(
             f"profile{tail}",
             f"Performance profile {where}: the share of runs that end above each normalised return, with 95 % "

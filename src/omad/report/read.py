@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,13 +35,13 @@ from omad.report.records import (
 from omad.report.sections import inside, read_section
 from omad.report.summary import from_summary, summary_of
 from omad.run.folder import WITHOUT_EFFECT, EpisodesLine, RunFolder
-from omad.schema import MOST_LINES, Lines, convert, decode, read_bytes, read_json, read_lines
+from omad.schema import Lines, convert, read_json, read_lines
 
 __all__ = ["gather", "refuse_mixed"]
 
 NEUTRAL = frozenset(
-    {"seeds", "first_seed", "eval_every", "log_every", "save_every", "eval_seed", "eval_episodes", "task", "algorithm",
-     "preset", "algo", *WITHOUT_EFFECT}
+    {"seeds", "first_seed", "eval_every", "log_every", "save_every", "eval_seed", "eval_episodes", "eval_noise_free",
+     "task", "algorithm", "preset", "algo", *WITHOUT_EFFECT}
 )  # fmt: skip
 """Fields of a configuration that do not tell one setting from another."""
 _PAUSE = 6.0
@@ -62,34 +61,18 @@ def _seconds(times: Sequence[float]) -> float | None:
     return round(float(np.where(passed > _PAUSE * usual, usual, passed).sum()), 1)
 
 
-_NOT_FINITE = re.compile(rb"-?\b(?:NaN|Infinity)\b")
-"""How Python writes what JSON has no word for."""
-
-
 def _lines(path: Path, kind: type[Any]) -> Lines:
-    """The lines of a file; numbers that are not finite are nothing. A run has each of its files from its beginning."""
+    """The lines of a file. A run has each of its files from its beginning."""
     if path.is_symlink() or not path.exists():
         return Lines([], [f"{path} is {'a link' if path.is_symlink() else 'not there'}"])
-    found = read_lines(path, kind)
-    if not found.damaged:
-        return found
-    for number, row in enumerate(read_bytes(path, MOST_LINES).split(b"\n"), 1):
-        if _NOT_FINITE.search(row):
-            start = f"{path}, line {number}:"
-            try:
-                found.values.append(decode(_NOT_FINITE.sub(b"null", row), kind, start))
-            except UserError:
-                continue
-            found.damaged[:] = [words for words in found.damaged if not words.startswith(start)]
-    found.values.sort(key=lambda line: line.step)
-    return found
+    return read_lines(path, kind)
 
 
-def _evaluations(path: Path, settings: RunSettings) -> tuple[list[Evaluation], int, list[str]]:
-    """All that can be used, how many had returns that were not finite, and a sentence for every damaged one."""
+def _evaluations(path: Path, settings: RunSettings) -> tuple[list[Evaluation], set[int], list[str]]:
+    """All that can be used, seeds with returns that were not finite, and a sentence for every damaged line."""
     lines, damaged = _lines(path, EpisodesLine)
     found: dict[tuple[int, int, str], Evaluation] = {}
-    lossy = 0
+    lossy = set[int]()
     for line in lines:
         key = line.seed, line.step, line.actions
         if words := misplaced(line, settings) or ("it is there twice" if key in found else ""):
@@ -97,7 +80,7 @@ def _evaluations(path: Path, settings: RunSettings) -> tuple[list[Evaluation], i
             continue
         returns = [one for one in line.returns if one is not None]
         if len(returns) < len(line.returns):
-            lossy += 1
+            lossy.add(line.seed)
         else:
             found[key] = Evaluation(line.seed, line.step, line.actions, line.eval_seed, returns)
     return list(found.values()), lossy, damaged
@@ -158,7 +141,7 @@ def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Calla
         return _blank(label, "unreadable", listed, hidden(str(error)))
     env_steps = max((line.step for line in (*metrics, *episodes)), default=0)
     last = max((line.step for line in episodes), default=0)
-    state, note = "stopped" if env_steps or saved else "not started", ""
+    state, note, diverged = "stopped" if env_steps or saved else "not started", "", sorted(lossy)
     if lossy:
         state, note = "failed", "returns of an evaluation were not finite"
     elif complete or last >= settings.last_step:
@@ -166,7 +149,7 @@ def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Calla
     elif folder.busy(folder.path):
         state = "running"
     elif ended:
-        state, note = ("failed" if ended.how == "diverged" else "broken"), ended.words
+        state, note, diverged = ("failed" if ended.how == "diverged" else "broken"), ended.words, ended.seeds
     if state == "finished" and last < settings.last_step:
         note = f"it reached its end, but its evaluations beyond env step {last:,} are gone"
     said = [*filter(None, [note]), *_lost("episodes.jsonl", damaged), *_lost("metrics.jsonl", broken)]
@@ -186,19 +169,28 @@ def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Calla
         train_s=_seconds([line.unix_s for line in metrics]),
         timed_steps=metrics[-1].step - metrics[0].step if metrics else 0,
         episodes=tuple(episodes),
+        diverged=tuple(seed for seed in diverged if seed in settings.all_seeds) if state == "failed" else (),
     )
 
 
 # ------------------------------------------------------------------------------------------------ many
 
 
-def _found(root: Path, name: str) -> list[Path]:
-    """Folders at or below a root that hold a file, but not inside runs."""
+def _found(root: Path, name: str, closed: dict[Path, str] | None = None) -> list[Path]:
+    """Folders at or below a root that hold a file, but not inside runs; `closed` takes what cannot be looked into."""
+
+    def note(error: OSError) -> None:
+        if closed is not None:
+            closed[Path(error.filename)] = f"it cannot be read: {error.strerror}"
+
     found = []
-    for here, below, files in os.walk(root):
+    for here, below, files in os.walk(root, onerror=note):
         below[:] = sorted(set(below) - {"checkpoints", "tb"})
         if name in files:
             found.append(Path(here))
+        for link in (Path(here, one) for one in below if closed is not None and Path(here, one).is_symlink()):
+            if (link / name).is_file() and not link.resolve().is_relative_to(root):
+                closed[link] = "it is a link, and links are not followed; give the folder that it leads to"
     return found
 
 
@@ -230,27 +222,33 @@ def gather(paths: Sequence[Path], command_of: Callable[[Any], str]) -> Gathered:
             )
         names += [part.name] if part.name and part.name not in names else []
         for run in part.runs:
-            runs[run.folder] = _further(runs.get(run.folder, run), run)
+            known = runs.get(run.folder, run)
+            runs[run.folder] = _further(known, run) if path.is_dir() else _further(run, known)
         sections += part.sections
         fixed = {**part.options.get("study_thresholds", {}), **options.get("study_thresholds", {})}
         options = {**part.options, **options, "study_thresholds": fixed}
     return Gathered(", ".join(names) or "Report", tuple(_labelled(list(runs.values()))), tuple(sections), options)
 
 
-def _further(one: Run, other: Run) -> Run:
+def _further(summarised: Run, found: Run) -> Run:
     """Of two records of one run, as in the summary of a study and in its folder later on, the one that holds more.
 
     Raises:
         UserError: Neither continues the other.
     """
-    short, long = sorted((one, other), key=lambda run: len(run.episodes))
-    alike = not short.config or not long.config or not _differing((short, long), _fields)
+    short, long = sorted((summarised, found), key=lambda run: (len(run.episodes), run.env_steps))
+    alike = not short.config or not long.config or not _differing((short, long), _unlengthened)
     alike = alike and (not short.seeds or not long.seeds or short.seeds == long.seeds)
     if not alike or short.episodes != long.episodes[: len(short.episodes)]:
         raise UserError(
-            f"Two runs are called {one.folder}, and neither continues the other; give them different names."
+            f"Two runs are called {found.folder}, and neither continues the other; give them different names."
         )
     return long
+
+
+def _unlengthened(run: Run) -> dict[str, Any]:
+    """What tells settings apart, but for what changes as a run is lengthened."""
+    return {key: value for key, value in _fields(run).items() if key != "total_steps"}
 
 
 def _from_folder(root: Path, command_of: Callable[[Any], str]) -> Gathered:
@@ -271,7 +269,8 @@ def _from_folder(root: Path, command_of: Callable[[Any], str]) -> Gathered:
         for file in sorted((folder / "sections").glob("*.json")):
             inside(folder, f"sections/{file.name}", f"{folder} has the section")
             sections.append(read_section(file, folder))
-    folders = dict.fromkeys([*listed, *_found(absolute, "config.json")])
+    closed: dict[Path, str] = {}
+    folders = dict.fromkeys([*listed, *_found(absolute, "config.json", closed)])
 
     def label(path: Path) -> str:
         below = path.relative_to(absolute) if path.is_relative_to(absolute) else Path(path.name)
@@ -281,7 +280,8 @@ def _from_folder(root: Path, command_of: Callable[[Any], str]) -> Gathered:
         """Without where on this machine the folders lie."""
         return msgspec.structs.replace(run, note=run.note.replace(f"{absolute.parent}/", ""))
 
-    runs = (hidden(_read_run(path, label(path), listed.get(path), command_of)) for path in folders)
+    runs = [hidden(_read_run(path, label(path), listed.get(path), command_of)) for path in folders]
+    runs += [_blank(label(path), "unreadable", None, why) for path, why in closed.items() if path not in folders]
     return Gathered(", ".join(names), tuple(runs), tuple(sections), {"study_thresholds": thresholds})
 
 

@@ -193,6 +193,8 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Env steps of each seed in that time."""
     episodes: tuple[Evaluation, ...]
     """All evaluations."""
+    diverged: tuple[Seed, ...] = ()
+    """Of a failed run, the seeds that failed; empty where that is not known, which counts as all."""
 
     @property
     def total_steps(self) -> int:
@@ -268,6 +270,8 @@ def contradiction(run: Run) -> str:
     for name in ("task", "algorithm"):
         if getattr(run, name) != getattr(settings, name):
             return f"{name} is {getattr(run, name)!r}, but {getattr(settings, name)!r} in its configuration"
+    if not set(run.diverged) <= set(run.seeds):
+        return f"diverged is {list(run.diverged)}; the run has the seeds {list(run.seeds)}"
     if run.seeds != tuple(settings.all_seeds):
         return f"its seeds are not the {settings.seeds} from {settings.first_seed} on of its configuration"
     if not run.timed_steps <= run.env_steps <= settings.last_step:

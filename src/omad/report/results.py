@@ -12,6 +12,7 @@ import numpy as np
 from omad import tasks
 from omad.errors import UserError
 from omad.report import stats, survival
+from omad.report.format import counts
 from omad.report.read import refuse_mixed
 from omad.report.records import Gathered, Options
 from omad.report.series import (
@@ -43,11 +44,11 @@ class Comparison:
     better: Estimate | None
 
     def above(self, value: float) -> int:
-        """On how many tasks the ratio is known to be above a number."""
+        """On how many tasks the ratio, or its lower bound, is above a number."""
         return self._count("lower bound", lambda ratio: ratio > value)
 
     def below(self, value: float) -> int:
-        """On how many tasks the ratio is known to be below a number."""
+        """On how many tasks the ratio, or its upper bound, is below a number."""
         return self._count("upper bound", lambda ratio: ratio < value)
 
     def _count(self, kind: str, holds: Callable[[float], bool]) -> int:
@@ -64,14 +65,14 @@ class Across:
     statistic: str
     """`IQM`, or `mean` where numbers of runs differ."""
     ends: Mapping[str, int]
-    """By task: the last env step that all these algorithms have, where they are compared."""
+    """By task: the last env step that all these algorithms have; without tasks on which they have none."""
     scores: Mapping[str, Scores]
     """Normalised final returns."""
     finals: Mapping[str, Estimate]
     areas: Mapping[str, Estimate]
     bands: Mapping[str, Band]
     improvements: Mapping[str, Estimate]
-    """The baseline over each other algorithm."""
+    """The baseline over each other algorithm, on the tasks of `ends`; of those with two runs or more on each."""
     profiles: Mapping[str, Band]
     notes: tuple[str, ...]
 
@@ -97,7 +98,7 @@ def compute(
 
     Args:
         gathered: Of `omad.report.read`.
-        thresholds: Return to reach by task, where neither the study's nor the rule is wanted.
+        thresholds: Return to reach by task, where neither the study's nor a summary's nor the rule is wanted.
         actions: Which evaluations: `sampled` or `noise_free`.
         baseline: The algorithm that the others are compared with; None takes what a summary says, else `omad`.
 
@@ -106,17 +107,24 @@ def compute(
     """
     runs, study = gathered.runs, gathered.options.get("study_thresholds", {})
     compared = baseline or gathered.options.get("baseline", "omad")
-    options = Options(actions, dict(thresholds or {}), study, compared)
+    given = dict[str, float]()
+    for name, value in (thresholds or {}).items():
+        task = name if name in {run.task for run in runs} else _canonical(name)
+        if task not in {run.task for run in runs}:
+            every = ", ".join(dict.fromkeys(run.task for run in runs if run.task))
+            raise UserError(f"--threshold names the task {name!r}; the runs are of {every}.")
+        given[task] = value
+    options = Options(actions, {**gathered.options.get("thresholds", {}), **given}, study, compared)
     evaluated = [run for run in runs if any(line.actions == actions for line in run.episodes)]
     if not evaluated:
+        why = " A run has them with --eval-noise-free." if actions == "noise_free" else ""
+        why += next((f" {run.folder}: {run.note}" for run in runs if run.note), "")
         raise UserError(
-            f"None of the {len(runs)} runs has an evaluation of {actions} actions yet; train until the first one."
+            f"None of the {len(runs)} runs ({counts(run.state for run in runs)}) has an evaluation of {actions} "
+            f"actions; train until the first one.{why}"
         )
     refuse_mixed(runs, actions)
     names = list(dict.fromkeys(run.task for run in evaluated))
-    for name in options.thresholds:
-        if name not in names:
-            raise UserError(f"--threshold names the task {name!r}; the runs are of {', '.join(names)}.")
     known = list(dict.fromkeys(run.algorithm for run in evaluated))
     if baseline and baseline not in known:
         raise UserError(f"--baseline is {baseline!r}; the runs are of {', '.join(known)}. Give one of these.")
@@ -124,6 +132,14 @@ def compute(
     done = [task_results(tasks.find(name), [one for one in series if one.task == name], options) for name in names]
     across = tuple(_across(done, options.baseline))
     return Results(gathered, options, tuple(done), tuple(_comparisons(done)), across)
+
+
+def _canonical(task: str) -> str:
+    """A task's name as runs record it, whatever the order of its options; any other name as it is."""
+    try:
+        return tasks.find(task).name
+    except UserError:
+        return task
 
 
 def _across(done: Sequence[TaskResults], baseline: str) -> Iterator[Across]:
@@ -143,35 +159,47 @@ def _across(done: Sequence[TaskResults], baseline: str) -> Iterator[Across]:
             for series in (series for one in group for series in one.series):
                 if series.setting == setting and series.curves is not None:
                     by.setdefault(series.algorithm, {})[series.task] = series
-            names = sorted({task for have in by.values() for task in have})
-            full = {algorithm: have for algorithm, have in by.items() if len(have) == len(names)}
-            alone = len(full) == 1 and len(by) == 1 and len(settings) > 1
-            if len(names) > 1 and full and not alone:
-                yield _together(setting, names, full, sorted(by.keys() - full.keys()), known, baseline)
+            if not by or (len(by) == 1 and len(settings) > 1):
+                continue
+            names = _shared_tasks(by, baseline)
+            full = {name: {t: have[t] for t in names} for name, have in by.items() if have.keys() >= set(names)}
+            if len(names) > 1:
+                rest = sorted({task for have in by.values() for task in have} - set(names))
+                notes = [f"{', '.join(rest)} left out: too few algorithms have runs there."] if rest else []
+                if partial := sorted(by.keys() - full.keys()):
+                    notes.append(f"{', '.join(map(str.upper, partial))} left out: not run on all of these tasks.")
+                yield _together(setting, names, full, known, baseline, notes)
+
+
+def _shared_tasks(by: Mapping[str, Mapping[str, Series]], baseline: str) -> list[str]:
+    """The tasks that the baseline, or else who has most, shares with the algorithm that has most of its tasks."""
+    ours = by[baseline] if baseline in by else max(by.values(), key=len)
+    shared = max((sorted(ours.keys() & have.keys()) for have in by.values() if have is not ours), key=len, default=[])
+    return shared if len(shared) > 1 else sorted(ours)
 
 
 def _together(
     setting: str,
     names: Sequence[str],
     full: Mapping[str, Mapping[str, Series]],
-    partial: Sequence[str],
     references: Mapping[str, tuple[float, float]],
     baseline: str,
+    notes: list[str],
 ) -> Across:
-    notes = []
-    if partial:
-        notes.append(f"{', '.join(name.upper() for name in partial)} left out: not run on all of these tasks.")
     equal = all(len({len(one.used) for one in have.values()}) == 1 for have in full.values())
     if not equal:
         notes.append("The mean is taken instead of the IQM, for numbers of runs differ between tasks.")
     statistic = stats.iqm if equal else stats.mean
     order = sorted(full, key=lambda name: (name != baseline, name))
     cut: dict[str, dict[str, Curves]] = {name: {} for name in order}
+    ends: dict[str, int] = {}
     for task in names:
         found = over_one_range([full[name][task] for name in order])
         if found is None:
             notes.append(f"{task}: no step of evaluation is common to all; each algorithm is taken at its own end.")
             found = [one for name in order if (one := full[name][task].curves) is not None]
+        else:
+            ends[task] = int(found[0].steps[-1])
         for name, one in zip(order, found, strict=True):
             cut[name][task] = one
 
@@ -179,15 +207,16 @@ def _together(
         return stats.normalise({task: of(one) for task, one in have.items()}, references)
 
     scores = {name: normal(stats.final, cut[name]) for name in order}
-    several = min(len(one.used) for have in full.values() for one in have.values()) > 1
+    several = [name for name in order if min(len(one.used) for one in full[name].values()) > 1]
+    paired = {name: {task: scores[name][task] for task in ends} for name in several if ends}
     every = np.concatenate([runs for by in scores.values() for runs in by.values()])
     taus = np.linspace(math.floor(min(every.min(), 0.0) * 10) / 10, math.ceil(max(every.max(), 1.0) * 10) / 10, 101)
-    bands = {name: _band(full[name].values(), references, statistic) for name in order if several}
+    bands = {name: _band(full[name].values(), references, statistic) for name in several}
     return Across(
         setting=setting,
         tasks=tuple(names),
         statistic="IQM" if equal else "mean",
-        ends={task: min(int(cut[name][task].steps[-1]) for name in order) for task in names},
+        ends=ends,
         scores=scores,
         finals={name: estimated(scores[name], statistic) for name in order},
         areas={
@@ -197,11 +226,11 @@ def _together(
         },
         bands={name: band for name, band in bands.items() if band},
         improvements={
-            name: stats.probability_of_improvement(scores[baseline], scores[name])
-            for name in order
-            if several and baseline in scores and name != baseline
+            name: stats.probability_of_improvement(paired[baseline], runs)
+            for name, runs in paired.items()
+            if baseline in paired and name != baseline
         },
-        profiles={name: stats.profile(scores[name], taus) for name in order} if several else {},
+        profiles={name: stats.profile(scores[name], taus) for name in several},
         notes=tuple(notes),
     )
 

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omad import tasks
-from omad.errors import UserError
 from omad.report import stats, survival
 from omad.report.format import number
 from omad.report.records import Options, Run
@@ -41,6 +40,12 @@ class Member:
     seed: int
     evaluations: Evaluations | None
 
+    @property
+    def state(self) -> str:
+        """Of this seed: where others of its run have diverged, it was stopped by that."""
+        others = self.run.state == "failed" and self.run.diverged and self.seed not in self.run.diverged
+        return "stopped" if others else self.run.state
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Series:
@@ -58,8 +63,9 @@ class Series:
 
     @functools.cached_property
     def curves(self) -> Curves | None:
-        """None if no run was evaluated."""
-        return stats.curves(self.evaluations) if self.used else None
+        """None if no run was evaluated, or there is no env step at which all were."""
+        shared = [set(one.steps) for one in self.evaluations]
+        return stats.curves(self.evaluations) if shared and set.intersection(*shared) else None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -164,24 +170,24 @@ def estimated(scores: Scores, statistic: stats.Statistic = stats.mean) -> Estima
 
 
 def _evaluations(run: Run, actions: str) -> dict[int, Evaluations]:
-    if not any(line.actions == actions for line in run.episodes):
-        return {}
-    try:
-        return stats.read_evaluations(run.episodes, actions)
-    except UserError as error:
-        raise UserError(f"{run.folder}: {error}") from None
+    """Of each seed, of one kind of actions; the two kinds are never mixed."""
+    found: dict[int, dict[int, Any]] = {}
+    for line in run.episodes:
+        if line.actions == actions:
+            found.setdefault(line.seed, {})[line.step] = line.returns
+    return {seed: Evaluations(*zip(*sorted(at.items()), strict=True)) for seed, at in found.items()}
 
 
-def _carried_on(members: Sequence[Member], floor: float | None) -> Iterator[Evaluations]:
-    """Evaluations of each; those of a failed run go on with its last one as far as the others go.
+def _carried_on(members: Sequence[Member], floor: float | None, grid: Sequence[int]) -> Iterator[Evaluations]:
+    """Evaluations of each; those of a failed run go on with its last one, as far as others of the task go.
 
     One that failed before its first evaluation has the return of random actions all along.
     """
     every = [member.evaluations for member in members if member.evaluations]
-    steps = sorted({step for one in every for step in one.steps})
     for member in members:
-        known = member.evaluations or Evaluations(tuple(steps[:1]), ((floor or 0.0,) * len(every[0].returns[0]),))
-        later = [step for step in steps if step > known.steps[-1]] if member.run.state == "failed" else []
+        known = member.evaluations or Evaluations(tuple(grid[:1]), ((floor or 0.0,) * len(every[0].returns[0]),))
+        ends = member.run.total_steps if member.state == "failed" else 0
+        later = [step for step in grid if known.steps[-1] < step <= ends]
         yield Evaluations((*known.steps, *later), (*known.returns, *[known.returns[-1]] * len(later)))
 
 
@@ -202,19 +208,22 @@ def all_series(runs: Sequence[Run], actions: str, baseline: str) -> list[Series]
         found = _evaluations(run, actions)
         group = groups.setdefault((run.task, run.algorithm, run.setting), [])
         group += [Member(run, seed, found.get(seed)) for seed in run.seeds]
+    grids: dict[str, set[int]] = {}
+    for (task, *_), group in groups.items():
+        grids.setdefault(task, set()).update(step for one in group if one.evaluations for step in one.evaluations.steps)
     series = []
     for (task, algorithm, setting), group in groups.items():
         members = sorted(group, key=lambda member: member.seed)
         if not any(member.run.config for member in members):
             continue
         floor = floor_of(tasks.find(task))
-        seen = [m for m in members if m.evaluations or (m.run.state == "failed" and floor is not None)]
+        seen = [m for m in members if m.evaluations or (m.state == "failed" and floor is not None)]
         seen = seen if any(member.evaluations for member in seen) else []
-        ended = [member for member in seen if member.run.state in ("finished", "failed")]
+        ended = [member for member in seen if member.state in ("finished", "failed")]
         used = ended if len(ended) > 1 and any(member.evaluations for member in ended) else seen
         several = len({other for name, _, other in groups if name == task}) > 1
         label = algorithm.upper() + (f", {setting}" if several else "")
-        evaluations = tuple(_carried_on(used, floor)) if used else ()
+        evaluations = tuple(_carried_on(used, floor, sorted(grids[task])))
         series.append(Series(task, algorithm, setting, label, tuple(members), tuple(used), evaluations))
     settings = list(dict.fromkeys(one.setting for one in series))
     return sorted(series, key=lambda one: (settings.index(one.setting), one.algorithm != baseline, one.algorithm))
@@ -259,9 +268,9 @@ def _crossings(series: Series, value: float) -> Crossings | None:
     seen = [member for member in series.members if member.evaluations]
     found = survival.crossings([m.evaluations for m in seen if m.evaluations], value) if seen else None
     runs = list(zip(seen, found.steps, found.reached, found.early, strict=True)) if found else []
-    runs += [(m, 0.0, False, False) for m in series.members if not m.evaluations and m.run.state == "failed"]
+    runs += [(m, 0.0, False, False) for m in series.members if not m.evaluations and m.state == "failed"]
     rows = [
-        (float(m.run.total_steps) if m.run.state == "failed" and not reached else step, reached, early)
+        (float(m.run.total_steps) if m.state == "failed" and not reached else step, reached, early)
         for m, step, reached, early in runs
         if m.evaluations or m.run.total_steps
     ]
@@ -291,10 +300,12 @@ def _threshold(task: tasks.Task, series: Sequence[Series], options: Options) -> 
     best = max((float(one.final.mean()) for one in series if one.curves is not None), default=-math.inf)
     if floor is None or best <= floor:
         return None, ""
-    why = "no return of" if published is None else "too few runs reach the published return of"
+    ours = any(one.algorithm == options.baseline for one in series)
+    few = f"too few runs reach the published return of {name}" if ours else f"there is no run of {name}"
+    why = f"no return of {name} is published" if published is None else few
     return (floor + best) / 2, (
         f"halfway between uniformly random actions ({number(floor)}) and the best final return here "
-        f"({number(best)}), since {why} {name}{' is published' * (published is None)}; so it was fixed after the runs"
+        f"({number(best)}), since {why}; so it was fixed after the runs"
     )
 
 
@@ -311,8 +322,10 @@ def _rows(series: Sequence[Series], threshold: float | None, baseline: str) -> I
 def over_one_range(several: Sequence[Series]) -> list[Curves] | None:
     """Curves of several series, each from the first to the last step that all have; None if there is none."""
     curves = [one.curves for one in several if one.curves is not None]
+    if len(curves) < len(several):
+        return None
     shared = set.intersection(*(set(one.steps.tolist()) for one in curves))
-    return [one.between(min(shared), max(shared)) for one in curves] if shared and len(curves) == len(several) else None
+    return [one.between(min(shared), max(shared)) for one in curves] if shared else None
 
 
 def task_results(task: tasks.Task, series: Sequence[Series], options: Options) -> TaskResults:

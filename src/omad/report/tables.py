@@ -50,10 +50,10 @@ def _head(*words: str, code: str = "") -> dict[str, Kind]:
 
 def _counted(one: Series) -> str:
     """`3`, or `2 of 3, 1 failed`; failed runs that nothing can be said of are named."""
-    states = [member.run.state for member in one.members]
+    states = [member.state for member in one.members]
     words = [f"{len(one.used)}" if len(one.used) == len(states) else f"{len(one.used)} of {len(states)}"]
     words += filter(None, [counts(state for state in states if state != "finished")])
-    unseen = sum(m.run.state == "failed" and all(m is not other for other in one.used) for m in one.members)
+    unseen = sum(m.state == "failed" and all(m is not other for other in one.used) for m in one.members)
     words += [f"{unseen} failed before any evaluation and not in these numbers"] if unseen else []
     return ", ".join(words)
 
@@ -62,7 +62,7 @@ def returns_table(one: TaskResults, name: str) -> Table:
     """Final return and area of each series, with each seed's final return, beside what is published."""
     rows = []
     for series in one.series:
-        cells = ("–",) * 4
+        cells = ("none that all share" if series.used else "–", "–", "–", "–")
         if (curves := series.curves) is not None:
             seeds = [f"{m.seed}:\u00a0{number(v)}" for m, v in zip(series.used, series.final, strict=True)]
             steps = f"{curves.steps[0]:,}–{curves.steps[-1]:,}"
@@ -148,10 +148,15 @@ def _ratio_sentence(row: Row) -> str:
 
 def findings(one: TaskResults, baseline: str) -> list[str]:
     """What a reader wants first, in sentences."""
-    best = max((s for s in one.series if s.curves is not None), key=lambda s: float(s.final.mean()))
-    steps = int(best.curves.steps[-1]) if best.curves is not None else 0
+    ended = [(float(s.final.mean()), s, int(s.curves.steps[-1])) for s in one.series if s.curves is not None]
     published = "".join(f"; published: {label} {number(value)}" for label, value, *_ in one.task.published)
-    said = [f"Best final return: {interval(best.end)} by {best.label} after {steps:,} env steps{published}."]
+    said = [f"No final return yet: runs of a setting share no env step at which all were evaluated{published}."]
+    if ended:
+        _, best, steps = max(ended, key=lambda found: found[0])
+        said = [f"Best final return: {interval(best.end)} by {best.label} after {steps:,} env steps{published}."]
+    algorithms = {series.algorithm for series in one.series}
+    if len(algorithms) > 1 and baseline not in algorithms:
+        said.append(f"Nothing is compared: there is no run of {baseline.upper()}. Give another with --baseline.")
     if one.threshold is None:
         return [*said, "No return to reach is known for this task; give one with --threshold."]
     others = [row for row in one.rows if row.ratio and row.series.algorithm != baseline]
@@ -196,11 +201,12 @@ def across_table(one: Across, name: str, baseline: str = "omad") -> Table:
         area, better = one.areas.get(algorithm), one.improvements.get(algorithm)
         rows.append((algorithm.upper(), runs, interval(end), interval(area), interval(better)))
     ends = ", ".join(f"{step:,} on {task}" for task, step in one.ends.items())
+    ends = f" All algorithms are taken up to one env step: {ends}." if ends else ""
     ours = baseline.upper()
     caption = (
         f"{', '.join(one.tasks)}, setting {one.setting}: {one.statistic} over all runs of normalised returns "
         f"(random actions 0, published {ours} 1), and the probability that a run of {ours} ends above a run of the "
-        f"algorithm; 95 % intervals. On each task all algorithms are taken up to one env step: {ends}."
+        f"algorithm; 95 % intervals.{ends}"
     )
     head = _head("algorithm", "runs a task", "final return", "area", f"P({ours} is better)")
     return Table(name, caption, head, tuple(rows))
@@ -229,7 +235,7 @@ def hardware_table(runs: Iterable[Run], name: str) -> Table:
 
 def time_table(results: Results, name: str) -> Table:
     """Wall clock by series, of all runs that have a time."""
-    rows, total = [], 0.0
+    rows = []
     for series in (series for one in results.tasks for series in one.series):
         runs = {member.run.folder: member.run for member in series.members if member.run.train_s}.values()
         spent = sum(run.train_s or 0.0 for run in runs)
@@ -237,13 +243,13 @@ def time_table(results: Results, name: str) -> Table:
         steps, learned = (
             f"{sum(getattr(run, what) * len(run.seeds) for run in runs):,}" for what in ("env_steps", "gradient_steps")
         )
-        total += spent
         rate = number(timed / spent) if spent else "–"
         rows.append(
             (f"{series.task}: {series.label}", str(len(runs)), duration(spent) if runs else "–", steps, rate, learned,
              series.update_ratio)
         )  # fmt: skip
-    rows.append(("all", str(sum(bool(run.train_s) for run in results.gathered.runs)), duration(total), "", "", "", ""))
+    every = [run.train_s for run in results.gathered.runs if run.train_s]
+    rows.append(("all", str(len(every)), duration(sum(every)), "", "", "", ""))
     head = _head("runs of", "runs", "training time", "env steps", "env steps/s", "gradient steps",
             "gradient steps per env step")  # fmt: skip
     caption = (

@@ -129,6 +129,8 @@ class Ended(msgspec.Struct, frozen=True):
     """It reached its end; a number was not finite; or something else failed, such as an env, a disk or the memory."""
     words: str = ""
     """What was said."""
+    seeds: list[schema.Seed] = []
+    """Training seeds that diverged; empty where that is not known."""
 
 
 class Manifest(msgspec.Struct):
@@ -342,15 +344,18 @@ class RunFolder:
             self._write_manifest()
 
     def lock(self) -> None:
-        """Claim the folder for writing until it is closed or the process ends.
+        """Claim the folder for writing until it is closed or the process ends; the manifest is read anew.
 
         Raises:
             UserError: Another process writes to it.
         """
-        if self._lock is None:
-            self._lock = files.lock(self.path / "lock", self.path)
+        if self._lock is not None:
+            return
+        self._lock = files.lock(self.path / "lock", self.path)
         if self._lock is None:
             raise UserError(f"{self.path} is being written by another process; wait for it or stop it.")
+        if (self.path / "manifest.json").exists():  # another process may have written it since
+            self.manifest = _read_json(self.path / "manifest.json", dict[str, Any])
 
     @staticmethod
     def busy(path: Path) -> bool:
@@ -379,7 +384,8 @@ class RunFolder:
 
     def note_end(self, ended: Ended) -> None:
         """Record how training ended; an error in that, as on a full disk, is ignored."""
-        text = json.dumps(schema.plain({"how": ended.how, "words": ended.words}), indent=1) + "\n"
+        known = {"how": ended.how, "words": ended.words} | ({"seeds": ended.seeds} if ended.seeds else {})
+        text = json.dumps(schema.plain(known), indent=1) + "\n"
         with contextlib.suppress(OSError, UserError):
             files.write_text(self.path / "ended.json", text, self.path)
 
@@ -419,6 +425,12 @@ class RunFolder:
 
     def refuse_if_saved_once(self) -> None:
         """That lines go beyond the first checkpoint shows that there has been one."""
+        if broken := self.damaged():
+            raise UserError(
+                f"{self.path} cannot continue: {self.path / 'checkpoints' / f'{broken[0]}.json'} is damaged, and there "
+                "is no checkpoint before it; starting again would delete what was written. Restore checkpoints/ from a "
+                "copy, or start a new run."
+            )
         first = -(-self.config.save_every // self.config.n_envs) * self.config.n_envs
         last = max((line["step"] for line in self.lines(METRICS)), default=0)
         if last > first or self.complete:
@@ -559,6 +571,10 @@ class RunFolder:
         """All checkpoints whose index is whole, newest first."""
         found = (self._index(step) for step in self._steps())
         return [Checkpoint(self.path / "checkpoints", index) for index in found if index]
+
+    def damaged(self) -> list[int]:
+        """Env steps of the checkpoints whose index is not whole, newest first."""
+        return [step for step in self._steps() if self._index(step) is None]
 
     def _remove(self, step: int) -> None:
         """Remove a checkpoint: first its index, so that no half of it ever counts as one."""

@@ -157,6 +157,11 @@ class OmadConfig:
                 f"target_run_end is {self.target_run_end} and target_run_steps {self.target_run_steps}; give both, or "
                 "neither if the limit is to stay as it is"
             )
+        if self.target_run_begin and not self.target_run_steps:
+            raise UserError(
+                f"target_run_begin is {self.target_run_begin}, but the limit does not change; give target_run_end and "
+                "target_run_steps too"
+            )
         if self.atoms < 2:
             raise UserError(f"atoms is {self.atoms}; a value distribution needs at least 2")
         if self.v_max < 1e-30:
