@@ -250,6 +250,26 @@ def test_a_damaged_index_is_said_and_never_taken_for_a_fresh_start(
     assert {name: (alone / name).read_bytes() for name in before} == before
 
 
+def test_a_checkpoint_that_cannot_be_read_for_now_is_not_thrown_away(
+    tmp_path: Path, built: Built, whole: tuple[Path, Session], monkeypatch: pytest.MonkeyPatch
+):
+    path = copy_of(whole, tmp_path)
+
+    def refused(file: Path) -> Any:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr("omad.run.checkpoint.open_plain", refused)
+    with pytest.raises(
+        UserError, match=r"rest.safetensors cannot be read \(Permission denied\), though it may be whole"
+    ):
+        go_on(path, built)
+    monkeypatch.undo()
+    assert [one.env_steps for one in RunFolder.open(path).checkpoints()] == [400, 350]
+    _, passed, session = go_on(path, built)
+    assert passed == []
+    assert_same_run(path, whole[0], session.carry, whole[1].carry)
+
+
 def test_entries_that_another_process_has_added_to_the_manifest_stay(tmp_path: Path, whole: tuple[Path, Session]):
     path = copy_of(whole, tmp_path)
     early, other = RunFolder.open(path), RunFolder.open(path)

@@ -28,6 +28,7 @@ from omad.loop.build import Built
 from omad.loop.hosted import Hosted
 from omad.processes import StopSignals, nobody_reads
 from omad.run import machine, warm_start
+from omad.run.checkpoint import Unreadable
 from omad.run.folder import RunFolder
 from omad.tree import all_finite, at_seed
 from omad.types import is_mean
@@ -138,6 +139,8 @@ class Session:
         for checkpoint in found:
             try:
                 rest = checkpoint.restore("rest", shapes, loose)
+            except Unreadable:
+                raise
             except UserError as error:
                 passed.append(f"{error}; falling back to the one before.")
                 continue

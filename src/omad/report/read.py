@@ -176,19 +176,18 @@ def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Calla
 # ------------------------------------------------------------------------------------------------ many
 
 
-def _found(root: Path, name: str, closed: dict[Path, str] | None = None) -> list[Path]:
+def _found(root: Path, name: str, closed: dict[Path, str]) -> list[Path]:
     """Folders at or below a root that hold a file, but not inside runs; `closed` takes what cannot be looked into."""
 
     def note(error: OSError) -> None:
-        if closed is not None:
-            closed[Path(error.filename)] = f"it cannot be read: {error.strerror}"
+        closed[Path(error.filename)] = f"it cannot be read: {error.strerror}"
 
     found = []
     for here, below, files in os.walk(root, onerror=note):
         below[:] = sorted(set(below) - {"checkpoints", "tb"})
         if name in files:
             found.append(Path(here))
-        for link in (Path(here, one) for one in below if closed is not None and Path(here, one).is_symlink()):
+        for link in (Path(here, one) for one in below if Path(here, one).is_symlink()):
             if (link / name).is_file() and not link.resolve().is_relative_to(root):
                 closed[link] = "it is a link, and links are not followed; give the folder that it leads to"
     return found
@@ -255,7 +254,7 @@ def _from_folder(root: Path, command_of: Callable[[Any], str]) -> Gathered:
     name, absolute = _writable(root.resolve().name), root.resolve()
     listed: dict[Path, StudyRun] = {}
     names, sections, thresholds = list[str](), list[Section](), dict[str, float]()
-    for folder in _found(absolute, "study.json"):
+    for folder in _found(absolute, "study.json", {}):
         study = read_json(folder / "study.json", StudyFile)
         names.append(study.name)
         thresholds |= study.thresholds
