@@ -14,9 +14,10 @@ import pytest
 
 from omad import tasks
 from omad.algos import REGISTRY, config_class
-from omad.config import RunConfig, from_dict, resolve, sourced, to_dict
+from omad.commands.report import command_of
+from omad.config import RunConfig, from_dict, resolve, sourced, sources, to_dict
 from omad.errors import UserError
-from omad.presets import PRESETS, settings_of
+from omad.presets import OVER_THE_RUN, PRESETS, settings_of
 from omad.presets.settings import Settings
 
 SNAPSHOT = Path(__file__).parent / "presets_snapshot.json"
@@ -95,7 +96,28 @@ def test_every_value_of_every_preset_has_a_source_and_is_what_is_resolved():
             assert re.match(r"\[(A|S|D|X|H|R|I|M|\?)\]", source), (preset, task, field)
             held = getattr(config, field, None) if hasattr(config, field) else getattr(config.algo, field)
             derived = field == "buffer_size" or (field == "v_max" and config.reward_norm == "return")
+            derived |= value == OVER_THE_RUN
             assert held == value or derived, (preset, task, field)
+
+
+def test_what_changes_over_a_run_follows_from_its_length_unless_it_is_given():
+    """On HalfCheetah with 2 gradient steps per env step: (100,000 - 2,500) x 2 in all, the last fifth for the limit."""
+    task: Any = {"task": "mamujoco-full/halfcheetah-2x3", "preset": "efficient"}
+    names = ("lr_decay_steps", "target_run_begin", "target_run_steps")
+    for fields, due in (
+        ({"total_steps": 100_000}, (195_000, 156_000, 39_000)),
+        ({"total_steps": 100_000, "updates_per_step": 4}, (97_500, 78_000, 19_500)),
+        ({"total_steps": 100_000, "lr_decay_steps": 0}, (0, 156_000, 39_000)),
+    ):
+        config = resolve(**task, **fields)
+        assert tuple(getattr(config.algo, name) for name in names) == due
+        found = sources(config)
+        assert all(found[name].startswith("given" if name in fields else "derived: total_steps [M]") for name in names)
+        read = from_dict(to_dict(config))
+        assert read == config and sources(read)["target_run_begin"].startswith("derived: total_steps")
+        words = command_of(config).split()
+        assert ("--lr-decay-steps" in words) == ("lr_decay_steps" in fields) and "--target-run-begin" not in words
+    assert resolve("mamujoco-full/ant-2x4", preset="efficient").algo.lr_decay_steps == 0
 
 
 @pytest.mark.parametrize(
@@ -131,7 +153,8 @@ def test_swimmer_looks_further_ahead_where_rewards_are_normalised():
     without = settings_of(tasks.find("mamujoco-full/swimmer-2x1"), "other", "efficient", bare)
     assert without["batch_size"][0] == 128 and without.keys().isdisjoint(("gamma", "n_step"))
     same = {name: getattr(other.algo, name) for name in ("gamma", "n_step", "v_max")}
-    assert dataclasses.replace(swimmer.algo, **same) == other.algo
+    steady = {"lr_decay_steps": 0, "target_run_end": None, "target_run_begin": 0, "target_run_steps": 0}
+    assert dataclasses.replace(swimmer.algo, **same) == dataclasses.replace(other.algo, **steady)
     assert resolve("mamujoco-full/swimmer-2x1", preset="matched").algo.gamma == 0.99
 
 

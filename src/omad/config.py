@@ -15,7 +15,7 @@ from omad import tasks
 from omad.algos import available, config_class
 from omad.algos.validate import MOST, check, documented, shown, typed
 from omad.errors import UserError
-from omad.presets import PRESETS, Preset, settings_of
+from omad.presets import OVER_THE_RUN, PRESETS, Preset, settings_of
 from omad.spec import LONGEST_HOLD, ObsNorm, RewardNorm
 
 __all__ = ["FOLLOWING", "RUN_FIELDS", "TAG", "RunConfig", "from_dict", "resolve", "sourced", "sources", "to_dict"]
@@ -225,7 +225,8 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
     if _word("preset", preset) not in PRESETS:
         raise UserError(f"There is no preset {preset!r}; allowed: {', '.join(PRESETS)}.")
     cls = config_class(_word("algorithm", algorithm))
-    values = {field: value for field, (value, _) in sourced(name, algorithm, preset).items()}
+    preset_values = sourced(name, algorithm, preset)
+    values = {field: value for field, (value, _) in preset_values.items()}
     run_fields = set(RUN_FIELDS)
     algo_fields = {f.name for f in dataclasses.fields(cls)}
     for field in fields:
@@ -236,6 +237,7 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
     values |= typed(cls, {k: v for k, v in fields.items() if k in algo_fields})
     found = _normalised(name, algorithm, values, getattr(cls, "gamma", 0.0))
     values |= {field: value for field, (value, _) in found.items() if field in algo_fields - set(fields)}
+    values |= {k: v for k, (v, _) in _over_the_run(preset_values, values).items() if k not in fields}
     algo = cls(**{k: v for k, v in values.items() if k in algo_fields})
     run = {k: v for k, v in values.items() if k in run_fields}
     # A buffer larger than the run would only cost memory.
@@ -245,7 +247,8 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
     return RunConfig(task=name, algorithm=algorithm, preset=cast(Preset, preset), algo=algo, given=given, **run)
 
 
-FOLLOWING = ("buffer_size", "v_max", "alpha_init", "reward_scale")
+FOLLOWING = ("buffer_size", "v_max", "alpha_init", "reward_scale", "lr_decay_steps", "target_run_begin",
+             "target_run_steps")  # fmt: skip
 """Fields that follow from others where they are not given."""
 
 
@@ -261,6 +264,21 @@ def _normalised(task: str, algorithm: str, values: Mapping[str, Any], gamma: flo
     if algorithm == "masdac":  # weights are exponentials of values
         found["reward_scale"] = (20.0, "derived: reward_norm [I] raw returns are about a hundred times as large")
     return found
+
+
+def _over_the_run(preset: Mapping[str, tuple[Any, str]], values: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
+    """Field -> (gradient steps, why), for what a preset says changes over the run, or in its last fifth."""
+    names = [name for name, (value, _) in preset.items() if isinstance(value, int) and value == OVER_THE_RUN]
+    if not names:
+        return {}
+    total, warmup, n_envs, updates = (
+        values.get(name, getattr(RunConfig, name))
+        for name in ("total_steps", "warmup_steps", "n_envs", "updates_per_step")
+    )
+    whole = max(1, (math.ceil(total / max(1, n_envs)) - math.ceil(warmup / max(1, n_envs))) * updates)
+    begin = 4 * whole // 5
+    steps = {"lr_decay_steps": whole, "target_run_begin": begin, "target_run_steps": whole - begin}
+    return {name: (steps[name], f"derived: total_steps {preset[name][1]}") for name in names}
 
 
 def _support(task: str, bound: float, gamma: float) -> float:
@@ -285,7 +303,7 @@ def sources(config: RunConfig) -> dict[str, str]:
     """
     preset = sourced(config.task, config.algorithm, config.preset)
     values = {**vars(config), **vars(config.algo)}
-    derived = _normalised(config.task, config.algorithm, values, 0.0)
+    derived = _normalised(config.task, config.algorithm, values, 0.0) | _over_the_run(preset, values)
     found = {}
     for part in (config, config.algo):
         documents = documented(type(part))

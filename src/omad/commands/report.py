@@ -50,12 +50,7 @@ def command_of(config: RunConfig) -> str:
     """
     try:
         base = resolve(config.task, config.algorithm, config.preset)
-        given = _given(config, base)
-        if (
-            "buffer_size" in given
-            and resolve(config.task, config.algorithm, config.preset, **_without(given)) == config
-        ):
-            given = _without(given)
+        given = {name: value for name, value in _given(config, base).items() if name not in FOLLOWING}
         made = resolve(config.task, config.algorithm, config.preset, **given)
         if made != config:  # what follows from others does so unless it is given
             given |= {name: value for name, value in _given(config, made).items() if name in FOLLOWING}
@@ -72,10 +67,6 @@ def command_of(config: RunConfig) -> str:
         else:
             words += [f"--{flag}", *map(str, value if isinstance(value, list | tuple) else [value])]
     return shlex.join(words)
-
-
-def _without(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name != "buffer_size"}
 
 
 def _given(config: RunConfig, base: RunConfig) -> dict[str, Any]:

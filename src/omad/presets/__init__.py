@@ -11,10 +11,10 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from omad.presets import common, denoising, harl, omad
-from omad.presets.settings import Settings
+from omad.presets.settings import OVER_THE_RUN, Settings
 from omad.tasks import Task
 
-__all__ = ["LEGEND", "PRESETS", "Preset", "settings_of"]
+__all__ = ["LEGEND", "OVER_THE_RUN", "PRESETS", "Preset", "settings_of"]
 
 Preset = Literal["cpu", "efficient", "paper", "matched", "tiny"]
 
