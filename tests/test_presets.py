@@ -15,6 +15,7 @@ import pytest
 from omad import tasks
 from omad.algos import REGISTRY, config_class
 from omad.commands.report import command_of
+from omad.commands.train import Options, parse
 from omad.config import RunConfig, from_dict, resolve, sourced, sources, to_dict
 from omad.errors import UserError
 from omad.presets import OVER_THE_RUN, PRESETS, settings_of
@@ -117,6 +118,9 @@ def test_what_changes_over_a_run_follows_from_its_length_unless_it_is_given():
         assert read == config and sources(read)["target_run_begin"].startswith("derived: total_steps")
         words = command_of(config).split()
         assert ("--lr-decay-steps" in words) == ("lr_decay_steps" in fields) and "--target-run-begin" not in words
+    steady = {"lr_decay_steps": 0, "target_run_end": None, "target_run_begin": 0, "target_run_steps": 0}
+    words = command_of(resolve(**task, **steady))  # as before there was the field
+    assert parse(words.split()[2:], "omad train", Options())[0].algo == resolve(**task, **steady).algo
     assert resolve("mamujoco-full/ant-2x4", preset="efficient").algo.lr_decay_steps == 0
 
 

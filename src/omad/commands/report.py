@@ -48,16 +48,21 @@ def command_of(config: RunConfig) -> str:
     Returns:
         Empty if no command gives this configuration.
     """
-    try:
-        base = resolve(config.task, config.algorithm, config.preset)
-        given = {name: value for name, value in _given(config, base).items() if name not in FOLLOWING}
-        made = resolve(config.task, config.algorithm, config.preset, **given)
-        if made != config:  # what follows from others does so unless it is given
-            given |= {name: value for name, value in _given(config, made).items() if name in FOLLOWING}
-            made = resolve(config.task, config.algorithm, config.preset, **given)
-        if made != config:
-            return ""
-    except UserError:
+
+    def made(given: Mapping[str, Any]) -> RunConfig | None:
+        try:
+            return resolve(config.task, config.algorithm, config.preset, **given)
+        except UserError:
+            return None
+
+    if (base := made({})) is None:
+        return ""
+    every = _given(config, base)
+    given = {name: value for name, value in every.items() if name not in FOLLOWING}
+    if (bare := made(given)) != config:  # what follows from others does so unless it is given
+        rest = _given(config, bare) if bare else every
+        given |= {name: value for name, value in rest.items() if name in FOLLOWING}
+    if made(given) != config:
         return ""
     words = ["omad", "train", config.algorithm, "--task", config.task, "--preset", config.preset]
     for name, value in given.items():
