@@ -119,6 +119,11 @@ def test_what_changes_over_a_run_follows_from_its_length_unless_it_is_given():
         words = command_of(config).split()
         assert ("--lr-decay-steps" in words) == ("lr_decay_steps" in fields) and "--target-run-begin" not in words
     steady = {"lr_decay_steps": 0, "target_run_end": None, "target_run_begin": 0, "target_run_steps": 0}
+    still = resolve(**task, target_run_end=None).algo  # the limit stays, so it neither begins nor ends to move
+    assert (still.target_run_begin, still.target_run_steps) == (0, 0)
+    longer = dataclasses.replace(resolve(**task, target_run_end=None), total_steps=300_000)
+    words = command_of(longer)
+    assert "--lr-decay-steps 295000" in words and "--target-run-begin" not in words
     words = command_of(resolve(**task, **steady))  # as before there was the field
     assert parse(words.split()[2:], "omad train", Options())[0].algo == resolve(**task, **steady).algo
     assert resolve("mamujoco-full/ant-2x4", preset="efficient").algo.lr_decay_steps == 0

@@ -18,7 +18,18 @@ from omad.errors import UserError
 from omad.presets import OVER_THE_RUN, PRESETS, Preset, settings_of
 from omad.spec import LONGEST_HOLD, ObsNorm, RewardNorm
 
-__all__ = ["FOLLOWING", "RUN_FIELDS", "TAG", "RunConfig", "from_dict", "resolve", "sourced", "sources", "to_dict"]
+__all__ = [
+    "FOLLOWING",
+    "OF_REWARDS",
+    "RUN_FIELDS",
+    "TAG",
+    "RunConfig",
+    "from_dict",
+    "resolve",
+    "sourced",
+    "sources",
+    "to_dict",
+]
 
 TAG = re.compile(r" ?\[(?:A|S|D|X|H|R|I|M|\?)(?:[^\]]*)\](?=[\s.;,:\[]|$)")
 """The source of a default value, as documentation of fields has it; `presets.LEGEND` says what the letters mean."""
@@ -247,8 +258,9 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
     return RunConfig(task=name, algorithm=algorithm, preset=cast(Preset, preset), algo=algo, given=given, **run)
 
 
-FOLLOWING = ("buffer_size", "v_max", "alpha_init", "reward_scale", "lr_decay_steps", "target_run_begin",
-             "target_run_steps")  # fmt: skip
+OF_REWARDS = frozenset({"v_max", "alpha_init", "reward_scale"})
+"""Fields in the units of rewards, which follow from these where they are normalised."""
+FOLLOWING = ("buffer_size", *sorted(OF_REWARDS), "lr_decay_steps", "target_run_begin", "target_run_steps")
 """Fields that follow from others where they are not given."""
 
 
@@ -278,6 +290,8 @@ def _over_the_run(preset: Mapping[str, tuple[Any, str]], values: Mapping[str, An
     whole = max(1, (math.ceil(total / max(1, n_envs)) - math.ceil(warmup / max(1, n_envs))) * updates)
     begin = 4 * whole // 5
     steps = {"lr_decay_steps": whole, "target_run_begin": begin, "target_run_steps": whole - begin}
+    if values.get("target_run_end") is None:  # the limit stays as it is
+        steps |= {"target_run_begin": 0, "target_run_steps": 0}
     return {name: (steps[name], f"derived: total_steps {preset[name][1]}") for name in names}
 
 

@@ -69,7 +69,7 @@ def read_bytes(path: Path, most: int = MOST, unpack: bool = True) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}); {_REPAIR}.") from None
+        raise UserError(f"{path} cannot be read ({error.strerror or error}); {_REPAIR}.") from error
     if unpack and data.startswith(_GZIP):
         data = _unpacked(path, data, most := min(most, MOST))
     if len(data) > most:

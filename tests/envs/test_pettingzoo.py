@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 
 from omad import envs, tasks
 from omad.envs.contract import Broken
 from omad.envs.pettingzoo import PettingZooInstance
 from omad.envs.pool import Pool
 from omad.errors import UserError
+from omad.spec import EnvSpec
 
 pytest.importorskip("pettingzoo")
 
@@ -448,3 +450,31 @@ def test_an_env_of_turns_is_converted() -> None:
     name = WALKER.replace("parallel_env", "env")
     assert envs.make(name).spec.n_agents == 3
     assert agrees(name, walker.parallel_env(), 200)[0] > 0
+
+
+def test_agents_that_have_ended_show_zeros_and_those_that_join_are_seen_at_once() -> None:
+    """The left agent leaves at its second step and goes on being shown and paid; the right one joins then."""
+
+    class Guests:
+        possible_agents = ("left", "right")
+        observation_space = staticmethod(lambda agent: Box(-9, 9, (1,), np.float32))
+        action_space = staticmethod(lambda agent: Box(-1, 1, (1,), np.float32))
+
+        def reset(self, seed: int | None = None) -> tuple[dict, dict]:
+            self.agents, self.time = ["left"], 0
+            return {"left": np.ones(1)}, {"left": {}}
+
+        def step(self, actions: dict) -> tuple[dict, dict, dict, dict, dict]:
+            self.time += 1
+            rows = {"left": np.ones(1)} | ({"right": np.full(1, 7.0)} if self.time >= 2 else {})
+            ended = {agent: agent == "left" and self.time >= 2 for agent in rows}
+            self.agents = ["left"] if self.time < 2 else ["right"]
+            return rows, dict.fromkeys(rows, 1.0), ended, dict.fromkeys(rows, False), {agent: {} for agent in rows}
+
+    spec = EnvSpec("guests", (1, 1), (1, 1), 0, 9, ("return/left", "return/right"),
+                   agents=("left", "right"), act_low=((-1.0,),) * 2, act_high=((1.0,),) * 2)  # fmt: skip
+    world = PettingZooInstance(Guests(), spec, mean=False)
+    world.reset(0)
+    steps = [world.step(np.zeros((2, 1)), 0) for _ in range(3)]
+    assert [step.next.obs.ravel().tolist() for step in steps] == [[1.0, 0.0], [1.0, 7.0], [0.0, 7.0]]
+    assert [step.reward for step in steps] == [1.0, 1.0, 1.0]

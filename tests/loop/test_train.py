@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from omad import envs
+from omad import envs, schema
 from omad.callbacks import BestPolicy, Callback, Context
 from omad.config import RunConfig, resolve
 from omad.errors import CallbackFailed, NonFinite, UserError
@@ -262,6 +262,11 @@ def test_a_checkpoint_that_cannot_be_read_for_now_is_not_thrown_away(
     with pytest.raises(
         UserError, match=r"rest.safetensors cannot be read \(Permission denied\), though it may be whole"
     ):
+        go_on(path, built)
+    monkeypatch.undo()
+    opened = schema.open_plain
+    monkeypatch.setattr(schema, "open_plain", lambda file: refused(file) if file.name == "400.json" else opened(file))
+    with pytest.raises(UserError, match=r"400.json cannot be read \(Permission denied\), though it may be whole"):
         go_on(path, built)
     monkeypatch.undo()
     assert [one.env_steps for one in RunFolder.open(path).checkpoints()] == [400, 350]

@@ -529,6 +529,14 @@ def test_one_seed_that_diverged_does_not_make_failures_of_the_others_of_its_run(
         gather([tmp_path / "summary.json"], command_of)
 
 
+def test_seeds_that_others_of_their_run_have_stopped_still_count(tmp_path: Path) -> None:
+    """Else a setting would be judged by those that diverged alone."""
+    spread(tmp_path, "a", seeds=5, until=30_000, ended=("diverged", "two seeds met a non-finite number", [3, 4]))
+    (task,) = compute(tmp_path / "a").tasks
+    assert [member.seed for member in task.series[0].used] == [0, 1, 2, 3, 4]
+    assert "5, 3 stopped, 2 failed" in tables.returns_table(task, "t").rows[0]
+
+
 def test_a_task_without_a_common_step_is_left_out_of_what_is_compared(tmp_path: Path) -> None:
     for seed in (0, 1):
         for task, every in (("mpe/spread-3", 7_000), ("mpe/spread-4", 10_000)):

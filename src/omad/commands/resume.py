@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
         for steps in dict.fromkeys((None, options.total_steps)):  # all are looked at before one is changed
             for folder in due:
                 open_to_resume(folder, steps, options.trust)
-        if words := RunFolder.open(folders[0]).short_buffer:
+        if words := RunFolder.open(folders[0]).as_it_began:
             out.print(words)
         at_once = options.parallel_seeds or len(available_cores())
         code = run_with_dashboard(functools.partial(side_by_side, folders, at_once), Stop())

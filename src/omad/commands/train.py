@@ -15,7 +15,7 @@ import tyro
 from omad.algos.validate import check, documented
 from omad.commands.dashboard import Stop, run_with_dashboard
 from omad.compilation import use_compilation_cache
-from omad.config import FOLLOWING, RUN_FIELDS, TAG, RunConfig, resolve, sources
+from omad.config import FOLLOWING, OF_REWARDS, RUN_FIELDS, TAG, RunConfig, resolve, sources
 from omad.config_file import read, to_toml
 from omad.console import console
 from omad.device import use_device
@@ -132,7 +132,7 @@ def _as_it_follows(file: dict[str, Any], words: Sequence[str]) -> dict[str, Any]
     normalised = file.get("reward_norm") == "return" or any(
         w.replace("_", "-").startswith("--reward-norm") for w in words
     )
-    for name in file.keys() & (FOLLOWING if normalised else {"buffer_size"}):
+    for name in file.keys() & (set(FOLLOWING) - (set() if normalised else OF_REWARDS)):
         rest = {field: value for field, value in file.items() if field != name}
         with contextlib.suppress(UserError):
             config = resolve(**rest)

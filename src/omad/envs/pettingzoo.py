@@ -325,7 +325,8 @@ class PettingZooInstance:
                 acts[agent] = scale(row[: low.size], low, high).reshape(shape).astype(kind)
         given = self.env.step(acts)
         seen, paid, terminations, truncations, infos = contract.checked_step(given, self.agents, acts)
-        seen, paid = ({agent: part[agent] for agent in acts if agent in part} for part in (seen, paid))
+        seen = {agent: row for agent, row in seen.items() if agent in acts or agent in self.env.agents}
+        paid = {agent: reward for agent, reward in paid.items() if agent in acts}
         total = float(sum(paid.values()))
         self.time += 1
         living = [agent for agent in self.env.agents if not (terminations.get(agent) or truncations.get(agent))]

@@ -157,7 +157,9 @@ def _advance(
         raise _Unusable(f"step() returned info without {missing[0]!r}, which spec.info_keys has")
     numbers = [moved.reward, moved.terminated, moved.truncated, *(moved.info[key] for key in shapes.info)]
     for name, value in zip(("reward", "terminated", "truncated", *shapes.info), numbers, strict=True):
-        if isinstance(value, str) or np.ndim(value):
+        if type(value) in (float, bool, int, np.float64, np.float32, np.bool_):
+            continue
+        if value is None or isinstance(value, str) or np.ndim(value):
             raise _Unusable(f"step() returned the {name} {value!r}; it must be one number, or true or false")
     over = bool(moved.terminated), bool(moved.truncated)
     row[seen : seen + 3 + len(shapes.info)] = [float(moved.reward), *over, *numbers[3:]]

@@ -28,8 +28,7 @@ from omad.loop.build import Built
 from omad.loop.hosted import Hosted
 from omad.processes import StopSignals, nobody_reads
 from omad.run import machine, warm_start
-from omad.run.checkpoint import Unreadable
-from omad.run.folder import RunFolder
+from omad.run.folder import RunFolder, Unreadable
 from omad.tree import all_finite, at_seed
 from omad.types import is_mean
 
@@ -153,8 +152,8 @@ class Session:
                 self.run.amend(stops=stops)
             if other := machine.differences(self.run.manifest):
                 self.note(f"What follows may differ from an uncut run in rounding: {', '.join(other)}.")
-            if self.run.short_buffer:
-                self.note(self.run.short_buffer)
+            if self.run.as_it_began:
+                self.note(self.run.as_it_began)
             break
         else:
             if found:

@@ -188,7 +188,7 @@ def _found(root: Path, name: str, closed: dict[Path, str]) -> list[Path]:
         if name in files:
             found.append(Path(here))
         for link in (Path(here, one) for one in below if Path(here, one).is_symlink()):
-            if (link / name).is_file() and not link.resolve().is_relative_to(root):
+            if os.access(link / name, os.F_OK) and not link.resolve().is_relative_to(root):
                 closed[link] = "it is a link, and links are not followed; give the folder that it leads to"
     return found
 

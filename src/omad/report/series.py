@@ -1,8 +1,9 @@
 """What a report says of one task: its series of runs, how each compares with the baseline, the return to reach.
 
-Which runs count. A setting's curve and returns are of its finished and failed runs if these are two or more, else of
-all that were evaluated, up to the last step they share. A run that failed keeps its last return from then on. For env
-steps to a threshold every run counts: one that was stopped is censored there, one that failed at its full budget.
+Which runs count. A setting's curve and returns are of its finished and failed runs if these are two or more and one has
+finished, else of all that were evaluated, up to the last step they share. A run that failed keeps its last return from
+then on. For env steps to a threshold every run counts: one that was stopped is censored there, one that failed at its
+full budget.
 Returns of two algorithms are compared at the last step that both have.
 """
 
@@ -220,7 +221,8 @@ def all_series(runs: Sequence[Run], actions: str, baseline: str) -> list[Series]
         seen = [m for m in members if m.evaluations or (m.state == "failed" and floor is not None)]
         seen = seen if any(member.evaluations for member in seen) else []
         ended = [member for member in seen if member.state in ("finished", "failed")]
-        used = ended if len(ended) > 1 and any(member.evaluations for member in ended) else seen
+        whole = any(member.state == "finished" for member in ended)
+        used = ended if whole and len(ended) > 1 and any(member.evaluations for member in ended) else seen
         several = len({other for name, _, other in groups if name == task}) > 1
         label = algorithm.upper() + (f", {setting}" if several else "")
         evaluations = tuple(_carried_on(used, floor, sorted(grids[task])))

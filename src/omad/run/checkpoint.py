@@ -5,7 +5,6 @@ They are written leaf by leaf, so that a large buffer is never held twice, and d
 
 from __future__ import annotations
 
-import errno
 import hashlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from jaxtyping import PyTree
 
 from omad import files
 from omad.errors import UserError
-from omad.run.folder import Part
+from omad.run.folder import PASSING, Part, Unreadable
 from omad.schema import open_plain
 
 __all__ = ["load", "n_bytes", "read", "save"]
@@ -30,12 +29,6 @@ _CODES = {
 }  # fmt: skip
 """Names of dtypes in the format."""
 _AT_ONCE = 1 << 22
-_PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
-"""Errors that say nothing of a file itself."""
-
-
-class Unreadable(UserError):
-    """The system does not let a checkpoint be read; nothing is known of what it holds."""
 
 
 def _leaves(tree: PyTree) -> dict[str, Any]:
@@ -170,11 +163,8 @@ def _verify(path: Path, part: Part) -> None:
     except FileNotFoundError:
         raise UserError(f"the checkpoint {path} is damaged: there is no such file") from None
     except OSError as error:
-        if error.errno in _PASSING:
-            raise Unreadable(
-                f"The checkpoint {path} cannot be read ({error.strerror}), though it may be whole. Mend that and try "
-                "again, or remove its index, the .json file beside its folder, to go on from the checkpoint before it."
-            ) from None
+        if error.errno in PASSING:
+            raise Unreadable(path, error) from None
         raise UserError(f"the checkpoint {path} is damaged: it cannot be read ({error.strerror})") from None
     if digest.hexdigest() != part.sha256:
         raise UserError(f"the checkpoint {path} is damaged: it does not match its checksum")

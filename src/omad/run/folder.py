@@ -48,11 +48,13 @@ __all__ = [
     "FORMAT",
     "LINES",
     "METRICS",
+    "PASSING",
     "WITHOUT_EFFECT",
     "Checkpoint",
     "Ended",
     "EpisodesLine",
     "RunFolder",
+    "Unreadable",
     "half_made",
     "members",
     "with_defaults",
@@ -120,6 +122,20 @@ class Stop(msgspec.Struct, frozen=True):
 
     env_steps: Count
     reason: str
+
+
+PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+"""Errors that say nothing of a file itself."""
+
+
+class Unreadable(UserError):
+    """The system does not let a part of a checkpoint be read; nothing is known of what it holds."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(
+            f"The checkpoint {path} cannot be read ({error.strerror}), though it may be whole. Mend that and try "
+            "again, or move what begins with its step out of checkpoints/ to go on from the one before it."
+        )
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -558,10 +574,18 @@ class RunFolder:
         return sorted((int(match[1]) for match in found if match), reverse=True)
 
     def _index(self, step: int) -> Index | None:
-        """The index of a checkpoint, if it is whole."""
+        """The index of a checkpoint, if it is whole.
+
+        Raises:
+            Unreadable: The system does not let it be read.
+        """
         try:
             index = schema.read_json(self.path / "checkpoints" / f"{step}.json", Index)
-        except (FileNotFoundError, UserError):
+        except FileNotFoundError:
+            return None
+        except UserError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in PASSING:
+                raise Unreadable(self.path / "checkpoints" / f"{step}.json", error.__cause__) from None
             return None
         named = index.env_steps == step and index.folder in (f"{step}", f"{step}.again")
         whole = (set(index.lengths), set(index.parts)) == (set(LINES), set(PARTS))
@@ -660,15 +684,26 @@ class RunFolder:
         files.remove(self.path / "ended.json", self.path)
 
     @property
-    def short_buffer(self) -> str:
-        """What to know of a run that was made longer than the buffer that it began with; else empty."""
-        size, total = self.config.buffer_size, self.config.total_steps
-        if size >= total or not self.manifest.get("sources", {}).get("buffer_size", "").startswith("derived"):
-            return ""
-        return (
-            f"The replay buffer still keeps {size:,} transitions, as when the run began; a run that had {total:,} env "
-            "steps from the beginning would have a larger buffer_size."
-        )
+    def as_it_began(self) -> str:
+        """What to know of a run that was made longer and keeps what followed from its length; else empty."""
+        config, sources = self.config, self.manifest.get("sources", {})
+        derived = {name for name, source in sources.items() if str(source).startswith("derived")}
+        said = []
+        if config.buffer_size < config.total_steps and "buffer_size" in derived:
+            said.append(
+                f"The replay buffer still keeps {config.buffer_size:,} transitions, as when the run began; a run that "
+                f"had {config.total_steps:,} env steps from the beginning would have a larger buffer_size."
+            )
+        whole = (config.total_vector_steps - config.warmup_vector_steps) * config.updates_per_step
+        begin = getattr(config.algo, "target_run_begin", 0)
+        ends = {"lr_decay_steps": 0, "target_run_steps": begin}
+        moved = [n for n, start in ends.items() if n in derived and start + getattr(config.algo, n, 0) < whole]
+        if moved:
+            said.append(
+                f"What changes over the run has ended where the run was first to end ({', '.join(moved)} of then); the "
+                "rest is trained with the last step sizes and limits."
+            )
+        return " ".join(said)
 
     # ------------------------------------------------------------ evaluations
 
