@@ -105,12 +105,14 @@ def test_what_changes_over_a_run_follows_from_its_length_unless_it_is_given():
     """On HalfCheetah with 2 gradient steps per env step: (100,000 - 2,500) x 2 in all, the last fifth for the limit."""
     task: Any = {"task": "mamujoco-full/halfcheetah-2x3", "preset": "efficient"}
     names = ("lr_decay_steps", "target_run_begin", "target_run_steps")
-    for fields, due in (
+    cases: tuple[tuple[Any, tuple[int, int, int]], ...] = (
         ({"total_steps": 100_000}, (195_000, 156_000, 39_000)),
         ({"total_steps": 100_000, "updates_per_step": 4}, (97_500, 78_000, 19_500)),
         ({"total_steps": 100_000, "lr_decay_steps": 0}, (0, 156_000, 39_000)),
-    ):
-        config = resolve(**task, **fields)
+    )
+    for fields, due in cases:
+        given: dict[str, Any] = {**task, **fields}
+        config = resolve(**given)
         assert tuple(getattr(config.algo, name) for name in names) == due
         found = sources(config)
         assert all(found[name].startswith("given" if name in fields else "derived: total_steps [M]") for name in names)
