@@ -609,7 +609,11 @@ class RunFolder:
     def _tidy(self) -> None:
         """Remove what a save that was cut off has left: arrays that no index names."""
         root = self.path / "checkpoints"
-        indices = {step: self._index(step) for step in self._steps()}
+        indices: dict[int, Index | None] = {}
+        for step in self._steps():
+            indices[step] = None
+            with contextlib.suppress(Unreadable):
+                indices[step] = self._index(step)
         for name in [entry.name for entry in root.iterdir()]:
             match = re.fullmatch(r"(0|[1-9][0-9]{0,18})(\.again|\.json\.partial)?", name)
             if match is None:
