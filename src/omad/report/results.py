@@ -107,12 +107,11 @@ def compute(
     """
     runs, study = gathered.runs, gathered.options.get("study_thresholds", {})
     compared = baseline or gathered.options.get("baseline", "omad")
-    given = dict[str, float]()
+    every, given = list(dict.fromkeys(run.task for run in runs if run.task)), dict[str, float]()
     for name, value in (thresholds or {}).items():
-        task = name if name in {run.task for run in runs} else _canonical(name)
-        if task not in {run.task for run in runs}:
-            every = ", ".join(dict.fromkeys(run.task for run in runs if run.task))
-            raise UserError(f"--threshold names the task {name!r}; the runs are of {every}.")
+        task = name if name in every else _canonical(name)
+        if task not in every:
+            raise UserError(f"--threshold names the task {name!r}; the runs are of {', '.join(every)}.")
         given[task] = value
     options = Options(actions, {**gathered.options.get("thresholds", {}), **given}, study, compared)
     evaluated = [run for run in runs if any(line.actions == actions for line in run.episodes)]
