@@ -97,11 +97,11 @@ def test_a_run_ends_with_a_picture_for_those_who_take_one(tmp_path: Path) -> Non
 
 
 def test_weights_and_biases_goes_on_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against a module that notes what it is asked for: the id is kept across resumes, seeds do not mix."""
+    """Against a module that notes what it is asked for: the id is kept, seeds do not mix, nothing is there twice."""
 
     class Fake:
         calls: list[Any] = []  # noqa: RUF012
-        id, summary = "abc123", {}
+        id, summary, starting_step = "abc123", {}, 0
 
         def init(self, **options: Any) -> Fake:
             self.calls.append(options)
@@ -110,7 +110,8 @@ def test_weights_and_biases_goes_on_with_its_run(tmp_path: Path, monkeypatch: py
         def define_metric(self, *names: Any, **options: Any) -> None:
             del names, options
 
-        def log(self, values: dict[str, Any]) -> None:
+        def log(self, values: dict[str, Any], step: int) -> None:
+            assert step == values["env_steps"]
             self.calls.append(values)
 
         def Image(self, image: Any) -> str:
@@ -122,12 +123,15 @@ def test_weights_and_biases_goes_on_with_its_run(tmp_path: Path, monkeypatch: py
     fake = Fake()
     monkeypatch.setitem(__import__("sys").modules, "wandb", fake)
     log_to(Wandb(project="p", mode="offline"), info(tmp_path), (10,))
-    log_to(Wandb(project="p", mode="offline"), info(tmp_path, 10), (20,))
+    fake.starting_step = 11  # killed after 10 env steps, whose checkpoint was at 0
+    log_to(Wandb(project="p", mode="offline"), info(tmp_path), (10, 20))
     begun = [call for call in fake.calls if isinstance(call, dict) and "project" in call]
     assert [call["id"] for call in begun] == [None, "abc123"] and begun[0]["mode"] == "offline"
     assert json.loads((tmp_path / "wandb.json").read_text()) == {"id": "abc123"}
     assert {"env_steps": 10, "seed-1/critic/loss": 11.0, "seed-1/gradient_steps": 10} in fake.calls
     assert {"env_steps": 20, "episode": "a picture (4, 6, 3)"} in fake.calls
+    logged = [call["env_steps"] for call in fake.calls if isinstance(call, dict) and "seed-1/critic/loss" in call]
+    assert logged == [10, 20]
     assert fake.calls.count("finish") == 2 and fake.summary["note"] == "20: said"
 
 

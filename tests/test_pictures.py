@@ -10,7 +10,8 @@ from PIL import Image
 
 from omad import api, config
 from omad.cli import main
-from omad.commands import demo
+from omad.commands import demo, render
+from omad.errors import UserError
 
 assert api and demo  # imported before `resolve` is patched, of which they would keep the patched one
 
@@ -55,3 +56,17 @@ def test_a_demo_and_its_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
 def test_what_cannot_be_drawn_is_refused(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["render", str(tmp_path), *words]) == 2
     assert words[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("an OpenGL platform library has not been loaded"), "Install a software renderer"),
+        (AttributeError("'NoneType' object has no attribute 'glGetError'"), "Install a software renderer"),
+        (ValueError("the global angle of agent 3 is not a number"), "the global angle"),
+    ],
+)
+def test_only_errors_of_drawing_are_taken_for_these(error: Exception, words: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    with pytest.raises((UserError, ValueError), match=words), render._headless():
+        raise error

@@ -49,7 +49,7 @@ def manifest_of(config: RunConfig, env: JaxEnv | HostEnv) -> dict[str, Any]:
         env: Its env, of which only what it says of itself is read.
     """
     task = tasks.find(config.task)
-    packages = [*_PACKAGES, *(_HOSTED if task.hosted else ())]
+    packages = [*_PACKAGES, *(() if isinstance(env, JaxEnv) else _HOSTED)]
     return {
         "omad": omad.__version__,
         "commit": _commit(),

@@ -176,8 +176,10 @@ def test_registered_envs_on_the_host_must_be_importable() -> None:
     envs.register("jax/here", lambda n=2: own_envs.reach(n))
     assert envs.make("jax/here?n=1").spec.n_agents == 1
     envs.register("lamp", own_hosts.lamp)
+    before = resolve("lamp", "hasac", "cpu")
     env = envs.make("lamp?horizon=4")
-    assert (env.spec.horizon, env.spec.agents, tasks.find("lamp").hosted) == (4, ("wick", "oil"), True)
+    assert (env.spec.horizon, env.spec.agents, tasks.find("lamp").isolated) == (4, ("wick", "oil"), True)
+    assert resolve("lamp", "hasac", "cpu") == before, "what a preset sets depends on no env that was made"
     pool = Pool.of("lamp?horizon=4", env.spec, 2, 1)
     try:
         assert pool.reset(np.asarray([3, 4], np.uint64))[0][:, 0, 0].tolist() == [3, 4]

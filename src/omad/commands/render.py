@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -102,21 +103,25 @@ def _host_film(env: Any, act: Any, seed: int, steps: int) -> Film:
     return Film(frames, total, 30.0)
 
 
+_DRAWING = re.compile(r"(?i:opengl|osmesa|glfw|pyglet|gladload|\begl|\bglx)|\bgl[A-Z]")
+"""In the errors of libraries that find nothing to draw with."""
+
+
 @contextlib.contextmanager
-def _headless(hosted: bool) -> Iterator[None]:
+def _headless() -> Iterator[None]:
     """MuJoCo draws through EGL without a display, else through OSMesa; say what to install if neither works.
 
     Raises:
         UserError: Nothing can draw here.
     """
-    if hosted and sys.platform == "linux" and "MUJOCO_GL" not in os.environ and "mujoco" not in sys.modules:
+    if sys.platform == "linux" and "MUJOCO_GL" not in os.environ and "mujoco" not in sys.modules:
         os.environ["MUJOCO_GL"] = _backend()
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        if not hosted or "gl" not in f"{type(error).__module__} {type(error).__name__} {error}".lower():
+        if not _DRAWING.search(f"{type(error).__module__} {type(error).__name__} {error}"):
             raise
         raise UserError(
             f"Nothing can be drawn here without a display ({type(error).__name__}: {error}). Install a software "
@@ -154,7 +159,7 @@ def films(options: Options, tick: Callable[[], object] = lambda: None) -> Iterat
     folder = RunFolder.open(options.run)
     refuse_foreign(folder.config.task, folder.path, options.trust)
     task = tasks.find(folder.config.task)
-    with _headless(task.hosted):
+    with _headless():
         env = envs.make(task.name)
         if isinstance(env, JaxEnv) and not draws(env):
             raise UserError(

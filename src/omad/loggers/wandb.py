@@ -17,8 +17,10 @@ __all__ = ["Wandb"]
 class Wandb(Logger):
     """Metrics and returns for a Weights & Biases server, or offline (`mode="offline"`, then `wandb sync`).
 
-    The id of its run is kept in the run folder, so that a resumed run continues there; what a killed run did after its
-    last checkpoint is then there twice, for nothing can be taken back. Needs the extra `wandb`.
+    The id of its run is kept in the run folder, so that a resumed run continues there. What a killed run logged after
+    its last checkpoint stays, for nothing can be taken back, and is not logged again; offline, where it is not known
+    what a server will have, each part of a resumed run holds what it did. Env steps are also the server's own steps.
+    Needs the extra `wandb`.
 
     Args:
         project: Name of the project.
@@ -48,25 +50,26 @@ class Wandb(Logger):
             dir=str(run.path), config=dict(run.config), reinit="create_new", **self._options,
         )  # fmt: skip
         files.write_text(kept, f'{{"id": "{self._run.id}"}}\n', run.path)
-        self._seeds = len(run.seeds)
+        self._seeds, self._first = len(run.seeds), self._run.starting_step
         for prefix in ("*", "seed-*"):
             self._run.define_metric(prefix, step_metric="env_steps")
 
-    def _log(self, env_steps: int, seed: int, values: Mapping[str, float | int]) -> None:
-        prefix = "" if self._seeds == 1 else f"seed-{seed}/"
-        self._run.log({"env_steps": env_steps} | {f"{prefix}{name}": value for name, value in values.items()})
+    def _log(self, env_steps: int, values: Mapping[str, Any]) -> None:
+        if env_steps >= self._first:
+            self._run.log({"env_steps": env_steps, **values}, step=env_steps)
 
     def metrics(self, env_steps: int, seed: int, values: Mapping[str, float | int]) -> None:
         """One value a metric over env steps."""
-        self._log(env_steps, seed, values)
+        prefix = "" if self._seeds == 1 else f"seed-{seed}/"
+        self._log(env_steps, {f"{prefix}{name}": value for name, value in values.items()})
 
     def evaluation(self, evaluation: Evaluation) -> None:
         """The mean return and the env's extra numbers."""
-        self._log(evaluation.env_steps, evaluation.seed, evaluation.values())
+        self.metrics(evaluation.env_steps, evaluation.seed, evaluation.values())
 
     def picture(self, env_steps: int, seed: int, image: np.ndarray) -> None:
         """As an image."""
-        self._run.log({"env_steps": env_steps, "episode": self._wandb.Image(image)})
+        self._log(env_steps, {"episode": self._wandb.Image(image)})
 
     def event(self, name: str, env_steps: int, text: str) -> None:
         """Kept in the summary."""

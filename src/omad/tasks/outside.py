@@ -131,7 +131,8 @@ def _entered(name: str, base: str, entry: Entry) -> Task:
     factory, _ = SCHEMES[entry.scheme]
     known = {} if entry.description is None else {"description": entry.description, "creates_instance": True}
     row = _row(name, factory, protocol, factory=entry.path, arguments=arguments_of(name), **known)
-    return dataclasses.replace(row, isolated=True, hosted=True)
+    # What a preset sets must not depend on whether a registered env was made before.
+    return dataclasses.replace(row, isolated=True, hosted=base.startswith(OBJECT))
 
 
 def _row(name: str, maker: str, protocol: str, /, **arguments: Any) -> Task:

@@ -46,7 +46,8 @@ class Task:
     published: tuple[Published, ...] = ()
     """Returns of learned policies in publications, on this protocol as far as is known."""
     hosted: bool = False
-    """Whether the env runs on the host, in worker processes, and not in JAX."""
+    """Whether the name says that the env runs on the host, in worker processes, and not in JAX. Of a registered name
+    only making the env says it."""
     symmetric: bool = False
     """Whether the env says what leaves it as it is (`JaxEnv.symmetry`, `HostEnv.symmetry`)."""
     code: str = ""
