@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from omad import buffer, demonstrations, envs
+from omad import api, buffer, demonstrations, envs
 from omad.commands.record import main, record
 from omad.config import resolve
 from omad.envs.pool import Pool
@@ -198,6 +198,27 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
     for recorded in (before, None):
         with pytest.raises(UserError, match="not the file that the run began with"):
             demonstrations.unchanged(path, recorded)
+
+
+def test_a_run_goes_on_with_demonstrations_that_were_moved(tmp_path: Path) -> None:
+    """Only with the same ones; a run that is refused still looks where it did."""
+    path, other = tmp_path / "d.npz", tmp_path / "other.npz"
+    for out, episodes in ((path, "8"), (other, "9")):
+        assert main([TASK, "--out", str(out), "--episodes", episodes, "--no-compilation-cache"]) == 0
+    made = Experiment(resolve(TASK, "hatd3", "tiny", demonstrations=str(path)), loggers=())
+    made.create(tmp_path / "run").close()
+    moved = path.rename(tmp_path / "moved.npz")
+    with pytest.raises(UserError, match="cannot be read"):
+        api.resume(tmp_path / "run", loggers=())
+    with pytest.raises(UserError, match="not the file that the run began with"):
+        api.resume(tmp_path / "run", demonstrations=other, loggers=())
+    assert RunFolder.open(tmp_path / "run").config.demonstrations == str(path)
+    run = api.resume(tmp_path / "run", demonstrations=moved, loggers=())
+    assert run.complete and run.config.demonstrations == str(moved)
+    bare = Experiment(resolve(TASK, "hatd3", "tiny"), loggers=()).create(tmp_path / "bare")
+    bare.close()
+    with pytest.raises(UserError, match="began without any"):
+        api.resume(bare.path, demonstrations=moved)
 
 
 # ---------------------------------------------------------------- the configuration

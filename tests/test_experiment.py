@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import omad
-from omad import cli
+from omad import cli, envs
 from omad.algos import make as make_algorithm
 from omad.callbacks import TimeLimit
 from omad.errors import CallbackFailed, UserError
@@ -265,9 +265,14 @@ def test_a_longer_run_is_one_that_was_that_long_from_the_beginning(
     assert short.complete
     assert cli.main(["resume", str(short)]) == 0
     assert "complete at 80 env steps; to train on, add --total-steps" in capsys.readouterr().out
-    for wrong in ("80", "40"):
-        assert cli.main(["resume", str(short), "--total-steps", wrong]) == 2
-        assert "give more" in capsys.readouterr().err
+    assert cli.main(["resume", str(short), "--total-steps", "80"]) == 0, "as a job that is started again asks"
+    assert "complete at 80 env steps" in capsys.readouterr().out
+    assert cli.main(["resume", str(short), "--total-steps", "40"]) == 2
+    assert "give more" in capsys.readouterr().err
+    with pytest.raises(UserError, match="The run's env is probe/push, but object:"):
+        omad.resume(short, total_steps=120, env=envs.make("probe/signal"))
+    assert short.complete and short.config.total_steps == 80, "a run that is refused is as it was"
+    assert omad.resume(short).trusted
     assert cli.main(["resume", str(short), "--total-steps", "120"]) == 0
     longer = omad.load_run(short)
     assert longer.complete and longer.config.total_steps == 120

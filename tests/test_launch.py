@@ -16,6 +16,7 @@ import jax
 import pytest
 
 from omad import api, cli, launch, processes
+from omad.commands.dashboard import Stop, run_with_dashboard
 from omad.config import resolve
 from omad.errors import UserError
 from omad.experiment import Experiment
@@ -46,7 +47,7 @@ def test_a_runs_process_imports_nothing_that_lies_in_the_working_folder(
     (tmp_path / "select.py").write_text("raise SystemExit('executed')")
     (tmp_path / "run").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert launch.begin(Path("run"), {0}).wait(60) == 2
+    assert launch.begin(Path("run"), {0}).process.wait(60) == 2
     assert "is not a run folder" in Path("run/log.txt").read_text()
 
 
@@ -133,14 +134,65 @@ def test_a_group_goes_on_without_the_seed_that_is_complete_and_has_lost_its_chec
     assert {path: path.read_bytes() for folder in folders for path in folder.glob("*.json")} == before
     begun: list[Path] = []
 
-    def begin(folder: Path, cores: set[int]) -> subprocess.Popen[bytes]:
+    def begin(folder: Path, cores: set[int]) -> launch.Started:
         begun.append(folder)
         RunFolder.open(folder).note_end(Ended("finished"))
-        return subprocess.Popen([sys.executable, "-c", ""])
+        return launch.Started(subprocess.Popen([sys.executable, "-c", ""]), 0)
 
     monkeypatch.setattr(launch, "begin", begin)
     assert cli.main(["resume", str(tmp_path / "both")]) == 0
     assert begun == [folders[1 - gone]]
+
+
+def test_a_group_is_made_longer_by_the_same_command_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a batch system's job does that was cut: a seed that is done by then is left alone."""
+    folders = Experiment(small(seeds=2, total_steps=800)).create_each(tmp_path / "both")
+    RunFolder.open(folders[0]).note_end(Ended("finished"))
+    (folders[0] / "metrics.jsonl").write_text("")
+    begun: list[Path] = []
+
+    def begin(folder: Path, cores: set[int]) -> launch.Started:
+        begun.append(folder)
+        RunFolder.open(folder).note_end(Ended("finished"))
+        return launch.Started(subprocess.Popen([sys.executable, "-c", ""]), 0)
+
+    monkeypatch.setattr(launch, "begin", begin)
+    assert cli.main(["resume", str(tmp_path / "both"), "--total-steps", "800"]) == 0
+    assert begun == [folders[1]]
+    held = Experiment(small(total_steps=800)).create(tmp_path / "held")  # open for writing
+    try:
+        assert cli.main(["resume", str(held.path), "--total-steps", "900"]) == 2
+    finally:
+        held.close()
+    assert "being written by another process" in capsys.readouterr().err
+    assert RunFolder.open(held.path).config.total_steps == 800
+
+
+def test_a_run_that_was_killed_is_told_from_its_own_process(tmp_path: Path) -> None:
+    """Not from what an earlier one printed into the same file."""
+    run = Experiment(small()).create(tmp_path / "run")
+    run.close()
+    old = b"omad: the old reason\n"
+    (run.path / "log.txt").write_bytes(old)
+    assert launch.verdict(run, -9, len(old)) == ("failed", "killed by signal 9")
+    assert launch.verdict(run, 2, 0) == ("failed", "exit code 2: the old reason")
+    (run.path / "log.txt").write_bytes(old + b"omad: the new one\n")
+    assert launch.verdict(run, -9, len(old)) == ("failed", "killed by signal 9: the new one")
+    (run.path / "ended.json").write_text("{")
+    assert launch.state_of(run).state == "failed" and "ended.json" in launch.state_of(run).message
+    assert not launch.finished(run)
+
+
+def test_runs_that_others_have_stopped_are_not_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def ended(how: str) -> Any:
+        return lambda update, stop: [launch.State(tmp_path / "run", how, 5, 10, 0.0, None)]
+
+    assert run_with_dashboard(ended("done"), Stop()) == 0
+    assert run_with_dashboard(ended("stopped"), Stop()) == 1
+    assert "the same command continues it" in " ".join(capsys.readouterr().out.split())
+    assert run_with_dashboard(ended("stopped"), Stop(0.0)) == 0, "the time limit is no fault"
 
 
 def test_a_stop_saves_and_what_is_left_goes_on_later(tmp_path: Path) -> None:

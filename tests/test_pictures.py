@@ -50,6 +50,10 @@ def test_a_demo_and_its_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     words = ["--max-steps", "1", "--noise-free", "--no-gif", "--out", str(out)]
     assert main(["render", str(run), *words]) == 0
     assert {path.suffix for path in out.iterdir()} == {".mp4", ".png"}
+    monkeypatch.setattr(render, "installed", lambda module: False)
+    assert main(["render", str(run), *words[:-1], str(tmp_path / "third")]) == 0
+    assert {path.suffix for path in (tmp_path / "third").iterdir()} == {".gif", ".png"}
+    assert "pip install 'omad[render]'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["--episodes", "0"], ["--seed", "-1"], ["--max-steps", "0"]])

@@ -350,5 +350,12 @@ def test_hosted_envs_are_not_evaluated_twice_unless_asked(preset: Any):
     assert resolve("mpe/spread-3", "hasac", preset).eval_noise_free
 
 
+@pytest.mark.parametrize("preset", ["cpu", "efficient", "matched"])
+def test_evaluations_of_own_hosted_envs_are_short(preset: Any):
+    """An episode may have 1,000 steps; envs in JAX, which are quick, are evaluated as long as before."""
+    for task, episodes in (("pettingzoo:a.b:make", 20), ("host:a.b:make", 20), ("jax:a.b:make", 500)):
+        assert resolve(task, "omad", preset).eval_episodes == episodes
+
+
 if __name__ == "__main__":
     SNAPSHOT.write_text(json.dumps(snapshot(), indent=0) + "\n", encoding="utf-8")

@@ -20,7 +20,7 @@ MODULES = {
 }
 
 LAYERS = (
-    ("errors", "tasks", "spec", "processes", "compilation"),
+    ("errors", "tasks", "spec", "cgroups", "processes", "compilation"),
     ("types", "keys", "tree", "schema", "files", "device", "extras"),
     ("demonstrations", "reward_norm", "standardise", "symmetry"),
     ("ops", "buffer", "diffusion"),
@@ -29,7 +29,7 @@ LAYERS = (
     ("presets",),
     ("config",),
     ("config_file",),
-    ("console", "evaluate", "run", "bundle", "report"),
+    ("console", "evaluate", "run", "report"),
     ("callbacks", "loggers", "trust"),
     ("loop", "launch", "launch_ray", "study", "export"),
     ("manifest", "policy"),

@@ -74,6 +74,18 @@ def test_a_run_is_a_file_too(tmp_path: Path):
     assert "given" not in to_dict(config) and config.given == {"buffer_size": "given"}
 
 
+def test_a_runs_file_asks_for_no_code_and_is_no_preset(tmp_path: Path):
+    """Somebody else's folder may name a module that lies in the working folder."""
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(resolve("jax:evil:make", "hasac", "tiny"))))
+    for path in (tmp_path, tmp_path / "config.json"):
+        with pytest.raises(UserError, match=r"the module evil would be imported and make called.* with --task"):
+            parse(["--config", str(path)], "omad train", Options())
+    own, _ = parse(["--config", str(tmp_path), "--task", "jax:evil:make"], "omad train", Options())
+    assert own.task == "jax:evil:make"
+    with pytest.raises(UserError, match="--preset is 'paper', which changes nothing"):
+        parse(["--config", str(tmp_path), "--task", "probe/push", "--preset", "paper"], "omad train", Options())
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -181,7 +193,6 @@ def test_a_missing_extra_is_refused_before_anything_is_made(
     for words, extra in (
         (["train", "--task", "mamujoco-full/ant-2x4", "--preset", "tiny", "--run-dir", folder], "mujoco"),
         (["train", "--task", "pettingzoo:a:b", "--preset", "tiny", "--v-max", "3", "--run-dir", folder], "pettingzoo"),
-        (["render", folder], "render"),
     ):
         assert main(words) == 2
         said = capsys.readouterr().err

@@ -85,6 +85,12 @@ def test_a_grid_is_every_combination_seeds_slowest() -> None:
         (lambda: Study("same", 2 * grid(["probe/push"], seeds=[0])), "probe-push/omad/cpu/seed-0 twice"),
         (lambda: grid(["probe/push"], ["omat"]), "omad"),
         (lambda: grid(["probe/push"], gama=0.5), "gamma"),
+        (lambda: grid(["probe/push"], settings=["matchd"]), "'matchd', which is no preset; nearest: matched"),
+        (lambda: grid(["probe/push"], settings="matched"), r"give a list, as \['matched'\]"),
+        (lambda: grid("probe/push"), r"give a list, as \['probe/push'\]"),
+        (lambda: grid(["probe/push"], preset="matched"), "The setting 'cpu' has the preset 'matched'"),
+        (lambda: Study("..", grid(["probe/push"])), "names its folder"),
+        (lambda: PlannedRun(resolve("probe/push"), ".."), "needs a setting"),
     ],
 )
 def test_a_study_that_cannot_work_is_refused(make: Any, words: str) -> None:
@@ -138,6 +144,10 @@ def test_folders_are_made_once_and_changed_runs_refused(tmp_path: Path) -> None:
     assert place(other, root, create) == folders, "nothing was trained yet"
     assert [RunFolder.open(folder).config.algo.gamma for folder in folders] == [0.25, 0.25]
     place(study, root, create)
+    few = tmp_path / "few"
+    assert place(study, few, create, study.runs[1:]) == [few / study.runs[1].folder]
+    assert not (few / study.runs[0].folder).exists(), "only those that were chosen are made"
+    assert len(json.loads((few / "study.json").read_text())["runs"]) == 2
     same = load(study_file(tmp_path / "u.py", ["probe/push"], {"cpu": {"env_workers": 1}}, 2))
     assert place(same, root, create) == folders
     (folders[1] / "manifest.json").unlink()
@@ -166,6 +176,8 @@ def test_sweep_refuses_and_shows(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert cli.main(["sweep", study, *out, "--workers", "-1"]) == 2
     assert cli.main(["sweep", study, *out, "--time-limit", "soon"]) == 2
     capsys.readouterr()
+    assert cli.main(["sweep", study, *out, "--show", "--time-limit", "9m"]) == 2
+    assert "--time-limit is given with --show, which runs nothing" in capsys.readouterr().err
     assert cli.main(["sweep", study, *out, "--show", "--json"]) == 0
     (state,) = json.loads(capsys.readouterr().out)
     assert (state["state"], state["total_steps"]) == ("waiting", load(study).runs[0].config.total_steps)

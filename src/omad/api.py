@@ -65,6 +65,7 @@ def resume(
     trust: bool = False,
     *,
     total_steps: int | None = None,
+    demonstrations: str | os.PathLike[str] | None = None,
     env: Any = None,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] | None = None,
@@ -74,9 +75,11 @@ def resume(
     Args:
         run: A run folder.
         trust: Import the code of a user's env that the folder names.
-        total_steps: Train to this many env steps instead, more than the run has. The policies are those of a run that
-            was that long from the beginning, if both have the same `buffer_size`: by default it is no larger than
-            `total_steps`, and a run keeps the one that it began with.
+        total_steps: Train to this many env steps instead, more than the run has. Fields that followed from the old
+            number where they were not given keep their values: `buffer_size`, and where a preset has values change
+            over the run `lr_decay_steps`, `target_run_begin` and `target_run_steps`. The policies are those of a run
+            that was that long from the beginning with the same values of these.
+        demonstrations: Where the file lies that the run began with, if it was moved; its SHA-256 must be the same.
         env: The env again, where the run began with one that was given as an object.
         callbacks: As for `train`; a run folder does not keep them.
         loggers: As for `train`.
@@ -86,36 +89,49 @@ def resume(
         KeyboardInterrupt: As `train` does, and `SystemExit`.
     """
     refuse_inside_env()
-    folder = open_to_resume(run, total_steps, trust or env is not None)
+    folder = open_to_resume(run, total_steps, trust or env is not None, demonstrations)
     if folder is None:
-        return Run(run)
+        complete = Run(run)
+        if env is not None:
+            envs.of_object(env, complete.config.task)
+        complete.trusted = True
+        return complete
     return _to_its_end(Experiment.of_run(folder, env, callbacks, loggers, trust).work(folder, fresh=False))
 
 
 def open_to_resume(
-    run: str | os.PathLike[str], total_steps: int | None = None, trust: bool = False
+    run: str | os.PathLike[str],
+    total_steps: int | None = None,
+    trust: bool = False,
+    demonstrations: str | os.PathLike[str] | None = None,
 ) -> RunFolder | None:
-    """The folder of a run to resume, made longer where `total_steps` asks for it; None where it is complete.
+    """The folder of a run to resume, longer where `total_steps` asks for it; None where it is complete.
+
+    Nothing is written before the folder is claimed, so a run that is refused for another reason is as it was.
 
     Args:
         run: A run folder.
         total_steps: Its new length.
         trust: Whether the env that the folder names may be imported.
+        demonstrations: Where they lie now.
 
     Raises:
-        UserError: It is no run folder, names a user's env and is not trusted, or cannot be made longer.
+        UserError: It is no run folder, names a user's env and is not trusted, cannot be made longer, or another process
+            writes to it.
     """
     folder = RunFolder.open(run)
     refuse_foreign(folder.config.task, folder.path, trust)
     if not folder.checkpoints():
         folder.refuse_if_saved_once()
+    if folder.complete and total_steps in (None, folder.config.total_steps):
+        return None
+    if total_steps is not None or demonstrations is not None:
+        folder.refuse_if_busy()
+    if demonstrations is not None:
+        folder.look_for_demonstrations(demonstrations)
     if total_steps is not None:
-        try:
-            folder.lock()
-            folder.lengthen(total_steps)
-        finally:
-            folder.close()
-    return None if folder.complete else folder
+        folder.lengthen(total_steps)
+    return folder
 
 
 def _to_its_end(result: Result) -> Run:

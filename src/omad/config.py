@@ -26,6 +26,7 @@ __all__ = [
     "RunConfig",
     "from_dict",
     "resolve",
+    "source_of",
     "sourced",
     "sources",
     "to_dict",
@@ -143,6 +144,9 @@ class RunConfig:
                     f"demonstration_share is {self.demonstration_share}, which is no transition of a batch of "
                     f"{self.batch_size}; raise it to at least {0.5 / self.batch_size:.2g}, or give no demonstrations."
                 )
+        if self.init_from:  # the same
+            run, seed = source_of(self.init_from)
+            object.__setattr__(self, "init_from", f"{Path(run).absolute()}{'@' * bool(seed)}{seed}")
         if self.total_vector_steps <= self.warmup_vector_steps:
             raise UserError(
                 f"total_steps is {self.total_steps} but warmup_steps is {self.warmup_steps}; nothing would be learned. "
@@ -206,6 +210,12 @@ class RunConfig:
     def updates_per_env_step(self) -> float:
         """Gradient steps per env step, to be stated with every result."""
         return self.updates_per_step / self.n_envs
+
+
+def source_of(init_from: str) -> tuple[str, str]:
+    """Folder and seed of `RUN` or `RUN@SEED`; a folder whose name is all of it has no seed behind it."""
+    path, _, seed = init_from.rpartition("@")
+    return (path, seed) if path and seed.isdecimal() and not Path(init_from).exists() else (init_from, "")
 
 
 RUN_FIELDS = tuple(
@@ -288,7 +298,8 @@ def _over_the_run(preset: Mapping[str, tuple[Any, str]], values: Mapping[str, An
         for name in ("total_steps", "warmup_steps", "n_envs", "updates_per_step")
     )
     whole = max(1, (math.ceil(total / max(1, n_envs)) - math.ceil(warmup / max(1, n_envs))) * updates)
-    begin = 4 * whole // 5
+    given = values.get("target_run_begin", OVER_THE_RUN)
+    begin = 4 * whole // 5 if given == OVER_THE_RUN else min(given, whole - 1)
     steps = {"lr_decay_steps": whole, "target_run_begin": begin, "target_run_steps": whole - begin}
     if values.get("target_run_end") is None:  # the limit stays as it is
         steps |= {"target_run_begin": 0, "target_run_steps": 0}

@@ -7,7 +7,7 @@ import os
 from omad.errors import UserError
 from omad.tasks import nearest
 
-__all__ = ["DEVICES", "use_device"]
+__all__ = ["DEVICES", "SHARED", "share_device", "use_device"]
 
 DEVICES = {
     "cpu": ("cpu",),
@@ -17,6 +17,15 @@ DEVICES = {
     "tpu": ("tpu",),
 }
 """What may be asked for, and what JAX calls it."""
+
+
+SHARED = "XLA_PYTHON_CLIENT_PREALLOCATE"
+"""The environment variable by which a process takes memory of a GPU as it needs it, not most of it at once."""
+
+
+def share_device() -> None:
+    """For a process that starts others on its GPU, before it computes; what a user has set stays."""
+    os.environ.setdefault(SHARED, "false")
 
 
 def use_device(name: str | None) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from omad import demonstrations, envs, extras, files
+from omad import cgroups, demonstrations, envs, extras, files
 from omad.callbacks import BestPolicy, Callback
 from omad.compilation import use_compilation_cache
 from omad.config import RunConfig
@@ -133,6 +133,7 @@ class Experiment:
         """
         config = self.config if at_once is None else dataclasses.replace(self.config, seeds=at_once)
         need = forecast(config, self.built, 1 if at_once is None else at_once)
+        fewer = f"--seeds (now {config.seeds})" if at_once is None else f"the runs at a time (now {at_once})"
         free, where = available_mib()
         words = ", ".join(f"{name} {value:,.0f} MiB" for name, value in need.items() if name not in _SUMS)
         more = f"; {need['compiler']:,.0f} MiB more while it compiles for the first time" if need["compiler"] else ""
@@ -140,7 +141,7 @@ class Experiment:
             raise UserError(
                 f"The run needs about {need['total']:,.0f} MiB ({words}){more}, but only {free:,.0f} MiB are free on "
                 f"{where}; lower --buffer-size (now {config.buffer_size}), --batch-size (now {config.batch_size}), "
-                f"--eval-episodes (now {config.eval_episodes}), --seeds (now {config.seeds}) or the networks' widths."
+                f"--eval-episodes (now {config.eval_episodes}), {fewer} or the networks' widths."
             )
         return f"memory forecast {need['total']:,.0f} MiB ({words}){more}; {free:,.0f} MiB free"
 
@@ -302,7 +303,10 @@ def available_mib() -> tuple[float, str]:
         return (stats["bytes_limit"] - stats["bytes_in_use"]) / 2**20, device.device_kind
     import psutil
 
-    return psutil.virtual_memory().available / 2**20, "this machine"
+    free, left = psutil.virtual_memory().available, cgroups.memory_left()
+    if left is not None and left < free:
+        return left / 2**20, "this process's share of the machine (cgroup)"
+    return free / 2**20, "this machine"
 
 
 def _default_dir(config: RunConfig) -> Path:

@@ -14,15 +14,27 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omad import files, schema
 from omad.compilation import inherited
+from omad.device import SHARED
 from omad.errors import UserError
 from omad.processes import STOPPING, available_cores
 from omad.run.folder import EPISODES, METRICS, Ended, RunFolder
 
-__all__ = ["OnUpdate", "State", "begin", "cores_for", "last_line", "side_by_side", "state_of", "verdict"]
+__all__ = [
+    "OnUpdate",
+    "Started",
+    "State",
+    "begin",
+    "cores_for",
+    "finished",
+    "last_line",
+    "side_by_side",
+    "state_of",
+    "verdict",
+]
 
 _POLL_S = 0.2
 _PATIENCE_S = 120.0
@@ -61,12 +73,12 @@ def last_line(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda _: T
     return None
 
 
-def _last_rows(path: Path) -> list[bytes]:
-    """The rows at the end of a file of any size; none if it cannot be read."""
+def _last_rows(path: Path, begin: int = 0) -> list[bytes]:
+    """The rows at the end of a file of any size, from a byte on; none if it cannot be read."""
     try:
         with schema.open_plain(path) as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - (1 << 18)))
+            file.seek(max(begin, size - (1 << 18)))
             return file.read().split(b"\n")
     except (OSError, UserError):
         return []
@@ -79,10 +91,21 @@ def state_of(run: RunFolder, state: str = "", message: str = "") -> State:
     episodes = last_line(run.path / EPISODES, _is_evaluation)
     seen = (episodes["step"], sum(episodes["returns"]) / len(episodes["returns"])) if episodes else None
     if not state:
-        ended = run.ended
-        state = "done" if run.complete else "running" if run.busy(run.path) else "failed" if ended else "waiting"
-        message = ended.words if ended and state == "failed" else message
+        try:
+            ended = run.ended
+            state = "done" if run.complete else "running" if run.busy(run.path) else "failed" if ended else "waiting"
+            message = ended.words if ended and state == "failed" else message
+        except UserError as error:
+            state, message = "failed", str(error)
     return State(run.path, state, metrics.get("step", 0), total, _rate(metrics) or 0.0, seen, message)
+
+
+def finished(run: RunFolder) -> bool:
+    """Whether a run is; one whose files are damaged is not, and its own process says why."""
+    try:
+        return run.complete
+    except UserError:
+        return False
 
 
 def _count(value: Any) -> bool:
@@ -128,25 +151,25 @@ def side_by_side(
         The last state of every run.
     """
     runs = [RunFolder.open(folder) for folder in folders]
-    states = [state_of(run, "done" if run.complete else "waiting") for run in runs]
+    states = [state_of(run, "done" if finished(run) else "waiting") for run in runs]
     queue = [i for i, state in enumerate(states) if state.state != "done"]
     at_once = max(1, min(at_once, len(queue)))  # fewer runs have more cores each
     waited_s = 0.0  # in this process's own time: not while it is stopped
     free = list(range(at_once))
     cores = cores_for(at_once)
-    busy: dict[int, tuple[int, subprocess.Popen[bytes]]] = {}
+    busy: dict[int, tuple[int, Started]] = {}
     stopping = False
     try:
         while queue or busy:
             if not stopping and stop():
                 stopping = True
-                for _, process in busy.values():
-                    process.send_signal(signal.SIGTERM)
+                for _, started in busy.values():
+                    started.process.send_signal(signal.SIGTERM)
             if stopping:
                 queue.clear()
             while free and (i := next((i for i in queue if not RunFolder.busy(runs[i].path)), None)) is not None:
                 queue.remove(i)
-                if runs[i].complete:  # another process has done it meanwhile
+                if finished(runs[i]):  # another process has done it meanwhile
                     states[i] = state_of(runs[i])
                     continue
                 slot = free.pop(0)
@@ -156,34 +179,41 @@ def side_by_side(
                 for i in queue:
                     states[i] = state_of(runs[i], "failed", "another process has been writing to it")
                 queue.clear()
-            for i, (slot, process) in list(busy.items()):
-                code = process.poll()
+            for i, (slot, started) in list(busy.items()):
+                code = started.process.poll()
                 if code is None:
                     states[i] = state_of(runs[i], "running")
                     continue
                 del busy[i]
                 free.append(slot)
-                states[i] = state_of(runs[i], *verdict(runs[i], code))
+                states[i] = state_of(runs[i], *verdict(runs[i], code, started.logged))
             on_update(states)
             if queue or busy:
                 time.sleep(_POLL_S)
     finally:
-        for _, process in busy.values():
-            process.send_signal(signal.SIGTERM)
-        for _, process in busy.values():
-            process.wait()
+        for _, started in busy.values():
+            started.process.send_signal(signal.SIGTERM)
+        for _, started in busy.values():
+            started.process.wait()
     return states
 
 
-def verdict(run: RunFolder, code: int) -> tuple[str, str]:
-    """The state of a run after its process has ended: `done`, `stopped` or `failed`, and its last message."""
-    if run.complete:
+def verdict(run: RunFolder, code: int, logged: int) -> tuple[str, str]:
+    """The state of a run after its process has ended: `done`, `stopped` or `failed`, and its last message.
+
+    Args:
+        run: The run.
+        code: Exit code of its process.
+        logged: Bytes of its `log.txt` that are of earlier processes.
+    """
+    if finished(run):
         return "done", ""
     if code in (*(128 + n for n in STOPPING), *(-n for n in STOPPING)):  # the latter: before it could listen
         return "stopped", ""
-    rows = [row.decode(errors="replace") for row in _last_rows(run.path / "log.txt") if row.strip()]
+    rows = [row.decode(errors="replace") for row in _last_rows(run.path / "log.txt", logged) if row.strip()]
     said = next((row for row in reversed(rows) if row.startswith("omad: ")), rows[-1] if rows else "")
-    words = f"exit code {code}: {said.removeprefix('omad: ')}"
+    how = f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
+    words = f"{how}: {said.removeprefix('omad: ')}" if said else how
     if run.ended is None and not run.busy(run.path):  # it could not write that down itself
         run.note_end(Ended("broken", words))
     return "failed", words
@@ -203,19 +233,25 @@ sys.exit(main(["resume", folder, "--trust"]))
 Whoever launches has seen to it that the user named the run's env himself, or trusts its folder."""
 
 
-def begin(folder: Path, cores: set[int]) -> subprocess.Popen[bytes]:
+class Started(NamedTuple):
+    """The process of a run."""
+
+    process: subprocess.Popen[bytes]
+    logged: int
+    """Bytes of the run's `log.txt` before it."""
+
+
+def begin(folder: Path, cores: set[int]) -> Started:
     """Start the process of a run on some cores; it saves and ends when this process dies."""
     _await_writer(folder)
     words = [sys.executable, "-P", "-c", _CHILD, str(os.getpid()), ",".join(map(str, cores)), str(folder)]
     with os.fdopen(files.open_append(folder / "log.txt", folder), "ab") as log:
-        return subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env=os.environ | inherited(),
-        )
+        logged = log.seek(0, os.SEEK_END)
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            env={SHARED: "false"} | os.environ | inherited(),
+        )  # fmt: skip
+    return Started(process, logged)
 
 
 def _await_writer(folder: Path) -> None:

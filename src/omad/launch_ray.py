@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from omad.extras import require
-from omad.launch import OnUpdate, State, begin, state_of, verdict
+from omad.launch import OnUpdate, State, begin, finished, state_of, verdict
 from omad.processes import available_cores
 from omad.run.folder import RunFolder
 
@@ -25,12 +25,12 @@ _POLL_S = 0.5
 
 def _task(folder: str) -> tuple[str, str]:
     """Go on with a run until its process ends; runs inside a Ray worker."""
-    process = begin(Path(folder), set(available_cores()))
+    process, logged = begin(Path(folder), set(available_cores()))
     try:
         while True:
             try:
                 if (code := process.poll()) is not None:
-                    return verdict(RunFolder.open(folder), code)
+                    return verdict(RunFolder.open(folder), code, logged)
                 time.sleep(_POLL_S)  # not process.wait(), which a cancellation does not interrupt
             except KeyboardInterrupt:  # the task is cancelled: let the run save
                 process.terminate()
@@ -77,9 +77,10 @@ def on_ray(
     """
     ray = connect()
     runs = [RunFolder.open(folder.resolve()) for folder in folders]
-    states = [state_of(run, "done" if run.complete else "waiting") for run in runs]
+    states = [state_of(run, "done" if finished(run) else "waiting") for run in runs]
     remote: Any = ray.remote(max_retries=_RETRIES, **resources)(_task)
     open_ = {i: remote.remote(str(run.path)) for i, run in enumerate(runs) if states[i].state != "done"}
+    left = dict.fromkeys(open_, _RETRIES)
     stopping = False
     while open_:
         if not stopping and stop():
@@ -91,6 +92,9 @@ def on_ray(
             if task in ready:
                 states[i] = state_of(runs[i], *_ended(ray, task))
                 del open_[i]
+                if states[i].state == "stopped" and not stopping and left[i]:  # its machine is shut down, say
+                    left[i] -= 1
+                    open_[i] = remote.remote(str(runs[i].path))
             else:
                 states[i] = state_of(runs[i], "running" if RunFolder.busy(runs[i].path) else "waiting")
         on_update(states)

@@ -26,11 +26,11 @@ _HOSTED = ("mujoco", "gymnasium", "gymnasium-robotics", "pettingzoo")
 
 
 def _commit() -> str | None:
-    """The commit of the source tree, if there is one."""
+    """The commit of the source tree, if there is one and this file is of it: not of a project that omad is used in."""
     # Without optional locks, so not by `describe --dirty`, which takes one: a kill would leave it behind.
     git = ["git", "--no-optional-locks", "-C", str(Path(__file__).resolve().parent)]
-    said = []
-    for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+    said, own = list[str](), ["ls-files", "--error-unmatch", Path(__file__).name]
+    for words in (own, ["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
         try:
             done = subprocess.run(
                 git + words, capture_output=True, text=True, timeout=5, check=True, start_new_session=True
@@ -38,7 +38,7 @@ def _commit() -> str | None:
         except (OSError, subprocess.SubprocessError):
             return None
         said.append(done.stdout.strip())
-    return said[0] + ("-dirty" if said[1] else "")
+    return said[1] + ("-dirty" if said[2] else "")
 
 
 def manifest_of(config: RunConfig, env: JaxEnv | HostEnv) -> dict[str, Any]:

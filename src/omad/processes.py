@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import errno
+import math
 import os
 import select
 import signal
@@ -18,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
+from omad import cgroups
 from omad.errors import Stopped, UserError
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "StopSignals",
     "available_cores",
     "blocked",
+    "cores_at_once",
     "descendants",
     "end_family",
     "end_with",
@@ -371,6 +374,12 @@ def available_cores() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def cores_at_once() -> int:
+    """How many processes can compute at a time: one a core, or fewer where a container has a smaller share."""
+    share = cgroups.core_share()
+    return max(1, min(len(available_cores()), math.inf if share is None else math.ceil(share)))
 
 
 def keep_to_cores(pid: int, chosen: Iterable[int]) -> None:

@@ -28,6 +28,7 @@ from omad.errors import UserError
 from omad.presets import PRESETS
 from omad.run.folder import LINES, WITHOUT_EFFECT, RunFolder, half_made
 from omad.schema import LARGEST
+from omad.tasks import nearest
 
 __all__ = ["PlannedRun", "Study", "grid", "load", "place"]
 
@@ -56,7 +57,7 @@ class PlannedRun:
             raise UserError(
                 f"A run of a study has one seed, not {self.config.seeds}; list one run a seed, as grid() does."
             )
-        if not self.setting.strip():
+        if not self.setting.strip(" ."):
             raise UserError("A run of a study needs a setting that names it, such as 'matched' or 'alpha 0.1'.")
 
     @property
@@ -82,7 +83,7 @@ class Study:
             UserError: No runs, two runs of one folder, a name that is not one word, or a threshold of no task of the
                 study or that is not a finite number.
         """
-        if not self.name or _slug(self.name) != self.name:
+        if not self.name.strip(".") or _slug(self.name) != self.name:
             raise UserError(f"A study's name names its folder: {self.name!r} must be letters, digits, '-', '_' or '.'.")
         if not self.runs:
             raise UserError(f"The study {self.name} lists no runs.")
@@ -120,19 +121,30 @@ def grid(
     Args:
         tasks: Names of tasks.
         algorithms: Names of algorithms.
-        settings: Name -> fields of `omad train`, with `preset` among them or the setting's own name being one; or just
-            names of presets.
+        settings: Name -> fields of `omad train`, with `preset` among them or the setting's own name being one, else
+            `cpu`; or just names of presets.
         seeds: One run each.
         **fields: Fields of all runs.
 
     Raises:
         UserError: Something is unknown or cannot work.
     """
+    for name, words in (("tasks", tasks), ("algorithms", algorithms), ("settings", settings)):
+        if isinstance(words, str):
+            raise UserError(f"{name} is the text {words!r}; give a list, as [{words!r}].")
     named = settings if isinstance(settings, Mapping) else {name: {} for name in settings}
+    if unknown := [name for name in named if name not in PRESETS and not isinstance(settings, Mapping)]:
+        raise UserError(
+            f"settings lists {unknown[0]!r}, which is no preset; nearest: {nearest(unknown[0], PRESETS, 1)[0]}. For a "
+            "setting of another name give its fields: {name: {field: value}}."
+        )
     runs = []
     for seed, task, (setting, changed), algorithm in itertools.product(seeds, tasks, named.items(), algorithms):
         given = {"preset": setting if setting in PRESETS else "cpu"} | dict(fields) | dict(changed)
-        config = resolve(task, algorithm, given.pop("preset"), **given, seeds=1, first_seed=seed)
+        preset = given.pop("preset")
+        if setting in PRESETS and preset != setting:
+            raise UserError(f"The setting {setting!r} has the preset {preset!r}; give the setting another name.")
+        config = resolve(task, algorithm, preset, **given, seeds=1, first_seed=seed)
         runs.append(PlannedRun(config, setting))
     return runs
 
@@ -170,16 +182,17 @@ def _line_in(path: Path, error: BaseException) -> str:
     return f", line {number}" if number else ""
 
 
-def place(study: Study, root: Path, create: Any) -> list[Path]:
+def place(study: Study, root: Path, create: Any, chosen: Sequence[PlannedRun] | None = None) -> list[Path]:
     """Make the folders that are not there yet, and `study.json`, which lists all runs of the study.
 
     Args:
         study: The runs.
         root: The study's folder.
         create: `(config, path) -> RunFolder`, as `Experiment.create`.
+        chosen: Those whose folders are made; by default all.
 
     Returns:
-        The run folders in the study's order.
+        Their folders, in that order.
 
     Raises:
         UserError: A folder that is there holds a run of another configuration, or cannot be read.
@@ -195,12 +208,13 @@ def place(study: Study, root: Path, create: Any) -> list[Path]:
         }
         for run in study.runs
     ]
-    for run in study.runs:
+    chosen = study.runs if chosen is None else chosen
+    for run in chosen:
         _fits(run, root)
     root.mkdir(parents=True, exist_ok=True)
     whole = {"name": study.name, "runs": listed, "thresholds": study.thresholds}
     files.write_text(root / "study.json", json.dumps(whole, indent=1) + "\n", root)
-    for run in study.runs:
+    for run in chosen:
         path = root / run.folder
         if not path.exists():
             above = root
@@ -208,7 +222,7 @@ def place(study: Study, root: Path, create: Any) -> list[Path]:
                 above = above / part
                 files.make_folder(above, root)
             create(run.config, path).close()
-    return [root / run.folder for run in study.runs]
+    return [root / run.folder for run in chosen]
 
 
 def _fits(run: PlannedRun, root: Path) -> None:

@@ -18,7 +18,7 @@ import omad
 from omad import envs, tasks
 from omad.commands.check import inspect
 from omad.config import resolve
-from omad.envs import description, registry
+from omad.envs import contract, description, registry
 from omad.envs import outside as envs_outside
 from omad.envs.pool import Pool
 from omad.errors import UserError
@@ -185,6 +185,18 @@ def test_registered_envs_on_the_host_must_be_importable() -> None:
         assert pool.reset(np.asarray([3, 4], np.uint64))[0][:, 0, 0].tolist() == [3, 4]
     finally:
         pool.close()
+
+
+def test_what_an_instance_saves_is_bytes_of_either_kind_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    lamp = own_hosts.Lamp(False)
+    lamp.time = 5
+    assert contract.saved(lamp) == b"\x05"
+    for kept, bytes_of_it in ((b"abc", b"abc"), (None, b"")):
+        monkeypatch.setattr(own_hosts.Lamp, "save", lambda self, kept=kept: kept)
+        assert contract.saved(lamp) == bytes_of_it
+    monkeypatch.setattr(own_hosts.Lamp, "save", lambda self: [1, 2])
+    with pytest.raises(contract.Broken, match=r"save\(\) returned a list of 2; it must return an array of uint8"):
+        contract.saved(lamp)
 
 
 def test_installed_packages_name_envs_by_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,10 @@ from omad.run.machine import differences, facts
 CONFIG = resolve("probe/push")
 
 
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     RunFolder.create(tmp_path / "run", CONFIG, {"omad": "test"}).close()
@@ -263,6 +267,34 @@ def test_another_process_holds_the_folder(path: Path) -> None:
     run.close()
 
 
+def test_a_run_is_made_longer_when_it_is_claimed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who opened it before that cannot end it at its old length; a kill in between leaves it as it was."""
+    RunFolder.open(path).note_end(Ended("finished"))
+    early, longer = RunFolder.open(path), RunFolder.open(path)
+    longer.lengthen(CONFIG.total_steps + 400)
+    assert not longer.complete and RunFolder.open(path).complete, "nothing is written yet"
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "_write_config", lambda run: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            longer.lock()
+    assert RunFolder.open(path).config == CONFIG and not RunFolder.busy(path)
+    longer.lock()
+    longer.close()
+    assert RunFolder.open(path).config.total_steps == CONFIG.total_steps + 400
+    assert not RunFolder.open(path).complete
+    with pytest.raises(UserError, match="by another process just now; resume it again"):
+        early.lock()
+    assert not RunFolder.busy(path)
+
+
+def test_places_where_no_run_folder_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for place, words in ((".", "is there, and empty; give a --run-dir"), ("/", "exists already")):
+        with pytest.raises(UserError, match=words):
+            RunFolder.create(Path(place), CONFIG, {"omad": "test"})
+
+
 @pytest.mark.parametrize("names", [["lock"], ["lock", "checkpoints/"], ["lock", "checkpoints/", "config.json"]])
 def test_a_half_made_folder_is_completed(tmp_path: Path, names: list[str]) -> None:
     path = tmp_path / "run"
@@ -282,10 +314,6 @@ def test_a_folder_with_anything_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exists already"):
         RunFolder.create(tmp_path, CONFIG, {"omad": "test"})
     assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])

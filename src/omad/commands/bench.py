@@ -156,7 +156,9 @@ def _versus(arguments: Sequence[str], config: Any, options: Options) -> int:
         words = shlex.split(options.versus or "")
     except ValueError as error:
         raise UserError(f"--versus is {options.versus!r}, which is no command line: {error}.") from None
-    other, _ = parse([*arguments, *words], "omad bench [ALGO]", Options())
+    other, theirs = parse([*arguments, *words], "omad bench [ALGO]", Options())
+    if dataclasses.replace(theirs, config=options.config) != options:
+        raise UserError(f"--versus is {options.versus!r}; it takes options of a run, not of omad bench itself.")
     label = " ".join(part for part in (options.versus, str(options.versus_version or "")) if part) or "the same again"
     one, two = Side("this", side_of(config)), Side(label, side_of(other), options.versus_version)
     found = compare(one, two, options.seconds, options.compilation_cache)

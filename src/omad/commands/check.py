@@ -15,7 +15,7 @@ import tyro
 from omad import tasks
 from omad.algos.validate import MOST, check
 from omad.console import console, print_json
-from omad.envs.contract import Broken, guarded, number
+from omad.envs.contract import Broken, guarded, number, saved
 from omad.envs.isolated import call
 from omad.envs.pool import MOST_ALONE
 from omad.errors import UserError
@@ -70,11 +70,13 @@ def _trace(instance: Any, spec: Any, steps: int, seed: int, between: Callable[[i
                 found["returns"].append(total)
                 length, total = 0, 0.0
                 reset(seed + t + 1)
-        with contextlib.suppress(Broken):  # a run whose env fails at that begins new episodes
-            found["saves"] = guarded("save_state()", instance.save) is not None
+        try:
+            found["saves"] = bool(guarded("saving its state", saved, instance))
+        except Broken as error:  # a run whose env fails at that begins new episodes
+            found["unsaved"] = str(error)
     except Broken as error:
         found["broken"] = f"{error}, at step {t}"
-    found.setdefault("saves", False)
+    found = {"saves": False, "unsaved": "", **found}
     shape = (0, spec.n_agents, spec.obs_dim)
     rewards = np.asarray(found["rewards"], float)
     obs = np.stack(found["obs"]) if found["obs"] else np.zeros(shape)
@@ -224,8 +226,9 @@ def _inspect(task: str, steps: int, seed: int) -> dict[str, Any]:
         notes.append(
             f"No episode ended in {steps} steps; its horizon is {spec.horizon}, after which no episode may go on."
         )
-    if not first["saves"]:
-        notes.append("Its state cannot be saved: a resumed run begins new episodes (offer save_state and load_state).")
+    if not first["saves"] and not any("cannot be saved" in note for note in notes):
+        why = first["unsaved"] or "offer save_state and load_state, in an instance of a HostEnv save and load"
+        notes.append(f"Its state cannot be saved: {why}. A resumed run begins new episodes.")
     if first["rewards"].size and np.ptp(first["rewards"]) == 0:
         notes.append(
             f"The reward was {first['rewards'][0]:g} at every step: random actions find nothing to learn from."
@@ -279,7 +282,7 @@ def _sentences(found: dict[str, Any]) -> list[str]:
         f"Observations: {', '.join(map(str, found['obs_dims']))} numbers an agent"
         + ("." if found["obs_min"] is None else f", from {found['obs_min']:.3g} to {found['obs_max']:.3g} here."),
         f"Actions: {', '.join(map(str, found['act_dims']))} numbers an agent; policies write [-1, 1], "
-        "which is mapped to the env's bounds.",
+        "mapped to the bounds of envs of other libraries; a JaxEnv or HostEnv of your own maps them itself.",
         f"State for critics: {found['state_dim']} numbers."
         if found["state_dim"]
         else "There is no state; critics read all observations.",

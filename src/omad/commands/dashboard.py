@@ -42,7 +42,8 @@ def run_with_dashboard(work: Callable[[OnUpdate, Stop], list[State]], stop: Stop
         stop: Stops on signals and when time is up.
 
     Returns:
-        The exit code: 0 all done; 1 some failed; 128 + n stopped by signal n; 0 stopped by the time limit.
+        The exit code: 0 all done, or stopped by the time limit; 1 some failed, or were stopped by others; 128 + n
+        stopped by signal n.
     """
     out = console()
     printed: dict[Path, Any] = {}
@@ -71,7 +72,10 @@ def run_with_dashboard(work: Callable[[OnUpdate, Stop], list[State]], stop: Stop
         out.print(f"{state.folder} failed; {state.message}")
     if stop.number is not None:
         return 128 + stop.number
-    return 1 if failed else 0
+    others = [] if stop() else [state for state in ended if state.state == "stopped"]
+    for state in others:
+        out.print(f"{state.folder} was stopped by a signal to its own process; the same command continues it")
+    return 1 if failed or others else 0
 
 
 def _format(state: State) -> str:

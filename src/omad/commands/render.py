@@ -23,7 +23,7 @@ from omad.algos.validate import check
 from omad.compilation import use_compilation_cache
 from omad.console import console
 from omad.errors import UserError
-from omad.extras import require
+from omad.extras import installed, require
 
 __all__ = ["Film", "films", "main", "write_gif", "write_mp4"]
 
@@ -33,7 +33,10 @@ GIF_FRAMES = 200
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Draw episodes by the policies of a run's newest checkpoint; no display is needed."""
+    """Draw episodes by the policies of a run's newest checkpoint; no display is needed.
+
+    Films are MP4; without the extra `render`, which brings their encoder, they are GIFs.
+    """
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run folder, as printed by omad train."""
@@ -212,7 +215,6 @@ def main(arguments: Sequence[str]) -> int:
     """Draw, write, and print each episode's return."""
     options = tyro.cli(Options, prog="omad render", args=list(arguments))
     check(options, counts=("episodes", "max_steps"), not_negative=("seed", "training_seed"), flags=True)
-    require("render", "omad render")
     use_compilation_cache(options.compilation_cache)
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -238,24 +240,28 @@ def _write_all(options: Options, folder: Path, out: Any, tick: Callable[[], obje
     # No link of a run folder is followed; a folder of the user's choice is his own.
     root = None if options.out else options.run
     returns = []
+    coded = installed("imageio_ffmpeg")
+    kind, write = (".mp4", write_mp4) if coded else (".gif", write_gif)
     if options.out is not None:
         for seed in range(options.seed, options.seed + options.episodes):
-            if (path := folder / f"episode-{seed}.mp4").exists():
+            if (path := folder / f"episode-{seed}{kind}").exists():
                 raise UserError(f"{path} exists already; give another --out or --seed.")
+    if not coded:
+        out.print("films are GIFs, for there is no encoder of MP4: pip install 'omad[render]'", markup=False)
     for i, film in enumerate(films(options, tick)):
         if root is None:
             folder.mkdir(parents=True, exist_ok=True)
         else:
             files.make_folder(folder, root)
         seed = options.seed + i
-        path = folder / f"episode-{seed}.mp4"
-        _put(functools.partial(write_mp4, film), path, root)
+        path = folder / f"episode-{seed}{kind}"
+        _put(functools.partial(write, film), path, root)
         out.print(f"episode {seed}: return {film.total:.2f}, {len(film.frames) - 1} steps, {path}")
         if i == 0:
             sheet = path.with_suffix(".png")
             _put(functools.partial(contact_sheet(film.frames).save, optimize=True), sheet, root)
             out.print(f"contact sheet: {sheet}")
-            if options.gif:
+            if options.gif and coded:
                 animation = path.with_suffix(".gif")
                 _put(functools.partial(write_gif, film), animation, root)
                 out.print(f"animation: {animation}")

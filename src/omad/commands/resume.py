@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -15,9 +16,9 @@ from omad.commands.dashboard import Stop, run_with_dashboard
 from omad.commands.train import finish
 from omad.compilation import use_compilation_cache
 from omad.console import console
-from omad.device import use_device
+from omad.device import share_device, use_device
 from omad.errors import UserError
-from omad.processes import available_cores
+from omad.processes import cores_at_once
 
 __all__ = ["main"]
 
@@ -29,8 +30,10 @@ class Options:
     run: Annotated[Path, tyro.conf.Positional]
     """The run folder, as printed by omad train."""
     total_steps: int | None = None
-    """Train to this many env steps, more than the run has; the run is then the same as one that was that long from the
-    beginning, but for the lines and the checkpoint of its first end."""
+    """Train to this many env steps instead. Fields that followed from the old number, as buffer_size, stay; else the
+    run is the same as one that was that long from the beginning, but for what its first end wrote."""
+    demonstrations: Path | None = None
+    """Where the file of demonstrations lies that the run began with, if it was moved."""
     parallel_seeds: int = 0
     """Processes at a time, where every seed has a folder of its own; 0 for one a core."""
     device: str | None = None
@@ -61,17 +64,23 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"{options.run} was only partly created; run the omad train command that created it again.")
     folders = members(options.run)
     if folders != [options.run]:
-        due = [one for one in folders if options.total_steps is not None or not RunFolder.open(one).complete]
-        for steps in dict.fromkeys((None, options.total_steps)):  # all are looked at before one is changed
-            for folder in due:
-                open_to_resume(folder, steps, options.trust)
+        share_device()
+        how = options.total_steps, options.trust, options.demonstrations
+        opened = [RunFolder.open(folder) for folder in folders]
+        due = [
+            one.path for one in opened if not (one.complete and options.total_steps in (None, one.config.total_steps))
+        ]
+        looked_at = [open_to_resume(folder, *how) for folder in due]  # all, before one is written
+        for run in filter(None, looked_at if how != (None, options.trust, None) else []):
+            with contextlib.closing(run):
+                run.lock()
         if words := RunFolder.open(folders[0]).as_it_began:
             out.print(words)
-        at_once = options.parallel_seeds or len(available_cores())
+        at_once = options.parallel_seeds or cores_at_once()
         code = run_with_dashboard(functools.partial(side_by_side, folders, at_once), Stop())
         out.print(str(options.run))
         return code
-    folder = open_to_resume(options.run, options.total_steps, options.trust)
+    folder = open_to_resume(options.run, options.total_steps, options.trust, options.demonstrations)
     if folder is None:
         steps = RunFolder.open(options.run).config.total_steps
         out.print(f"the run is complete at {steps:,} env steps; to train on, add --total-steps with more")

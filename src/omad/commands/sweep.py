@@ -18,8 +18,9 @@ from omad.commands.dashboard import Stop, run_with_dashboard
 from omad.compilation import use_compilation_cache
 from omad.config import RunConfig
 from omad.console import console, print_json
+from omad.device import share_device
 from omad.errors import UserError
-from omad.processes import available_cores
+from omad.processes import cores_at_once
 
 __all__ = ["main", "seconds"]
 
@@ -79,6 +80,9 @@ def _refuse_ignored(options: Options) -> None:
     """
     if options.json and not options.show:
         raise UserError("--json is given without --show, which is what it prints; give both, or neither.")
+    for name, used in (("workers", 0), ("time_limit", None), ("launcher", "local")) if options.show else ():
+        if getattr(options, name) != used:
+            raise UserError(f"--{name.replace('_', '-')} is given with --show, which runs nothing; leave one out.")
     if options.launcher == "ray" and options.workers:
         raise UserError(
             f"--workers is {options.workers}, but Ray starts as many runs as its cluster has room for; "
@@ -118,18 +122,19 @@ def main(arguments: Sequence[str]) -> int:
 
         connect()
     use_compilation_cache(options.compilation_cache)
+    share_device()
     from omad import files
     from omad.experiment import Experiment
     from omad.launch import side_by_side
+    from omad.run.folder import RunFolder
     from omad.study import place
 
-    workers = options.workers or len(available_cores())
+    workers = options.workers or cores_at_once()
     out = console()
     root.mkdir(parents=True, exist_ok=True)
     if (claim := files.lock(root / "lock", root)) is None:
         raise UserError(f"{root} is being swept by another process; wait for it, or stop it.")
     with os.fdopen(claim):
-        at_once = 1 if options.launcher == "ray" else min(workers, len(chosen))
         known: dict[tuple[str, str, str], Experiment] = {}
 
         def experiment(config: RunConfig) -> Experiment:
@@ -139,12 +144,14 @@ def main(arguments: Sequence[str]) -> int:
                 known[key] = Experiment(config, callbacks=[LearningCurve()])
             return known[key]
 
-        place(study, root, lambda config, path: experiment(config).create(path, config))
-        for config in {run.folder.parent: run.config for run in chosen}.values():
-            experiment(config).forecast(at_once)
+        folders = place(study, root, lambda config, path: experiment(config).create(path, config), chosen)
+        due = [run for run, folder in zip(chosen, folders, strict=True) if not RunFolder.open(folder).complete]
+        at_once = max(1, min(workers, len(due)))
         pace = "as Ray has room" if options.launcher == "ray" else f"{at_once} at a time"
+        if options.launcher == "local":  # machines of a cluster have memory of their own
+            for config in {run.folder.parent: run.config for run in due}.values():
+                experiment(config).forecast(at_once)
         out.print(f"study {study.name}: {len(chosen)} of {len(study.runs)} runs, {pace}, in {root}")
-        folders = [root / run.folder for run in chosen]
         if options.launcher == "ray":
             from omad.launch_ray import on_ray
 

@@ -12,13 +12,14 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 
+from omad import tasks
 from omad.algos.validate import check, documented
 from omad.commands.dashboard import Stop, run_with_dashboard
 from omad.compilation import use_compilation_cache
 from omad.config import FOLLOWING, OF_REWARDS, RUN_FIELDS, TAG, RunConfig, resolve, sources
 from omad.config_file import read, to_toml
 from omad.console import console
-from omad.device import use_device
+from omad.device import share_device, use_device
 from omad.errors import UserError
 from omad.presets import LEGEND
 
@@ -141,6 +142,24 @@ def _as_it_follows(file: dict[str, Any], words: Sequence[str]) -> dict[str, Any]
     return file
 
 
+def _refuse_of_run(path: str, file: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
+    """What a run's own configuration, perhaps somebody else's, cannot ask for, and what changes nothing beside it.
+
+    Raises:
+        UserError: It names a user's env, whose code would be imported, or a preset is given too.
+    """
+    if "task" not in chosen and (code := tasks.code_of(file.get("task", ""))):
+        raise UserError(
+            f"{path} names an env of its own: the module {code.partition(':')[0]} would be imported and "
+            f"{code.partition(':')[2]} called. If you trust it, name the task yourself with --task."
+        )
+    if chosen.get("preset", file.get("preset")) != file.get("preset"):
+        raise UserError(
+            f"--preset is {chosen['preset']!r}, which changes nothing beside {path}: a run's configuration sets every "
+            "field. Leave it out, or give a TOML file with the fields to keep."
+        )
+
+
 def parse(arguments: Sequence[str], prog: str, options: Any) -> tuple[RunConfig, Any]:
     """The words of a command line that begin with task, algorithm and preset or have them anywhere.
 
@@ -158,6 +177,8 @@ def parse(arguments: Sequence[str], prog: str, options: Any) -> tuple[RunConfig,
     chosen, words = _split(arguments)
     path = chosen.pop("config", None)
     file = {} if path is None else _as_it_follows(read(path, chosen.get("algorithm")), words)
+    if path is not None and (Path(path).is_dir() or Path(path).suffix == ".json"):
+        _refuse_of_run(path, file, chosen)
     try:
         base = resolve(**(file | chosen))
     except UserError:
@@ -205,6 +226,8 @@ def main(arguments: Sequence[str]) -> int:
     from omad.experiment import Experiment
     from omad.launch import side_by_side
 
+    if options.parallel_seeds > 1 and config.seeds > 1:
+        share_device()
     experiment = Experiment(config, callbacks=[LearningCurve()])
     out = console()
     out.print(

@@ -33,6 +33,7 @@ __all__ = [
     "problem",
     "row_of",
     "said_by",
+    "saved",
 ]
 
 T = TypeVar("T")
@@ -235,6 +236,20 @@ def row_of(value: Any, size: int, what: str, agent: Any) -> np.ndarray:
         numbers = "1 number" if found.size == 1 else f"{found.size} numbers"
         raise Broken(f"{what} shows agent {agent} {numbers}; its space has {size}")
     return found.ravel().astype(float)
+
+
+def saved(instance: Any) -> bytes:
+    """What a running env saves of itself, nothing where that cannot be had.
+
+    Raises:
+        Broken: It is something else.
+    """
+    data = instance.save()
+    if data is None or isinstance(data, bytes):
+        return data or b""
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8:
+        raise Broken(f"save() returned {_kind(data)}; it must return an array of uint8, or bytes, or None")
+    return data.tobytes()
 
 
 def picture(value: Any) -> np.ndarray:

@@ -52,12 +52,12 @@ class EnvInstance(Protocol):
         """Act `(agent, act)` in [-1, 1]; padded entries are zero. The seed is for envs that draw in a step."""
         ...
 
-    def save(self) -> np.ndarray | None:
-        """All that the next step depends on, as bytes of a fixed length; None where that cannot be had."""
+    def save(self) -> np.ndarray | bytes | None:
+        """All that the next step depends on, as uint8 or bytes, always as many; None where that cannot be had."""
         ...
 
     def load(self, data: np.ndarray) -> None:
-        """Go on from what `save` returned."""
+        """Go on from what `save` returned, here an array of uint8."""
         ...
 
     def render(self) -> np.ndarray:

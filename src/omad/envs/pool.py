@@ -53,7 +53,7 @@ def seeds_of(words: Any) -> np.ndarray:
 
 def worker_count(n_envs: int, n_workers: int = 0) -> int:
     """Processes for a number of envs: as given, else one a core; never more than envs."""
-    return max(1, min(n_envs, n_workers or os.cpu_count() or 1))
+    return max(1, min(n_envs, n_workers or processes.cores_at_once()))
 
 
 MOST_ALONE = 16

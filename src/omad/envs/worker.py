@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from omad import processes
-from omad.envs.contract import Broken, place_of, said_by
+from omad.envs.contract import Broken, place_of, said_by, saved
 from omad.envs.host_env import EnvInstance, HostEnv, HostObservation, StepResult
 
 __all__ = ["Frame", "Shapes", "main", "receive", "send", "serve"]
@@ -214,18 +214,14 @@ def serve(instances: list[EnvInstance], shapes: Shapes, first: int, request: Fra
                 _guarded(first + i, _advance, one, actions[i], int(seeds[0, i]), int(seeds[1, i]), table[i], shapes)
         return [_checked(table, shapes, first, stepped=True)]
     if request.kind == SAVE:
-        saved = [_bytes(_guarded(first + i, instance.save)) for i, instance in enumerate(instances)]
-        return [np.asarray([len(data) for data in saved], np.int64), *saved]
+        states = [_guarded(first + i, saved, instance) for i, instance in enumerate(instances)]
+        return [np.asarray([len(data) for data in states], np.int64), *states]
     if request.kind == LOAD:
         table = np.frombuffer(request.body, np.uint8).reshape(n, -1)
         for i, (instance, row) in enumerate(zip(instances, table, strict=True)):
             _guarded(first + i, instance.load, row)
         return []
     raise _Stop(first, f"an unknown request {request.kind} came")
-
-
-def _bytes(data: np.ndarray | None) -> bytes:
-    return b"" if data is None else np.asarray(data, np.uint8).tobytes()
 
 
 def _guarded(env: int, call: Any, *arguments: Any) -> Any:

@@ -90,8 +90,15 @@ def _games(settings: Settings) -> None:
         settings("[M] a game is learned by then", total_steps=40_000)
 
 
+def _own(settings: Settings) -> None:
+    """Evaluations of a user's envs on the host."""
+    if settings.on("pettingzoo:", "host:"):
+        settings("[?] with 500, evaluations would step such envs far more than training does", eval_episodes=20)
+
+
 def _families(settings: Settings) -> None:
     """What all algorithms have in common on a family of tasks."""
+    _own(settings)
     _games(settings)
     _particles(settings)
     _robots(settings)

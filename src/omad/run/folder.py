@@ -259,6 +259,8 @@ class RunFolder:
 
     def __init__(self, path: Path, config: RunConfig, manifest: dict[str, Any]) -> None:
         self.path, self.config, self.manifest = path, config, manifest
+        self._kept = config
+        """The configuration as it is in the folder."""
         self._files: dict[str, int] = {}
         self._waiting: dict[str, list[bytes]] = {}
         self._lock: int | None = None
@@ -274,7 +276,10 @@ class RunFolder:
         Raises:
             UserError: There is something at the path already, another process makes it, or it cannot be made.
         """
+        path = path if path.name else path.resolve()
         taken = UserError(f"{path} exists already; give another --run-dir, or continue it with: omad resume {path}")
+        if not path.name:
+            raise taken
         early = path.with_name(f"{path.name}.{os.getpid()}{files.PARTIAL}")
         try:
             if not os.path.lexists(path):
@@ -282,7 +287,9 @@ class RunFolder:
                 early.mkdir()
                 (early / "lock").touch()
                 early.rename(path)
-            elif not half_made(path) or not any(path.iterdir()):
+            elif path.is_dir() and not any(path.iterdir()):
+                raise UserError(f"{path} is there, and empty; give a --run-dir that is not yet, as {path / 'run'}.")
+            elif not half_made(path):
                 raise taken
         except OSError as error:
             files.remove(early)
@@ -295,7 +302,7 @@ class RunFolder:
             if not half_made(path):  # another process has made it meanwhile
                 raise taken
             files.make_folder(path / "checkpoints", path)
-            files.write_text(path / "config.json", json.dumps(to_dict(config), indent=1) + "\n", path)
+            run._write_config()
             run._open_lines()
             run._write_manifest()
             files.sync_folder(path.absolute().parent)
@@ -362,16 +369,46 @@ class RunFolder:
     def lock(self) -> None:
         """Claim the folder for writing until it is closed or the process ends; the manifest is read anew.
 
+        What `lengthen` and `look_for_demonstrations` have changed is written now.
+
         Raises:
-            UserError: Another process writes to it.
+            UserError: Another process writes to it, or has changed its configuration since it was opened.
         """
         if self._lock is not None:
             return
         self._lock = files.lock(self.path / "lock", self.path)
         if self._lock is None:
-            raise UserError(f"{self.path} is being written by another process; wait for it or stop it.")
-        if (self.path / "manifest.json").exists():  # another process may have written it since
+            raise self._busy()
+        if not (self.path / "manifest.json").exists():
+            return
+        try:  # another process may have written since
             self.manifest = _read_json(self.path / "manifest.json", dict[str, Any])
+            if from_dict(_read_json(self.path / "config.json", dict[str, Any])) != self._kept:
+                raise UserError(f"{self.path} was made longer or changed by another process just now; resume it again.")
+            if self.config != self._kept:
+                # In this order: a kill in between leaves the run as it was, not one that is complete where it is not.
+                files.remove(self.path / "ended.json", self.path)
+                self._write_config()
+        except BaseException:
+            self.close()
+            raise
+
+    def _write_config(self) -> None:
+        text = json.dumps(to_dict(self.config), indent=1) + "\n"
+        files.write_text(self.path / "config.json", text, self.path)
+        self._kept = self.config
+
+    def _busy(self) -> UserError:
+        return UserError(f"{self.path} is being written by another process; wait for it or stop it.")
+
+    def refuse_if_busy(self) -> None:
+        """That no process writes to it right now.
+
+        Raises:
+            UserError: One does.
+        """
+        if self.busy(self.path):
+            raise self._busy()
 
     @staticmethod
     def busy(path: Path) -> bool:
@@ -382,9 +419,8 @@ class RunFolder:
     def complete(self) -> bool:
         """Whether the run has reached its end and saved there; checkpoints may have been removed since."""
         ended, total = self.ended, self.config.total_vector_steps
-        return (ended is not None and ended.how == "finished") or any(
-            c.vector_steps >= total for c in self.checkpoints()
-        )
+        finished = ended is not None and ended.how == "finished" and self.config == self._kept
+        return finished or any(c.vector_steps >= total for c in self.checkpoints())
 
     @property
     def ended(self) -> Ended | None:
@@ -670,10 +706,10 @@ class RunFolder:
     # ------------------------------------------------------------ longer runs
 
     def lengthen(self, total_steps: int) -> None:
-        """Give a run more env steps; for whoever holds the claim. It is no longer complete then.
+        """Give a run more env steps, from when the folder is claimed on. It is no longer complete then.
 
         Raises:
-            UserError: They are not more than it has.
+            UserError: They are fewer than it has, or it has done them.
         """
         done = self.checkpoints()[0].env_steps if self.checkpoints() else 0
         longer = dataclasses.replace(self.config, total_steps=total_steps)
@@ -682,10 +718,17 @@ class RunFolder:
                 f"--total-steps is {total_steps}, but {self.path} has {self.config.total_steps} and has done {done} of "
                 "them; give more."
             )
-        if total_steps != self.config.total_steps:
-            self.config = longer
-            files.write_text(self.path / "config.json", json.dumps(to_dict(longer), indent=1) + "\n", self.path)
-        files.remove(self.path / "ended.json", self.path)
+        self.config = longer
+
+    def look_for_demonstrations(self, path: str | os.PathLike[str]) -> None:
+        """They lie elsewhere now, from when the folder is claimed on.
+
+        Raises:
+            UserError: The run has none.
+        """
+        if not self.config.demonstrations:
+            raise UserError(f"--demonstrations is {path}, but {self.path} began without any; leave it out.")
+        self.config = dataclasses.replace(self.config, demonstrations=str(path))
 
     @property
     def as_it_began(self) -> str:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from omad.config import RunConfig
+from omad.config import RunConfig, source_of
 from omad.errors import UserError
 from omad.run import checkpoint
 from omad.run.folder import Checkpoint, Part, RunFolder, members
@@ -70,9 +70,7 @@ def find(text: str, facts: Mapping[str, Any] | None = None) -> Source:
     Raises:
         UserError: There is no such run, seed or checkpoint, or it has changed since the run began.
     """
-    path, _, number = text.rpartition("@")
-    if not path or not number.isdecimal():
-        path, number = text, ""
+    path, number = source_of(text)
     runs = tuple(RunFolder.open(inside) for inside in members(Path(path)))
     seeds = [seed for run in runs for seed in run.config.all_seeds]
     if number and int(number) not in seeds:
