@@ -39,7 +39,8 @@ def test_version_one_in_a_container(tmp_path: Path) -> None:
     """The group that is named is the host's, and not there; that of the container is the root."""
     root, own = tmp_path / "fs", tmp_path / "own"
     written(root, {
-        "memory/memory.limit_in_bytes": f"{4 * FREE}\n", "memory/memory.usage_in_bytes": f"{FREE}\n",
+        "memory/memory.limit_in_bytes": f"{4 * FREE}\n", "memory/memory.usage_in_bytes": f"{2 * FREE}\n",
+        "memory/memory.stat": f"active_file 1\ninactive_file 1\ntotal_active_file 1\ntotal_inactive_file {FREE - 1}\n",
         "cpu,cpuacct/cpu.cfs_quota_us": "250000\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n",
     })  # fmt: skip
     own.write_text("5:memory:/docker/4a72\n2:cpu,cpuacct:/docker/4a72\n1:name=systemd:/\n0::/\n")

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from omad import api, buffer, demonstrations, envs
+from omad import api, buffer, cli, demonstrations, envs
 from omad.commands.record import main, record
 from omad.config import resolve
 from omad.envs.pool import Pool
@@ -207,12 +207,17 @@ def test_a_run_goes_on_with_demonstrations_that_were_moved(tmp_path: Path) -> No
         assert main([TASK, "--out", str(out), "--episodes", episodes, "--no-compilation-cache"]) == 0
     made = Experiment(resolve(TASK, "hatd3", "tiny", demonstrations=str(path)), loggers=())
     made.create(tmp_path / "run").close()
+    group = tmp_path / "group"
+    both = resolve(TASK, "hatd3", "tiny", demonstrations=str(path), seeds=2)
+    seeds = Experiment(both, loggers=()).create_each(group)
     moved = path.rename(tmp_path / "moved.npz")
     with pytest.raises(UserError, match="cannot be read"):
         api.resume(tmp_path / "run", loggers=())
     with pytest.raises(UserError, match="not the file that the run began with"):
         api.resume(tmp_path / "run", demonstrations=other, loggers=())
     assert RunFolder.open(tmp_path / "run").config.demonstrations == str(path)
+    assert cli.main(["resume", str(group), "--demonstrations", str(other)]) == 2
+    assert [RunFolder.open(folder).config.demonstrations for folder in seeds] == [str(path)] * 2
     run = api.resume(tmp_path / "run", demonstrations=moved, loggers=())
     assert run.complete and run.config.demonstrations == str(moved)
     bare = Experiment(resolve(TASK, "hatd3", "tiny"), loggers=()).create(tmp_path / "bare")

@@ -183,6 +183,7 @@ def test_a_run_that_was_killed_is_told_from_its_own_process(tmp_path: Path) -> N
     (run.path / "ended.json").write_text("{")
     assert launch.state_of(run).state == "failed" and "ended.json" in launch.state_of(run).message
     assert not launch.finished(run)
+    assert launch.verdict(run, 2, len(old)) == ("failed", "exit code 2: the new one")
 
 
 def test_runs_that_others_have_stopped_are_not_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,8 +192,16 @@ def test_runs_that_others_have_stopped_are_not_done(tmp_path: Path, capsys: pyte
 
     assert run_with_dashboard(ended("done"), Stop()) == 0
     assert run_with_dashboard(ended("stopped"), Stop()) == 1
-    assert "the same command continues it" in " ".join(capsys.readouterr().out.split())
+    assert f"omad resume {tmp_path / 'run'}" in "".join(capsys.readouterr().out.split("\n"))
     assert run_with_dashboard(ended("stopped"), Stop(0.0)) == 0, "the time limit is no fault"
+
+    def later(update: Any, stop: Stop) -> list[launch.State]:
+        states = ended("stopped")(update, stop)
+        update(states)
+        stop._end = 0.0
+        return states
+
+    assert run_with_dashboard(later, Stop(60.0)) == 1, "that comes too late"
 
 
 def test_a_stop_saves_and_what_is_left_goes_on_later(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from omad import envs
 from omad.callbacks import Callback
 from omad.config import resolve
+from omad.demonstrations import unchanged
 from omad.experiment import Experiment
 from omad.loggers import Logger
 from omad.loop.session import Result
@@ -107,7 +108,7 @@ def open_to_resume(
 ) -> RunFolder | None:
     """The folder of a run to resume, longer where `total_steps` asks for it; None where it is complete.
 
-    Nothing is written before the folder is claimed, so a run that is refused for another reason is as it was.
+    Nothing is written yet, so a run that is refused for another reason is as it was.
 
     Args:
         run: A run folder.
@@ -129,6 +130,7 @@ def open_to_resume(
         folder.refuse_if_busy()
     if demonstrations is not None:
         folder.look_for_demonstrations(demonstrations)
+        unchanged(folder.config.demonstrations, folder.manifest.get("demonstrations"))
     if total_steps is not None:
         folder.lengthen(total_steps)
     return folder

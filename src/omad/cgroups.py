@@ -38,8 +38,10 @@ def _number(path: Path, place: int = 0) -> int | None:
 def _reclaimable(folder: Path) -> int:
     """Bytes of files that the kernel keeps in memory, and gives up for others."""
     with contextlib.suppress(OSError, ValueError):
-        rows = (line.split() for line in (folder / "memory.stat").read_text("utf-8").splitlines())
-        return sum(int(value) for name, value in rows if name in ("inactive_file", "active_file"))
+        found = dict(line.split() for line in (folder / "memory.stat").read_text("utf-8").splitlines())
+        # Version 1 has those of groups within it under names of their own.
+        each = (int(found.get(f"total_{name}", found.get(name, 0))) for name in ("inactive_file", "active_file"))
+        return sum(each)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,7 +102,8 @@ class RunConfig:
     """Start actors, critics and temperatures from those of another run, RUN or RUN@SEED, where names and shapes fit;
     optimisers are initialised. Without @SEED, each seed starts from the one of its number, else from the first."""
     env_workers: int = 0
-    """Processes that step a hosted task's envs; 0 for one a core. Does not change a result."""
+    """Processes that step a hosted task's envs; 0 for one a core, or for one an env (at most 16) where they are a
+    user's own. Does not change a result."""
     env_timeout: float = 60.0
     """Seconds after which a hosted env that does not answer is taken to hang. Does not change a result."""
     algo: tyro.conf.Suppress[tyro.conf.Fixed[Any]] = None
@@ -145,8 +147,7 @@ class RunConfig:
                     f"{self.batch_size}; raise it to at least {0.5 / self.batch_size:.2g}, or give no demonstrations."
                 )
         if self.init_from:  # the same
-            run, seed = source_of(self.init_from)
-            object.__setattr__(self, "init_from", f"{Path(run).absolute()}{'@' * bool(seed)}{seed}")
+            object.__setattr__(self, "init_from", str(Path(self.init_from).absolute()))
         if self.total_vector_steps <= self.warmup_vector_steps:
             raise UserError(
                 f"total_steps is {self.total_steps} but warmup_steps is {self.warmup_steps}; nothing would be learned. "
@@ -215,7 +216,7 @@ class RunConfig:
 def source_of(init_from: str) -> tuple[str, str]:
     """Folder and seed of `RUN` or `RUN@SEED`; a folder whose name is all of it has no seed behind it."""
     path, _, seed = init_from.rpartition("@")
-    return (path, seed) if path and seed.isdecimal() and not Path(init_from).exists() else (init_from, "")
+    return (path, seed) if path and seed.isdecimal() and not os.path.exists(init_from) else (init_from, "")  # noqa: PTH110 - never raises
 
 
 RUN_FIELDS = tuple(
@@ -258,7 +259,8 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
     values |= typed(cls, {k: v for k, v in fields.items() if k in algo_fields})
     found = _normalised(name, algorithm, values, getattr(cls, "gamma", 0.0))
     values |= {field: value for field, (value, _) in found.items() if field in algo_fields - set(fields)}
-    values |= {k: v for k, (v, _) in _over_the_run(preset_values, values).items() if k not in fields}
+    found = _over_the_run(preset_values, values, fields.get("target_run_begin"))
+    values |= {k: v for k, (v, _) in found.items() if k not in fields}
     algo = cls(**{k: v for k, v in values.items() if k in algo_fields})
     run = {k: v for k, v in values.items() if k in run_fields}
     # A buffer larger than the run would only cost memory.
@@ -288,8 +290,10 @@ def _normalised(task: str, algorithm: str, values: Mapping[str, Any], gamma: flo
     return found
 
 
-def _over_the_run(preset: Mapping[str, tuple[Any, str]], values: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
-    """Field -> (gradient steps, why), for what a preset says changes over the run, or in its last fifth."""
+def _over_the_run(
+    preset: Mapping[str, tuple[Any, str]], values: Mapping[str, Any], begin: int | None = None
+) -> dict[str, tuple[int, str]]:
+    """Field -> (gradient steps, why), for what a preset says changes over the run, or from a step on: 4/5 of it."""
     names = [name for name, (value, _) in preset.items() if isinstance(value, int) and value == OVER_THE_RUN]
     if not names:
         return {}
@@ -298,8 +302,7 @@ def _over_the_run(preset: Mapping[str, tuple[Any, str]], values: Mapping[str, An
         for name in ("total_steps", "warmup_steps", "n_envs", "updates_per_step")
     )
     whole = max(1, (math.ceil(total / max(1, n_envs)) - math.ceil(warmup / max(1, n_envs))) * updates)
-    given = values.get("target_run_begin", OVER_THE_RUN)
-    begin = 4 * whole // 5 if given == OVER_THE_RUN else min(given, whole - 1)
+    begin = 4 * whole // 5 if begin is None else min(begin, whole - 1)
     steps = {"lr_decay_steps": whole, "target_run_begin": begin, "target_run_steps": whole - begin}
     if values.get("target_run_end") is None:  # the limit stays as it is
         steps |= {"target_run_begin": 0, "target_run_steps": 0}
@@ -329,6 +332,9 @@ def sources(config: RunConfig) -> dict[str, str]:
     preset = sourced(config.task, config.algorithm, config.preset)
     values = {**vars(config), **vars(config.algo)}
     derived = _normalised(config.task, config.algorithm, values, 0.0) | _over_the_run(preset, values)
+    if "target_run_begin" in derived and derived["target_run_begin"][0] != values["target_run_begin"]:
+        steps, _ = _over_the_run(preset, values, values["target_run_begin"])["target_run_steps"]
+        derived["target_run_steps"] = steps, "derived: target_run_begin"
     found = {}
     for part in (config, config.algo):
         documents = documented(type(part))

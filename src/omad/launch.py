@@ -6,6 +6,7 @@ going on after a cut, and beginning again what failed are one and the same, and 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -16,12 +17,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from omad import files, schema
 from omad.compilation import inherited
 from omad.device import SHARED
 from omad.errors import UserError
 from omad.processes import STOPPING, available_cores
-from omad.run.folder import EPISODES, METRICS, Ended, RunFolder
+from omad.run.folder import EPISODES, METRICS, Count, Ended, EpisodesLine, RunFolder
 
 __all__ = [
     "OnUpdate",
@@ -61,15 +64,19 @@ OnUpdate = Callable[[list[State]], None]
 """Called a few times a second with the states of all runs."""
 
 
-def last_line(path: Path, wanted: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any] | None:
-    """The last whole JSON line of a file that satisfies a condition, read from its end."""
+class _Progress(msgspec.Struct):
+    """A line of metrics, as far as it says how far a run is."""
+
+    step: Count = 0
+    steps_per_s: schema.Finite = msgspec.field(name="time/steps_per_s", default=0.0)
+
+
+def last_line(path: Path, kind: Any = dict[str, Any], wanted: Callable[[Any], bool] = lambda _: True) -> Any:
+    """The last whole JSON line of a file that is of a kind and satisfies a condition, read from its end; else None."""
     for row in reversed(_last_rows(path)):
-        try:
-            line = schema.decode(row, dict[str, Any], path)
-        except UserError:
-            continue
-        if wanted(line):
-            return line
+        with contextlib.suppress(UserError):
+            if wanted(line := schema.decode(row, kind, path)):
+                return line
     return None
 
 
@@ -87,9 +94,10 @@ def _last_rows(path: Path, begin: int = 0) -> list[bytes]:
 def state_of(run: RunFolder, state: str = "", message: str = "") -> State:
     """Read a run's progress from its folder; without a given state, that too."""
     total = run.config.total_vector_steps * run.config.n_envs
-    metrics = last_line(run.path / METRICS, lambda line: _count(line.get("step")) and _rate(line) is not None) or {}
-    episodes = last_line(run.path / EPISODES, _is_evaluation)
-    seen = (episodes["step"], sum(episodes["returns"]) / len(episodes["returns"])) if episodes else None
+    metrics = last_line(run.path / METRICS, _Progress) or _Progress()
+    whole = lambda line: line.actions == "sampled" and None not in line.returns  # noqa: E731
+    episodes = last_line(run.path / EPISODES, EpisodesLine, whole)
+    seen = (episodes.step, sum(episodes.returns) / len(episodes.returns)) if episodes else None
     if not state:
         try:
             ended = run.ended
@@ -97,7 +105,7 @@ def state_of(run: RunFolder, state: str = "", message: str = "") -> State:
             message = ended.words if ended and state == "failed" else message
         except UserError as error:
             state, message = "failed", str(error)
-    return State(run.path, state, metrics.get("step", 0), total, _rate(metrics) or 0.0, seen, message)
+    return State(run.path, state, metrics.step, total, metrics.steps_per_s, seen, message)
 
 
 def finished(run: RunFolder) -> bool:
@@ -106,23 +114,6 @@ def finished(run: RunFolder) -> bool:
         return run.complete
     except UserError:
         return False
-
-
-def _count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _rate(line: dict[str, Any]) -> float | None:
-    """Env steps a second, if a line says it in a number."""
-    value = line.get("time/steps_per_s", 0.0)
-    return float(value) if isinstance(value, int | float) else None
-
-
-def _is_evaluation(line: dict[str, Any]) -> bool:
-    """Of sampled actions, with returns that are numbers."""
-    returns = line.get("returns")
-    numbers = isinstance(returns, list) and all(isinstance(value, int | float) for value in returns)
-    return line.get("actions") == "sampled" and _count(line.get("step")) and numbers and bool(returns)
 
 
 def cores_for(slots: int) -> list[set[int]]:
@@ -214,8 +205,9 @@ def verdict(run: RunFolder, code: int, logged: int) -> tuple[str, str]:
     said = next((row for row in reversed(rows) if row.startswith("omad: ")), rows[-1] if rows else "")
     how = f"exit code {code}" if code >= 0 else f"killed by signal {-code}"
     words = f"{how}: {said.removeprefix('omad: ')}" if said else how
-    if run.ended is None and not run.busy(run.path):  # it could not write that down itself
-        run.note_end(Ended("broken", words))
+    with contextlib.suppress(UserError):  # which it has then said itself
+        if run.ended is None and not run.busy(run.path):  # it could not write that down itself
+            run.note_end(Ended("broken", words))
     return "failed", words
 
 

@@ -20,6 +20,9 @@ from omad.run.folder import RunFolder
 __all__ = ["on_ray"]
 
 _RETRIES = 20
+"""Times that Ray starts a task whose worker has died."""
+_AGAIN = 3
+"""Times that a run is continued which a signal from elsewhere has stopped."""
 _POLL_S = 0.5
 
 
@@ -80,7 +83,7 @@ def on_ray(
     states = [state_of(run, "done" if finished(run) else "waiting") for run in runs]
     remote: Any = ray.remote(max_retries=_RETRIES, **resources)(_task)
     open_ = {i: remote.remote(str(run.path)) for i, run in enumerate(runs) if states[i].state != "done"}
-    left = dict.fromkeys(open_, _RETRIES)
+    left = dict.fromkeys(open_, _AGAIN)
     stopping = False
     while open_:
         if not stopping and stop():
@@ -92,7 +95,7 @@ def on_ray(
             if task in ready:
                 states[i] = state_of(runs[i], *_ended(ray, task))
                 del open_[i]
-                if states[i].state == "stopped" and not stopping and left[i]:  # its machine is shut down, say
+                if states[i].state == "stopped" and not stopping and left[i]:  # its machine is shut down, most likely
                     left[i] -= 1
                     open_[i] = remote.remote(str(runs[i].path))
             else:

@@ -134,9 +134,10 @@ def grid(
             raise UserError(f"{name} is the text {words!r}; give a list, as [{words!r}].")
     named = settings if isinstance(settings, Mapping) else {name: {} for name in settings}
     if unknown := [name for name in named if name not in PRESETS and not isinstance(settings, Mapping)]:
+        near = nearest(str(unknown[0]), PRESETS, 1)[0]
         raise UserError(
-            f"settings lists {unknown[0]!r}, which is no preset; nearest: {nearest(unknown[0], PRESETS, 1)[0]}. For a "
-            "setting of another name give its fields: {name: {field: value}}."
+            f"settings lists {unknown[0]!r}, which is no preset; nearest: {near}. For a setting of another name give "
+            "its fields: {name: {field: value}}."
         )
     runs = []
     for seed, task, (setting, changed), algorithm in itertools.product(seeds, tasks, named.items(), algorithms):
@@ -255,5 +256,7 @@ def _trained(path: Path) -> bool:
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
-    """Without what does not change a result."""
-    return {k: v for k, v in (config | config.get("algo", {})).items() if k not in ("algo", *WITHOUT_EFFECT)}
+    """Without what does not change a result, such as where files lie by now, of which only names count."""
+    names = {k: Path(config[k]).name for k in ("init_from", "demonstrations") if config.get(k)}
+    every = config | config.get("algo", {}) | names
+    return {k: v for k, v in every.items() if k not in ("algo", *WITHOUT_EFFECT)}

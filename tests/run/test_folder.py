@@ -267,24 +267,26 @@ def test_another_process_holds_the_folder(path: Path) -> None:
     run.close()
 
 
-def test_a_run_is_made_longer_when_it_is_claimed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_made_longer_by_who_claims_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who opened it before that cannot end it at its old length; a kill in between leaves it as it was."""
     RunFolder.open(path).note_end(Ended("finished"))
     early, longer = RunFolder.open(path), RunFolder.open(path)
     longer.lengthen(CONFIG.total_steps + 400)
     assert not longer.complete and RunFolder.open(path).complete, "nothing is written yet"
+    longer.lock()
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "_write_config", lambda run: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
-            longer.lock()
-    assert RunFolder.open(path).config == CONFIG and not RunFolder.busy(path)
-    longer.lock()
+            longer.write_changes()
+    assert RunFolder.open(path).config == CONFIG and not RunFolder.open(path).complete
+    longer.write_changes()
     longer.close()
     assert RunFolder.open(path).config.total_steps == CONFIG.total_steps + 400
     assert not RunFolder.open(path).complete
+    early.lock()
     with pytest.raises(UserError, match="by another process just now; resume it again"):
-        early.lock()
-    assert not RunFolder.busy(path)
+        early.rewind(None)
+    early.close()
 
 
 def test_places_where_no_run_folder_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

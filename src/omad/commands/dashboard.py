@@ -47,8 +47,14 @@ def run_with_dashboard(work: Callable[[OnUpdate, Stop], list[State]], stop: Stop
     """
     out = console()
     printed: dict[Path, Any] = {}
+    by_others: set[Path] = set()
+    """Runs that were stopped before this process stopped any."""
+
+    def note(states: list[State]) -> None:
+        by_others.update(state.folder for state in states if state.state == "stopped" and not stop())
 
     def lines(states: list[State]) -> None:
+        note(states)
         name = _names(states)
         for state in states:
             step = state.evaluation and state.evaluation[0]
@@ -64,7 +70,12 @@ def run_with_dashboard(work: Callable[[OnUpdate, Stop], list[State]], stop: Stop
                 ended = work(lines, stop)
         else:
             with stop, Live(console=out, refresh_per_second=2) as live:
-                ended = work(lambda states: live.update(status_table(states)), stop)
+
+                def show(states: list[State]) -> None:
+                    note(states)
+                    live.update(status_table(states))
+
+                ended = work(show, stop)
     except BrokenPipeError:  # whoever read what is printed has gone; the runs have been saved
         stop.note(signal.SIGPIPE)
     failed = [state for state in ended if state.state == "failed"]
@@ -72,9 +83,10 @@ def run_with_dashboard(work: Callable[[OnUpdate, Stop], list[State]], stop: Stop
         out.print(f"{state.folder} failed; {state.message}")
     if stop.number is not None:
         return 128 + stop.number
-    others = [] if stop() else [state for state in ended if state.state == "stopped"]
+    note(ended)
+    others = [state for state in ended if state.state == "stopped" and state.folder in by_others]
     for state in others:
-        out.print(f"{state.folder} was stopped by a signal to its own process; the same command continues it")
+        out.print(f"{state.folder} was stopped by a signal of its own; continue it with: omad resume {state.folder}")
     return 1 if failed or others else 0
 
 

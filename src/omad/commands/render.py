@@ -106,25 +106,25 @@ def _host_film(env: Any, act: Any, seed: int, steps: int) -> Film:
     return Film(frames, total, 30.0)
 
 
-_DRAWING = re.compile(r"(?i:opengl|osmesa|glfw|pyglet|gladload|\begl|\bglx)|\bgl[A-Z]")
+_DRAWING = re.compile(r"(?i:opengl|osmesa|glfw|pyglet|gladload|mujoco_gl|\begl|\bglx)|\bgl[A-Z]")
 """In the errors of libraries that find nothing to draw with."""
 
 
 @contextlib.contextmanager
-def _headless() -> Iterator[None]:
+def _headless(drawn_here: bool) -> Iterator[None]:
     """MuJoCo draws through EGL without a display, else through OSMesa; say what to install if neither works.
 
     Raises:
         UserError: Nothing can draw here.
     """
-    if sys.platform == "linux" and "MUJOCO_GL" not in os.environ and "mujoco" not in sys.modules:
+    if not drawn_here and sys.platform == "linux" and "MUJOCO_GL" not in os.environ and "mujoco" not in sys.modules:
         os.environ["MUJOCO_GL"] = _backend()
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        if not _DRAWING.search(f"{type(error).__module__} {type(error).__name__} {error}"):
+        if drawn_here or not _DRAWING.search(f"{type(error).__module__} {type(error).__name__} {error}"):
             raise
         raise UserError(
             f"Nothing can be drawn here without a display ({type(error).__name__}: {error}). Install a software "
@@ -162,7 +162,8 @@ def films(options: Options, tick: Callable[[], object] = lambda: None) -> Iterat
     folder = RunFolder.open(options.run)
     refuse_foreign(folder.config.task, folder.path, options.trust)
     task = tasks.find(folder.config.task)
-    with _headless():
+    ours = bool(task.obs_dims) and not task.hosted  # drawn by this package itself, without a renderer
+    with _headless(ours):
         env = envs.make(task.name)
         if isinstance(env, JaxEnv) and not draws(env):
             raise UserError(
@@ -244,8 +245,9 @@ def _write_all(options: Options, folder: Path, out: Any, tick: Callable[[], obje
     kind, write = (".mp4", write_mp4) if coded else (".gif", write_gif)
     if options.out is not None:
         for seed in range(options.seed, options.seed + options.episodes):
-            if (path := folder / f"episode-{seed}{kind}").exists():
-                raise UserError(f"{path} exists already; give another --out or --seed.")
+            for path in (folder / f"episode-{seed}{ending}" for ending in (".mp4", ".gif", ".png")):
+                if path.exists():
+                    raise UserError(f"{path} exists already; give another --out or --seed.")
     if not coded:
         out.print("films are GIFs, for there is no encoder of MP4: pip install 'omad[render]'", markup=False)
     for i, film in enumerate(films(options, tick)):

@@ -50,6 +50,11 @@ def main(arguments: Sequence[str]) -> int:
     if options.total_steps is not None:
         check(options, counts=("total_steps",))
     check(options, not_negative=("parallel_seeds",), most={"parallel_seeds": 10_000}, flags=True)
+    from omad.run.folder import RunFolder, members
+
+    folders = members(options.run)
+    if folders != [options.run]:
+        share_device()
     use_device(options.device)
     use_compilation_cache(options.compilation_cache)
     from omad.api import open_to_resume
@@ -57,23 +62,21 @@ def main(arguments: Sequence[str]) -> int:
     from omad.experiment import Experiment
     from omad.files import PARTIAL
     from omad.launch import side_by_side
-    from omad.run.folder import RunFolder, members
 
     out = console()
     if options.run.name.endswith(PARTIAL):
         raise UserError(f"{options.run} was only partly created; run the omad train command that created it again.")
-    folders = members(options.run)
     if folders != [options.run]:
-        share_device()
         how = options.total_steps, options.trust, options.demonstrations
         opened = [RunFolder.open(folder) for folder in folders]
-        due = [
-            one.path for one in opened if not (one.complete and options.total_steps in (None, one.config.total_steps))
-        ]
+        length = options.total_steps
+        due = [one.path for one in opened if not one.complete or length not in (None, one.config.total_steps)]
         looked_at = [open_to_resume(folder, *how) for folder in due]  # all, before one is written
-        for run in filter(None, looked_at if how != (None, options.trust, None) else []):
+        changes = options.total_steps is not None or options.demonstrations is not None
+        for run in filter(None, looked_at if changes else []):
             with contextlib.closing(run):
                 run.lock()
+                run.write_changes()
         if words := RunFolder.open(folders[0]).as_it_began:
             out.print(words)
         at_once = options.parallel_seeds or cores_at_once()

@@ -125,7 +125,7 @@ def main(arguments: Sequence[str]) -> int:
     share_device()
     from omad import files
     from omad.experiment import Experiment
-    from omad.launch import side_by_side
+    from omad.launch import finished, side_by_side
     from omad.run.folder import RunFolder
     from omad.study import place
 
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str]) -> int:
             return known[key]
 
         folders = place(study, root, lambda config, path: experiment(config).create(path, config), chosen)
-        due = [run for run, folder in zip(chosen, folders, strict=True) if not RunFolder.open(folder).complete]
+        due = [run for run, folder in zip(chosen, folders, strict=True) if not finished(RunFolder.open(folder))]
         at_once = max(1, min(workers, len(due)))
         pace = "as Ray has room" if options.launcher == "ray" else f"{at_once} at a time"
         if options.launcher == "local":  # machines of a cluster have memory of their own

@@ -153,7 +153,8 @@ def _refuse_of_run(path: str, file: Mapping[str, Any], chosen: Mapping[str, Any]
             f"{path} names an env of its own: the module {code.partition(':')[0]} would be imported and "
             f"{code.partition(':')[2]} called. If you trust it, name the task yourself with --task."
         )
-    if chosen.get("preset", file.get("preset")) != file.get("preset"):
+    whole = file.keys() >= set(RUN_FIELDS) - set(FOLLOWING)
+    if whole and chosen.get("preset", file.get("preset")) != file.get("preset"):
         raise UserError(
             f"--preset is {chosen['preset']!r}, which changes nothing beside {path}: a run's configuration sets every "
             "field. Leave it out, or give a TOML file with the fields to keep."
@@ -220,14 +221,14 @@ def main(arguments: Sequence[str]) -> int:
     check(options, counts=("parallel_seeds",), most={"parallel_seeds": 10_000}, flags=True)
     if options.print_config:
         return print_config(config)
+    if options.parallel_seeds > 1 and config.seeds > 1:
+        share_device()
     use_device(options.device)
     use_compilation_cache(options.compilation_cache)
     from omad.commands.curve import LearningCurve
     from omad.experiment import Experiment
     from omad.launch import side_by_side
 
-    if options.parallel_seeds > 1 and config.seeds > 1:
-        share_device()
     experiment = Experiment(config, callbacks=[LearningCurve()])
     out = console()
     out.print(

@@ -245,8 +245,8 @@ def saved(instance: Any) -> bytes:
         Broken: It is something else.
     """
     data = instance.save()
-    if data is None or isinstance(data, bytes):
-        return data or b""
+    if data is None or isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data or b"")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8:
         raise Broken(f"save() returned {_kind(data)}; it must return an array of uint8, or bytes, or None")
     return data.tobytes()

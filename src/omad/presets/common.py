@@ -23,6 +23,7 @@ def paper(settings: Settings) -> None:
     settings("[?] interval unknown", eval_every=25_000)
     settings("[M] ten episodes, as in the paper, scatter by 3 on spread-3", eval_episodes=500)
     settings("[?]", log_every=5_000, save_every=50_000)
+    _own(settings)
     if settings.on("mamujoco-"):
         settings("[H] its wrapper, for all alike, standardises each vector by its own moments", obs_norm="harl")
 
@@ -92,7 +93,7 @@ def _games(settings: Settings) -> None:
 
 def _own(settings: Settings) -> None:
     """Evaluations of a user's envs on the host."""
-    if settings.on("pettingzoo:", "host:"):
+    if settings.task.hosted and not settings.task.obs_dims:
         settings("[?] with 500, evaluations would step such envs far more than training does", eval_episodes=20)
 
 

@@ -369,29 +369,29 @@ class RunFolder:
     def lock(self) -> None:
         """Claim the folder for writing until it is closed or the process ends; the manifest is read anew.
 
-        What `lengthen` and `look_for_demonstrations` have changed is written now.
-
         Raises:
-            UserError: Another process writes to it, or has changed its configuration since it was opened.
+            UserError: Another process writes to it.
         """
         if self._lock is not None:
             return
         self._lock = files.lock(self.path / "lock", self.path)
         if self._lock is None:
             raise self._busy()
-        if not (self.path / "manifest.json").exists():
-            return
-        try:  # another process may have written since
+        if (self.path / "manifest.json").exists():  # another process may have written it since
             self.manifest = _read_json(self.path / "manifest.json", dict[str, Any])
-            if from_dict(_read_json(self.path / "config.json", dict[str, Any])) != self._kept:
-                raise UserError(f"{self.path} was made longer or changed by another process just now; resume it again.")
-            if self.config != self._kept:
-                # In this order: a kill in between leaves the run as it was, not one that is complete where it is not.
-                files.remove(self.path / "ended.json", self.path)
-                self._write_config()
-        except BaseException:
-            self.close()
-            raise
+
+    def write_changes(self) -> None:
+        """Write what `lengthen` and `look_for_demonstrations` have changed; for whoever holds the claim.
+
+        Raises:
+            UserError: Another process has changed the configuration since the folder was opened.
+        """
+        if to_dict(from_dict(_read_json(self.path / "config.json", dict[str, Any]))) != to_dict(self._kept):
+            raise UserError(f"{self.path} was made longer or changed by another process just now; resume it again.")
+        if self.config is not self._kept:
+            # In this order: after a kill in between no run counts as complete that is not.
+            files.remove(self.path / "ended.json", self.path)
+            self._write_config()
 
     def _write_config(self) -> None:
         text = json.dumps(to_dict(self.config), indent=1) + "\n"
@@ -419,7 +419,7 @@ class RunFolder:
     def complete(self) -> bool:
         """Whether the run has reached its end and saved there; checkpoints may have been removed since."""
         ended, total = self.ended, self.config.total_vector_steps
-        finished = ended is not None and ended.how == "finished" and self.config == self._kept
+        finished = ended is not None and ended.how == "finished" and self.config is self._kept
         return finished or any(c.vector_steps >= total for c in self.checkpoints())
 
     @property
@@ -444,7 +444,8 @@ class RunFolder:
     def rewind(self, checkpoint: Checkpoint | None) -> None:
         """Claim the folder and cut off every line that was written after a checkpoint (all lines, without one).
 
-        Nothing is cut unless all files are good. Later checkpoints, which turned out to be damaged, are removed.
+        Changes of the configuration are written then too. Nothing is cut unless all files are good. Later checkpoints,
+        which turned out to be damaged, are removed.
 
         Raises:
             UserError: Another process writes to it, a file is not as the checkpoint says, or checkpoints were removed.
@@ -456,6 +457,7 @@ class RunFolder:
         self._open_lines()
         for name in LINES:
             self._check_length(name, lengths[name])
+        self.write_changes()
         for later in self.checkpoints() if checkpoint else []:
             if later.vector_steps > (checkpoint.vector_steps if checkpoint else 0):
                 self._remove(later.env_steps)
@@ -706,7 +708,7 @@ class RunFolder:
     # ------------------------------------------------------------ longer runs
 
     def lengthen(self, total_steps: int) -> None:
-        """Give a run more env steps, from when the folder is claimed on. It is no longer complete then.
+        """Give a run more env steps, once `write_changes` is called. It is no longer complete then.
 
         Raises:
             UserError: They are fewer than it has, or it has done them.
@@ -718,10 +720,11 @@ class RunFolder:
                 f"--total-steps is {total_steps}, but {self.path} has {self.config.total_steps} and has done {done} of "
                 "them; give more."
             )
-        self.config = longer
+        if longer != self.config:
+            self.config = longer
 
     def look_for_demonstrations(self, path: str | os.PathLike[str]) -> None:
-        """They lie elsewhere now, from when the folder is claimed on.
+        """They lie elsewhere now, once `write_changes` is called.
 
         Raises:
             UserError: The run has none.
