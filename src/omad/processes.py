@@ -378,8 +378,8 @@ def available_cores() -> list[int]:
 
 def cores_at_once() -> int:
     """How many processes can compute at a time: one a core, or fewer where a container has a smaller share."""
-    share = cgroups.core_share()
-    return max(1, min(len(available_cores()), math.inf if share is None else math.ceil(share)))
+    cores, share = len(available_cores()), cgroups.core_share()
+    return cores if share is None else max(1, min(cores, math.ceil(share)))
 
 
 def keep_to_cores(pid: int, chosen: Iterable[int]) -> None:
