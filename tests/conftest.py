@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gc
+import itertools
 import os
 import shutil
 import signal
@@ -67,8 +69,23 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # to read the sm
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from jax._src.interpreters import mlir  # noqa: E402
 
 jax.config.update("jax_debug_key_reuse", True)
+
+
+def _share_contexts(programs: int = 500) -> None:
+    """A context of the compiler for many programs: to make one takes longer than to lower a small program.
+
+    It is a private name of JAX; where it is missing, each program has its own.
+    """
+    if make := getattr(mlir, "make_ir_context", None):
+        count = itertools.count()
+        of_block = functools.lru_cache(1)(lambda block: make())  # given up in time, for a context only grows
+        mlir.make_ir_context = lambda: of_block(next(count) // programs)
+
+
+_share_contexts()
 
 hypothesis.settings.register_profile("omad", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("omad")

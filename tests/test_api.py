@@ -13,7 +13,7 @@ from omad.errors import UserError
 
 SIZES: dict[str, Any] = {
     "preset": "tiny", "total_steps": 60, "warmup_steps": 20, "n_envs": 2, "batch_size": 4, "buffer_size": 120,
-    "log_every": 20, "eval_every": 60, "eval_episodes": 3, "save_every": 60, "v_max": 8.0, "seeds": 2,
+    "log_every": 20, "eval_every": 60, "eval_episodes": 3, "save_every": 60, "seeds": 2, "algorithm": "hatd3",
 }  # fmt: skip
 """The programs are those of `test_experiment.py`."""
 

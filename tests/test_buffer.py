@@ -94,7 +94,8 @@ def plain(count: int) -> list[Row]:
 
 def draw(rows: Sequence[Row], n_step: int, seed: int = 0, size: int = ROWS) -> Batch:
     ring = filled(rows, size)
-    return sample(ring, jnp.asarray(len(rows)), jax.random.key(seed), batch_size=64, gamma=GAMMA, n_step=n_step)
+    batch = sample(ring, jnp.asarray(len(rows)), jax.random.key(seed), batch_size=64, gamma=GAMMA, n_step=n_step)
+    return jax.tree.map(np.asarray, batch)  # of which single numbers are quicker to read
 
 
 def test_three_step_return_by_hand() -> None:

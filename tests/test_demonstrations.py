@@ -287,7 +287,7 @@ def test_sums_of_rewards_end_with_their_episodes(tmp_path: Path, n_step: int, te
     lengths = (3, 1, 4)
     demonstrations.save(tmp_path / "d.npz", episodes(lengths, terminated), SPEC)
     kept = demonstrations.load(tmp_path / "d.npz", SPEC)
-    batch = buffer.sample_complete(kept, jax.random.key(jnp.uint32(1)), 64, 0.5, n_step)
+    batch = jax.tree.map(np.asarray, buffer.sample_complete(kept, jax.random.key(jnp.uint32(1)), 64, 0.5, n_step))
     left = np.concatenate([np.arange(length, 0, -1) for length in lengths])
     drawn = set()
     for i, at in enumerate(np.asarray(batch.state)[:, 0]):

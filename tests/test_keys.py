@@ -17,7 +17,9 @@ def bits(key: jax.Array) -> tuple[int, ...]:
 
 def test_every_seed_stream_and_step_has_its_own_key() -> None:
     """No two draws of a run, or of two runs, share a key."""
-    seen = {bits(stream(run_key(seed), which, step)) for seed in range(3) for which in Stream for step in range(20)}
+    every = jax.jit(jax.vmap(jax.vmap(lambda seed, step: [stream(run_key(seed), which, step) for which in Stream])))
+    keys = every(*jnp.meshgrid(jnp.arange(3), jnp.arange(20)))
+    seen = {tuple(row) for key in keys for row in np.asarray(jax.random.key_data(key)).reshape(-1, 2).tolist()}
     assert len(seen) == 3 * len(Stream) * 20
 
 

@@ -48,7 +48,7 @@ def moved(world: MpeState, element: int) -> MpeState:
 def test_a_task_is_the_same_under_its_symmetries(name: str):
     """From the moved world, the moved actions give the same reward and the moved observations."""
     env = envs.make(name)
-    world, _ = env.reset(jax.random.key(0))
+    world, _ = jax.jit(env.reset)(jax.random.key(0))
     world = dataclasses.replace(world, vel=jax.random.normal(jax.random.key(1), world.vel.shape))
     worlds = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(moved(world, g) for g in range(ELEMENTS)))
     action = jax.random.uniform(jax.random.key(2), (env.spec.n_agents, env.spec.act_dim), minval=-1.0)
@@ -56,13 +56,14 @@ def test_a_task_is_the_same_under_its_symmetries(name: str):
     def same(x: Any) -> Any:
         return jnp.repeat(x[None], ELEMENTS, axis=0)
 
-    batch = rows(env, ELEMENTS)
-    actions = image(dataclasses.replace(batch, action=same(action)), env.symmetry, jnp.arange(ELEMENTS)).action
+    batch = jax.jit(lambda: rows(env, ELEMENTS))()
+    imaged = jax.jit(lambda batch, elements: image(batch, env.symmetry, elements))
+    actions = imaged(dataclasses.replace(batch, action=same(action)), jnp.arange(ELEMENTS)).action
     keys = same(jax.random.key(3))
     _, outcome = jax.jit(jax.vmap(env.step))(worlds, actions, keys)
     real = dataclasses.replace(batch, ret=outcome.reward, next_obs=outcome.next.obs, next_state=outcome.next.state)
     first = jax.tree.map(lambda leaf: same(leaf[0]), real)
-    seen = image(first, env.symmetry, jnp.arange(ELEMENTS))
+    seen = imaged(first, jnp.arange(ELEMENTS))
     np.testing.assert_allclose(real.ret, first.ret, atol=1e-5)
     np.testing.assert_allclose(real.next_obs, seen.next_obs, atol=1e-5)
     np.testing.assert_allclose(real.next_state, seen.next_state, atol=1e-5)

@@ -59,7 +59,8 @@ NOISE = {"actors": 0.3, "actors_average": 0.3, "actors_target": 0.3, "critics": 
 def ordinary(tree: Any, seed: int, scale: float = 0.3) -> Any:
     """The same tree with noise on every number, so that nothing is zero or symmetric by construction."""
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda x: x + jnp.asarray(scale * rng.standard_normal(x.shape), x.dtype), tree)
+    noisy = lambda x: (np.asarray(x) + scale * rng.standard_normal(x.shape)).astype(x.dtype)  # noqa: E731
+    return jax.tree.map(lambda x: jax.device_put(noisy(x)), tree)
 
 
 def batch_for(spec: EnvSpec, seed: int = 0, size: int = SIZE) -> Batch:

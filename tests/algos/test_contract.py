@@ -22,8 +22,8 @@ from omad.loop.fused import RETURN, LoopConfig, no_metrics
 from omad.tree import all_finite
 from omad.types import Mean, is_mean
 
-NIGHTLY = ("masdac", ALL_AT_ONCE)
-"""As `madpmd` and as "omad xqc exact", but for what tests of their own look at."""
+NIGHTLY = ("masdac", ALL_AT_ONCE, XQC)
+"""As `madpmd` and `omad`, but for what tests of their own look at."""
 
 
 @pytest.fixture(

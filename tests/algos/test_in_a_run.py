@@ -24,7 +24,7 @@ RUN: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "omad" else [pytest.mark.slow]) for name in REGISTRY]
+    "name", [pytest.param(name, marks=[] if name == "hatd3" else [pytest.mark.slow]) for name in REGISTRY]
 )
 def test_a_run_from_the_first_step_to_a_loaded_policy(name: str, tmp_path: Path) -> None:
     """What is stored of two seeds is what the second one acts by; cut at half-time, the run goes on."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
-from omad import envs, tasks
+from omad import envs, processes, tasks
 from omad.envs.contract import Broken
 from omad.envs.pettingzoo import PettingZooInstance
 from omad.envs.pool import Pool
@@ -28,7 +28,9 @@ WALKER = "pettingzoo:pettingzoo.sisl.multiwalker_v9:parallel_env"
 
 @pytest.fixture(autouse=True)
 def _odd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Envs are described in this process, which is quicker, but where a test asks for processes."""
     monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.setenv(processes.WORKER, "1")
 
 
 def start(name: str, render: bool = False) -> PettingZooInstance:
@@ -259,8 +261,9 @@ def test_pictures() -> None:
         start("pair").render()
 
 
-def test_in_worker_processes() -> None:
+def test_in_worker_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saved in one pool, loaded in another that was never reset."""
+    monkeypatch.delenv(processes.WORKER)
     name = "pettingzoo:odd_parallel:Saved?left_ends=2&horizon=3"
     spec = envs.make(name).spec
     pool, other = (Pool.of(name, spec, n_envs=3, workers=workers) for workers in (2, 1))
@@ -369,6 +372,7 @@ def test_arguments_have_types() -> None:
 def test_an_env_in_the_working_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "made_here.py").write_text("from odd_parallel import Pair\n\n\ndef env():\n    return Pair()\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(processes.WORKER)
     monkeypatch.setattr(sys, "path", list(sys.path))
     name = "pettingzoo:made_here:env"
     spec = envs.make(name).spec

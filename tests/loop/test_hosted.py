@@ -27,10 +27,8 @@ from omad.loop.hosted import Hosted
 from omad.reward_norm import ReturnStats
 
 PROBES = ("constant", "signal", "delay", "timeout", "push", "relay")
-SMALL: dict[str, Any] = {
-    "denoising_steps": 2, "actor_width": 8, "actor_layers": 1, "time_frequencies": 4, "time_width": 4,
-    "critic_width": 8, "critic_layers": 1, "atoms": 11, "n_step": 2,
-}  # fmt: skip
+SMALL: dict[str, Any] = {"actor_width": 8, "actor_layers": 1, "critic_width": 8, "critic_layers": 1, "n_step": 2}
+OMAD: dict[str, Any] = {"denoising_steps": 2, "time_frequencies": 4, "time_width": 4, "atoms": 11}
 LEVERS: dict[str, Any] = {
     "critic_net": "xqc", "critic_blocks": 1, "alpha_pace": "env", "lr_decay_steps": 9, "chain_kernel": "exact",
     "policy_average": 0.9, "target_run_end": 6.0, "target_run_begin": 4, "target_run_steps": 9,
@@ -41,19 +39,19 @@ SIZES = LoopConfig(n_envs=3, updates_per_step=2, batch_size=8, buffer_rows=16, w
 Both = tuple[Any, fused.Fused, Hosted, Any]
 
 
-def small(task: str, **changed: Any) -> Any:
-    return resolve(task, **SMALL, **changed).algo
+def small(task: str, algorithm: str = "omad", **changed: Any) -> Any:
+    return resolve(task, algorithm, **SMALL, **(OMAD if algorithm == "omad" else {}), **changed).algo
 
 
 @contextlib.contextmanager
-def both(probe: str, levers: bool = False) -> Iterator[Both]:
+def both(probe: str, levers: bool = False, name: str = "omad") -> Iterator[Both]:
     """The env, its fused and its hosted loop, and the algorithm in them; with every option of the learner, or none."""
     task = f"probe/{probe}"
     env = envs.make(task)
     host = envs.make(task + "?host=true")
-    algorithm, sizes = make_algorithm(small(task), env.spec), SIZES
+    algorithm, sizes = make_algorithm(small(task, name), env.spec), SIZES
     if levers:
-        algorithm = make_algorithm(small(task, **LEVERS), env.spec, "running", 2.0 / 3.0)
+        algorithm = make_algorithm(small(task, name, **LEVERS), env.spec, "running", 2.0 / 3.0)
         sizes = dataclasses.replace(SIZES, reward_norm="return", noise_hold=2.0)
     fused_loop = fused.make(algorithm, env, sizes)
     hosted_loop = Hosted(algorithm, host, sizes, lambda worlds: Pool.of(task + "?host=true", host.spec, worlds, 1))
@@ -87,13 +85,13 @@ def push() -> Iterator[Both]:
 
 @pytest.fixture(scope="module")
 def timeout() -> Iterator[Both]:
-    with both("timeout") as made:
+    with both("timeout", name="hatd3") as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def signal() -> Iterator[Both]:
-    with both("signal") as made:
+    with both("signal", name="hatd3") as made:
         yield made
 
 

@@ -62,11 +62,10 @@ def copied(compiled: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("updates", "demonstrated", "batch"),
     [
-        (1, 0, False),
-        (2, 3, True),
+        (1, 3, False),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
-            for case in ((1, 0, True), (2, 0, False), (2, 0, True), (2, 3, False))
+            for case in ((1, 0, False), (1, 0, True), (2, 0, False), (2, 0, True), (2, 3, False), (2, 3, True))
         ),
     ],
 )

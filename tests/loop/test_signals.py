@@ -156,7 +156,7 @@ def struck_while(
     path, still = tmp_path / "struck", tmp_path / "still"
     assert cli.main(words(still)) == 0
     rng = np.random.default_rng(0)
-    kinds = itertools.cycle(["start", "metrics", "checkpoints", "episodes", "metrics"])
+    kinds = itertools.cycle(["metrics", "start", "checkpoints", "episodes", "metrics"])
     numbers = itertools.cycle([signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
     done = 0
     for turn in range(moments):
@@ -189,6 +189,11 @@ def _aim(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(HERE))
 
 
+def test_a_group_signal_while_it_learns(tmp_path: Path) -> None:
+    struck(tmp_path, "probe/push", 1, total_steps=6_000)
+
+
+@pytest.mark.slow
 def test_group_signals_at_three_moments(tmp_path: Path) -> None:
     """One of each signal."""
     struck(tmp_path, "probe/push", 3, total_steps=6_000)
@@ -281,7 +286,12 @@ def handlers() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("number", "raised", "code"),
-    [(signal.SIGINT, KeyboardInterrupt, None), (signal.SIGTERM, SystemExit, 143), (signal.SIGPIPE, SystemExit, 141)],
+    [
+        (signal.SIGINT, KeyboardInterrupt, None),
+        (signal.SIGTERM, SystemExit, 143),
+        (signal.SIGHUP, SystemExit, 129),
+        (signal.SIGPIPE, SystemExit, 141),
+    ],
 )
 def test_a_script_does_not_go_on_after_a_signal(
     tmp_path: Path,

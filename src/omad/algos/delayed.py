@@ -40,10 +40,11 @@ def delayed_update(due: Bool[Array, ""], update: Callable[[T], tuple[T, Metrics]
 
     It is a branch, so nothing is computed where it is not due. The metric `policy/update_fraction` comes on top.
     """
+    update = jax.jit(jax.named_scope("policy")(update), inline=True)  # so that it is traced once
 
     def skip(learner: T) -> tuple[T, Metrics]:
         shapes: Any = jax.eval_shape(update, learner)[1]
         return learner, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
-    learner, metrics = jax.lax.cond(due, jax.named_scope("policy")(update), skip, learner)
+    learner, metrics = jax.lax.cond(due, update, skip, learner)
     return learner, metrics | {"policy/update_fraction": Mean.of(due)}
