@@ -69,7 +69,8 @@ class Parsed(Exception):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> omad.Run:
     """The only training of these tests; it stands for every run that a block trains or loads."""
-    return omad.train("mpe/spread-3", preset="tiny", run_dir=tmp_path_factory.mktemp("docs") / "run", loggers=[])
+    path = tmp_path_factory.mktemp("docs") / "run"
+    return omad.train("mpe/spread-3", preset="tiny", run_dir=path, loggers=[], eval_noise_free=False)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from omad import api, cli, envs
+from omad import api, cli, envs, launch
 from omad.commands.sweep import seconds
 from omad.config import RunConfig, resolve
 from omad.errors import UserError
@@ -238,6 +238,24 @@ def check_against_undisturbed(study: Path, out: Path, tmp_path: Path) -> None:
         assert lines(out / run.folder) == lines(alone.path), run.folder
 
 
+def test_the_same_sweep_again_does_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With processes that end at once: the first reaches its end, the second fails, and is begun again."""
+    study, out = study_file(tmp_path / "s.py", ["probe/push"], {"cpu": {}}, 2), tmp_path / "out"
+    begun: list[str] = []
+
+    def begin(folder: Path, cores: set[int]) -> launch.Started:
+        begun.append(folder.name)
+        how = "finished" if begun in (["seed-0"], ["seed-0", "seed-1", "seed-1"]) else "broken"
+        RunFolder.open(folder).note_end(Ended(how, "" if how == "finished" else "its disk is full"))
+        return launch.Started(subprocess.Popen([sys.executable, "-c", f"raise SystemExit({how == 'broken':d})"]), 0)
+
+    monkeypatch.setattr(launch, "begin", begin)
+    for code, due in ((1, ["seed-0", "seed-1"]), (0, ["seed-0", "seed-1", "seed-1"]), (0, begun)):
+        assert cli.main(["sweep", str(study), "--out", str(out), "--workers", "1"]) == code
+        assert begun == due
+
+
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_goes_on_to_the_same_results(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

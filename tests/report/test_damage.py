@@ -150,13 +150,13 @@ def damage_to_a_summary(tmp_path: Path, count: int) -> None:
     survives(tmp_path / "lies", summary, [summary], seed=2, count=count)
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_damage_to_a_study_or_a_summary_is_refused_or_named(tmp_path: Path, times: int) -> None:
     """In a process without the type checker, which would take ten times as long."""
     here = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
     code = (
         f"import sys; sys.path[:0] = {here}; from pathlib import Path; import test_damage\n"
-        f"for name, count in (('study', {50 * times}), ('summary', {125 * times})):\n"
+        f"for name, count in (('study', {25 * times}), ('summary', {60 * times})):\n"
         f"    folder = Path({str(tmp_path)!r}, name); folder.mkdir()\n"
         f"    getattr(test_damage, 'damage_to_a_' + name)(folder, count)\n"
     )

@@ -781,7 +781,10 @@ def test_a_report_is_replaced_and_keeps_its_options(tmp_path: Path) -> None:
     assert "reached a return of −45.00" in text and "noise-free actions" in text
 
 
-def test_a_packed_summary_is_as_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_packed_summary_is_as_good(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omad.report.figures.draw_all", lambda _: {})  # they take long, and are drawn elsewhere
     run, out = spread(tmp_path, "run", seeds=2, total_steps=30_000), tmp_path / "out"
     write_report([run], out, {})
     plain, packed = out / "summary.json", out / "summary.json.gz"

@@ -96,7 +96,7 @@ def survives(tmp_path: Path, count: int, seed: int) -> None:
 
 
 def test_a_damaged_run_folder_is_refused_in_words_or_read_as_it_was(tmp_path: Path) -> None:
-    survives(tmp_path, 300, seed=3)
+    survives(tmp_path, 150, seed=3)
 
 
 @pytest.mark.slow

@@ -50,9 +50,13 @@ def main(arguments: Sequence[str]) -> int:
     if options.total_steps is not None:
         check(options, counts=("total_steps",))
     check(options, not_negative=("parallel_seeds",), most={"parallel_seeds": 10_000}, flags=True)
+    from omad.files import PARTIAL
     from omad.run.folder import RunFolder, members
 
+    if options.run.name.endswith(PARTIAL):
+        raise UserError(f"{options.run} was only partly created; run the omad train command that created it again.")
     folders = members(options.run)
+    opened = [RunFolder.open(folder) for folder in folders]  # what is none is refused before JAX is imported
     if folders != [options.run]:
         share_device()
     use_device(options.device)
@@ -60,15 +64,11 @@ def main(arguments: Sequence[str]) -> int:
     from omad.api import open_to_resume
     from omad.commands.curve import LearningCurve
     from omad.experiment import Experiment
-    from omad.files import PARTIAL
     from omad.launch import side_by_side
 
     out = console()
-    if options.run.name.endswith(PARTIAL):
-        raise UserError(f"{options.run} was only partly created; run the omad train command that created it again.")
     if folders != [options.run]:
         how = options.total_steps, options.trust, options.demonstrations
-        opened = [RunFolder.open(folder) for folder in folders]
         length = options.total_steps
         due = [one.path for one in opened if not one.complete or length not in (None, one.config.total_steps)]
         looked_at = [open_to_resume(folder, *how) for folder in due]  # all, before one is written
