@@ -102,6 +102,8 @@ def test_tasks_as_json(capsys: pytest.CaptureFixture[str]):
 def test_a_run_folder_that_exists_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["train", "--task", "probe/push", "--v-max", "5", "--run-dir", str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert str(tmp_path) in error
-    assert "omad resume" in error
+    assert f"{tmp_path} is there, and empty" in error
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main(["train", "--task", "probe/push", "--v-max", "5", "--run-dir", str(tmp_path)]) == 2
+    assert f"continue it with: omad resume {tmp_path}" in capsys.readouterr().err

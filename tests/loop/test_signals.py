@@ -190,7 +190,7 @@ def _aim(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_group_signal_while_it_learns(tmp_path: Path) -> None:
-    struck(tmp_path, "probe/push", 1, total_steps=6_000)
+    struck(tmp_path, "probe/push", 1, total_steps=4_000)
 
 
 @pytest.mark.slow

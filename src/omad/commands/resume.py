@@ -56,10 +56,10 @@ def main(arguments: Sequence[str]) -> int:
     if options.run.name.endswith(PARTIAL):
         raise UserError(f"{options.run} was only partly created; run the omad train command that created it again.")
     folders = members(options.run)
-    opened = [RunFolder.open(folder) for folder in folders]  # what is none is refused before JAX is imported
     if folders != [options.run]:
         share_device()
     use_device(options.device)
+    opened = [RunFolder.open(folder) for folder in folders]  # what is none is refused before JAX is imported
     use_compilation_cache(options.compilation_cache)
     from omad.api import open_to_resume
     from omad.commands.curve import LearningCurve
