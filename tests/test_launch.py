@@ -121,6 +121,17 @@ def test_seeds_side_by_side_are_the_seeds_of_one_process(tmp_path: Path, algorit
         api.load_policy(tmp_path / "both", seed=9)
 
 
+def reaching_the_end(begun: list[Path]) -> Any:
+    """In place of what starts a run's process: one that does nothing, of a run that is done."""
+
+    def begin(folder: Path, cores: set[int]) -> launch.Started:
+        begun.append(folder)
+        RunFolder.open(folder).note_end(Ended("finished"))
+        return launch.Started(subprocess.Popen([sys.executable, "-c", ""]), 0)
+
+    return begin
+
+
 @pytest.mark.parametrize("gone", [0, 1])
 def test_a_group_goes_on_without_the_seed_that_is_complete_and_has_lost_its_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], gone: int
@@ -133,13 +144,7 @@ def test_a_group_goes_on_without_the_seed_that_is_complete_and_has_lost_its_chec
     assert f"{folders[gone]} has lines up to env step 0, but its checkpoints are gone" in capsys.readouterr().err
     assert {path: path.read_bytes() for folder in folders for path in folder.glob("*.json")} == before
     begun: list[Path] = []
-
-    def begin(folder: Path, cores: set[int]) -> launch.Started:
-        begun.append(folder)
-        RunFolder.open(folder).note_end(Ended("finished"))
-        return launch.Started(subprocess.Popen([sys.executable, "-c", ""]), 0)
-
-    monkeypatch.setattr(launch, "begin", begin)
+    monkeypatch.setattr(launch, "begin", reaching_the_end(begun))
     assert cli.main(["resume", str(tmp_path / "both")]) == 0
     assert begun == [folders[1 - gone]]
 
@@ -152,13 +157,7 @@ def test_a_group_is_made_longer_by_the_same_command_again(
     RunFolder.open(folders[0]).note_end(Ended("finished"))
     (folders[0] / "metrics.jsonl").write_text("")
     begun: list[Path] = []
-
-    def begin(folder: Path, cores: set[int]) -> launch.Started:
-        begun.append(folder)
-        RunFolder.open(folder).note_end(Ended("finished"))
-        return launch.Started(subprocess.Popen([sys.executable, "-c", ""]), 0)
-
-    monkeypatch.setattr(launch, "begin", begin)
+    monkeypatch.setattr(launch, "begin", reaching_the_end(begun))
     assert cli.main(["resume", str(tmp_path / "both"), "--total-steps", "800"]) == 0
     assert begun == [folders[1]]
     held = Experiment(small(total_steps=800)).create(tmp_path / "held")  # open for writing
