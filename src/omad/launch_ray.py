@@ -22,7 +22,7 @@ __all__ = ["on_ray"]
 _RETRIES = 20
 """Times that Ray starts a task whose worker has died."""
 _AGAIN = 3
-"""Times that a run is continued which a signal from elsewhere has stopped."""
+"""Times that a run is continued which a signal from elsewhere has stopped before it came any further."""
 _POLL_S = 0.5
 
 
@@ -83,7 +83,7 @@ def on_ray(
     states = [state_of(run, "done" if finished(run) else "waiting") for run in runs]
     remote: Any = ray.remote(max_retries=_RETRIES, **resources)(_task)
     open_ = {i: remote.remote(str(run.path)) for i, run in enumerate(runs) if states[i].state != "done"}
-    left = dict.fromkeys(open_, _AGAIN)
+    left = {i: (_AGAIN, states[i].env_steps) for i in open_}
     stopping = False
     while open_:
         if not stopping and stop():
@@ -95,8 +95,10 @@ def on_ray(
             if task in ready:
                 states[i] = state_of(runs[i], *_ended(ray, task))
                 del open_[i]
-                if states[i].state == "stopped" and not stopping and left[i]:  # its machine is shut down, most likely
-                    left[i] -= 1
+                if states[i].state == "stopped" and not stopping and left[i][0]:  # its machine is shut down
+                    again, step = left[i]
+                    moved = states[i].env_steps > step
+                    left[i] = _AGAIN if moved else again - 1, states[i].env_steps
                     open_[i] = remote.remote(str(runs[i].path))
             else:
                 states[i] = state_of(runs[i], "running" if RunFolder.busy(runs[i].path) else "waiting")

@@ -256,7 +256,5 @@ def _trained(path: Path) -> bool:
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
-    """Without what does not change a result, such as where files lie by now, of which only names count."""
-    names = {k: Path(config[k]).name for k in ("init_from", "demonstrations") if config.get(k)}
-    every = config | config.get("algo", {}) | names
-    return {k: v for k, v in every.items() if k not in ("algo", *WITHOUT_EFFECT)}
+    """Without what does not change a result."""
+    return {k: v for k, v in (config | config.get("algo", {})).items() if k not in ("algo", *WITHOUT_EFFECT)}

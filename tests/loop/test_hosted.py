@@ -91,7 +91,7 @@ def timeout() -> Iterator[Both]:
 
 @pytest.fixture(scope="module")
 def signal() -> Iterator[Both]:
-    with both("signal", name="hatd3") as made:
+    with both("signal") as made:
         yield made
 
 

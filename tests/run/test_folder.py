@@ -268,7 +268,7 @@ def test_another_process_holds_the_folder(path: Path) -> None:
 
 
 def test_a_run_is_made_longer_by_who_claims_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who opened it before that cannot end it at its old length; a kill in between leaves it as it was."""
+    """Who opened it before that cannot end it at its old length; after a kill in between it is not complete."""
     RunFolder.open(path).note_end(Ended("finished"))
     early, longer = RunFolder.open(path), RunFolder.open(path)
     longer.lengthen(CONFIG.total_steps + 400)

@@ -51,7 +51,9 @@ def run_with_dashboard(work: Callable[[OnUpdate, Stop], list[State]], stop: Stop
     """Runs that were stopped before this process stopped any."""
 
     def note(states: list[State]) -> None:
-        by_others.update(state.folder for state in states if state.state == "stopped" and not stop())
+        if not stop():
+            by_others.clear()  # a run may have been started again
+            by_others.update(state.folder for state in states if state.state == "stopped")
 
     def lines(states: list[State]) -> None:
         note(states)
@@ -86,7 +88,7 @@ def run_with_dashboard(work: Callable[[OnUpdate, Stop], list[State]], stop: Stop
     note(ended)
     others = [state for state in ended if state.state == "stopped" and state.folder in by_others]
     for state in others:
-        out.print(f"{state.folder} was stopped by a signal of its own; continue it with: omad resume {state.folder}")
+        out.print(f"{state.folder} was stopped by a signal of its own; omad resume or the same omad sweep continues it")
     return 1 if failed or others else 0
 
 

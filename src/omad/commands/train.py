@@ -153,7 +153,7 @@ def _refuse_of_run(path: str, file: Mapping[str, Any], chosen: Mapping[str, Any]
             f"{path} names an env of its own: the module {code.partition(':')[0]} would be imported and "
             f"{code.partition(':')[2]} called. If you trust it, name the task yourself with --task."
         )
-    whole = file.keys() >= set(RUN_FIELDS) - set(FOLLOWING)
+    whole = Path(path).is_dir() or Path(path).name == "config.json"
     if whole and chosen.get("preset", file.get("preset")) != file.get("preset"):
         raise UserError(
             f"--preset is {chosen['preset']!r}, which changes nothing beside {path}: a run's configuration sets every "
