@@ -11,9 +11,11 @@ from omad.spec import EnvSpec
 
 __all__ = ["refuse_changed", "refuse_foreign"]
 
+_TRUST = "give --trust (trust=True in Python), or name the task yourself where --task is offered"
 
-def refuse_foreign(task: str, path: Path, trust: bool) -> None:
-    """A folder may name a user's env; its code is imported only if the user says so.
+
+def refuse_foreign(task: str, path: Path, trust: bool, remedy: str = _TRUST) -> None:
+    """A folder may name a user's env; its code is imported only if the user says so, by the remedy.
 
     Raises:
         UserError: It names one, and the user has not said so.
@@ -21,8 +23,7 @@ def refuse_foreign(task: str, path: Path, trust: bool) -> None:
     if (code := tasks.code_of(task)) and not trust:
         raise UserError(
             f"{path} names an env of its own: the module {code.partition(':')[0]} would be imported and "
-            f"{code.partition(':')[2]} called. If you trust it, give --trust (trust=True in Python), or name the task "
-            "yourself where --task is offered."
+            f"{code.partition(':')[2]} called. If you trust it, {remedy}."
         )
 
 

@@ -68,12 +68,11 @@ def main(arguments: Sequence[str]) -> int:
 
     out = console()
     if folders != [options.run]:
-        how = options.total_steps, options.trust, options.demonstrations
-        length = options.total_steps
+        length, place = options.total_steps, options.demonstrations
         due = [one.path for one in opened if not one.complete or length not in (None, one.config.total_steps)]
-        looked_at = [open_to_resume(folder, *how) for folder in due]  # all, before one is written
-        changes = options.total_steps is not None or options.demonstrations is not None
-        for run in filter(None, looked_at if changes else []):
+        # All are looked at before one is written.
+        longer = [open_to_resume(folder, length, options.trust, place) for folder in due]
+        for run in filter(None, [] if length is None and place is None else longer):
             with contextlib.closing(run):
                 run.lock()
                 run.write_changes()

@@ -12,7 +12,6 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 
-from omad import tasks
 from omad.algos.validate import check, documented
 from omad.commands.dashboard import Stop, run_with_dashboard
 from omad.compilation import use_compilation_cache
@@ -22,6 +21,7 @@ from omad.console import console
 from omad.device import share_device, use_device
 from omad.errors import UserError
 from omad.presets import LEGEND
+from omad.trust import refuse_foreign
 
 __all__ = ["main", "parse"]
 
@@ -148,11 +148,8 @@ def _refuse_of_run(path: str, file: Mapping[str, Any], chosen: Mapping[str, Any]
     Raises:
         UserError: It names a user's env, whose code would be imported, or a preset is given too.
     """
-    if "task" not in chosen and (code := tasks.code_of(file.get("task", ""))):
-        raise UserError(
-            f"{path} names an env of its own: the module {code.partition(':')[0]} would be imported and "
-            f"{code.partition(':')[2]} called. If you trust it, name the task yourself with --task."
-        )
+    if "task" in file:
+        refuse_foreign(file["task"], Path(path), "task" in chosen, "name the task yourself with --task")
     whole = Path(path).is_dir() or Path(path).name == "config.json"
     if whole and chosen.get("preset", file.get("preset")) != file.get("preset"):
         raise UserError(
