@@ -216,8 +216,8 @@ def test_the_best_policies_are_those_of_their_evaluations(whole: tuple[omad.Run,
     policies, when = policies_at(folder, algorithm, "best")
     for seed in (0, 1):
         place = int(np.argmax(np.round(found[seed], 9)))
-        assert when[seed] == steps[place] == folder.best()[seed].env_steps
-        np.testing.assert_allclose(folder.best()[seed].mean, found[seed, place], atol=1e-4)
+        assert when[seed] == steps[place] == folder.best.entries()[seed].env_steps
+        np.testing.assert_allclose(folder.best.entries()[seed].mean, found[seed, place], atol=1e-4)
         saved, seen = jax.tree.leaves(policies), jax.tree.leaves(recorder.policies[place])
         for a, b in zip(saved, seen, strict=True):
             np.testing.assert_array_equal(np.asarray(a)[seed], b[seed])
@@ -251,7 +251,7 @@ def test_which_policies(whole: tuple[omad.Run, Recorder], tmp_path: Path, capsys
 
 
 def policies_env_steps(run: omad.Run) -> tuple[int, ...]:
-    return tuple(RunFolder.open(run).best()[seed].env_steps for seed in run.seeds)
+    return tuple(RunFolder.open(run).best.entries()[seed].env_steps for seed in run.seeds)
 
 
 # ---------------------------------------------------------------- longer runs, warm starts
@@ -298,10 +298,10 @@ def test_a_warm_start_takes_over_parameters_but_not_optimisers(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from omad.run import checkpoint
+    from omad.run import arrays
 
-    source, reads, read = whole[0], list[Path](), checkpoint.read
-    monkeypatch.setattr(checkpoint, "read", lambda path, *more: reads.append(path) or read(path, *more))
+    source, reads, read = whole[0], list[Path](), arrays.read
+    monkeypatch.setattr(arrays, "read", lambda path, *more: reads.append(path) or read(path, *more))
     brief: dict[str, Any] = SIZES | {"total_steps": 24, "save_every": 20, "eval_every": 1_000}
     run = omad.train("probe/push", run_dir=tmp_path / "run", loggers=[], init_from=f"{source}@1", **brief)
     assert len(reads) == 1
@@ -310,7 +310,7 @@ def test_a_warm_start_takes_over_parameters_but_not_optimisers(
     parts = []
     for folder, step in ((RunFolder.open(run), 20), (RunFolder.open(source), 120)):
         one = next(c for c in folder.checkpoints() if c.env_steps == step)
-        parts.append(checkpoint.read(one.file("rest"), one.index.parts["rest"], "learner."))
+        parts.append(arrays.read(one.file("rest"), one.index.parts["rest"], "learner."))
     started, trained = parts  # of the end of the warm-up: nothing has been learned yet
     for name, value in started.items():
         if "_opt." in name:

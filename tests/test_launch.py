@@ -20,7 +20,8 @@ from omad.commands.dashboard import Stop, run_with_dashboard
 from omad.config import resolve
 from omad.errors import UserError
 from omad.experiment import Experiment
-from omad.run.folder import Ended, RunFolder, members
+from omad.run.folder import RunFolder, members
+from omad.run.records import Ended
 
 SMALL: dict[str, Any] = {
     "actor_width": 8, "actor_layers": 1, "critic_width": 8, "critic_layers": 1, "total_steps": 600,

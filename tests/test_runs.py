@@ -14,7 +14,8 @@ import pytest
 from omad.cli import main
 from omad.commands.runs import list_runs
 from omad.config import resolve, sources
-from omad.run.folder import Ended, RunFolder
+from omad.run.folder import RunFolder
+from omad.run.records import Ended
 
 CONFIG = resolve("probe/push", preset="tiny", seeds=2, v_max=3.0)
 SPEC = {"name": "probe/push", "obs_dims": [1, 2], "act_dims": [1, 2], "state_dim": 0, "horizon": 5}

@@ -23,7 +23,8 @@ from omad.errors import UserError
 from omad.experiment import Experiment
 from omad.launch import last_line
 from omad.manifest import manifest_of
-from omad.run.folder import Ended, RunFolder
+from omad.run.folder import RunFolder
+from omad.run.records import Ended
 from omad.study import PlannedRun, Study, grid, load, place
 
 SMALL: dict[str, Any] = {

@@ -151,13 +151,13 @@ class BestPolicy(Callback):
     def on_evaluation(self, context: Context) -> None:
         """Save the policies of those seeds whose return is the highest so far."""
         means = np.asarray(context.evaluation["sampled"].returns, float).mean(1)
-        known = context.folder.best()
+        known = context.folder.best.entries()
         better = [i for i, seed in enumerate(context.seeds) if seed not in known or means[i] > known[seed].mean]
         if not better:
             return
         policies = jax.device_get(context.policies())
         for i in better:
-            context.folder.save_best(context.seeds[i], context.env_steps, float(means[i]), at_seed(policies, i))
+            context.folder.best.save(context.seeds[i], context.env_steps, float(means[i]), at_seed(policies, i))
 
 
 class TimeLimit(Callback):

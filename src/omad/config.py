@@ -197,6 +197,10 @@ class RunConfig:
         """Vector steps of the run."""
         return math.ceil(self.total_steps / self.n_envs)
 
+    def gradient_steps(self, vector_steps: int) -> int:
+        """Gradient steps of each seed after so many vector steps."""
+        return max(0, vector_steps - self.warmup_vector_steps) * self.updates_per_step
+
     @property
     def all_seeds(self) -> tuple[int, ...]:
         """The seeds themselves."""

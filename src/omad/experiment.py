@@ -26,7 +26,8 @@ from omad.loop.session import Result, Session
 from omad.manifest import manifest_of
 from omad.processes import StopSignals, held, interruption, refuse_inside_env
 from omad.run import warm_start
-from omad.run.folder import Ended, RunFolder
+from omad.run.folder import RunFolder
+from omad.run.records import Ended
 from omad.trust import refuse_changed, refuse_foreign
 
 __all__ = ["Experiment", "default_loggers"]

@@ -24,7 +24,8 @@ from omad.compilation import inherited
 from omad.device import SHARED
 from omad.errors import UserError
 from omad.processes import STOPPING, available_cores
-from omad.run.folder import EPISODES, METRICS, Count, Ended, EpisodesLine, RunFolder
+from omad.run.folder import RunFolder
+from omad.run.records import EPISODES, METRICS, Count, Ended, EpisodesLine
 
 __all__ = [
     "OnUpdate",

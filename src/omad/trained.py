@@ -23,8 +23,9 @@ from omad.export.team import Trained
 from omad.extras import require
 from omad.loop.hosted import Hosted
 from omad.policy import TrainedPolicy
-from omad.run import checkpoint
-from omad.run.folder import METRICS, RunFolder, members
+from omad.run import arrays
+from omad.run.folder import RunFolder, members
+from omad.run.records import METRICS
 from omad.tasks.returns import RANDOM
 from omad.tree import at_agent, at_seed
 from omad.trust import refuse_changed, refuse_foreign
@@ -423,13 +424,13 @@ def replayed(folder: RunFolder, trust: bool = False, whole: bool = True) -> Any:
 
 def _best(folder: RunFolder, shapes: Any) -> tuple[Any, tuple[int, ...]]:
     """Each seed's best policy."""
-    known, every = folder.best(), folder.config.all_seeds
+    known, every = folder.best.entries(), folder.config.all_seeds
     if missing := [str(seed) for seed in every if seed not in known]:
         raise UserError(
             f"{folder.path} has no best policy of seed {', '.join(missing)}: it was not evaluated yet, or was trained "
             "with --no-keep-best; take --which last."
         )
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shapes)
-    rows = [checkpoint.load(folder.best_file(seed, known[seed]), known[seed].part, one) for seed in every]
+    rows = [arrays.load(folder.best.file(seed, known[seed]), known[seed].part, one) for seed in every]
     policies = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *rows)
     return policies, tuple(known[seed].env_steps for seed in every)

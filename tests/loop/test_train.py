@@ -30,7 +30,7 @@ from omad.loop import build as building
 from omad.loop.build import Built, build
 from omad.loop.fused import Carry
 from omad.loop.session import Result, Session
-from omad.run import checkpoint
+from omad.run import arrays
 from omad.run.folder import RunFolder
 from omad.trained import policies_at
 
@@ -258,7 +258,7 @@ def test_a_checkpoint_that_cannot_be_read_for_now_is_not_thrown_away(
     def refused(file: Path) -> Any:
         raise PermissionError(13, "Permission denied", str(file))
 
-    monkeypatch.setattr("omad.run.checkpoint.open_plain", refused)
+    monkeypatch.setattr("omad.run.arrays.open_plain", refused)
     with pytest.raises(
         UserError, match=r"rest.safetensors cannot be read \(Permission denied\), though it may be whole"
     ):
@@ -356,7 +356,7 @@ def test_a_non_finite_number_stops_the_run(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path, config: RunConfig, built: Built, monkeypatch: pytest.MonkeyPatch):
-    real, saves = checkpoint.save, 0
+    real, saves = arrays.save, 0
 
     def save(*args):
         nonlocal saves
@@ -365,7 +365,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, config: RunConfig, built: Bui
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(*args)
 
-    monkeypatch.setattr(checkpoint, "save", save)
+    monkeypatch.setattr(arrays, "save", save)
     with pytest.raises(OSError, match="No space left"):
         begin(tmp_path / "run", config, built)
     kept = RunFolder.open(tmp_path / "run").checkpoints()

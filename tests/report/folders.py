@@ -11,7 +11,7 @@ import numpy as np
 
 from omad import tasks
 from omad.config import resolve, to_dict
-from omad.run.folder import LINES, PARTS, Index, Part
+from omad.run.records import LINES, PARTS, Index, Part
 
 
 def write_run(

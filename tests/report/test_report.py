@@ -29,7 +29,7 @@ from omad.report import page, records, results, stats, survival, tables
 from omad.report.format import duration, interval, number
 from omad.report.read import NEUTRAL, _further, gather
 from omad.report.summary import to_json
-from omad.run.folder import WITHOUT_EFFECT
+from omad.run.records import WITHOUT_EFFECT
 
 ENDS = {
     "omad": (-24.0, 15e3),

@@ -21,8 +21,9 @@ from safetensors.numpy import load_file
 from omad import files
 from omad.config import resolve
 from omad.errors import UserError
-from omad.run import checkpoint
-from omad.run.folder import EPISODES, LINES, METRICS, RunFolder
+from omad.run import arrays
+from omad.run.folder import RunFolder
+from omad.run.records import EPISODES, LINES, METRICS
 
 CONFIG = resolve("probe/push")
 
@@ -85,7 +86,7 @@ def test_everything_comes_back_bit_for_bit(run: RunFolder) -> None:
     whole = load_file(run.checkpoints()[0].file("rest"))
     assert {"net.w", "bits", "count"} <= whole.keys()
     assert whole["half"].dtype == ml_dtypes.bfloat16
-    assert checkpoint.n_bytes(tree(3)) == run.checkpoints()[0].file("rest").stat().st_size
+    assert arrays.n_bytes(tree(3)) == run.checkpoints()[0].file("rest").stat().st_size
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_only_our_own_names_are_opened(run: RunFolder, change: dict[str, Any]) -
     """Even if the checksum is right."""
     import msgspec
 
-    from omad.run.folder import Index
+    from omad.run.records import Index
 
     save(run, 1)
     save(run, 2)

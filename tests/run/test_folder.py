@@ -17,9 +17,10 @@ from omad import files
 from omad.config import resolve
 from omad.errors import UserError
 from omad.experiment import Experiment, claim
-from omad.run import checkpoint
-from omad.run.folder import EPISODES, METRICS, Ended, RunFolder, members
+from omad.run import arrays
+from omad.run.folder import RunFolder, members
 from omad.run.machine import differences, facts
+from omad.run.records import EPISODES, METRICS, Ended
 
 CONFIG = resolve("probe/push")
 
@@ -38,13 +39,14 @@ def test_another_policy_of_the_same_env_step_replaces_the_best(path: Path) -> No
     """A run that does not resume exactly may come to a better one there; the same one is not written again."""
     with contextlib.closing(RunFolder.open(path)) as run:
         run.lock()
-        run.save_best(0, 40, 1.0, {"w": np.zeros(2)})
-        first = run.best()[0]
-        run.save_best(0, 40, 1.0, {"w": np.zeros(2)})
-        assert run.best()[0] == first
-        run.save_best(0, 40, 2.0, {"w": np.ones(2)})
-        assert run.best()[0].mean == 2.0 and run.best()[0].part.sha256 != first.part.sha256
-        assert checkpoint.read(run.best_file(0, run.best()[0]), run.best()[0].part, "")["w"].tolist() == [1.0, 1.0]
+        run.best.save(0, 40, 1.0, {"w": np.zeros(2)})
+        first = run.best.entries()[0]
+        run.best.save(0, 40, 1.0, {"w": np.zeros(2)})
+        assert run.best.entries()[0] == first
+        run.best.save(0, 40, 2.0, {"w": np.ones(2)})
+        second = run.best.entries()[0]
+        assert second.mean == 2.0 and second.part.sha256 != first.part.sha256
+        assert arrays.read(run.best.file(0, second), second.part, "")["w"].tolist() == [1.0, 1.0]
 
 
 # ------------------------------------------------------------ links

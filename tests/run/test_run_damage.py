@@ -18,7 +18,8 @@ from test_checkpoint import save, tree
 from mutate import mutations, snapshot
 from omad.config import resolve
 from omad.errors import UserError
-from omad.run.folder import Ended, RunFolder
+from omad.run.folder import RunFolder
+from omad.run.records import Ended
 
 MANIFEST = {
     "omad": "0", "protocol": "a test", "spec": {"name": "probe/push", "obs_dims": [1, 2], "act_dims": [1, 2],

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
         check(options, counts=("total_steps",))
     check(options, not_negative=("parallel_seeds",), most={"parallel_seeds": 10_000}, flags=True)
     from omad.files import PARTIAL
-    from omad.run.folder import RunFolder, members
+    from omad.run.folder import RunFolder, kept_of_length, members
 
     if options.run.name.endswith(PARTIAL):
         raise UserError(f"{options.run} was only partly created; run the omad train command that created it again.")
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
             with contextlib.closing(run):
                 run.lock()
                 run.write_changes()
-        if words := RunFolder.open(folders[0]).as_it_began:
+        if words := kept_of_length(RunFolder.open(folders[0])):
             out.print(words)
         at_once = options.parallel_seeds or cores_at_once()
         code = run_with_dashboard(functools.partial(side_by_side, folders, at_once), Stop())

@@ -13,7 +13,8 @@ import tyro
 
 from omad.console import console, print_json, row, table
 from omad.errors import UserError
-from omad.run.folder import LINES, RunFolder
+from omad.run.folder import RunFolder
+from omad.run.records import LINES
 
 __all__ = ["list_runs", "main"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from omad.loggers.base import Evaluation, Logger
-from omad.run.folder import EPISODES, METRICS, RunFolder
+from omad.run.folder import RunFolder
+from omad.run.records import EPISODES, METRICS
 
 __all__ = ["JsonLines"]
 

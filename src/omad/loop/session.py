@@ -28,7 +28,8 @@ from omad.loop.build import Built
 from omad.loop.hosted import Hosted
 from omad.processes import StopSignals, nobody_reads
 from omad.run import machine, warm_start
-from omad.run.folder import RunFolder, Unreadable
+from omad.run.folder import RunFolder, kept_of_length
+from omad.run.records import Unreadable
 from omad.tree import all_finite, at_seed
 from omad.types import is_mean
 
@@ -152,8 +153,8 @@ class Session:
                 self.run.amend(stops=stops)
             if other := machine.differences(self.run.manifest):
                 self.note(f"What follows may differ from an uncut run in rounding: {', '.join(other)}.")
-            if self.run.as_it_began:
-                self.note(self.run.as_it_began)
+            if words := kept_of_length(self.run):
+                self.note(words)
             break
         else:
             if found:
@@ -268,9 +269,7 @@ class Session:
     def _call(self, method: str) -> None:
         """Call a method of all callbacks."""
         self.context.env_steps = self.env_steps
-        self.context.gradient_steps = (
-            max(0, self.vector_steps - self.config.warmup_vector_steps) * self.config.updates_per_step
-        )
+        self.context.gradient_steps = self.config.gradient_steps(self.vector_steps)
         for callback in tuple(self._callbacks):
             self._guard(self._callbacks, callback, method, self.context)
 
@@ -394,7 +393,7 @@ class Session:
         sums = jax.device_get(self.carry.sums)
         zeros = jax.tree.map(jnp.zeros_like, self.carry.sums)
         self.carry = eqx.tree_at(lambda c: c.sums, self.carry, zeros)
-        learned = max(0, self.vector_steps - self.config.warmup_vector_steps) * self.config.updates_per_step
+        learned = self.config.gradient_steps(self.vector_steps)
         timing = {"time/steps_per_s": self._rate * self.config.n_envs, "time/unix_s": time.time()}
         rows = []
         for i, seed in enumerate(self.config.all_seeds):

@@ -34,7 +34,8 @@ from omad.report.records import (
 )
 from omad.report.sections import inside, read_section
 from omad.report.summary import from_summary, summary_of
-from omad.run.folder import WITHOUT_EFFECT, EpisodesLine, RunFolder
+from omad.run.folder import RunFolder
+from omad.run.records import WITHOUT_EFFECT, EpisodesLine
 from omad.schema import Lines, convert, read_json, read_lines
 
 __all__ = ["gather", "refuse_mixed"]

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from omad.errors import UserError
-from omad.run.folder import EpisodesLine
+from omad.run.records import EpisodesLine
 from omad.schema import Finite, Seed, convert
 
 __all__ = ["FORMAT", "KIND", "Actions", "Evaluation", "Gathered", "MetricsLine",

@@ -13,7 +13,7 @@ import msgspec
 from omad.errors import UserError
 from omad.report.records import FORMAT, KIND, Gathered, Options, Run, Summary, SummaryKind, contradiction
 from omad.report.sections import wrong_figure
-from omad.run.folder import with_defaults
+from omad.run.records import with_defaults
 from omad.schema import decode, read_bytes
 
 __all__ = ["from_summary", "summary_of", "to_json"]

@@ -22,175 +22,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import hashlib
 import json
-import math
 import os
 import re
-from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 
 from omad import files, schema
 from omad.config import RunConfig, from_dict, to_dict
 from omad.envs.contract import problem
 from omad.errors import UserError
+from omad.run import lines
+from omad.run.best import BestPolicies
+from omad.run.checkpoints import Checkpoint, Checkpoints
+from omad.run.records import EPISODES, FORMAT, LINES, METRICS, Ended, Manifest
 from omad.spec import EnvSpec
 
 if TYPE_CHECKING:
     from jaxtyping import PyTree
 
-__all__ = [
-    "EPISODES",
-    "FORMAT",
-    "LINES",
-    "METRICS",
-    "PASSING",
-    "WITHOUT_EFFECT",
-    "Checkpoint",
-    "Ended",
-    "EpisodesLine",
-    "RunFolder",
-    "Unreadable",
-    "half_made",
-    "members",
-    "with_defaults",
-]
+__all__ = ["RunFolder", "half_made", "kept_of_length", "members"]
 
-FORMAT = 3
-"""Version of the layout; a folder of another version is refused."""
-PARTS: tuple[str, ...] = ("policy", "rest")
-METRICS, EPISODES = LINES = ("metrics.jsonl", "episodes.jsonl")
-WITHOUT_EFFECT = ("env_workers", "env_timeout", "keep_checkpoints", "keep_best")
-"""Settings that no result depends on."""
 _EARLY = {"lock", "checkpoints", "config.json", "config.json.partial", "manifest.json.partial", *LINES}
 """What a folder may hold before it has its manifest."""
-_SLACK = 1 << 14
-"""Bytes that a checkpoint takes beside its arrays: index, folders, rounding up to blocks."""
-
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-
-
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of arrays."""
-
-    size: Count
-    sha256: str
-
-
-class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`checkpoints/STEP.json`: what binds arrays and lines to one moment."""
-
-    format: Literal[2]
-    vector_steps: Count = msgspec.field(name="row")
-    """Vector steps done."""
-    env_steps: Count
-    folder: str
-    """Of the arrays: STEP, or `STEP.again` where an earlier checkpoint of the same step was still needed."""
-    lengths: dict[str, Count]
-    parts: dict[str, Part]
-    checksum: str = ""
-    """SHA-256 of all the others."""
-
-    def digest(self) -> str:
-        """What `checksum` must be."""
-        bare = msgspec.structs.replace(self, checksum="")
-        return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()
-
-
-class BestEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One seed's best policy so far."""
-
-    env_steps: Count
-    mean: float
-    """Mean return of the evaluation with sampled actions by which it was chosen."""
-    part: Part
-
-
-class BestIndex(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`checkpoints/best/best.json`."""
-
-    format: Literal[1]
-    seeds: dict[str, BestEntry]
-
-
-class Stop(msgspec.Struct, frozen=True):
-    """A callback stopped the run here; it may have been resumed since."""
-
-    env_steps: Count
-    reason: str
-
-
-PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
-"""Errors that say nothing of a file itself."""
-
-
-class Unreadable(UserError):
-    """The system does not let a part of a checkpoint be read; nothing is known of what it holds."""
-
-    def __init__(self, path: Path, error: OSError) -> None:
-        super().__init__(
-            f"The checkpoint {path} cannot be read ({error.strerror}), though it may be whole. Mend that and try "
-            "again, or move what begins with its step out of checkpoints/ to go on from the one before it."
-        )
-
-
-class Ended(msgspec.Struct, frozen=True):
-    """How training of a run ended."""
-
-    how: Literal["finished", "diverged", "broken"]
-    """It reached its end; a number was not finite; or something else failed, such as an env, a disk or the memory."""
-    words: str = ""
-    """What was said."""
-    seeds: list[schema.Seed] = []
-    """Training seeds that diverged; empty where that is not known."""
-
-
-class Manifest(msgspec.Struct):
-    """`manifest.json`, as far as it is read; all of it is kept."""
-
-    omad: str | None = None
-    commit: str | None = None
-    protocol: str | None = None
-    spec: dict[str, Any] = {}
-    resume: str | None = None
-    started: str | None = None
-    python: str | None = None
-    packages: dict[str, str] = {}
-    device: dict[str, str | int] = {}
-    machine: dict[str, str] = {}
-    cores: int | None = None
-    flags: dict[str, str] = {}
-    stops: list[Stop] = []
-    init_from: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    demonstrations: str = ""
-    loggers: list[str] = []
-    callbacks: list[str] = []
-
-
-class EpisodesLine(msgspec.Struct):
-    """A line of `episodes.jsonl`: an evaluation of one seed."""
-
-    step: Count
-    seed: schema.Seed
-    actions: Literal["sampled", "noise_free"]
-    eval_seed: schema.Seed
-    returns: Annotated[list[schema.Finite | None], msgspec.Meta(min_length=1)]
-    """Nothing where a return was not finite."""
-    info: dict[str, float | None] = {}
-
-
-class _MetricsLine(msgspec.Struct):
-    step: Count
-    seed: Count
-    gradient_steps: Count = 0
-
-
-_Number = dict[str, int | float | None]
 
 
 def members(path: str | os.PathLike[str]) -> list[Path]:
@@ -200,15 +56,6 @@ def members(path: str | os.PathLike[str]) -> list[Path]:
     if (path / "config.json").exists() or not found:
         return [path]
     return sorted(found, key=lambda run: int(run.name.removeprefix("seed-")))
-
-
-def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration that some version wrote, with the fields that came since at their defaults.
-
-    Raises:
-        UserError: A field or the algorithm is unknown here, or a value cannot work.
-    """
-    return to_dict(from_dict(config))
 
 
 def half_made(path: Path) -> bool:
@@ -232,28 +79,6 @@ def _read_json(path: Path, kind: Any) -> Any:
         raise UserError(f"{path.parent} is not a run folder: it has no {path.name}.") from None
 
 
-class Checkpoint:
-    """One saved moment of a run."""
-
-    def __init__(self, root: Path, index: Index) -> None:
-        self.index, self.folder = index, root / index.folder
-        self.vector_steps, self.env_steps = index.vector_steps, index.env_steps
-
-    def file(self, part: Literal["policy", "rest"]) -> Path:
-        """Where the arrays of a part are."""
-        return self.folder / f"{part}.safetensors"
-
-    def restore(self, part: Literal["policy", "rest"], like: PyTree, loose: Collection[str] = ()) -> PyTree:
-        """Read one part into the structure of `like` (arrays or shapes); the last axis of `loose` leaves is free.
-
-        Raises:
-            UserError: A file is damaged, or the contents do not fit.
-        """
-        from omad.run import checkpoint
-
-        return checkpoint.load(self.file(part), self.index.parts[part], like, loose)
-
-
 class RunFolder:
     """A run folder, open for reading or writing."""
 
@@ -261,9 +86,10 @@ class RunFolder:
         self.path, self.config, self.manifest = path, config, manifest
         self._kept = config
         """The configuration as it is in the folder."""
-        self._files: dict[str, int] = {}
-        self._waiting: dict[str, list[bytes]] = {}
         self._lock: int | None = None
+        self._lines = lines.LineFiles(path)
+        self._checkpoints = Checkpoints(path)
+        self.best = BestPolicies(path, config.all_seeds)
 
     # ------------------------------------------------------------ making and opening
 
@@ -303,7 +129,7 @@ class RunFolder:
                 raise taken
             files.make_folder(path / "checkpoints", path)
             run._write_config()
-            run._open_lines()
+            run._lines.open()
             run._write_manifest()
             files.sync_folder(path.absolute().parent)
         except BaseException:
@@ -454,28 +280,16 @@ class RunFolder:
         if checkpoint is None:
             self.refuse_if_saved_once()
         lengths = checkpoint.index.lengths if checkpoint else dict.fromkeys(LINES, 0)
-        self._open_lines()
+        self._lines.open()
         for name in LINES:
-            self._check_length(name, lengths[name])
+            self._lines.check(name, lengths[name])
         self.write_changes()
         for later in self.checkpoints() if checkpoint else []:
             if later.vector_steps > (checkpoint.vector_steps if checkpoint else 0):
-                self._remove(later.env_steps)
+                self._checkpoints.remove(later.env_steps)
         files.remove(self.path / "ended.json", self.path)
         for name in LINES:
-            files.truncate(self._files[name], lengths[name])
-
-    def _check_length(self, name: str, length: int) -> None:
-        """That a file has what the checkpoint says it had, up to the end of a line."""
-        handle, path = self._files[name], self.path / name
-        size = os.fstat(handle).st_size
-        if size < length:
-            raise UserError(
-                f"{path} has {size} bytes, but the checkpoint was made when it had {length}; "
-                "lines are missing. Restore the file from a copy."
-            )
-        if length and os.pread(handle, 1, length - 1) != b"\n":
-            raise UserError(f"{path} was changed: no line ends at byte {length}. Restore the file from a copy.")
+            self._lines.cut(name, lengths[name])
 
     def refuse_if_saved_once(self) -> None:
         """That lines go beyond the first checkpoint shows that there has been one."""
@@ -493,20 +307,11 @@ class RunFolder:
                 "starting again would delete the lines. Restore checkpoints/ from a copy, or start a new run."
             )
 
-    # ------------------------------------------------------------ lines
-
-    def _open_lines(self) -> None:
-        for name in LINES:
-            if name not in self._files:
-                self._files[name] = files.open_append(self.path / name, self.path)
+    # ------------------------------------------------------------ lines and checkpoints
 
     def write(self, name: str, line: dict[str, Any]) -> None:
         """Append one JSON line, at the next `flush`."""
-        try:
-            text = json.dumps(line, allow_nan=False)
-        except ValueError:
-            text = json.dumps(schema.plain(line))
-        self._waiting.setdefault(name, []).append(text.encode() + b"\n")
+        self._lines.write(name, line)
 
     def flush(self) -> None:
         """Hand all lines to the operating system.
@@ -514,46 +319,28 @@ class RunFolder:
         Raises:
             OSError: The disk is full, or the like.
         """
-        for name, lines in self._waiting.items():
-            data = b"".join(lines)
-            lines.clear()
-            try:
-                files.write(self._files[name], data)
-            except OSError as error:
-                raise OSError(f"{self.path / name} could not be written: {error.strerror or error}") from error
+        self._lines.flush()
 
     def close(self) -> None:
         """Close all files and give up the claim."""
         with contextlib.suppress(OSError):  # said already where it matters
-            self.flush()
-        for handle in (*self._files.values(), self._lock):
-            if handle is not None:
-                os.close(handle)
-        self._files.clear()
-        self._waiting.clear()
+            self._lines.flush()
+        self._lines.close()
+        if self._lock is not None:
+            os.close(self._lock)
         self._lock = None
 
     def records(self, name: str) -> schema.Lines:
         """The lines of `metrics.jsonl` or `episodes.jsonl`, and a sentence for every damaged one.
 
-        `null` is read as a number that is not finite. A last line that is cut short, as a killed run may leave it, is
-        passed over.
-
         Raises:
             UserError: The file cannot be read.
         """
-        path = self.path / name
-        head: Any = _MetricsLine if name == METRICS else EpisodesLine
-        found = schema.read_lines(path, _Number if name == METRICS else EpisodesLine, head=head)
-        if name == METRICS:
-            return found._replace(values=[_with_nan(line) for line in found.values])
-        return found._replace(values=[_with_nan(msgspec.structs.asdict(line)) for line in found.values])
+        return lines.read(self.path, name)
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """The lines of a file that can be read; as `records`."""
         return self.records(name).values
-
-    # ------------------------------------------------------------ checkpoints
 
     def save(self, vector_steps: int, env_steps: int, policy: PyTree, rest: PyTree) -> None:
         """Write a checkpoint; only when it is whole and on the disk are those removed that are too many.
@@ -561,149 +348,16 @@ class RunFolder:
         Raises:
             OSError: The disk is full, or the like; nothing that was saved before is lost.
         """
-        from omad.run import checkpoint
-
-        root, before = self.path / "checkpoints", self._index(env_steps)
-        name = f"{env_steps}.again" if before and before.folder == f"{env_steps}" else f"{env_steps}"
-        folder, parts = root / name, {"policy": policy, "rest": rest}
-        try:
-            self.flush()
-            files.make_folder(root, self.path)
-            self._tidy()
-            self._refuse_if_full(root, sum(checkpoint.n_bytes(tree) for tree in parts.values()))
-            for handle in self._files.values():
-                files.sync(handle)
-            files.remove(folder, self.path)
-            files.make_folder(folder, self.path)
-            written = {
-                part: checkpoint.save(folder / f"{part}.safetensors", tree, self.path) for part, tree in parts.items()
-            }
-            files.sync_folder(folder, self.path)
-            lengths = {line: os.fstat(handle).st_size for line, handle in self._files.items()}
-            index = Index(2, vector_steps, env_steps, name, lengths, written)
-            index = msgspec.structs.replace(index, checksum=index.digest())
-            text = msgspec.json.format(msgspec.json.encode(index), indent=1)
-            files.write_bytes(root / f"{env_steps}.json", text + b"\n", self.path)
-        except OSError as error:
-            with contextlib.suppress(OSError, UserError):
-                self._tidy()
-            raise OSError(f"the checkpoint {folder} could not be written: {error}") from error
-        good, keep = self.checkpoints(), self.config.keep_checkpoints
-        for step in self._steps():
-            if len(good) >= keep and step < good[keep - 1].env_steps:
-                self._remove(step)
-        self._tidy()
-
-    def _refuse_if_full(self, root: Path, needed: int) -> None:
-        """Before anything is written."""
-        free = files.free_bytes(root)
-        if free is not None and free < needed + _SLACK:
-            raise OSError(
-                f"No space left on device: it needs {needed + _SLACK:,} bytes, {free:,} are free; nothing was written"
-            )
-
-    def _steps(self) -> list[int]:
-        """Env steps of all indices, newest first; only names that `save` gives."""
-        try:
-            names = [entry.name for entry in (self.path / "checkpoints").iterdir()]
-        except OSError:
-            return []
-        found = (re.fullmatch(r"(0|[1-9][0-9]{0,18})\.json", name) for name in names)
-        return sorted((int(match[1]) for match in found if match), reverse=True)
-
-    def _index(self, step: int) -> Index | None:
-        """The index of a checkpoint, if it is whole.
-
-        Raises:
-            Unreadable: The system does not let it be read.
-        """
-        try:
-            index = schema.read_json(self.path / "checkpoints" / f"{step}.json", Index)
-        except FileNotFoundError:
-            return None
-        except UserError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno in PASSING:
-                raise Unreadable(self.path / "checkpoints" / f"{step}.json", error.__cause__) from None
-            return None
-        named = index.env_steps == step and index.folder in (f"{step}", f"{step}.again")
-        whole = (set(index.lengths), set(index.parts)) == (set(LINES), set(PARTS))
-        return index if named and whole and index.checksum == index.digest() else None
+        moment, keep = (vector_steps, env_steps), self.config.keep_checkpoints
+        self._checkpoints.save(moment, policy, rest, self._lines, keep)
 
     def checkpoints(self) -> list[Checkpoint]:
         """All checkpoints whose index is whole, newest first."""
-        found = (self._index(step) for step in self._steps())
-        return [Checkpoint(self.path / "checkpoints", index) for index in found if index]
+        return self._checkpoints.all()
 
     def damaged(self) -> list[int]:
         """Env steps of the checkpoints whose index is not whole, newest first."""
-        return [step for step in self._steps() if self._index(step) is None]
-
-    def _remove(self, step: int) -> None:
-        """Remove a checkpoint: first its index, so that no half of it ever counts as one."""
-        root = self.path / "checkpoints"
-        for name in (f"{step}.json", f"{step}", f"{step}.again"):
-            files.remove(root / name, self.path)
-
-    def _tidy(self) -> None:
-        """Remove what a save that was cut off has left: arrays that no index names."""
-        root = self.path / "checkpoints"
-        indices: dict[int, Index | None] = {}
-        for step in self._steps():
-            indices[step] = None
-            with contextlib.suppress(Unreadable):
-                indices[step] = self._index(step)
-        for name in [entry.name for entry in root.iterdir()]:
-            match = re.fullmatch(r"(0|[1-9][0-9]{0,18})(\.again|\.json\.partial)?", name)
-            if match is None:
-                continue
-            index = indices.get(int(match[1]))
-            damaged = index is None and int(match[1]) in indices  # not to be judged here
-            if (not damaged or match[2] == ".json.partial") and (index is None or index.folder != name):
-                files.remove(root / name, self.path)
-
-    # ------------------------------------------------------------ best policies
-
-    def best(self) -> dict[int, BestEntry]:
-        """Seed -> its best policy so far; a damaged index counts as none."""
-        try:
-            index = schema.read_json(self.path / "checkpoints" / "best" / "best.json", BestIndex)
-        except (FileNotFoundError, UserError):
-            return {}
-        return {int(seed): one for seed, one in index.seeds.items() if seed in map(str, self.config.all_seeds)}
-
-    def best_file(self, seed: int, entry: BestEntry) -> Path:
-        """Where the arrays of a best policy are."""
-        return self.path / "checkpoints" / "best" / f"seed-{seed}-{entry.env_steps}.safetensors"
-
-    def save_best(self, seed: int, env_steps: int, mean: float, policy: PyTree) -> None:
-        """Replace a seed's best policy; the one before is removed when the new one is on the disk.
-
-        Raises:
-            OSError: The disk is full, or the like; the one before stands.
-        """
-        from omad.run import checkpoint
-
-        root = self.path / "checkpoints" / "best"
-        known = self.best()
-        try:
-            files.make_folder(root.parent, self.path)
-            files.make_folder(root, self.path)
-            path = root / f"seed-{seed}-{env_steps}.safetensors"
-            # A run that does not resume exactly may come to another policy at the same env step.
-            if not (seed in known and (known[seed].env_steps, known[seed].mean) == (env_steps, mean)):
-                files.remove(path, self.path)
-                part = checkpoint.save(path, policy, self.path)
-                files.sync_folder(root, self.path)
-                known[seed] = BestEntry(env_steps, mean, part)
-            index = BestIndex(1, {str(one): known[one] for one in sorted(known)})
-            text = msgspec.json.format(msgspec.json.encode(index), indent=1)
-            files.write_bytes(root / "best.json", text + b"\n", self.path)
-        except OSError as error:
-            raise OSError(f"the best policy of seed {seed} could not be written: {error}") from error
-        listed = {f"seed-{one}-{entry.env_steps}.safetensors" for one, entry in known.items()}
-        for name in [entry.name for entry in root.iterdir()]:
-            if re.fullmatch(r"seed-[0-9]+-[0-9]+\.safetensors", name) and name not in listed:
-                files.remove(root / name, self.path)
+        return self._checkpoints.damaged()
 
     # ------------------------------------------------------------ longer runs
 
@@ -733,28 +387,6 @@ class RunFolder:
             raise UserError(f"--demonstrations is {path}, but {self.path} began without any; leave it out.")
         self.config = dataclasses.replace(self.config, demonstrations=str(path))
 
-    @property
-    def as_it_began(self) -> str:
-        """What to know of a run that was made longer and keeps what followed from its length; else empty."""
-        config, sources = self.config, self.manifest.get("sources", {})
-        derived = {name for name, source in sources.items() if str(source).startswith("derived")}
-        said = []
-        if config.buffer_size < config.total_steps and "buffer_size" in derived:
-            said.append(
-                f"The replay buffer still keeps {config.buffer_size:,} transitions, as when the run began; a run that "
-                f"had {config.total_steps:,} env steps from the beginning would have a larger buffer_size."
-            )
-        whole = (config.total_vector_steps - config.warmup_vector_steps) * config.updates_per_step
-        begin = getattr(config.algo, "target_run_begin", 0)
-        ends = {"lr_decay_steps": 0, "target_run_steps": begin}
-        moved = [n for n, start in ends.items() if n in derived and start + getattr(config.algo, n, 0) < whole]
-        if moved:
-            said.append(
-                f"What changes over the run has ended where the run was first to end ({', '.join(moved)} of then); the "
-                "rest is trained with the last step sizes and limits."
-            )
-        return " ".join(said)
-
     # ------------------------------------------------------------ evaluations
 
     def evaluations(self) -> list[dict[str, Any]]:
@@ -767,10 +399,23 @@ class RunFolder:
         return rows
 
 
-def _with_nan(value: Any) -> Any:
-    """With what `schema.plain` took away."""
-    if isinstance(value, dict):
-        return {key: _with_nan(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [math.nan if one is None else one for one in value]
-    return math.nan if value is None else value
+def kept_of_length(run: RunFolder) -> str:
+    """What to know of a run that was made longer and keeps what followed from its length; else empty."""
+    config, sources = run.config, run.manifest.get("sources", {})
+    derived = {name for name, source in sources.items() if str(source).startswith("derived")}
+    said = []
+    if config.buffer_size < config.total_steps and "buffer_size" in derived:
+        said.append(
+            f"The replay buffer still keeps {config.buffer_size:,} transitions, as when the run began; a run that "
+            f"had {config.total_steps:,} env steps from the beginning would have a larger buffer_size."
+        )
+    whole = config.gradient_steps(config.total_vector_steps)
+    begin = getattr(config.algo, "target_run_begin", 0)
+    ends = {"lr_decay_steps": 0, "target_run_steps": begin}
+    moved = [n for n, start in ends.items() if n in derived and start + getattr(config.algo, n, 0) < whole]
+    if moved:
+        said.append(
+            f"What changes over the run has ended where the run was first to end ({', '.join(moved)} of then); the "
+            "rest is trained with the last step sizes and limits."
+        )
+    return " ".join(said)

@@ -23,8 +23,10 @@ from jaxtyping import PyTree
 
 from omad.config import RunConfig, source_of
 from omad.errors import UserError
-from omad.run import checkpoint
-from omad.run.folder import Checkpoint, Part, RunFolder, members
+from omad.run import arrays
+from omad.run.checkpoints import Checkpoint
+from omad.run.folder import RunFolder, members
+from omad.run.records import Part
 
 __all__ = ["Learned", "Source", "find", "load", "said"]
 
@@ -91,7 +93,7 @@ def _newest(run: RunFolder) -> Checkpoint:
 @functools.lru_cache(maxsize=1)
 def _read(parts: tuple[tuple[Path, Part], ...]) -> list[dict[str, np.ndarray]]:
     """What checkpoints hold of it, kept: what the making of a run's folder looks at is what the run starts from."""
-    return [checkpoint.read(path, part, tuple(f"{name}." for name in Learned._fields)) for path, part in parts]
+    return [arrays.read(path, part, tuple(f"{name}." for name in Learned._fields)) for path, part in parts]
 
 
 def other_units(old: RunConfig, new: RunConfig) -> list[str]:

@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 
 from omad import files
 from omad.errors import UserError
-from omad.run.folder import PASSING, Part, Unreadable
+from omad.run.records import PASSING, Part, Unreadable
 from omad.schema import open_plain
 
 __all__ = ["load", "n_bytes", "read", "save"]
