@@ -148,6 +148,13 @@ def test_folders_are_made_once_and_changed_runs_refused(tmp_path: Path) -> None:
     few = tmp_path / "few"
     assert place(study, few, create, study.runs[1:]) == [few / study.runs[1].folder]
     assert not (few / study.runs[0].folder).exists(), "only those that were chosen are made"
+    place(study, few, create)
+    metrics = few / study.runs[0].folder / "metrics.jsonl"
+    assert place(other, few, create, other.runs[1:]) == [few / other.runs[1].folder]
+    assert RunFolder.open(metrics.parent).config.algo.gamma != 0.25, "one that was not chosen stays"
+    metrics.write_text('{"step": 4, "seed": 0}\n')
+    with pytest.raises(UserError, match=r"begun with gamma 0\.\d+, now 0\.25"):
+        place(other, few, create, other.runs[1:])
     assert len(json.loads((few / "study.json").read_text())["runs"]) == 2
     same = load(study_file(tmp_path / "u.py", ["probe/push"], {"cpu": {"env_workers": 1}}, 2))
     assert place(same, root, create) == folders

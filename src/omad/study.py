@@ -211,8 +211,8 @@ def place(study: Study, root: Path, create: Any, chosen: Sequence[PlannedRun] | 
         for run in study.runs
     ]
     chosen = study.runs if chosen is None else chosen
-    for run in chosen:
-        _fits(run, root)
+    for run in study.runs:  # all, as study.json is to say what they hold
+        _fits(run, root, run in chosen)
     root.mkdir(parents=True, exist_ok=True)
     whole = {"name": study.name, "runs": listed, "thresholds": study.thresholds}
     files.write_text(root / "study.json", json.dumps(whole, indent=1) + "\n", root)
@@ -227,18 +227,20 @@ def place(study: Study, root: Path, create: Any, chosen: Sequence[PlannedRun] | 
     return [root / run.folder for run in chosen]
 
 
-def _fits(run: PlannedRun, root: Path) -> None:
-    """That what lies at a run's place, if anything, is that run; remove a folder in which nothing was trained."""
+def _fits(run: PlannedRun, root: Path, chosen: bool) -> None:
+    """That what lies at a run's place, if anything, is that run; of chosen ones what never trained is removed."""
     path = root / run.folder
     if not path.exists():
         return
     if half_made(path) and not RunFolder.busy(path):
-        files.remove(path, root)
+        if chosen:
+            files.remove(path, root)
         return
     found, due = _flat(to_dict(RunFolder.open(path).config)), _flat(to_dict(run.config))
     changed = [f"{name} {found.get(name)!r}, now {due.get(name)!r}" for name in due if found.get(name) != due[name]]
     if changed and not RunFolder.busy(path) and not _trained(path):
-        files.remove(path, root)
+        if chosen:
+            files.remove(path, root)
     elif changed:
         raise UserError(
             f"{path} was begun with {'; '.join(changed)}. Give the changed setting another name, sweep into another "
