@@ -52,6 +52,11 @@ def test_tables_hold_every_row_once(tmp_path: Path) -> None:
     rows = (tmp_path / "evaluations.csv").read_text().splitlines()
     assert rows[:3] == ["step,seed,actions,episode,return", "10,0,sampled,0,1.0", "10,0,sampled,1,2.0"]
     assert len(rows) == 1 + 4 * 2 * 2
+    with (tmp_path / "metrics.csv").open("ab") as out:
+        out.write(b"\xff,0,x\n20,0,critic/loss\n20")  # damaged, and cut off
+    log_to(Csv(), info(tmp_path, 40), (50,))
+    rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == [str(step) for step in (10, 20, 30, 40, 50) for _ in range(4)]
     logger.start(info(tmp_path / ".."))
     logger.metrics(1, 0, {"a,b": 1.0})
     logger.close()

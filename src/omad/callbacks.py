@@ -18,13 +18,11 @@ from omad.config import RunConfig
 from omad.errors import UserError
 from omad.evaluate import Episodes
 from omad.run.folder import RunFolder
+from omad.run.records import EARLY
 from omad.spec import EnvSpec
 from omad.tree import at_seed
 
 __all__ = ["BestPolicy", "Callback", "Context", "EarlyStopping", "TimeLimit"]
-
-_EARLY = "EarlyStopping"
-"""How the reasons begin for which it stops."""
 
 
 class Context:
@@ -111,7 +109,7 @@ class EarlyStopping(Callback):
         """Count again what was evaluated before; after a stop of its own, the count starts at 0."""
         self._best, self._since = -np.inf, 0
         stops = context.folder.manifest.get("stops", [])
-        after = max((stop["env_steps"] for stop in stops if stop["reason"].startswith(_EARLY)), default=0)
+        after = max((stop["env_steps"] for stop in stops if stop["reason"].startswith(EARLY)), default=0)
         means: dict[int, list[float]] = {}
         for row in context.evaluations():
             if row["actions"] == "sampled" and after < row["step"] <= context.env_steps:
@@ -129,9 +127,9 @@ class EarlyStopping(Callback):
 
     def _judge(self, context: Context, value: float) -> None:
         if self.target is not None and value >= self.target:
-            context.stop(f"{_EARLY}: the return {value:.4g} has reached the target {self.target:g}")
+            context.stop(f"{EARLY}: the return {value:.4g} has reached the target {self.target:g}")
         elif self._since >= self.patience:
-            context.stop(f"{_EARLY}: no return above {self._best:.4g} in {self._since} evaluations")
+            context.stop(f"{EARLY}: no return above {self._best:.4g} in {self._since} evaluations")
 
     def on_evaluation(self, context: Context) -> None:
         """Look at the newest return."""

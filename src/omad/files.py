@@ -135,8 +135,10 @@ def _create(folder: int, name: str, parts: Iterable[bytes | memoryview]) -> None
         os.close(handle)
 
 
-def write_bytes(path: Path, data: bytes, root: Path | None = None) -> None:
+def write_bytes(path: Path, data: bytes | Iterable[bytes], root: Path | None = None) -> None:
     """Write a file atomically: it is either the old one or the whole new one. A link of that name is replaced.
+
+    Data come at once or in parts, which may be read from the old one.
 
     Raises:
         UserError: Something on the way is not a plain folder.
@@ -145,7 +147,7 @@ def write_bytes(path: Path, data: bytes, root: Path | None = None) -> None:
     with _named(path), _folder_of(path, root) as (folder, name):
         partial = name + PARTIAL
         _remove(folder, partial, path)
-        _create(folder, partial, [data])
+        _create(folder, partial, [data] if isinstance(data, bytes) else data)
         os.replace(partial, name, src_dir_fd=folder, dst_dir_fd=folder)
         os.fsync(folder)
 

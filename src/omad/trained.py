@@ -24,7 +24,7 @@ from omad.extras import require
 from omad.loop.hosted import Hosted
 from omad.policy import TrainedPolicy
 from omad.run import arrays
-from omad.run.folder import RunFolder, members
+from omad.run.folder import RunFolder, alike, members
 from omad.run.records import METRICS
 from omad.tasks.returns import RANDOM
 from omad.tree import at_agent, at_seed
@@ -119,7 +119,7 @@ class Run(os.PathLike[str]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.folders = [RunFolder.open(inside) for inside in members(path)]
+        self.folders = alike([RunFolder.open(inside) for inside in members(path)], self.path)
         self.stopped: str | None = None
         """Why a callback stopped the run early, where `train` or `resume` gave this object."""
         self.trusted = False
@@ -146,10 +146,11 @@ class Run(os.PathLike[str]):
 
     @property
     def config(self) -> RunConfig:
-        """The configuration; of several runs, that of the first with the seeds of all."""
-        first = self.folders[0].config
-        seeds = sorted(self.seeds)
-        return first if len(self.folders) == 1 else dataclasses.replace(first, seeds=len(seeds), first_seed=seeds[0])
+        """The configuration; of several runs that of the first, with the seeds of all if these are consecutive."""
+        first, seeds = self.folders[0].config, sorted(self.seeds)
+        if len(self.folders) == 1 or seeds != list(range(seeds[0], seeds[0] + len(seeds))):
+            return first
+        return dataclasses.replace(first, seeds=len(seeds), first_seed=seeds[0])
 
     @property
     def manifest(self) -> dict[str, Any]:

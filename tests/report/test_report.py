@@ -27,6 +27,7 @@ from omad.config import RunConfig, from_dict, resolve
 from omad.errors import UserError
 from omad.report import page, records, results, stats, survival, tables
 from omad.report.format import duration, interval, number
+from omad.report.marl_eval import export
 from omad.report.read import NEUTRAL, _further, gather
 from omad.report.summary import to_json
 from omad.run.records import WITHOUT_EFFECT
@@ -347,7 +348,7 @@ def test_a_threshold_fixed_in_a_study_is_kept_and_used_for_ratios_over_all_tasks
     found = results.compute(gathered)
     assert [(one.threshold, one.rule) for one in found.tasks] == [(-50.0, "fixed in the study")] * 3
     (one,) = found.comparisons
-    assert (one.above(1.0), one.above(2.5), one.below(1.0)) == (2, 2, 1)
+    assert (one.above(1.0), one.above(2.5), one.below(1.0)) == ((2, 2), (2, 2), (1, 1))
     assert (
         one.ratio.kind == "lower bound"
         and one.better is not None
@@ -414,6 +415,20 @@ def test_pauses_are_not_training_time(tmp_path: Path) -> None:
         line["time/unix_s"] += 50_000
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert gather([path], command_of).runs[0].train_s == pytest.approx(580)
+
+
+def test_evaluations_and_slow_learning_are_training_time(tmp_path: Path) -> None:
+    """Random actions are quicker than learning, and intervals with an evaluation longer than those without."""
+    path = spread(tmp_path, "run", warmup_steps=12_000)
+    lines = [json.loads(row) for row in (path / "metrics.jsonl").read_text().splitlines()]
+    clock, passed = 0.0, []
+    for line in lines:
+        before = line["step"] - 2_000
+        passed.append(1.0 if line["step"] <= 12_000 else 900.0 if before % 10_000 == 0 else 60.0)
+        clock += passed[-1]
+        line["time/unix_s"] = clock
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert gather([path], command_of).runs[0].train_s == pytest.approx(sum(passed[1:]))
 
 
 def test_metrics_of_older_runs_have_the_names_of_today(tmp_path: Path) -> None:
@@ -527,6 +542,140 @@ def test_one_seed_that_diverged_does_not_make_failures_of_the_others_of_its_run(
     (tmp_path / "summary.json").write_text(json.dumps(whole, separators=(",", ":")))
     with pytest.raises(UserError, match=r"diverged is \[7\]; the run has the seeds \[0, 1, 2\]"):
         gather([tmp_path / "summary.json"], command_of)
+
+
+def test_of_a_run_that_diverged_no_seed_is_left_out(tmp_path: Path) -> None:
+    """Also beside one that finished: those that diverged alone would be taken for all."""
+    spread(tmp_path, "a", seeds=3, until=30_000, ended=("diverged", "seed 2 met a non-finite number", [2]))
+    spread(tmp_path, "b", seed=3)
+    (series,) = compute(tmp_path).tasks[0].series
+    assert [member.seed for member in series.used] == [0, 1, 2, 3]
+    assert series.curves is not None and series.curves.steps[-1] == 30_000
+
+
+@pytest.mark.parametrize("reason", ["EarlyStopping: the return -20 has reached the target -20", "TimeLimit: 60 s"])
+def test_runs_that_were_stopped_for_their_returns_count_as_ended(tmp_path: Path, reason: str) -> None:
+    """Without those that reached a target the rest would be worse than all are; a time limit knows nothing of it."""
+    stops = {"stops": [{"env_steps": 30_000, "reason": reason}]}
+    for seed in (0, 1, 2):
+        spread(tmp_path, f"{seed}", seed=seed, until=30_000, ends=-15.0, pace=1e3, manifest=stops)
+    for seed in (3, 4):
+        spread(tmp_path, f"{seed}", seed=seed, ends=-60.0)
+    judged = reason.startswith("EarlyStopping")
+    gathered = gather([tmp_path], command_of)
+    assert [(run.state, run.judged, run.note) for run in gathered.runs][:1] == [("stopped", judged, reason)]
+    (task,) = results.compute(gathered, {"mpe/spread-3": 0.0}).tasks
+    (series,) = task.series
+    assert [member.seed for member in series.used] == ([0, 1, 2, 3, 4] if judged else [3, 4])
+    crossings = task.rows[0].crossings
+    assert series.curves is not None and series.curves.steps[-1] == 60_000 and crossings is not None
+    assert crossings.steps == ((60_000,) * 5 if judged else (30_000,) * 3 + (60_000,) * 2)
+    assert "5, 3 stopped" in tables.returns_table(task, "t").rows[0] or not judged
+    stops["stops"][0]["env_steps"] = 20_000  # it was resumed since
+    spread(tmp_path, "5", seed=5, until=30_000, manifest=stops)
+    assert not gather([tmp_path / "5"], command_of).runs[0].judged
+
+
+def test_two_runs_of_one_name_are_not_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that diverged at once does not vanish in one that went on, nor one of another task."""
+    cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"until": 0, "ended": ("diverged", "a number was not finite")}, {}),
+        ({"until": 0, "task": "mpe/spread-3?dynamics=v2"}, {}),
+        ({"until": 0, "preset": "cpu"}, {"preset": "matched"}),
+    ]
+    for i, (one, other) in enumerate(cases):
+        paths = spread(tmp_path, f"{i}/a/seed-0", **one), spread(tmp_path, f"{i}/b/seed-0", **other)
+        assert "Two runs are called seed-0" in refused(capsys, *paths, "--out", tmp_path / "out")
+
+
+def test_settings_that_no_study_names_are_named_anew_with_other_runs(tmp_path: Path) -> None:
+    def summarised(name: str, *seeds: int, **given: Any) -> Path:
+        for seed in seeds:
+            spread(tmp_path, f"{name}/{name}{seed}", seed=seed, **given)
+        path = tmp_path / f"{name}.json"
+        path.write_bytes(b"".join(to_json(gather([tmp_path / name], command_of), records.Options("sampled", {}))))
+        return path
+
+    four, eight = summarised("four", 0, 1, denoising_steps=4), summarised("eight", 0, 1, denoising_steps=8)
+    new = [spread(tmp_path, f"new/{seed}", seed=seed, denoising_steps=4) for seed in (2, 3)]
+    (task,) = compute(four, eight, *new).tasks
+    found = {one.setting: [member.seed for member in one.members] for one in task.series}
+    assert found == {"matched, denoising_steps=4": [0, 1, 2, 3], "matched, denoising_steps=8": [0, 1]}
+    with pytest.raises(UserError, match="seed 0 of omad on mpe/spread-3 is in"):
+        compute(four, spread(tmp_path, "copy", seed=0, denoising_steps=4))
+
+
+def test_where_files_lie_makes_no_setting(tmp_path: Path) -> None:
+    """Seeds that start from their own seeds of one run are one setting, as are those of one file at two places."""
+    digests = {"demonstrations": "12345678" * 8}
+    for seed in (0, 1):
+        start, file = f"/{seed}/pre/seed-{seed}", f"/{seed}/d.npz"
+        spread(tmp_path, f"{seed}", seed=seed, init_from=start, demonstrations=file, manifest=digests)
+    (series,) = compute(tmp_path).tasks[0].series
+    assert len(series.used) == 2
+    spread(tmp_path, "2", seed=2, init_from="/pre", demonstrations="/d.npz", manifest={"demonstrations": "9" * 64})
+    labels = {one.setting for one in compute(tmp_path).tasks[0].series}
+    assert labels == {"matched, demonstrations=d.npz (12345678)", "matched, demonstrations=d.npz (99999999)"}
+
+
+def test_what_summaries_say_differently_must_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def summary(name: str, options: records.Options, **given: Any) -> Path:
+        path = tmp_path / f"{name}.json"
+        gathered = gather([spread(tmp_path, name, **given)], command_of)
+        path.write_bytes(b"".join(to_json(gathered, options)))
+        return path
+
+    one = summary("one", records.Options("sampled", {"mpe/spread-3": -50.0}))
+    other = summary("other", records.Options("sampled", {"mpe/spread-4": -44.0}), task="mpe/spread-4")
+    assert compute(one, other).options.thresholds == {"mpe/spread-3": -50.0, "mpe/spread-4": -44.0}
+    third = summary("third", records.Options("sampled", {"mpe/spread-3": -40.0}, baseline="hasac"), seed=1)
+    said = refused(capsys, one, third, "--out", tmp_path / "out")
+    assert "the return to reach on mpe/spread-3 is -50, and -40 in" in said and "baseline is 'omad'" in said
+    found = write_report([one, third], tmp_path / "out", {"mpe/spread-3": -45.0}, baseline="omad")
+    assert "a return of −45.00" in found.read_text()
+
+
+def test_a_summary_with_a_task_that_is_not_known_here_is_shown(tmp_path: Path) -> None:
+    """As of an env that was registered where it was trained."""
+    spread(tmp_path, "runs/a")
+    spread(tmp_path, "runs/b", seed=1)
+    text = b"".join(to_json(gather([tmp_path / "runs"], command_of), records.Options("sampled", {})))
+    (tmp_path / "summary.json").write_bytes(text.replace(b"mpe/spread-3", b"my/env"))
+    (task,) = compute(tmp_path / "summary.json", spread(tmp_path, "c")).tasks[:1]
+    assert task.task.name == "my/env" and len(task.series[0].used) == 2 and task.threshold is None
+
+
+def test_a_lone_configuration_is_no_run(tmp_path: Path) -> None:
+    path = spread(tmp_path, "a")
+    for name in ("export", ".git"):
+        (path / name).mkdir()
+        (path / name / "config.json").write_text("{}")
+    assert [run.folder for run in gather([tmp_path], command_of).runs] == [f"{tmp_path.name}/a"]
+    assert len(list_runs(tmp_path)[0]) == 1
+
+
+def test_returns_that_were_carried_on_are_noted_for_marl_eval(tmp_path: Path) -> None:
+    spread(tmp_path, "a")
+    spread(tmp_path, "b", seed=1, until=20_000, ended=("diverged", "a number was not finite"))
+    spread(tmp_path, "c", seed=2, until=0, ended=("diverged", "a number was not finite"))
+    notes = export(compute(tmp_path))[1]
+    assert len(notes) == 2 and "seed 1: its last returns stand at 30,000 to 60,000 env steps" in notes[0]
+    assert "seed 2: the returns of random actions stand" in notes[1]
+
+
+def test_that_nothing_is_compared_for_want_of_a_common_step_is_said(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        spread(tmp_path, f"o{seed}", seed=seed, every=10_000)
+        spread(tmp_path, f"h{seed}", seed=seed, algorithm="hasac", every=7_000, total_steps=56_000)
+    assert "HASAC and OMAD are not compared: no env step is common" in page.to_markdown(compute(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0034, "0.0034"), (-0.001, "−0.001"), (999.996, "1,000"), (0, "0.00"), (0.5, "0.50"), (-1234.5, "−1,234")],
+)
+def test_small_numbers_keep_their_digits(value: float, text: str) -> None:
+    assert number(value) == text
 
 
 def test_seeds_that_others_of_their_run_have_stopped_still_count(tmp_path: Path) -> None:
@@ -774,9 +923,10 @@ def test_bad_input_gets_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_report_is_replaced_and_keeps_its_options(tmp_path: Path) -> None:
     run, out = spread(tmp_path, "run", seeds=2, total_steps=30_000), tmp_path / "out"
     write_report([run], out, {"mpe/spread-3": -45.0}, "noise_free")
-    (out / "figures" / "old.svg").write_text("")
+    for name in ("curves_old.svg", "photo.png"):
+        (out / "figures" / name).write_text("")
     write_report([out], out, {})
-    assert not (out / "figures" / "old.svg").exists()
+    assert not (out / "figures" / "curves_old.svg").exists() and (out / "figures" / "photo.png").exists()
     text = (out / "index.html").read_text()
     assert "reached a return of −45.00" in text and "noise-free actions" in text
 

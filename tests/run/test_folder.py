@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from omad import files
+from omad.commands import compare
 from omad.config import resolve
 from omad.errors import UserError
 from omad.experiment import Experiment, claim
@@ -21,6 +23,7 @@ from omad.run import arrays
 from omad.run.folder import RunFolder, members
 from omad.run.machine import differences, facts
 from omad.run.records import EPISODES, METRICS, Ended
+from omad.trained import Run
 
 CONFIG = resolve("probe/push")
 
@@ -355,3 +358,20 @@ def test_what_may_change_rounding_is_told() -> None:
     then = json.loads(json.dumps(now))
     then["cores"], then["flags"]["jax_enable_x64"] = 64, "other"
     assert [words.partition(" was ")[0] for words in differences(then)] == ["cores", "flags jax_enable_x64"]
+
+
+def test_folders_that_are_no_seeds_of_one_run_are_no_group(tmp_path: Path) -> None:
+    """Else the first would stand for all; only what a resume that was cut off has changed may differ."""
+    for name, fields in {
+        "good": {"total_steps": CONFIG.total_steps + 400, "first_seed": 5},
+        "other": {"batch_size": CONFIG.batch_size // 2, "first_seed": 1},
+        "twice": {},
+    }.items():
+        for seed, config in ((0, CONFIG), (1, dataclasses.replace(CONFIG, **fields))):
+            RunFolder.create(tmp_path / name / f"seed-{seed}", config, {"omad": "test"}).close()
+    run = Run(tmp_path / "good")
+    assert run.seeds == (0, 5) and run.config == CONFIG, "no range of seeds"
+    for name, words in (("other", "batch_size differ in its folders"), ("twice", "has seed 0 twice")):
+        for use in (lambda path: Run(path), lambda path: compare.differences(path, tmp_path / "good")):
+            with pytest.raises(UserError, match=words):
+                use(tmp_path / name)

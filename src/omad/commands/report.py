@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
+import re
 import shlex
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -116,6 +119,10 @@ def _free(out: Path) -> None:
 
 _UNFINISHED = ".report-"
 """How the folder is called in which a report is written before it is whole."""
+_PICTURES = re.compile(r"(curves_.+|ratios|(aggregate|profile)(_[0-9]+)?)\.(png|svg)")
+"""Files that an earlier report may have left among the pictures."""
+_ABANDONED = 3600.0
+"""Seconds after which such a folder is nobody's any more."""
 
 
 def write_report(
@@ -145,11 +152,12 @@ def write_report(
     from omad.report.marl_eval import export
     from omad.report.page import to_html, to_markdown
     from omad.report.read import gather
-    from omad.report.results import compute
+    from omad.report.results import compute, refuse_disagreed
     from omad.report.summary import to_json
 
     _free(out)
     gathered = gather(paths, command_of)
+    refuse_disagreed(gathered, thresholds, actions, baseline)
     kind = actions or gathered.options.get("actions", "sampled")
     results = compute(gathered, thresholds, kind, baseline)
     drawn = draw_all(results)
@@ -167,8 +175,7 @@ def write_report(
         _replace(out, files)
     except OSError as error:
         raise UserError(
-            f"{out} cannot be written ({error.strerror or error}); give another --out, or make room. What was there is "
-            "as it was."
+            f"{out} cannot be written ({error.strerror or error}); give another --out, or make room."
         ) from None
     return out / "index.html"
 
@@ -191,7 +198,11 @@ def _replace(out: Path, files: Mapping[str, Iterable[bytes]]) -> None:
     (out.parent if fresh else out).mkdir(parents=True, exist_ok=True)
     if not fresh:
         for left in out.glob(f"{_UNFINISHED}*"):
-            shutil.rmtree(left, ignore_errors=True)
+            if left.lstat().st_mtime < time.time() - _ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)
+        for name in files:
+            if (out / name).is_dir() and not (out / name).is_symlink():
+                raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
     stage = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=out.parent if fresh else out))
     try:
         (stage / "figures").mkdir()
@@ -211,8 +222,8 @@ def _replace(out: Path, files: Mapping[str, Iterable[bytes]]) -> None:
         for name in files:
             (stage / name).replace(out / name)
         (out / "summary.json.gz").unlink(missing_ok=True)
-        for old in (*pictures.glob("*.png"), *pictures.glob("*.svg")):
-            if f"figures/{old.name}" not in files:
+        for old in pictures.iterdir():
+            if _PICTURES.fullmatch(old.name) and f"figures/{old.name}" not in files:
                 old.unlink()
     finally:
         shutil.rmtree(stage, ignore_errors=True)

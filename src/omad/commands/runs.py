@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ import tyro
 
 from omad.console import console, print_json, row, table
 from omad.errors import UserError
-from omad.run.folder import RunFolder
+from omad.run.folder import RunFolder, holds_run
 from omad.run.records import LINES
 
 __all__ = ["list_runs", "main"]
@@ -30,7 +31,7 @@ class Options:
 
 
 def _folders(root: Path, damaged: list[str]) -> Iterator[Path]:
-    """Folders with a run's configuration or manifest, in the order of their names; links are not followed.
+    """Folders with a run's files, in the order of their names; links are not followed.
 
     `damaged` takes a sentence for each folder that cannot be looked into.
     """
@@ -38,7 +39,7 @@ def _folders(root: Path, damaged: list[str]) -> Iterator[Path]:
         root, onerror=lambda error: damaged.append(f"{error.filename}: {error.strerror}")
     ):
         inside.sort()
-        if {"config.json", "manifest.json"} & set(names):
+        if holds_run(names):
             inside.clear()
             yield Path(where)
 
@@ -54,7 +55,7 @@ def _described(path: Path) -> dict[str, Any]:
     state = "failed" if ended and ended.how != "finished" else "complete" if run.complete else "stopped"
     means: dict[int, list[float]] = {}
     for line in run.evaluations():
-        if line["actions"] == "sampled":
+        if line["actions"] == "sampled" and math.isfinite(line["mean"]):
             means.setdefault(line["step"], []).append(line["mean"])
     returns = [sum(row) / len(row) for _, row in sorted(means.items())]
     lines = [path / name for name in (*LINES, "manifest.json")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from omad import files, schema
@@ -29,18 +29,21 @@ class Csv(Logger):
         self._handles = {}
         for name, head in (("metrics.csv", METRICS), ("evaluations.csv", EVALUATIONS)):
             path = run.path / name
-            files.write_text(path, self._kept(path, head, run.env_steps), run.path)
+            files.write_bytes(path, self._kept(path, head, run.env_steps), run.path)
             self._handles[name] = files.open_append(path, run.path)
 
     @staticmethod
-    def _kept(path: Path, head: tuple[str, ...], env_steps: int) -> str:
-        """The rows up to the checkpoint."""
-        try:
-            rows = schema.read_bytes(path).decode().splitlines()[1:]
-        except FileNotFoundError:
-            rows = []
-        kept = [row for row in rows if row.partition(",")[0].isdecimal() and int(row.partition(",")[0]) <= env_steps]
-        return "\n".join([",".join(head), *kept]) + "\n"
+    def _kept(path: Path, head: tuple[str, ...], env_steps: int) -> Iterator[bytes]:
+        """The head and the rows up to the checkpoint, one by one; what is no whole row is dropped."""
+        yield f"{','.join(head)}\n".encode()
+        if not path.exists():
+            return
+        with schema.open_plain(path) as old:
+            for row in old:
+                step = row.partition(b",")[0]
+                whole = row.endswith(b"\n") and row.count(b",") >= len(head) - 1
+                if whole and step.isdigit() and int(step) <= env_steps:
+                    yield row
 
     def _write(self, name: str, rows: list[tuple[object, ...]]) -> None:
         text = io.StringIO(newline="")

@@ -14,13 +14,14 @@ __all__ = ["code", "counts", "drawable", "duration", "interval", "markdown", "nu
 
 
 def number(value: Any) -> str:
-    """Two decimals, none from 1,000 on."""
+    """Two decimals, none from 1,000 on, and two digits of what is smaller than a tenth."""
     value = float(value)
     if math.isnan(value):
         return "–"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}").replace("-", "−")
+    kind = ".2g" if 0 < abs(value) < 0.1 else ".2f" if abs(value) < 999.995 else ",.0f"
+    return f"{value:{kind}}".replace("-", "−")
 
 
 _BOUNDS = {"exact": "", "lower bound": "at least ", "upper bound": "at most "}

@@ -2,7 +2,8 @@
 
 Environment and task become lower case, since marl-eval looks them up so. Runs are numbered `run_0`, ..., because
 there they must have the same names everywhere. `absolute_metrics` comes last, where it is looked for; returns of the
-last evaluation stand in it. Steps at which not all runs of a task were evaluated are left out.
+last evaluation stand in it. Steps at which not all runs of a task were evaluated are left out. Runs that failed, or
+were stopped for their returns, keep their last returns from then on, which is noted.
 
 Source: Gorsane et al. 2022; the README of marl-eval has the format.
 """
@@ -88,6 +89,15 @@ def export(results: Results) -> tuple[dict[str, Any], list[str]]:
         records = [Record(family, s.task, f"{s.algorithm}, {s.setting}", s.evaluations) for s in one.series if s.used]
         families.setdefault(family, []).append(records)
     out, notes = dict[str, Any](), list[str]()
+    for series in (series for one in results.tasks for series in one.series):
+        for member, held in zip(series.used, series.evaluations, strict=True):
+            known = member.evaluations.steps if member.evaluations else ()
+            if later := sorted(set(held.steps) - set(known)):
+                what = "its last returns" if known else "the returns of random actions"
+                notes.append(
+                    f"{series.task}, {series.label}, seed {member.seed}: {what} stand at {later[0]:,} to {later[-1]:,} "
+                    "env steps, where it was not evaluated."
+                )
     for family, members in families.items():
         try:
             out |= nested([record for records in members for record in records])

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ from omad.report.records import (
 )
 from omad.report.sections import inside, read_section
 from omad.report.summary import from_summary, summary_of
-from omad.run.folder import RunFolder
-from omad.run.records import WITHOUT_EFFECT, EpisodesLine
+from omad.run.folder import RunFolder, holds_run
+from omad.run.records import EARLY, WITHOUT_EFFECT, EpisodesLine, Manifest, source_name
 from omad.schema import Lines, convert, read_json, read_lines
 
 __all__ = ["gather", "refuse_mixed"]
@@ -46,20 +46,27 @@ NEUTRAL = frozenset(
 )  # fmt: skip
 """Fields of a configuration that do not tell one setting from another."""
 _PAUSE = 6.0
-"""A time between two lines of metrics this many times the usual is a pause, not training."""
+"""A time between two lines of metrics this many times the usual one of its kind is a pause, not training."""
 
 
 # ------------------------------------------------------------------------------------------------ one run
 
 
-def _seconds(times: Sequence[float]) -> float | None:
-    """Training time from the clock times of log lines."""
-    passed = np.diff(np.array(times, np.float64))
-    passed = passed[passed > 0]
-    if not passed.size:
-        return None
-    usual = float(np.median(passed))
-    return round(float(np.where(passed > _PAUSE * usual, usual, passed).sum()), 1)
+def _seconds(lines: Sequence[MetricsLine], settings: RunSettings) -> float | None:
+    """Training time from the clock times of log lines.
+
+    Compared with each other are times of random actions, of training, and of training with an evaluation.
+    """
+    steps, times = np.array([line.step for line in lines]), np.array([line.unix_s for line in lines], np.float64)
+    passed = np.diff(times)
+    evaluated = np.diff(-(-steps // settings.eval_every)) > 0  # an evaluation follows the line of its step
+    kinds = np.where(steps[1:] <= settings.warmup_steps, 0, np.where(evaluated, 2, 1))
+    total, kept = 0.0, passed > 0
+    for kind in np.unique(kinds[kept]):
+        some = passed[kept & (kinds == kind)]
+        usual = float(np.median(some))
+        total += float(np.where(some > _PAUSE * usual, usual, some).sum())
+    return round(total, 1) if kept.any() else None
 
 
 def _lines(path: Path, kind: type[Any]) -> Lines:
@@ -127,6 +134,7 @@ def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Calla
         folder = RunFolder.open(path)
         config = {k: v for k, v in dataclasses.asdict(folder.config).items() if k != "given"}
         manifest = {key: folder.manifest[key] for key in RunManifest.__struct_fields__ if key in folder.manifest}
+        stops = convert(folder.manifest, Manifest, path / "manifest.json").stops
         msgspec.json.encode((config, manifest))  # half of a surrogate pair, say, could not be written
         ended, complete, saved = folder.ended, folder.complete, bool(folder.checkpoints())
     except UserError as error:
@@ -151,6 +159,9 @@ def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Calla
         state = "running"
     elif ended:
         state, note, diverged = ("failed" if ended.how == "diverged" else "broken"), ended.words, ended.seeds
+    judged = state == "stopped" and bool(stops) and stops[-1].env_steps >= env_steps
+    if judged:
+        note, judged = stops[-1].reason, stops[-1].reason.startswith(EARLY)
     if state == "finished" and last < settings.last_step:
         note = f"it reached its end, but its evaluations beyond env step {last:,} are gone"
     said = [*filter(None, [note]), *_lost("episodes.jsonl", damaged), *_lost("metrics.jsonl", broken)]
@@ -167,10 +178,12 @@ def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Calla
         manifest=manifest,
         env_steps=env_steps,
         gradient_steps=metrics[-1].gradient_steps if metrics else 0,
-        train_s=_seconds([line.unix_s for line in metrics]),
+        train_s=_seconds(metrics, settings),
         timed_steps=metrics[-1].step - metrics[0].step if metrics else 0,
         episodes=tuple(episodes),
         diverged=tuple(seed for seed in diverged if seed in settings.all_seeds) if state == "failed" else (),
+        named=listed is not None,
+        judged=judged,
     )
 
 
@@ -178,7 +191,10 @@ def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Calla
 
 
 def _found(root: Path, name: str, closed: dict[Path, str]) -> list[Path]:
-    """Folders at or below a root that hold a file, but not inside runs; `closed` takes what cannot be looked into."""
+    """Folders at or below a root that hold a study.json, or as config.json a run's; what runs keep is passed over.
+
+    `closed` takes what cannot be looked into.
+    """
 
     def note(error: OSError) -> None:
         closed[Path(error.filename)] = f"it cannot be read: {error.strerror}"
@@ -186,7 +202,7 @@ def _found(root: Path, name: str, closed: dict[Path, str]) -> list[Path]:
     found = []
     for here, below, files in os.walk(root, onerror=note):
         below[:] = sorted(set(below) - {"checkpoints", "tb"})
-        if name in files:
+        if name in files if name == "study.json" else holds_run(files):
             found.append(Path(here))
         for link in (Path(here, one) for one in below if Path(here, one).is_symlink()):
             if os.access(link / name, os.F_OK) and not link.resolve().is_relative_to(root):
@@ -225,9 +241,24 @@ def gather(paths: Sequence[Path], command_of: Callable[[Any], str]) -> Gathered:
             known = runs.get(run.folder, run)
             runs[run.folder] = _further(known, run) if path.is_dir() else _further(run, known)
         sections += part.sections
-        fixed = {**part.options.get("study_thresholds", {}), **options.get("study_thresholds", {})}
-        options = {**part.options, **options, "study_thresholds": fixed}
+        options = _joined(options, part.options, path)
     return Gathered(", ".join(names) or "Report", tuple(_labelled(list(runs.values()))), tuple(sections), options)
+
+
+def _joined(one: dict[str, Any], other: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Options of two parts of a report; `disagreed` takes a sentence for what they say differently, by its name."""
+    found = {**other, **one}
+    unlike: dict[str, str] = dict(one.get("disagreed", {}))
+    for name in ("thresholds", "study_thresholds"):
+        mine, theirs = one.get(name, {}), other.get(name, {})
+        found[name] = {**theirs, **mine}
+        for task in mine.keys() & theirs.keys():
+            if mine[task] != theirs[task]:
+                unlike[task] = f"the return to reach on {task} is {mine[task]:g}, and {theirs[task]:g} in {path}"
+    for name in one.keys() & other.keys() & {"actions", "baseline"}:
+        if one[name] != other[name]:
+            unlike[name] = f"{name} is {one[name]!r}, and {other[name]!r} in {path}"
+    return {**found, "disagreed": unlike} if unlike else found
 
 
 def _further(summarised: Run, found: Run) -> Run:
@@ -239,16 +270,19 @@ def _further(summarised: Run, found: Run) -> Run:
     short, long = sorted((summarised, found), key=lambda run: (len(run.episodes), run.env_steps))
     alike = not short.config or not long.config or not _differing((short, long), _unlengthened)
     alike = alike and (not short.seeds or not long.seeds or short.seeds == long.seeds)
+    alike = alike and (not short.task or not long.task or (short.task, short.algorithm) == (long.task, long.algorithm))
+    alike = alike and (short.state != "failed" or long.state == "failed" or short.env_steps == long.env_steps)
     if not alike or short.episodes != long.episodes[: len(short.episodes)]:
         raise UserError(
-            f"Two runs are called {found.folder}, and neither continues the other; give them different names."
+            f"Two runs are called {found.folder}, and neither continues the other; give them different names, or give "
+            "one folder that holds both."
         )
     return long
 
 
 def _unlengthened(run: Run) -> dict[str, Any]:
-    """What tells settings apart, but for what changes as a run is lengthened."""
-    return {key: value for key, value in _fields(run).items() if key != "total_steps"}
+    """The preset and what tells settings apart, but for what changes as a run is lengthened."""
+    return {"preset": run.config["preset"]} | {k: v for k, v in _fields(run).items() if k != "total_steps"}
 
 
 def _from_folder(root: Path, command_of: Callable[[Any], str]) -> Gathered:
@@ -294,10 +328,10 @@ def _labelled(runs: Sequence[Run]) -> Iterable[Run]:
     """Name the settings of runs that no study names: the preset, and the fields in which such runs differ."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for run in runs:
-        if not run.setting and run.config:
+        if not run.named and run.config:
             groups.setdefault((run.task, run.algorithm, run.config["preset"]), []).append(_fields(run))
     for run in runs:
-        if run.setting or not run.config:
+        if run.named or not run.config:
             yield run
             continue
         others, own = groups[run.task, run.algorithm, run.config["preset"]], _fields(run)
@@ -309,8 +343,14 @@ def _labelled(runs: Sequence[Run]) -> Iterable[Run]:
 
 
 def _fields(run: Run) -> dict[str, Any]:
-    """What tells settings apart: fields of the run and of the algorithm, side by side."""
-    return {key: value for key, value in run.config.items() if key not in NEUTRAL} | (run.config.get("algo") or {})
+    """What tells settings apart: fields of the run and of the algorithm, side by side, wherever files of it lie."""
+    found = {key: value for key, value in run.config.items() if key not in NEUTRAL} | (run.config.get("algo") or {})
+    if file := found.get("demonstrations"):
+        digest = run.manifest.get("demonstrations", "")[:8]
+        found["demonstrations"] = f"{Path(file).name} ({digest})" if digest else Path(file).name
+    if start := found.get("init_from"):
+        found["init_from"] = source_name(start)
+    return found
 
 
 # ---------------------------------------------------------------------------------------------- mixtures

@@ -106,6 +106,8 @@ class RunManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     commit: Text | None = None
     protocol: Text = ""
     resume: Text = ""
+    demonstrations: Text = ""
+    """Digest of their file."""
     started: Text = ""
     python: Text = ""
     packages: dict[str, Text] = {}
@@ -195,6 +197,10 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All evaluations."""
     diverged: tuple[Seed, ...] = ()
     """Of a failed run, the seeds that failed; empty where that is not known, which counts as all."""
+    named: bool = True
+    """Whether a study has named the setting; else it follows from how the runs of a report differ."""
+    judged: bool = False
+    """Whether it is stopped, and that for its returns, as `EarlyStopping` does."""
 
     @property
     def total_steps(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,13 @@ from omad.report.series import (
     floor_of,
     over_one_range,
     published_of,
+    task_of,
     task_results,
 )
 from omad.report.stats import Band, Curves, Estimate, Scores
 from omad.report.survival import Crossings
 
-__all__ = ["Across", "Comparison", "Results", "compute"]
+__all__ = ["Across", "Comparison", "Results", "compute", "refuse_disagreed"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,17 +44,17 @@ class Comparison:
     """`survival.pooled_ratio` of them all."""
     better: Estimate | None
 
-    def above(self, value: float) -> int:
-        """On how many tasks the ratio, or its lower bound, is above a number."""
-        return self._count("lower bound", lambda ratio: ratio > value)
-
-    def below(self, value: float) -> int:
-        """On how many tasks the ratio, or its upper bound, is below a number."""
-        return self._count("upper bound", lambda ratio: ratio < value)
-
-    def _count(self, kind: str, holds: Callable[[float], bool]) -> int:
+    def above(self, value: float) -> tuple[int, int]:
+        """On how many tasks the ratio, or its lower bound, is above a number; and its whole interval."""
         ratios = [row.ratio for row in self.rows.values() if row.ratio]
-        return sum(one.kind in ("exact", kind) and holds(one.value) for one in ratios)
+        held = [one for one in ratios if one.kind in ("exact", "lower bound") and one.value > value]
+        return len(held), sum(one.low > value for one in held)
+
+    def below(self, value: float) -> tuple[int, int]:
+        """On how many tasks the ratio, or its upper bound, is below a number; and its whole interval."""
+        ratios = [row.ratio for row in self.rows.values() if row.ratio]
+        held = [one for one in ratios if one.kind in ("exact", "upper bound") and one.value < value]
+        return len(held), sum(one.high < value for one in held)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,6 +87,21 @@ class Results:
     tasks: tuple[TaskResults, ...]
     comparisons: tuple[Comparison, ...]
     across: tuple[Across, ...]
+
+
+def refuse_disagreed(
+    gathered: Gathered, thresholds: Mapping[str, float], actions: str | None, baseline: str | None
+) -> None:
+    """Refuse summaries that say different things of a report, where nothing is given instead.
+
+    Raises:
+        UserError: They do; the message lists what, and how to decide.
+    """
+    given = {name for name, value in (("actions", actions), ("baseline", baseline)) if value}
+    given |= {_canonical(task) for task in thresholds} | set(thresholds)
+    unlike = [words for name, words in gathered.options.get("disagreed", {}).items() if name not in given]
+    if unlike:
+        raise UserError(f"{'; '.join(unlike)}. Decide with --threshold, --actions or --baseline.")
 
 
 def compute(
@@ -128,7 +144,7 @@ def compute(
     if baseline and baseline not in known:
         raise UserError(f"--baseline is {baseline!r}; the runs are of {', '.join(known)}. Give one of these.")
     series = all_series(runs, actions, options.baseline)
-    done = [task_results(tasks.find(name), [one for one in series if one.task == name], options) for name in names]
+    done = [task_results(task_of(name), [one for one in series if one.task == name], options) for name in names]
     across = tuple(_across(done, options.baseline))
     return Results(gathered, options, tuple(done), tuple(_comparisons(done)), across)
 

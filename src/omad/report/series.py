@@ -1,9 +1,10 @@
 """What a report says of one task: its series of runs, how each compares with the baseline, the return to reach.
 
-Which runs count. A setting's curve and returns are of its finished and failed runs if these are two or more and one has
-finished, else of all that were evaluated, up to the last step they share. A run that failed keeps its last return from
-then on. For env steps to a threshold every run counts: one that was stopped is censored there, one that failed at its
-full budget.
+Which runs count. A setting's curve and returns are of its ended runs if these are two or more and one has not failed,
+else of all that were evaluated, up to the last step they share. Ended are those that finished, failed, or were stopped
+for their returns, all seeds of a run together; of the last two, a seed keeps its last return from then on. For env
+steps to a threshold every run counts: one that was stopped by chance is censored there, one that failed or was stopped
+for its returns at its full budget.
 Returns of two algorithms are compared at the last step that both have.
 """
 
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omad import tasks
+from omad.errors import UserError
 from omad.report import stats, survival
 from omad.report.format import number
 from omad.report.records import Options, Run
@@ -26,7 +28,7 @@ from omad.report.stats import Band, Curves, Estimate, Evaluations, Scores
 from omad.report.survival import Crossings
 
 __all__ = ["Panel", "Row", "Series", "TaskResults", "all_series", "estimated", "floor_of", "over_one_range",
-           "published_of", "task_results"]  # fmt: skip
+           "published_of", "task_of", "task_results"]  # fmt: skip
 
 MOST = 8
 """Curves in a picture."""
@@ -46,6 +48,11 @@ class Member:
         """Of this seed: where others of its run have diverged, it was stopped by that."""
         others = self.run.state == "failed" and self.run.diverged and self.seed not in self.run.diverged
         return "stopped" if others else self.run.state
+
+    @property
+    def decided(self) -> bool:
+        """Whether it ended before its budget did, and that for how it learned."""
+        return self.state == "failed" or self.run.judged
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -180,16 +187,24 @@ def _evaluations(run: Run, actions: str) -> dict[int, Evaluations]:
 
 
 def _carried_on(members: Sequence[Member], floor: float | None, grid: Sequence[int]) -> Iterator[Evaluations]:
-    """Evaluations of each; those of a failed run go on with its last one, as far as others of the task go.
+    """Evaluations of each; of `decided` ones they go on with the last one, as far as others of the task go.
 
     One that failed before its first evaluation has the return of random actions all along.
     """
     every = [member.evaluations for member in members if member.evaluations]
     for member in members:
         known = member.evaluations or Evaluations(tuple(grid[:1]), ((floor or 0.0,) * len(every[0].returns[0]),))
-        ends = member.run.total_steps if member.state == "failed" else 0
+        ends = member.run.total_steps if member.decided else 0
         later = [step for step in grid if known.steps[-1] < step <= ends]
         yield Evaluations((*known.steps, *later), (*known.returns, *[known.returns[-1]] * len(later)))
+
+
+def task_of(name: str) -> tasks.Task:
+    """A task; of one that is not known here, as one that was registered elsewhere, only the name."""
+    try:
+        return tasks.find(name)
+    except UserError:
+        return tasks.Task(name, "", (), (), 0, 0, "", {})
 
 
 def floor_of(task: tasks.Task) -> float | None:
@@ -217,11 +232,11 @@ def all_series(runs: Sequence[Run], actions: str, baseline: str) -> list[Series]
         members = sorted(group, key=lambda member: member.seed)
         if not any(member.run.config for member in members):
             continue
-        floor = floor_of(tasks.find(task))
+        floor = floor_of(task_of(task))
         seen = [m for m in members if m.evaluations or (m.state == "failed" and floor is not None)]
         seen = seen if any(member.evaluations for member in seen) else []
-        ended = [member for member in seen if member.state in ("finished", "failed")]
-        whole = any(member.state == "finished" for member in ended)
+        ended = [m for m in seen if m.run.state in ("finished", "failed") or m.run.judged]
+        whole = any(member.run.state != "failed" for member in ended)
         used = ended if whole and len(ended) > 1 and any(member.evaluations for member in ended) else seen
         several = len({other for name, _, other in groups if name == task}) > 1
         label = algorithm.upper() + (f", {setting}" if several else "")
@@ -272,7 +287,7 @@ def _crossings(series: Series, value: float) -> Crossings | None:
     runs = list(zip(seen, found.steps, found.reached, found.early, strict=True)) if found else []
     runs += [(m, 0.0, False, False) for m in series.members if not m.evaluations and m.state == "failed"]
     rows = [
-        (float(m.run.total_steps) if m.state == "failed" and not reached else step, reached, early)
+        (float(m.run.total_steps) if m.decided and not reached else step, reached, early)
         for m, step, reached, early in runs
         if m.evaluations or m.run.total_steps
     ]

@@ -17,8 +17,8 @@ from omad.report.stats import CONFIDENCE, Estimate, Evaluations, Floats, Real, c
 __all__ = ["Crossings", "crossings", "kaplan_meier", "known", "median_steps", "pooled_ratio", "steps_ratio"]
 
 Bools = NDArray[np.bool_]
-_HALF = 0.5 + 1e-9
-"""Survival that counts as one half; a product of fractions may miss it by a rounding."""
+_ROUNDING = 1e-9
+"""By which a product of fractions may miss one half."""
 
 
 @dataclass(frozen=True)
@@ -91,18 +91,21 @@ def kaplan_meier(steps: Floats, reached: Bools) -> tuple[Floats, Floats]:
 def _median(steps: Floats, reached: Bools, early: Bools) -> tuple[Floats, Floats]:
     """Between which bounds the median lies, along the last axis; the same number twice where it is known."""
 
-    def falls_to_half(steps: Floats) -> Floats:
-        at, alive = kaplan_meier(steps, reached)
-        half = alive <= _HALF
-        first = np.take_along_axis(at, half.argmax(-1)[..., None], -1)[..., 0]
-        return np.asarray(np.where(half.any(-1), first, np.inf))
+    def first(at: Floats, holds: Bools) -> Floats:
+        """The first step at which something holds; infinite where it never does."""
+        found = np.take_along_axis(at, holds.argmax(-1)[..., None], -1)[..., 0]
+        return np.where(holds.any(-1), found, np.inf)
 
-    high = falls_to_half(steps)
+    def halfway(steps: Floats) -> Floats:
+        """Between the steps at which one half is reached and passed, which are the same unless it is met exactly."""
+        at, alive = kaplan_meier(steps, reached)
+        return np.asarray((first(at, alive <= 0.5 + _ROUNDING) + first(at, alive < 0.5 - _ROUNDING)) / 2)
+
+    high = halfway(steps)
     soonest = np.where(early, 0.0, steps)
-    low = falls_to_half(soonest)
-    # Not reached by half: no run's number is below the step up to which it is known.
-    known = np.sort(soonest, axis=-1)[..., (steps.shape[-1] - 1) // 2]
-    return np.asarray(np.minimum(np.where(np.isinf(low), known, low), high)), high
+    low = halfway(soonest)
+    # Not passed by half: no run's number is below the step up to which it is known.
+    return np.asarray(np.minimum(np.where(np.isinf(low), np.median(soonest, axis=-1), low), high)), high
 
 
 def _resampled(crossings: Crossings, rng: np.random.Generator, resamples: int) -> tuple[Floats, Floats]:
@@ -126,11 +129,11 @@ def _bounded(low: Any, high: Any, lows: Floats, highs: Floats) -> Estimate:
 
 
 def median_steps(crossings: Crossings, *, resamples: int = 10_000, seed: int = 0) -> Estimate:
-    """Env steps by which half of the runs have reached the threshold: where the Kaplan-Meier curve falls to 1/2.
+    """Env steps by which half of the runs have reached the threshold: where the Kaplan-Meier curve passes 1/2.
 
-    Of an even number of runs without censoring it is the lower of the two in the middle. Where fewer than half
-    reach the threshold it is a lower bound: the median of the steps up to which runs are known. Where half were above
-    at their first evaluation it is an upper bound.
+    Where it stays at 1/2 for a while, as of an even number of runs without censoring, it is the middle of that while.
+    Where the curve does not pass 1/2 it is a lower bound: the median of the steps up to which runs are known. Where
+    half were above at their first evaluation it is an upper bound.
 
     Source: Kaplan and Meier 1958.
     """

@@ -160,16 +160,23 @@ def findings(one: TaskResults, baseline: str) -> list[str]:
     if one.threshold is None:
         return [*said, "No return to reach is known for this task; give one with --threshold."]
     others = [row for row in one.rows if row.ratio and row.series.algorithm != baseline]
+    for row in one.rows:
+        several = row.baseline is not None and min(len(row.series.used), len(row.baseline.used)) > 1
+        if row.baseline and several and not row.finals:
+            both = f"{row.series.label} and {row.baseline.label}"
+            said.append(f"Returns of {both} are not compared: no env step is common to all of their evaluations.")
     return [*said, f"Return to reach: {number(one.threshold)}, {one.rule}.", *map(_ratio_sentence, others)]
 
 
 def count_sentence(one: Comparison, baseline: str) -> str:
     """On how many tasks a ratio lies where."""
     above, far, below = one.above(1.0), one.above(2.5), one.below(1.0)
-    rest = len(one.rows) - above - below
+    rest = len(one.rows) - above[0] - below[0]
+    sure = f"with the whole interval on {above[1]}, {far[1]} and {below[1]}"
     return (
-        f"{one.label}: env steps to the threshold over those of {baseline} are above 1 on {above} of {len(one.rows)} "
-        f"tasks, above 2.5 on {far}, below 1 on {below}{f', not known to be either on {rest}' if rest else ''}."
+        f"{one.label}: env steps to the threshold over those of {baseline} are above 1 on {above[0]} of "
+        f"{len(one.rows)} tasks, above 2.5 on {far[0]}, below 1 on {below[0]}; {sure}"
+        f"{f'; not known to be either on {rest}' if rest else ''}."
     )
 
 

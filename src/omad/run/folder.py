@@ -25,6 +25,7 @@ import errno
 import json
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,13 +38,13 @@ from omad.errors import UserError
 from omad.run import lines
 from omad.run.best import BestPolicies
 from omad.run.checkpoints import Checkpoint, Checkpoints
-from omad.run.records import EPISODES, FORMAT, LINES, METRICS, Ended, Manifest
+from omad.run.records import EPISODES, FORMAT, LINES, METRICS, WITHOUT_EFFECT, Ended, Manifest
 from omad.spec import EnvSpec
 
 if TYPE_CHECKING:
     from jaxtyping import PyTree
 
-__all__ = ["RunFolder", "half_made", "kept_of_length", "members"]
+__all__ = ["RunFolder", "alike", "half_made", "holds_run", "kept_of_length", "members"]
 
 _EARLY = {"lock", "checkpoints", "config.json", "config.json.partial", "manifest.json.partial", *LINES}
 """What a folder may hold before it has its manifest."""
@@ -56,6 +57,30 @@ def members(path: str | os.PathLike[str]) -> list[Path]:
     if (path / "config.json").exists() or not found:
         return [path]
     return sorted(found, key=lambda run: int(run.name.removeprefix("seed-")))
+
+
+def alike(runs: list[RunFolder], path: str | os.PathLike[str]) -> list[RunFolder]:
+    """The runs of a folder, which differ in their seeds only, and in what a resume that was cut off has changed.
+
+    Raises:
+        UserError: They differ in more, or share a seed.
+    """
+    own = {"seeds", "first_seed", "total_steps", "demonstrations", *WITHOUT_EFFECT}
+    first, held = to_dict(runs[0].config), dict[int, Path]()
+    for run in runs:
+        unlike = [name for name, value in to_dict(run.config).items() if name not in own and value != first.get(name)]
+        if unlike:
+            raise UserError(f"{path} is no run of several seeds: {', '.join(unlike)} differ in its folders; give one.")
+        for seed in run.config.all_seeds:
+            if held.setdefault(seed, run.path) != run.path:
+                raise UserError(f"{path} has seed {seed} twice, in {held[seed]} and {run.path}; move one of them away.")
+    return runs
+
+
+def holds_run(names: Collection[str]) -> bool:
+    """Whether these are the files of a run, whole or damaged; a lone config.json or manifest.json may be anything's."""
+    main = {"config.json", "manifest.json"} & set(names)
+    return bool(main) and len(main | ({"lock", *LINES} & set(names))) > 1
 
 
 def half_made(path: Path) -> bool:

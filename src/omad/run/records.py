@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from omad import schema
-from omad.config import from_dict, to_dict
+from omad.config import from_dict, source_of, to_dict
 from omad.errors import UserError
 
 __all__ = [
+    "EARLY",
     "EPISODES",
     "FORMAT",
     "LINES",
@@ -32,6 +34,7 @@ __all__ = [
     "Part",
     "Stop",
     "Unreadable",
+    "source_name",
     "with_defaults",
 ]
 
@@ -41,6 +44,8 @@ PARTS: tuple[str, ...] = ("policy", "rest")
 METRICS, EPISODES = LINES = ("metrics.jsonl", "episodes.jsonl")
 WITHOUT_EFFECT = ("env_workers", "env_timeout", "keep_checkpoints", "keep_best")
 """Settings that no result depends on."""
+EARLY = "EarlyStopping"
+"""How the reason begins for which that callback stops a run."""
 PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 """Errors that say nothing of a file itself."""
 
@@ -168,3 +173,9 @@ def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
         UserError: A field or the algorithm is unknown here, or a value cannot work.
     """
     return to_dict(from_dict(config))
+
+
+def source_name(init_from: str) -> str:
+    """The name of the run that another started from, wherever it lies and whichever its seed is."""
+    source = Path(source_of(init_from)[0])
+    return source.parent.name if re.fullmatch(r"seed-[0-9]+", source.name) else source.name
