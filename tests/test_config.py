@@ -207,6 +207,23 @@ def test_values_that_follow_from_others_follow_in_a_file_too(tmp_path: Path):
     assert (config.algo.alpha_mode, config.algo.alpha_init) == ("auto", 1.0)  # not the preset's of a fixed one
 
 
+def test_policies_that_would_never_be_updated_are_refused():
+    brief: dict[str, Any] = {"preset": "tiny", "total_steps": 400, "warmup_steps": 200, "n_envs": 4}
+    done = resolve(**brief).gradient_steps(100)
+    assert done == 50 * resolve(**brief).updates_per_step
+    resolve(**brief, actor_every=done)
+    with pytest.raises(UserError, match=f"actor_every is {done + 1}, but the run has {done} gradient steps"):
+        resolve(**brief, actor_every=done + 1)
+
+
+def test_raw_rewards_have_the_temperature_of_raw_rewards():
+    """`efficient` normalises rewards on robots; without that, entropy is weighed as in the other presets."""
+    robot: dict[str, Any] = {"task": "mamujoco-full/halfcheetah-2x3", "preset": "efficient"}
+    assert (resolve(**robot).algo.alpha_init, resolve(**robot).algo.v_max) == (0.01, 5.0)
+    raw = resolve(**robot, reward_norm="none").algo
+    assert (raw.alpha_init, raw.v_max) == (1.0, 2000.0)
+
+
 def test_a_limit_that_would_not_change_as_asked_is_refused():
     """Half of a change is a mistake; a limit of its own stays where it is."""
     end: dict[str, Any] = {"target_run_end": 5.5}

@@ -8,7 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from omad.reward_norm import ReturnStats
 from omad.standardise import RunningStats, standardised, within
 from omad.types import Algorithm, Batch, EnvSpec
 
@@ -53,6 +55,17 @@ def test_moments_of_batches_are_those_of_all_rows_together():
     np.testing.assert_allclose(out.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(out.std(0), 1, atol=1e-4)
     assert np.abs(np.asarray(moments(jnp.full((5,), 1e9)))).max() == 10
+
+
+@pytest.mark.parametrize("stats", [RunningStats.none(3), ReturnStats.none(2, 0.9, 5.0)])
+def test_moments_of_a_very_long_run_go_on_moving(stats: Any) -> None:
+    """One more row added to a count that float32 cannot raise must not make the variance grow for ever."""
+    end = dataclasses.replace(stats, count=jnp.asarray(2.0**34), mean=stats.mean + 1.0, variance=stats.variance * 4.0)
+    for _ in range(3):
+        rows = jnp.ones((2, 3)) * jnp.asarray([[0.0], [2.0]])
+        end = end.seen(rows) if isinstance(end, RunningStats) else end.seen(rows[:, 0], jnp.ones(2, bool))
+    assert np.all(np.asarray(end.variance) < 4.0) and np.all(np.isfinite(np.asarray(end.mean)))
+    assert float(end.count) < 2.0**24
 
 
 def test_nothing_seen_changes_nothing():

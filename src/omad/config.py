@@ -154,6 +154,13 @@ class RunConfig:
                 f"Raise --total-steps above --warmup-steps, with n_envs {self.n_envs} to at least "
                 f"{self.warmup_vector_steps * self.n_envs + 1}."
             )
+        done = self.gradient_steps(self.total_vector_steps)
+        for name in ("actor_every", "alpha_every"):
+            if (every := getattr(self.algo, name, 1)) > done:
+                raise UserError(
+                    f"{name} is {every}, but the run has {done} gradient steps; its policies would never be updated. "
+                    f"Lower --{name.replace('_', '-')} or raise --total-steps."
+                )
         if self.batch_size > self.buffer_size:
             raise UserError(
                 f"batch_size is {self.batch_size} but buffer_size is {self.buffer_size}; "

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from omad.standardise import STILL_COUNTS
 from omad.types import Batch
 
 __all__ = ["KINDS", "SCALE", "ReturnStats"]
@@ -80,9 +81,10 @@ class ReturnStats(eqx.Module):
         """
         returns = self.gamma * self.running + reward
         n = returns.shape[0]
-        total = self.count + n
+        count = jnp.minimum(self.count, n * STILL_COUNTS)
+        total = count + n
         step = returns.mean() - self.mean
-        variance = (self.count * self.variance + n * returns.var() + step**2 * self.count * n / total) / total
+        variance = (count * self.variance + n * returns.var() + step**2 * count * n / total) / total
         return dataclasses.replace(
             self,
             running=jnp.where(over, 0.0, returns),

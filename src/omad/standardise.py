@@ -18,9 +18,11 @@ from jaxtyping import Array, Float, Int, Key
 from omad.spec import ObsNorm
 from omad.types import Algorithm, Batch, EnvSpec, Learner, Metrics, Policy
 
-__all__ = ["KINDS", "RunningStats", "Standardised", "standardised", "within"]
+__all__ = ["KINDS", "STILL_COUNTS", "RunningStats", "Standardised", "standardised", "within"]
 
 KINDS = ("none", "running", "harl")
+STILL_COUNTS = 2.0**22
+"""Batches after which running moments are a moving average: to more, one more would add nothing in float32."""
 _LIMIT = 10.0
 """Standardised entries are clipped to this many deviations, as is usual."""
 
@@ -40,10 +42,11 @@ class RunningStats(eqx.Module):
     def seen(self, rows: Float[Array, "batch entry"]) -> RunningStats:
         """With a batch more. Source: Chan, Golub, LeVeque 1983, eq. 2.1 (merging two samples)."""
         n = rows.shape[0]
-        total = self.count + n
+        count = jnp.minimum(self.count, n * STILL_COUNTS)
+        total = count + n
         mean, variance = rows.mean(0), rows.var(0)
         step = mean - self.mean
-        merged = (self.count * self.variance + n * variance + step**2 * self.count * n / total) / total
+        merged = (count * self.variance + n * variance + step**2 * count * n / total) / total
         return RunningStats(total, self.mean + step * n / total, merged)
 
     def __call__(self, x: Float[Array, "*b entry"]) -> Float[Array, "*b entry"]:

@@ -46,6 +46,7 @@ MISTAKES = [
     ({"behaviour": lambda learner: learner[0]}, r"behaviour\(learner\) returned policy as .*, as policy\(\) gives it"),
     ({"gamma": 2.0}, "gamma is 2.0; it must be a number from 0 to 1"),
     ({"n_step": 0.5}, "n_step is 0.5; it must be a whole number"),
+    ({"n_step": 10**6}, "n_step is 1000000, more than the [0-9]+ steps of each env"),
     (None, r"make\(config, spec\) returned a dict; it must return an omad.types.Algorithm"),
 ]
 

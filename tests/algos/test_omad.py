@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import re
 from typing import Any
 
 import equinox as eqx
@@ -374,11 +375,16 @@ def test_target_critics_follow_slowly(variant: Setup) -> None:
 
 
 def test_the_average_follows_the_actors_and_leaves_training(variant: Setup) -> None:
-    """0.75 average + 0.25 actors, at steps of the actors only; transitions come from the actors themselves."""
+    """0.75 average + 0.25 actors, at steps of the actors only; transitions come from the actors themselves.
+
+    At step t of the actors no more than (1 + t) / (10 + t) of the average stays, so that nothing is left of its start.
+    """
     before, plain, acting = variant.learner, variant.plain[0], variant.acting[0]
     assert eqx.tree_equal(plain.actors_average, before.actors_average)
-    mixed = jax.tree.map(lambda a, o: 0.75 * a + 0.25 * o, before.actors_average, acting.actors)
-    assert_close(acting.actors_average, mixed, 1e-5)
+    for count, kept in ((3, 2 / 11), (300, 0.75)):
+        later, _ = variant.update(variant.learner, variant.batch, variant.key, jnp.asarray(count))
+        mixed = jax.tree.map(lambda a, o, kept=kept: kept * a + (1 - kept) * o, before.actors_average, later.actors)
+        assert_close(later.actors_average, mixed, 1e-5)
     assert eqx.tree_equal(variant.algorithm.policy(acting), acting.actors_average)
     assert eqx.tree_equal(variant.algorithm.behaviour_policy(acting), acting.actors)
     assert not eqx.tree_equal(acting.actors_average, acting.actors)
@@ -448,12 +454,25 @@ def test_defaults_are_the_published_ones() -> None:
         ("tau", 0.0), ("adam_b1", 1.0), ("renorm_momentum", -0.1), ("atom_entropy", -1.0), ("n_step", 0),
         ("actor_every", 0), ("renorm_warmup", -1), ("target_run_per_dim", math.nan),
         ("target_run_end", math.inf), ("target_run_steps", -1), ("target_run_begin", -1), ("atom_entropy", math.nan),
+        ("prior_scale", 1e-30), ("step_init", 1e30), ("friction_init", 1e-30), ("critic_blocks", 1_001),
+        ("policy_average", 0.999999), ("target_run_per_dim", 1.6), ("target_run_end", -4.0),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_by_name(field: str, wrong: Any) -> None:
     """The message names the field and what was given."""
-    with pytest.raises(ValueError, match=f"{field}.*{wrong}"):
+    with pytest.raises(ValueError, match=f"{field}.*{re.escape(str(wrong))}"):
         OmadConfig(**{field: wrong})
+
+
+def test_a_limit_below_the_cost_of_random_actions_is_refused() -> None:
+    """R / d = log(2 pi e) / 2 + log sigma - H / d, and no H / d is above log 2: alpha would rise for ever."""
+    limits = {sigma: 0.5 * math.log(math.pi * math.e / 2) + math.log(sigma) for sigma in (1.0, 2.5, 100.0)}
+    for sigma, least in limits.items():
+        OmadConfig(prior_scale=sigma, target_run_per_dim=least + 0.01)
+        OmadConfig(prior_scale=sigma, target_run_per_dim=least - 0.01, alpha_mode="fixed")
+        with pytest.raises(ValueError, match=f"with prior_scale {sigma:g} it must be above {least:.2f}"):
+            OmadConfig(prior_scale=sigma, target_run_per_dim=least - 0.01)
+    assert limits[2.5] == pytest.approx(1.642, abs=1e-3) and limits[100.0] > 4.0
 
 
 @pytest.mark.parametrize("field", ["critic_reduce", "alpha_mode", "critic_input"])

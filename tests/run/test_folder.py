@@ -52,6 +52,23 @@ def test_another_policy_of_the_same_env_step_replaces_the_best(path: Path) -> No
         assert arrays.read(run.best.file(0, second), second.part, "")["w"].tolist() == [1.0, 1.0]
 
 
+def test_a_rewound_run_has_no_best_policy_that_it_has_not_come_to(path: Path) -> None:
+    """Else a run that does not resume exactly would keep one that none of its lines explains."""
+    with contextlib.closing(RunFolder.open(path)) as run:
+        run.lock()
+        run._lines.open()
+        run.save(10, 40, {"w": np.zeros(2)}, {"w": np.zeros(2)})
+        run.best.save(0, 80, 2.0, {"w": np.ones(2)})
+    with contextlib.closing(RunFolder.open(path)) as run:
+        file = run.best.file(0, run.best.entries()[0])
+        run.rewind(run.checkpoints()[0])
+        assert not run.best.entries() and not file.exists()
+        run.best.save(0, 40, 1.0, {"w": np.zeros(2)})
+    with contextlib.closing(RunFolder.open(path)) as run:
+        run.rewind(run.checkpoints()[0])
+        assert run.best.entries()[0].env_steps == 40
+
+
 # ------------------------------------------------------------ links
 
 

@@ -100,6 +100,7 @@ def test_what_makes_values_mean_something_else() -> None:
     scalar: dict[str, Any] = {"critic_kind": "scalar"}
     assert between("omad", scalar, scalar | {"v_max": 7.0}) == []
     assert between("omad", scalar, {"v_max": 7.0}) == ["v_max is 7.0, there 20.0"]
+    assert between("hasac", {"gamma": 0.9}, {"gamma": 0.5}) == ["gamma is 0.5, there 0.9"]
 
 
 @pytest.mark.parametrize("fields", [{"v_max": 7.0}, {"reward_norm": "return"}])
@@ -129,3 +130,19 @@ def test_a_temperature_that_is_fixed_is_the_one_that_was_given(tmp_path: Path) -
     fixed = resolve("probe/push", seeds=2, first_seed=3, alpha_mode="fixed")
     (learner, _), facts = load(at, Learned(zero, None), fixed)
     assert not learner["temperature"]["log_alpha"].any() and said(facts).endswith("; temperature anew.")
+
+
+def test_critics_of_which_a_part_fits_begin_anew(tmp_path: Path) -> None:
+    """A trained head and running statistics say nothing on top of layers that are not trained; actors are kept."""
+    stored = {"actors": {"w": ones(1)}, "critics": {"w": ones(2), "head": ones(3)}, "stats": {"m": ones(4)}}
+    fresh: dict[str, Any] = {"actors": {"w": ones(0)}, "stats": {"m": ones(0)}}
+    fresh["critics"] = {"w": np.zeros((2, 5), np.float32), "head": ones(0)}
+    (learner, _), facts = load(find(source(tmp_path / "run", stored, None)), Learned(fresh, None), HERE)
+    assert learner["actors"]["w"].any() and not learner["critics"]["head"].any() and not learner["stats"]["m"].any()
+    assert facts["anew"] == ["critics"] and "critics anew, for not all of the critics' arrays fit" in said(facts)
+
+
+def test_networks_that_saw_other_inputs_are_refused(tmp_path: Path) -> None:
+    at = find(source(tmp_path / "run", {"actors": {"w": ones(1)}}, None))
+    with pytest.raises(UserError, match=r"obs_norm is harl, but none in .*; .* Give --obs-norm none"):
+        load(at, Learned({"actors": {"w": ones(0)}}, None), dataclasses.replace(HERE, obs_norm="harl"))

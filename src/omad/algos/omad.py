@@ -306,12 +306,12 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         }
         average = learner.actors_average
         if average is not None:
-            average = polyak(average, actors, 1.0 - config.policy_average)
-        learner = dataclasses.replace(
+            share = jnp.maximum(1.0 - config.policy_average, 9.0 / (10.0 + count // config.actor_every))
+            average = polyak(average, actors, share)
+        return dataclasses.replace(
             learner, actors=actors, actors_average=average, actor_opt=actor_opt,
             temperature=temperature, alpha_opt=alpha_opt,
-        )  # fmt: skip
-        return learner, metrics
+        ), metrics  # fmt: skip
 
     # ---------------------------------------------------------------- one gradient step
 

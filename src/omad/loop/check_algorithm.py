@@ -36,6 +36,12 @@ def check_algorithm(config: RunConfig, spec: EnvSpec) -> None:
     try:
         algorithm = guarded("make(config, spec)", make, config.algo, spec)
         _check(algorithm, spec, config.n_envs, config.batch_size)
+        rows = min(buffer.rows_for(config.buffer_size, config.n_envs), config.warmup_vector_steps)
+        if algorithm.n_step > rows:
+            raise Broken(
+                f"n_step is {algorithm.n_step}, more than the {rows} steps of each env that the replay buffer holds "
+                "when learning begins; raise --warmup-steps and --buffer-size, or lower it"
+            )
     except Broken as error:
         raise UserError(f"The algorithm {config.algorithm}: {error}.") from error
 

@@ -97,7 +97,7 @@ def efficient(settings: Settings) -> None:
     if settings.on("mamujoco-"):
         settings("[M] docs/learning/robots.md, HalfCheetah 2x3 and Ant 2x4", critic_net="xqc")
         settings("[M] best at 15k env steps on both; one seed", critic_reduce="min")
-        settings("[M] where rewards are normalised: docs/learning/robots.md", alpha_init=0.01, alpha_lr=1e-3)
+        settings("[M] with alpha from 0.01, as where rewards are normalised: docs/learning/robots.md", alpha_lr=1e-3)
         if robot(settings.task).startswith("swimmer"):
             settings("[I] 0.31 a step times 1,000, and bonuses", v_max=400.0)
         settings("[M] snapshots of the policy fall, their average walks: docs/learning/robots.md", policy_average=0.98)

@@ -61,12 +61,23 @@ class BestPolicies:
                 part = arrays.save(path, policy, self._run)
                 files.sync_folder(root, self._run)
                 known[seed] = BestEntry(env_steps, mean, part)
-            index = BestIndex(1, {str(one): known[one] for one in sorted(known)})
-            text = msgspec.json.format(msgspec.json.encode(index), indent=1)
-            files.write_bytes(root / "best.json", text + b"\n", self._run)
+            self._write(known)
         except OSError as error:
             raise OSError(f"the best policy of seed {seed} could not be written: {error}") from error
-        listed = {f"seed-{one}-{entry.env_steps}.safetensors" for one, entry in known.items()}
-        for name in [entry.name for entry in root.iterdir()]:
+
+    def cut(self, env_steps: int) -> None:
+        """Forget those of later env steps, which a run that goes on from there comes to again."""
+        known = self.entries()
+        kept = {seed: one for seed, one in known.items() if one.env_steps <= env_steps}
+        if kept != known:
+            self._write(kept)
+
+    def _write(self, known: dict[int, BestEntry]) -> None:
+        """Replace the list, then remove files that are not on it."""
+        index = BestIndex(1, {str(one): known[one] for one in sorted(known)})
+        text = msgspec.json.format(msgspec.json.encode(index), indent=1)
+        files.write_bytes(self.root / "best.json", text + b"\n", self._run)
+        listed = {self.file(seed, entry).name for seed, entry in known.items()}
+        for name in [entry.name for entry in self.root.iterdir()]:
             if re.fullmatch(r"seed-[0-9]+-[0-9]+\.safetensors", name) and name not in listed:
-                files.remove(root / name, self._run)
+                files.remove(self.root / name, self._run)

@@ -313,6 +313,7 @@ class RunFolder:
             if later.vector_steps > (checkpoint.vector_steps if checkpoint else 0):
                 self._checkpoints.remove(later.env_steps)
         files.remove(self.path / "ended.json", self.path)
+        self.best.cut(checkpoint.env_steps if checkpoint else 0)
         for name in LINES:
             self._lines.cut(name, lengths[name])
 

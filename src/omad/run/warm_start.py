@@ -3,9 +3,9 @@
 All leaves of the learner are taken over whose path and shape fit: actors, critics, targets, their statistics and
 temperatures, and with them the scale of normalised rewards, in whose units critics are. A Polyak copy that the other
 run did not keep begins as what it is a copy of. Optimisers (leaves below a field that is called `opt` or ends in
-`_opt`) are initialised. So are critics whose values would be read in other units, for the support or the factor on
-rewards is another one, or rewards are normalised in one of the runs only; then the temperature as well, and wherever it
-is fixed.
+`_opt`) are initialised. So are critics whose values would mean something else, for the discount, the support or the
+factor on rewards is another one, or rewards are normalised in one of the runs only (then the temperature as well, and
+wherever it is fixed); and critics of which a part does not fit, for layers that were not trained together know nothing.
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ def other_units(old: RunConfig, new: RunConfig) -> list[str]:
     pairs: list[tuple[str, Any, Any]] = [("reward_norm", old.reward_norm, new.reward_norm)]
     if old.reward_norm == new.reward_norm == "return":
         pairs.append(("reward_bound", old.reward_bound, new.reward_bound))
+    pairs.append(("gamma", getattr(old.algo, "gamma", None), getattr(new.algo, "gamma", None)))
     scalar = "scalar" == getattr(old.algo, "critic_kind", "") == getattr(new.algo, "critic_kind", "")
     for name in ("reward_scale",) if scalar else ("v_max", "reward_scale"):
         pairs.append((name, getattr(old.algo, name, None), getattr(new.algo, name, None)))
@@ -121,27 +122,38 @@ def load(source: Source, fresh: Learned, config: RunConfig) -> tuple[Learned, di
     Raises:
         UserError: Nothing fits, or a checkpoint is damaged.
     """
-    seeds = config.all_seeds
-    units = other_units(source.runs[0].config, config)
+    seeds, before = config.all_seeds, source.runs[0].config
+    if before.obs_norm != config.obs_norm:
+        raise UserError(
+            f"init_from: obs_norm is {config.obs_norm}, but {before.obs_norm} in {source.runs[0].path}; its networks "
+            f"would see other inputs. Give --obs-norm {before.obs_norm}."
+        )
+    units = other_units(before, config)
     fixed = getattr(config.algo, "alpha_mode", "") == "fixed"
     scaled = any(word.startswith(("reward_norm", "reward_bound")) for word in units)
-    began = {"critics": _VALUES} if units else {}
-    began |= {"temperature": _TEMPERATURE} if fixed or scaled else {}
-    anew = [_ANEW, *began.values()]
     newest = [_newest(run) for run in source.runs]
     found = _read(tuple((one.file("rest"), one.index.parts["rest"]) for one in newest))
     stored = {run.path: arrays for run, arrays in zip(source.runs, found, strict=True)}
     places = [source.of_seed(seed) for seed in seeds]
     paths, tree = jax.tree_util.tree_flatten_with_path(fresh)
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
+    rows_of = {name: [_array(stored[run.path], name) for run, _ in places] for name in names}
+
+    def fits(name: str, leaf: Any) -> bool:
+        due = leaf.shape[1:], leaf.dtype
+        return bool(leaf.size) and all(row is not None and (row.shape[1:], row.dtype) == due for row in rows_of[name])
+
+    values = [fits(n, leaf) for n, (_, leaf) in zip(names, paths, strict=True) if leaf.size and _VALUES.search(n)]
+    parts = any(values) and not all(values)
+    began = {"critics": _VALUES} if units or parts else {}
+    began |= {"temperature": _TEMPERATURE} if fixed or scaled else {}
+    anew = [_ANEW, *began.values()]
     leaves, taken, left = [], [], []
     for name, (_, leaf) in zip(names, paths, strict=True):
-        rows = [_array(stored[run.path], name) for run, _ in places]
-        due = leaf.shape[1:], leaf.dtype
-        fits = all(row is not None and (row.shape[1:], row.dtype) == due for row in rows)
+        rows = rows_of[name]
         if any(pattern.search(name) for pattern in anew):
             leaves.append(leaf)
-        elif fits and leaf.size:
+        elif fits(name, leaf):
             chosen = [row[place] for row, (_, place) in zip(rows, places, strict=True) if row is not None]
             leaves.append(leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.asarray(np.stack(chosen)))
             taken.append(name)
@@ -183,4 +195,5 @@ def said(facts: Mapping[str, Any]) -> str:
     began, units = facts.get("anew"), facts.get("units")
     values = f"; {' and '.join(began)} anew" if began else ""
     values += f", for values have other units: {'; '.join(units)}" if units else ""
+    values += ", for not all of the critics' arrays fit" if began and "critics" in began and not units else ""
     return f"Started from {', '.join(facts['run'])}: {facts['taken']} arrays of the learner{rest}{more}{values}."

@@ -7,6 +7,7 @@ Source tags: [S] summaries of the full paper; [D] DIME's code; [X] CrossQ's code
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar, Literal
 
 from omad.algos.validate import check
@@ -107,7 +108,8 @@ class OmadConfig:
     """Gradient steps of the critics per step of actors and temperature [D]."""
     policy_average: float = 0.0
     """Decay, at each step of the actors, of an average of their parameters that is evaluated and leaves training;
-    transitions are collected and losses computed with the actors themselves. 0 keeps none [D: none]."""
+    transitions are collected and losses computed with the actors themselves. 0 keeps none [D: none]. At the first
+    steps t it is less, (1 + t) / (10 + t), so that nothing of the untrained actors stays."""
     policy_update: Literal["simultaneous", "sequential"] = "simultaneous"
     """All policies in one step [S], or one after the other in random order, each seeing the others' newest actions,
     for ablation [X]."""
@@ -144,12 +146,24 @@ class OmadConfig:
                 "actor_clip", "alpha_lr",
             ),
             decays=("adam_b1", "renorm_momentum", "policy_average"),
-            most={"v_max": 1e30},
+            most={"v_max": 1e30, "prior_scale": 1e3, "step_init": 1e3, "friction_init": 1e3, "critic_blocks": 1_000,
+                  "policy_average": 0.99999},
             fractions=("gamma", "tau"),
             not_negative=("alpha_init", "atom_entropy", "renorm_warmup", "lr_decay_steps", "critic_blocks",
                           "target_run_begin", "target_run_steps"),
             finite=("target_run_per_dim", "target_run_end"),
         )  # fmt: skip
+        for name in ("prior_scale", "step_init", "friction_init"):
+            if getattr(self, name) < 1e-3:
+                raise UserError(f"{name} is {getattr(self, name)}; it must lie between 0.001 and 1000")
+        # No policy's entropy is above that of uniform actions in [-1, 1], log 2 a dimension, nor is the bound.
+        least = 0.5 * math.log(2 * math.pi * math.e) + math.log(self.prior_scale) - math.log(2)
+        for name in ("target_run_per_dim", "target_run_end"):
+            if (limit := getattr(self, name)) is not None and limit <= least and self.alpha_mode == "auto":
+                raise UserError(
+                    f"{name} is {limit}; with prior_scale {self.prior_scale:g} it must be above {least:.2f}, the "
+                    "running cost of uniformly random actions, or the temperature would rise for ever"
+                )
         if not self.target_run_steps and self.target_run_end == self.target_run_per_dim:
             object.__setattr__(self, "target_run_end", None)  # it stays where it is
         if (self.target_run_end is None) != (self.target_run_steps == 0):
