@@ -20,7 +20,8 @@ from omad.commands.dashboard import Stop, run_with_dashboard
 from omad.config import resolve
 from omad.errors import UserError
 from omad.experiment import Experiment
-from omad.run.folder import RunFolder, members
+from omad.run.folder import RunFolder
+from omad.run.places import members
 from omad.run.records import Ended
 
 SMALL: dict[str, Any] = {

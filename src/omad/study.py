@@ -26,7 +26,8 @@ from omad import files, tasks
 from omad.config import RunConfig, resolve, to_dict
 from omad.errors import UserError
 from omad.presets import PRESETS
-from omad.run.folder import RunFolder, half_made
+from omad.run.folder import RunFolder
+from omad.run.places import half_made
 from omad.run.records import LINES, WITHOUT_EFFECT
 from omad.schema import LARGEST
 from omad.tasks import nearest

@@ -24,7 +24,8 @@ from omad.extras import require
 from omad.loop.hosted import Hosted
 from omad.policy import TrainedPolicy
 from omad.run import arrays
-from omad.run.folder import RunFolder, alike, members
+from omad.run.folder import RunFolder, of_one_run
+from omad.run.places import members
 from omad.run.records import METRICS
 from omad.tasks.returns import RANDOM
 from omad.tree import at_agent, at_seed
@@ -119,7 +120,7 @@ class Run(os.PathLike[str]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.folders = alike([RunFolder.open(inside) for inside in members(path)], self.path)
+        self.folders = of_one_run([RunFolder.open(inside) for inside in members(path)], self.path)
         self.stopped: str | None = None
         """Why a callback stopped the run early, where `train` or `resume` gave this object."""
         self.trusted = False

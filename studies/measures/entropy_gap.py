@@ -101,7 +101,8 @@ def measure(path: Path, count: int, seed: int = 0, trust: bool = False) -> list[
         UserError: No such agent, no checkpoint, or the buffer has lost its first observations already.
     """
     from omad.algos import make as make_algorithm
-    from omad.run.folder import RunFolder, members
+    from omad.run.folder import RunFolder
+    from omad.run.places import members
     from omad.trained import policies_at, replayed
     from omad.tree import at_seed
 
@@ -162,7 +163,8 @@ def main(arguments: Sequence[str]) -> int:
     """Print the table; with --out, write the section."""
     options = tyro.cli(Options, prog="entropy_gap.py", args=list(arguments))
     check(options, counts=("observations",), not_negative=("seed",), most={"observations": 100_000}, flags=True)
-    from omad.run.folder import RunFolder, members
+    from omad.run.folder import RunFolder
+    from omad.run.places import members
 
     config = RunFolder.open(members(options.run)[0]).config
     found = measure(options.run, options.observations, options.seed, options.trust)

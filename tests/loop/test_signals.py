@@ -32,7 +32,8 @@ from omad.launch import last_line
 from omad.loggers import Logger, Progress
 from omad.loop.build import build
 from omad.loop.session import Session
-from omad.run.folder import RunFolder, members
+from omad.run.folder import RunFolder
+from omad.run.places import members
 from omad.types import Mean
 
 HERE = Path(__file__).parent

@@ -26,9 +26,10 @@ from omad.commands.train import Options, parse
 from omad.config import RunConfig, from_dict, resolve
 from omad.errors import UserError
 from omad.report import page, records, results, stats, survival, tables
+from omad.report.alike import NEUTRAL
 from omad.report.format import duration, interval, number
 from omad.report.marl_eval import export
-from omad.report.read import NEUTRAL, _further, gather
+from omad.report.read import _further, gather
 from omad.report.summary import to_json
 from omad.run.records import WITHOUT_EFFECT
 

@@ -20,8 +20,9 @@ from omad.config import resolve
 from omad.errors import UserError
 from omad.experiment import Experiment, claim
 from omad.run import arrays
-from omad.run.folder import RunFolder, members
+from omad.run.folder import RunFolder
 from omad.run.machine import differences, facts
+from omad.run.places import members
 from omad.run.records import EPISODES, METRICS, Ended
 from omad.trained import Run
 

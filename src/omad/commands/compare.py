@@ -13,7 +13,8 @@ from omad.config import RUN_FIELDS, RunConfig, resolve, sources
 from omad.config_file import read
 from omad.console import console, print_json, row, table
 from omad.errors import UserError
-from omad.run.folder import RunFolder, alike, members
+from omad.run.folder import RunFolder, of_one_run
+from omad.run.places import members
 
 __all__ = ["differences", "main"]
 
@@ -34,7 +35,7 @@ def _settings(path: Path) -> dict[str, tuple[Any, str]]:
     """Field -> (value, source); hyperparameters as `algo.NAME`."""
     recorded: Mapping[str, Any] = {}
     if path.is_dir():
-        run = alike([RunFolder.open(inside) for inside in members(path)], path)[0]
+        run = of_one_run([RunFolder.open(inside) for inside in members(path)], path)[0]
         config = run.config
         kept = run.manifest.get("sources")
         recorded = kept if isinstance(kept, dict) else {}

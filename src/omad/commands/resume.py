@@ -51,7 +51,9 @@ def main(arguments: Sequence[str]) -> int:
         check(options, counts=("total_steps",))
     check(options, not_negative=("parallel_seeds",), most={"parallel_seeds": 10_000}, flags=True)
     from omad.files import PARTIAL
-    from omad.run.folder import RunFolder, kept_of_length, members
+    from omad.run.folder import RunFolder
+    from omad.run.longer import kept_of_length
+    from omad.run.places import members
 
     if options.run.name.endswith(PARTIAL):
         raise UserError(f"{options.run} was only partly created; run the omad train command that created it again.")

@@ -14,7 +14,8 @@ import tyro
 
 from omad.console import console, print_json, row, table
 from omad.errors import UserError
-from omad.run.folder import RunFolder, holds_run
+from omad.run.folder import RunFolder
+from omad.run.places import holds_run
 from omad.run.records import LINES
 
 __all__ = ["list_runs", "main"]

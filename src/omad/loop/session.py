@@ -28,7 +28,8 @@ from omad.loop.build import Built
 from omad.loop.hosted import Hosted
 from omad.processes import StopSignals, nobody_reads
 from omad.run import machine, warm_start
-from omad.run.folder import RunFolder, kept_of_length
+from omad.run.folder import RunFolder
+from omad.run.longer import kept_of_length
 from omad.run.records import Unreadable
 from omad.tree import all_finite, at_seed
 from omad.types import is_mean

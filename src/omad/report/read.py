@@ -8,8 +8,6 @@ may be somebody else's: it is read by `omad.schema` into the records of `omad.re
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ import msgspec
 import numpy as np
 
 from omad.errors import UserError
+from omad.report.alike import differing, fields
 from omad.report.records import (
     Evaluation,
     Gathered,
@@ -34,17 +33,13 @@ from omad.report.records import (
 )
 from omad.report.sections import inside, read_section
 from omad.report.summary import from_summary, summary_of
-from omad.run.folder import RunFolder, holds_run
-from omad.run.records import EARLY, WITHOUT_EFFECT, EpisodesLine, Manifest, source_name
+from omad.run.folder import RunFolder
+from omad.run.places import holds_run
+from omad.run.records import EARLY, EpisodesLine, Manifest
 from omad.schema import Lines, convert, read_json, read_lines
 
-__all__ = ["gather", "refuse_mixed"]
+__all__ = ["gather"]
 
-NEUTRAL = frozenset(
-    {"seeds", "first_seed", "eval_every", "log_every", "save_every", "eval_seed", "eval_episodes", "eval_noise_free",
-     "task", "algorithm", "preset", "algo", *WITHOUT_EFFECT}
-)  # fmt: skip
-"""Fields of a configuration that do not tell one setting from another."""
 _PAUSE = 6.0
 """A time between two lines of metrics this many times the usual one of its kind is a pause, not training."""
 
@@ -268,7 +263,7 @@ def _further(summarised: Run, found: Run) -> Run:
         UserError: Neither continues the other.
     """
     short, long = sorted((summarised, found), key=lambda run: (len(run.episodes), run.env_steps))
-    alike = not short.config or not long.config or not _differing((short, long), _unlengthened)
+    alike = not short.config or not long.config or not differing((short, long), _unlengthened)
     alike = alike and (not short.seeds or not long.seeds or short.seeds == long.seeds)
     alike = alike and (not short.task or not long.task or (short.task, short.algorithm) == (long.task, long.algorithm))
     alike = alike and (short.state != "failed" or long.state == "failed" or short.env_steps == long.env_steps)
@@ -282,7 +277,7 @@ def _further(summarised: Run, found: Run) -> Run:
 
 def _unlengthened(run: Run) -> dict[str, Any]:
     """The preset and what tells settings apart, but for what changes as a run is lengthened."""
-    return {"preset": run.config["preset"]} | {k: v for k, v in _fields(run).items() if k != "total_steps"}
+    return {"preset": run.config["preset"]} | {k: v for k, v in fields(run).items() if k != "total_steps"}
 
 
 def _from_folder(root: Path, command_of: Callable[[Any], str]) -> Gathered:
@@ -329,88 +324,14 @@ def _labelled(runs: Sequence[Run]) -> Iterable[Run]:
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for run in runs:
         if not run.named and run.config:
-            groups.setdefault((run.task, run.algorithm, run.config["preset"]), []).append(_fields(run))
+            groups.setdefault((run.task, run.algorithm, run.config["preset"]), []).append(fields(run))
     for run in runs:
         if run.named or not run.config:
             yield run
             continue
-        others, own = groups[run.task, run.algorithm, run.config["preset"]], _fields(run)
+        others, own = groups[run.task, run.algorithm, run.config["preset"]], fields(run)
         differ = [key for key in own if any(other[key] != own[key] for other in others)]
         if "total_steps" in differ and "buffer_size" in differ:
             differ.remove("buffer_size")
         words = [run.config["preset"], *(f"{key}={own[key]}" for key in differ)]
         yield msgspec.structs.replace(run, setting=", ".join(words))
-
-
-def _fields(run: Run) -> dict[str, Any]:
-    """What tells settings apart: fields of the run and of the algorithm, side by side, wherever files of it lie."""
-    found = {key: value for key, value in run.config.items() if key not in NEUTRAL} | (run.config.get("algo") or {})
-    if file := found.get("demonstrations"):
-        digest = run.manifest.get("demonstrations", "")[:8]
-        found["demonstrations"] = f"{Path(file).name} ({digest})" if digest else Path(file).name
-    if start := found.get("init_from"):
-        found["init_from"] = source_name(start)
-    return found
-
-
-# ---------------------------------------------------------------------------------------------- mixtures
-
-
-def refuse_mixed(runs: Sequence[Run], actions: str = "sampled") -> None:
-    """Refuse returns that cannot be compared, or runs that cannot be counted as seeds of one setting.
-
-    Raises:
-        UserError: Runs of a task differ in what their returns mean; runs of a setting in their configuration; or a seed
-            is there twice. The message lists what differs, and where.
-    """
-    said = []
-    tasks: dict[str, list[Run]] = {}
-    settings: dict[tuple[str, str, str], list[Run]] = {}
-    for run in runs:
-        if run.config:
-            settings.setdefault((run.task, run.algorithm, run.setting), []).append(run)
-        if run.episodes:
-            tasks.setdefault(run.task, []).append(run)
-    for task, same in tasks.items():
-        differs = _differing(same, functools.partial(_protocol, actions=actions))
-        if differs:
-            said.append(f"runs of {task} do not share one protocol: {differs}")
-    for (task, algorithm, setting), same in settings.items():
-        differs = _differing(same, _fields)
-        if differs:
-            said.append(f"runs of {algorithm} on {task} in the setting {setting!r} are not alike: {differs}")
-        held: dict[int, str] = {}
-        for run in same:
-            for seed in run.seeds if run.episodes else ():
-                if held.setdefault(seed, run.folder) != run.folder:
-                    said.append(f"seed {seed} of {algorithm} on {task} is in {held[seed]} and in {run.folder}")
-    if said:
-        raise UserError(f"{'; '.join(said)}. Give runs that belong together, and make one report of each kind.")
-
-
-def _protocol(run: Run, actions: str) -> dict[str, Any]:
-    """What a return hangs on besides the policy."""
-    lines = [line for line in run.episodes if line.actions == actions]
-    return {
-        "protocol": run.manifest.get("protocol"),
-        "evaluation seed": ", ".join(map(str, sorted({line.eval_seed for line in lines}))),
-        "evaluation episodes": ", ".join(map(str, sorted({len(line.returns) for line in lines}))),
-        f"evaluation of {actions} actions": "there" if lines else "not there",
-    }
-
-
-def _differing(runs: Sequence[Run], of: Callable[[Run], dict[str, Any]]) -> str:
-    """`name is A in these and B in those`, for all that is not the same in all runs."""
-    found = [(run.folder, of(run)) for run in runs]
-    words = []
-    for key in dict.fromkeys(key for _, values in found for key in values):
-        by: dict[str, list[str]] = {}
-        for folder, values in found:
-            by.setdefault(json.dumps(values.get(key)), []).append(folder)
-        if len(by) > 1:
-            words.append(f"{key} is " + " and ".join(f"{value} in {_few(where)}" for value, where in by.items()))
-    return ", ".join(words)
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")

@@ -12,8 +12,8 @@ import numpy as np
 from omad import tasks
 from omad.errors import UserError
 from omad.report import stats, survival
+from omad.report.alike import refuse_mixed
 from omad.report.format import counts
-from omad.report.read import refuse_mixed
 from omad.report.records import Gathered, Options
 from omad.report.series import (
     Row,

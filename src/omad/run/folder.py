@@ -24,8 +24,6 @@ import dataclasses
 import errno
 import json
 import os
-import re
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,28 +36,17 @@ from omad.errors import UserError
 from omad.run import lines
 from omad.run.best import BestPolicies
 from omad.run.checkpoints import Checkpoint, Checkpoints
+from omad.run.places import half_made, members
 from omad.run.records import EPISODES, FORMAT, LINES, METRICS, WITHOUT_EFFECT, Ended, Manifest
 from omad.spec import EnvSpec
 
 if TYPE_CHECKING:
     from jaxtyping import PyTree
 
-__all__ = ["RunFolder", "alike", "half_made", "holds_run", "kept_of_length", "members"]
-
-_EARLY = {"lock", "checkpoints", "config.json", "config.json.partial", "manifest.json.partial", *LINES}
-"""What a folder may hold before it has its manifest."""
+__all__ = ["RunFolder", "of_one_run"]
 
 
-def members(path: str | os.PathLike[str]) -> list[Path]:
-    """The runs of a folder: itself, or one `seed-K` folder a seed where seeds were trained in parallel."""
-    path = Path(path)
-    found = [p.parent for p in path.glob("seed-*/config.json") if re.fullmatch(r"seed-[0-9]+", p.parent.name)]
-    if (path / "config.json").exists() or not found:
-        return [path]
-    return sorted(found, key=lambda run: int(run.name.removeprefix("seed-")))
-
-
-def alike(runs: list[RunFolder], path: str | os.PathLike[str]) -> list[RunFolder]:
+def of_one_run(runs: list[RunFolder], path: str | os.PathLike[str]) -> list[RunFolder]:
     """The runs of a folder, which differ in their seeds only, and in what a resume that was cut off has changed.
 
     Raises:
@@ -75,26 +62,6 @@ def alike(runs: list[RunFolder], path: str | os.PathLike[str]) -> list[RunFolder
             if held.setdefault(seed, run.path) != run.path:
                 raise UserError(f"{path} has seed {seed} twice, in {held[seed]} and {run.path}; move one of them away.")
     return runs
-
-
-def holds_run(names: Collection[str]) -> bool:
-    """Whether these are the files of a run, whole or damaged; a lone config.json or manifest.json may be anything's."""
-    main = {"config.json", "manifest.json"} & set(names)
-    return bool(main) and len(main | ({"lock", *LINES} & set(names))) > 1
-
-
-def half_made(path: Path) -> bool:
-    """Whether a folder holds at most what is made before the manifest, as when its making was cut off."""
-    if not path.is_dir():
-        return False
-    for entry in path.iterdir():
-        if entry.name not in _EARLY or entry.is_symlink():
-            return False
-        if entry.name == "checkpoints" and (not entry.is_dir() or any(entry.iterdir())):
-            return False
-        if entry.name in LINES and entry.stat().st_size:
-            return False
-    return True
 
 
 def _read_json(path: Path, kind: Any) -> Any:
@@ -423,25 +390,3 @@ class RunFolder:
             error = returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else 0.0
             rows.append(line | {"mean": float(returns.mean()), "se": float(error)})
         return rows
-
-
-def kept_of_length(run: RunFolder) -> str:
-    """What to know of a run that was made longer and keeps what followed from its length; else empty."""
-    config, sources = run.config, run.manifest.get("sources", {})
-    derived = {name for name, source in sources.items() if str(source).startswith("derived")}
-    said = []
-    if config.buffer_size < config.total_steps and "buffer_size" in derived:
-        said.append(
-            f"The replay buffer still keeps {config.buffer_size:,} transitions, as when the run began; a run that "
-            f"had {config.total_steps:,} env steps from the beginning would have a larger buffer_size."
-        )
-    whole = config.gradient_steps(config.total_vector_steps)
-    begin = getattr(config.algo, "target_run_begin", 0)
-    ends = {"lr_decay_steps": 0, "target_run_steps": begin}
-    moved = [n for n, start in ends.items() if n in derived and start + getattr(config.algo, n, 0) < whole]
-    if moved:
-        said.append(
-            f"What changes over the run has ended where the run was first to end ({', '.join(moved)} of then); the "
-            "rest is trained with the last step sizes and limits."
-        )
-    return " ".join(said)

@@ -25,7 +25,8 @@ from omad.config import RunConfig, source_of
 from omad.errors import UserError
 from omad.run import arrays
 from omad.run.checkpoints import Checkpoint
-from omad.run.folder import RunFolder, members
+from omad.run.folder import RunFolder
+from omad.run.places import members
 from omad.run.records import Part
 
 __all__ = ["Learned", "Source", "find", "load", "said"]
