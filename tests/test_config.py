@@ -214,12 +214,17 @@ def test_policies_that_would_never_be_updated_are_refused():
     resolve(**brief, actor_every=done)
     with pytest.raises(UserError, match=f"actor_every is {done + 1}, but the run has {done} gradient steps"):
         resolve(**brief, actor_every=done + 1)
+    with pytest.raises(UserError, match=r"target_run_per_dim is 1\.5; with prior_scale 2\.5 it must be above 1\.64"):
+        resolve(target_run_per_dim=1.5)
+    old = to_dict(resolve())  # one that was begun can still be read
+    assert from_dict(old | {"algo": old["algo"] | {"target_run_per_dim": 1.5}}).algo.target_run_per_dim == 1.5
 
 
 def test_raw_rewards_have_the_temperature_of_raw_rewards():
     """`efficient` normalises rewards on robots; without that, entropy is weighed as in the other presets."""
     robot: dict[str, Any] = {"task": "mamujoco-full/halfcheetah-2x3", "preset": "efficient"}
     assert (resolve(**robot).algo.alpha_init, resolve(**robot).algo.v_max) == (0.01, 5.0)
+    assert resolve(**robot, alpha_mode="fixed").algo.alpha_init == 0.01
     raw = resolve(**robot, reward_norm="none").algo
     assert (raw.alpha_init, raw.v_max) == (1.0, 2000.0)
 

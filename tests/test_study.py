@@ -155,6 +155,8 @@ def test_folders_are_made_once_and_changed_runs_refused(tmp_path: Path) -> None:
     metrics.write_text('{"step": 4, "seed": 0}\n')
     with pytest.raises(UserError, match=r"begun with gamma 0\.\d+, now 0\.25"):
         place(other, few, create, other.runs[1:])
+    (metrics.parent / "manifest.json").write_text("{")  # one that was not chosen and cannot be read blocks nothing
+    assert place(other, few, create, other.runs[1:]) == [few / other.runs[1].folder]
     assert len(json.loads((few / "study.json").read_text())["runs"]) == 2
     same = load(study_file(tmp_path / "u.py", ["probe/push"], {"cpu": {"env_workers": 1}}, 2))
     assert place(same, root, create) == folders

@@ -18,7 +18,7 @@ from omad.config import RunConfig
 from omad.errors import UserError
 from omad.evaluate import Episodes
 from omad.run.folder import RunFolder
-from omad.run.records import EARLY
+from omad.run.records import EARLY, PLATEAU
 from omad.spec import EnvSpec
 from omad.tree import at_seed
 
@@ -129,7 +129,7 @@ class EarlyStopping(Callback):
         if self.target is not None and value >= self.target:
             context.stop(f"{EARLY}: the return {value:.4g} has reached the target {self.target:g}")
         elif self._since >= self.patience:
-            context.stop(f"{EARLY}: no return above {self._best:.4g} in {self._since} evaluations")
+            context.stop(f"{PLATEAU} {self._best:.4g} in {self._since} evaluations")
 
     def on_evaluation(self, context: Context) -> None:
         """Look at the newest return."""

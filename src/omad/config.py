@@ -154,13 +154,6 @@ class RunConfig:
                 f"Raise --total-steps above --warmup-steps, with n_envs {self.n_envs} to at least "
                 f"{self.warmup_vector_steps * self.n_envs + 1}."
             )
-        done = self.gradient_steps(self.total_vector_steps)
-        for name in ("actor_every", "alpha_every"):
-            if (every := getattr(self.algo, name, 1)) > done:
-                raise UserError(
-                    f"{name} is {every}, but the run has {done} gradient steps; its policies would never be updated. "
-                    f"Lower --{name.replace('_', '-')} or raise --total-steps."
-                )
         if self.batch_size > self.buffer_size:
             raise UserError(
                 f"batch_size is {self.batch_size} but buffer_size is {self.buffer_size}; "
@@ -278,7 +271,21 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
     if "buffer_size" not in fields and "total_steps" in run:
         run["buffer_size"] = min(run.get("buffer_size", RunConfig.buffer_size), max(run["total_steps"], 1))
     given = dict.fromkeys(fields, "given")
-    return RunConfig(task=name, algorithm=algorithm, preset=cast(Preset, preset), algo=algo, given=given, **run)
+    config = RunConfig(task=name, algorithm=algorithm, preset=cast(Preset, preset), algo=algo, given=given, **run)
+    _refuse_hopeless(config)
+    return config
+
+
+def _refuse_hopeless(config: RunConfig) -> None:
+    """Refuse a new run that could not learn; one that was begun can still be read."""
+    every, done = getattr(config.algo, "actor_every", 1), config.gradient_steps(config.total_vector_steps)
+    if every > done:
+        raise UserError(
+            f"actor_every is {every}, but the run has {done} gradient steps; its policies would never be updated. "
+            "Lower --actor-every or raise --total-steps."
+        )
+    if words := getattr(config.algo, "hopeless", ""):
+        raise UserError(words)
 
 
 OF_REWARDS = frozenset({"v_max", "alpha_init", "reward_scale"})
@@ -293,8 +300,8 @@ def _normalised(task: str, algorithm: str, values: Mapping[str, Any], gamma: flo
         return {}
     bound, gamma = values.get("reward_bound", RunConfig.reward_bound), values.get("gamma", gamma)
     found = {"v_max": (_support(task, bound, gamma), "derived: reward_bound")}
-    # A bonus for entropy in raw units would outweigh all rewards; a temperature that is fixed was chosen.
-    if algorithm in ("omad", "hasac") and values.get("alpha_mode", "auto") == "auto":
+    # A bonus for entropy in raw units would outweigh all rewards; HASAC's presets choose what they fix.
+    if algorithm == "omad" or (algorithm == "hasac" and values.get("alpha_mode", "auto") == "auto"):
         found["alpha_init"] = (0.01, "derived: reward_norm [M]")
     if algorithm == "masdac":  # weights are exponentials of values
         found["reward_scale"] = (20.0, "derived: reward_norm [I] raw returns are about a hundred times as large")

@@ -237,7 +237,12 @@ def _fits(run: PlannedRun, root: Path, chosen: bool) -> None:
         if chosen:
             files.remove(path, root)
         return
-    found, due = _flat(to_dict(RunFolder.open(path).config)), _flat(to_dict(run.config))
+    try:
+        found, due = _flat(to_dict(RunFolder.open(path).config)), _flat(to_dict(run.config))
+    except UserError:
+        if chosen:
+            raise
+        return
     changed = [f"{name} {found.get(name)!r}, now {due.get(name)!r}" for name in due if found.get(name) != due[name]]
     if changed and not RunFolder.busy(path) and not _trained(path):
         if chosen:

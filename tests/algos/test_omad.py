@@ -454,8 +454,8 @@ def test_defaults_are_the_published_ones() -> None:
         ("tau", 0.0), ("adam_b1", 1.0), ("renorm_momentum", -0.1), ("atom_entropy", -1.0), ("n_step", 0),
         ("actor_every", 0), ("renorm_warmup", -1), ("target_run_per_dim", math.nan),
         ("target_run_end", math.inf), ("target_run_steps", -1), ("target_run_begin", -1), ("atom_entropy", math.nan),
-        ("prior_scale", 1e-30), ("step_init", 1e30), ("friction_init", 1e-30), ("critic_blocks", 1_001),
-        ("policy_average", 0.999999), ("target_run_per_dim", 1.6), ("target_run_end", -4.0),
+        ("prior_scale", 1e-30), ("step_init", 1e30), ("friction_init", 1e-30),
+        ("policy_average", 0.999999),
     ],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_by_name(field: str, wrong: Any) -> None:
@@ -464,15 +464,20 @@ def test_what_cannot_work_is_refused_by_name(field: str, wrong: Any) -> None:
         OmadConfig(**{field: wrong})
 
 
-def test_a_limit_below_the_cost_of_random_actions_is_refused() -> None:
+def test_a_limit_below_the_cost_of_random_actions_is_hopeless() -> None:
     """R / d = log(2 pi e) / 2 + log sigma - H / d, and no H / d is above log 2: alpha would rise for ever."""
     limits = {sigma: 0.5 * math.log(math.pi * math.e / 2) + math.log(sigma) for sigma in (1.0, 2.5, 100.0)}
+    moving: dict[str, Any] = {"target_run_per_dim": 1.0, "target_run_steps": 9}
     for sigma, least in limits.items():
-        OmadConfig(prior_scale=sigma, target_run_per_dim=least + 0.01)
-        OmadConfig(prior_scale=sigma, target_run_per_dim=least - 0.01, alpha_mode="fixed")
-        with pytest.raises(ValueError, match=f"with prior_scale {sigma:g} it must be above {least:.2f}"):
-            OmadConfig(prior_scale=sigma, target_run_per_dim=least - 0.01)
+        assert not OmadConfig(prior_scale=sigma, target_run_per_dim=least + 0.01).hopeless
+        assert not OmadConfig(prior_scale=sigma, target_run_per_dim=least - 0.01, alpha_mode="fixed").hopeless
+        assert not OmadConfig(prior_scale=sigma, target_run_end=least + 0.01, **moving).hopeless
+        words = f"with prior_scale {sigma:g} it must be above {least:.2f}"
+        assert words in OmadConfig(prior_scale=sigma, target_run_per_dim=least - 0.01).hopeless
+        assert words in OmadConfig(prior_scale=sigma, target_run_end=least - 0.01, **moving).hopeless
     assert limits[2.5] == pytest.approx(1.642, abs=1e-3) and limits[100.0] > 4.0
+    with pytest.raises(ValueError, match="critic_blocks is 1001; it must be at most 1000"):
+        OmadConfig(critic_blocks=1_001, critic_net="xqc")
 
 
 @pytest.mark.parametrize("field", ["critic_reduce", "alpha_mode", "critic_input"])

@@ -430,6 +430,10 @@ def test_evaluations_and_slow_learning_are_training_time(tmp_path: Path) -> None
         line["time/unix_s"] = clock
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert gather([path], command_of).runs[0].train_s == pytest.approx(sum(passed[1:]))
+    for line in lines[21:]:  # a pause in one of a few intervals with an evaluation
+        line["time/unix_s"] += 50_000
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:25]))
+    assert gather([path], command_of).runs[0].train_s == pytest.approx(sum(passed[1:25]), rel=0.05)
 
 
 def test_metrics_of_older_runs_have_the_names_of_today(tmp_path: Path) -> None:
@@ -554,15 +558,24 @@ def test_of_a_run_that_diverged_no_seed_is_left_out(tmp_path: Path) -> None:
     assert series.curves is not None and series.curves.steps[-1] == 30_000
 
 
-@pytest.mark.parametrize("reason", ["EarlyStopping: the return -20 has reached the target -20", "TimeLimit: 60 s"])
-def test_runs_that_were_stopped_for_their_returns_count_as_ended(tmp_path: Path, reason: str) -> None:
-    """Without those that reached a target the rest would be worse than all are; a time limit knows nothing of it."""
+@pytest.mark.parametrize(
+    ("reason", "judged"),
+    [
+        ("EarlyStopping: the return -20 has reached the target -20", "target"),
+        ("EarlyStopping: no return above -20 in 5 evaluations", "plateau"),
+        ("TimeLimit: 60 s are over", ""),
+    ],
+)
+def test_runs_that_were_stopped_for_their_returns_count_as_ended(tmp_path: Path, reason: str, judged: str) -> None:
+    """Without those that reached a target the rest would be worse than all are; a time limit knows nothing of it.
+
+    Only of those that rose no more is it known that they reach nothing further.
+    """
     stops = {"stops": [{"env_steps": 30_000, "reason": reason}]}
     for seed in (0, 1, 2):
         spread(tmp_path, f"{seed}", seed=seed, until=30_000, ends=-15.0, pace=1e3, manifest=stops)
     for seed in (3, 4):
         spread(tmp_path, f"{seed}", seed=seed, ends=-60.0)
-    judged = reason.startswith("EarlyStopping")
     gathered = gather([tmp_path], command_of)
     assert [(run.state, run.judged, run.note) for run in gathered.runs][:1] == [("stopped", judged, reason)]
     (task,) = results.compute(gathered, {"mpe/spread-3": 0.0}).tasks
@@ -570,7 +583,7 @@ def test_runs_that_were_stopped_for_their_returns_count_as_ended(tmp_path: Path,
     assert [member.seed for member in series.used] == ([0, 1, 2, 3, 4] if judged else [3, 4])
     crossings = task.rows[0].crossings
     assert series.curves is not None and series.curves.steps[-1] == 60_000 and crossings is not None
-    assert crossings.steps == ((60_000,) * 5 if judged else (30_000,) * 3 + (60_000,) * 2)
+    assert crossings.steps == ((60_000,) * 5 if judged == "plateau" else (30_000,) * 3 + (60_000,) * 2)
     assert "5, 3 stopped" in tables.returns_table(task, "t").rows[0] or not judged
     stops["stops"][0]["env_steps"] = 20_000  # it was resumed since
     spread(tmp_path, "5", seed=5, until=30_000, manifest=stops)
@@ -587,6 +600,19 @@ def test_two_runs_of_one_name_are_not_one(tmp_path: Path, capsys: pytest.Capture
     for i, (one, other) in enumerate(cases):
         paths = spread(tmp_path, f"{i}/a/seed-0", **one), spread(tmp_path, f"{i}/b/seed-0", **other)
         assert "Two runs are called seed-0" in refused(capsys, *paths, "--out", tmp_path / "out")
+
+
+def test_a_run_that_failed_and_went_on_is_one_run(tmp_path: Path) -> None:
+    """Its summary of then and its folder of today: resuming ends what made it a failure."""
+    early = spread(tmp_path, "then/a", until=20_000, ended=("diverged", "a number was not finite"), noise=0.0)
+    summary = tmp_path / "summary.json"
+    summary.write_bytes(b"".join(to_json(gather([early], command_of), records.Options("sampled", {}))))
+    today = spread(tmp_path, "today/a", noise=0.0)
+    kept = (early / "episodes.jsonl").read_text().splitlines(keepends=True)
+    rest = (today / "episodes.jsonl").read_text().splitlines(keepends=True)
+    (today / "episodes.jsonl").write_text("".join(kept + rest[len(kept) :]))
+    for paths in ((summary, today), (today, summary)):
+        assert [run.state for run in gather(paths, command_of).runs] == ["finished"]
 
 
 def test_settings_that_no_study_names_are_named_anew_with_other_runs(tmp_path: Path) -> None:
@@ -610,13 +636,19 @@ def test_where_files_lie_makes_no_setting(tmp_path: Path) -> None:
     """Seeds that start from their own seeds of one run are one setting, as are those of one file at two places."""
     digests = {"demonstrations": "12345678" * 8}
     for seed in (0, 1):
-        start, file = f"/{seed}/pre/seed-{seed}", f"/{seed}/d.npz"
+        start, file = f"/runs/pre/seed-{seed}", f"/{seed}/d.npz"
         spread(tmp_path, f"{seed}", seed=seed, init_from=start, demonstrations=file, manifest=digests)
     (series,) = compute(tmp_path).tasks[0].series
     assert len(series.used) == 2
-    spread(tmp_path, "2", seed=2, init_from="/pre", demonstrations="/d.npz", manifest={"demonstrations": "9" * 64})
-    labels = {one.setting for one in compute(tmp_path).tasks[0].series}
-    assert labels == {"matched, demonstrations=d.npz (12345678)", "matched, demonstrations=d.npz (99999999)"}
+    other = {"demonstrations": "9" * 64}
+    spread(tmp_path, "2", seed=2, init_from="/runs/pre@3", demonstrations="/d.npz", manifest=other)
+    spread(tmp_path, "3", seed=3, init_from="/other/pre", demonstrations="/d.npz", manifest=other)
+    labels = sorted(one.setting for one in compute(tmp_path).tasks[0].series)
+    assert labels == [
+        "matched, demonstrations=123456781234, init_from=/runs/pre",
+        "matched, demonstrations=999999999999, init_from=/other/pre",
+        "matched, demonstrations=999999999999, init_from=/runs/pre",
+    ]
 
 
 def test_what_summaries_say_differently_must_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -629,7 +661,8 @@ def test_what_summaries_say_differently_must_be_given(tmp_path: Path, capsys: py
     one = summary("one", records.Options("sampled", {"mpe/spread-3": -50.0}))
     other = summary("other", records.Options("sampled", {"mpe/spread-4": -44.0}), task="mpe/spread-4")
     assert compute(one, other).options.thresholds == {"mpe/spread-3": -50.0, "mpe/spread-4": -44.0}
-    third = summary("third", records.Options("sampled", {"mpe/spread-3": -40.0}, baseline="hasac"), seed=1)
+    study = records.Options("sampled", {}, {"mpe/spread-3": -40.0}, baseline="hasac")
+    third = summary("third", study, seed=1)
     said = refused(capsys, one, third, "--out", tmp_path / "out")
     assert "the return to reach on mpe/spread-3 is -50, and -40 in" in said and "baseline is 'omad'" in said
     found = write_report([one, third], tmp_path / "out", {"mpe/spread-3": -45.0}, baseline="omad")

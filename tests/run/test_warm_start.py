@@ -117,7 +117,7 @@ def test_values_in_other_units_are_not_taken_over(tmp_path: Path, fields: dict[s
     assert learner["temperature"]["log_alpha"].any() == ("reward_norm" not in fields)
     assert taken["count"].any() and facts["left"] == []
     assert facts["anew"] == (["critics", "temperature"] if "reward_norm" in fields else ["critics"])
-    assert f"; {' and '.join(facts['anew'])} anew, for values have other units: " in said(facts) and next(
+    assert f"; {' and '.join(facts['anew'])} anew, for values mean something else: " in said(facts) and next(
         iter(fields)
     ) in said(facts)
 
@@ -139,7 +139,7 @@ def test_critics_of_which_a_part_fits_begin_anew(tmp_path: Path) -> None:
     fresh["critics"] = {"w": np.zeros((2, 5), np.float32), "head": ones(0)}
     (learner, _), facts = load(find(source(tmp_path / "run", stored, None)), Learned(fresh, None), HERE)
     assert learner["actors"]["w"].any() and not learner["critics"]["head"].any() and not learner["stats"]["m"].any()
-    assert facts["anew"] == ["critics"] and "critics anew, for not all of the critics' arrays fit" in said(facts)
+    assert facts["anew"] == ["critics"] and "critics anew, for not all arrays of critics fit" in said(facts)
 
 
 def test_networks_that_saw_other_inputs_are_refused(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class Options:
     """Folder to write; an earlier report there is replaced."""
     threshold: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """TASK=RETURN, once for each task: the return that env steps are counted to. By default the one fixed in the study,
-    else the published one of the baseline if at least half of its runs reach it, else halfway between random actions
+    else the published one of the baseline if more than half of its runs reach it, else halfway between random actions
     and the best final return."""
     baseline: str | None = None
     """The algorithm that the others are compared with; omad, unless a given summary says otherwise."""

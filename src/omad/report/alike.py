@@ -10,7 +10,7 @@ from typing import Any
 
 from omad.errors import UserError
 from omad.report.records import Run
-from omad.run.records import WITHOUT_EFFECT, source_name
+from omad.run.records import WITHOUT_EFFECT, source_run
 
 __all__ = ["NEUTRAL", "differing", "fields", "refuse_mixed"]
 
@@ -25,10 +25,9 @@ def fields(run: Run) -> dict[str, Any]:
     """What tells settings apart: fields of the run and of the algorithm, side by side, wherever files of it lie."""
     found = {key: value for key, value in run.config.items() if key not in NEUTRAL} | (run.config.get("algo") or {})
     if file := found.get("demonstrations"):
-        digest = run.manifest.get("demonstrations", "")[:8]
-        found["demonstrations"] = f"{Path(file).name} ({digest})" if digest else Path(file).name
+        found["demonstrations"] = run.manifest.get("demonstrations", "")[:12] or Path(file).name
     if start := found.get("init_from"):
-        found["init_from"] = source_name(start)
+        found["init_from"] = source_run(start)
     return found
 
 

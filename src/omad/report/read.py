@@ -35,7 +35,7 @@ from omad.report.sections import inside, read_section
 from omad.report.summary import from_summary, summary_of
 from omad.run.folder import RunFolder
 from omad.run.places import holds_run
-from omad.run.records import EARLY, EpisodesLine, Manifest
+from omad.run.records import EARLY, PLATEAU, EpisodesLine, Manifest
 from omad.schema import Lines, convert, read_json, read_lines
 
 __all__ = ["gather"]
@@ -59,7 +59,7 @@ def _seconds(lines: Sequence[MetricsLine], settings: RunSettings) -> float | Non
     total, kept = 0.0, passed > 0
     for kind in np.unique(kinds[kept]):
         some = passed[kept & (kinds == kind)]
-        usual = float(np.median(some))
+        usual = float(np.median(some) if some.size > 3 else some.min())
         total += float(np.where(some > _PAUSE * usual, usual, some).sum())
     return round(total, 1) if kept.any() else None
 
@@ -154,9 +154,10 @@ def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Calla
         state = "running"
     elif ended:
         state, note, diverged = ("failed" if ended.how == "diverged" else "broken"), ended.words, ended.seeds
-    judged = state == "stopped" and bool(stops) and stops[-1].env_steps >= env_steps
-    if judged:
-        note, judged = stops[-1].reason, stops[-1].reason.startswith(EARLY)
+    judged = ""
+    if state == "stopped" and stops and stops[-1].env_steps >= env_steps:
+        note = stops[-1].reason
+        judged = "plateau" if note.startswith(PLATEAU) else "target" if note.startswith(EARLY) else ""
     if state == "finished" and last < settings.last_step:
         note = f"it reached its end, but its evaluations beyond env step {last:,} are gone"
     said = [*filter(None, [note]), *_lost("episodes.jsonl", damaged), *_lost("metrics.jsonl", broken)]
@@ -224,9 +225,10 @@ def gather(paths: Sequence[Path], command_of: Callable[[Any], str]) -> Gathered:
     for path in paths:
         if not path.exists():
             raise UserError(f"{path} is not there; give run folders, folders that hold some, or a summary.json.")
-        part = from_summary(path) if path.is_file() else _from_folder(path, command_of)
-        if not part.runs and path.is_dir() and (summary := summary_of(path)):
-            part = from_summary(summary)
+        live = path.is_dir()
+        part = _from_folder(path, command_of) if live else from_summary(path)
+        if not part.runs and live and (summary := summary_of(path)):
+            part, live = from_summary(summary), False
         if not part.runs:
             raise UserError(
                 f"{path} holds no run; give a folder that omad train or omad sweep wrote, or a report's summary.json."
@@ -234,7 +236,7 @@ def gather(paths: Sequence[Path], command_of: Callable[[Any], str]) -> Gathered:
         names += [part.name] if part.name and part.name not in names else []
         for run in part.runs:
             known = runs.get(run.folder, run)
-            runs[run.folder] = _further(known, run) if path.is_dir() else _further(run, known)
+            runs[run.folder] = _further(known, run) if live else _further(run, known)
         sections += part.sections
         options = _joined(options, part.options, path)
     return Gathered(", ".join(names) or "Report", tuple(_labelled(list(runs.values()))), tuple(sections), options)
@@ -244,12 +246,12 @@ def _joined(one: dict[str, Any], other: Mapping[str, Any], path: Path) -> dict[s
     """Options of two parts of a report; `disagreed` takes a sentence for what they say differently, by its name."""
     found = {**other, **one}
     unlike: dict[str, str] = dict(one.get("disagreed", {}))
-    for name in ("thresholds", "study_thresholds"):
-        mine, theirs = one.get(name, {}), other.get(name, {})
-        found[name] = {**theirs, **mine}
-        for task in mine.keys() & theirs.keys():
-            if mine[task] != theirs[task]:
-                unlike[task] = f"the return to reach on {task} is {mine[task]:g}, and {theirs[task]:g} in {path}"
+    kinds = ("study_thresholds", "thresholds")
+    mine, theirs = ({t: v for name in kinds for t, v in part.get(name, {}).items()} for part in (one, other))
+    for task in mine.keys() & theirs.keys():
+        if mine[task] != theirs[task]:
+            unlike[task] = f"the return to reach on {task} is {mine[task]:g}, and {theirs[task]:g} in {path}"
+    found |= {name: {**other.get(name, {}), **one.get(name, {})} for name in kinds}
     for name in one.keys() & other.keys() & {"actions", "baseline"}:
         if one[name] != other[name]:
             unlike[name] = f"{name} is {one[name]!r}, and {other[name]!r} in {path}"
@@ -266,7 +268,7 @@ def _further(summarised: Run, found: Run) -> Run:
     alike = not short.config or not long.config or not differing((short, long), _unlengthened)
     alike = alike and (not short.seeds or not long.seeds or short.seeds == long.seeds)
     alike = alike and (not short.task or not long.task or (short.task, short.algorithm) == (long.task, long.algorithm))
-    alike = alike and (short.state != "failed" or long.state == "failed" or short.env_steps == long.env_steps)
+    alike = alike and (short.state != "failed" or long.state == "failed" or bool(short.episodes))
     if not alike or short.episodes != long.episodes[: len(short.episodes)]:
         raise UserError(
             f"Two runs are called {found.folder}, and neither continues the other; give them different names, or give "
@@ -276,8 +278,9 @@ def _further(summarised: Run, found: Run) -> Run:
 
 
 def _unlengthened(run: Run) -> dict[str, Any]:
-    """The preset and what tells settings apart, but for what changes as a run is lengthened."""
-    return {"preset": run.config["preset"]} | {k: v for k, v in fields(run).items() if k != "total_steps"}
+    """The preset and what tells settings apart, but for what changes as a run is lengthened or moved."""
+    free = ("total_steps", "demonstrations", "init_from")
+    return {"preset": run.config["preset"]} | {k: v for k, v in fields(run).items() if k not in free}
 
 
 def _from_folder(root: Path, command_of: Callable[[Any], str]) -> Gathered:
@@ -330,7 +333,7 @@ def _labelled(runs: Sequence[Run]) -> Iterable[Run]:
             yield run
             continue
         others, own = groups[run.task, run.algorithm, run.config["preset"]], fields(run)
-        differ = [key for key in own if any(other[key] != own[key] for other in others)]
+        differ = [key for key in own if any(other.get(key) != own[key] for other in others)]
         if "total_steps" in differ and "buffer_size" in differ:
             differ.remove("buffer_size")
         words = [run.config["preset"], *(f"{key}={own[key]}" for key in differ)]

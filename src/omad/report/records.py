@@ -199,8 +199,8 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of a failed run, the seeds that failed; empty where that is not known, which counts as all."""
     named: bool = True
     """Whether a study has named the setting; else it follows from how the runs of a report differ."""
-    judged: bool = False
-    """Whether it is stopped, and that for its returns, as `EarlyStopping` does."""
+    judged: Literal["", "target", "plateau"] = ""
+    """Of a run that `EarlyStopping` has stopped, whether it reached its target or rose no more."""
 
     @property
     def total_steps(self) -> int:

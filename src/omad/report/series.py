@@ -3,8 +3,8 @@
 Which runs count. A setting's curve and returns are of its ended runs if these are two or more and one has not failed,
 else of all that were evaluated, up to the last step they share. Ended are those that finished, failed, or were stopped
 for their returns, all seeds of a run together; of the last two, a seed keeps its last return from then on. For env
-steps to a threshold every run counts: one that was stopped by chance is censored there, one that failed or was stopped
-for its returns at its full budget.
+steps to a threshold every run counts: one that was stopped is censored there, one that failed or rose no more at its
+full budget.
 Returns of two algorithms are compared at the last step that both have.
 """
 
@@ -52,7 +52,12 @@ class Member:
     @property
     def decided(self) -> bool:
         """Whether it ended before its budget did, and that for how it learned."""
-        return self.state == "failed" or self.run.judged
+        return self.state == "failed" or self.run.judged != ""
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it is taken to reach nothing more than it has."""
+        return self.state == "failed" or self.run.judged == "plateau"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -287,7 +292,7 @@ def _crossings(series: Series, value: float) -> Crossings | None:
     runs = list(zip(seen, found.steps, found.reached, found.early, strict=True)) if found else []
     runs += [(m, 0.0, False, False) for m in series.members if not m.evaluations and m.state == "failed"]
     rows = [
-        (float(m.run.total_steps) if m.decided and not reached else step, reached, early)
+        (float(m.run.total_steps) if m.hopeless and not reached else step, reached, early)
         for m, step, reached, early in runs
         if m.evaluations or m.run.total_steps
     ]
@@ -295,11 +300,11 @@ def _crossings(series: Series, value: float) -> Crossings | None:
 
 
 def _reached(series: Sequence[Series], value: float, baseline: str) -> bool:
-    """Whether half of the baseline's runs reach a return in each setting in which others are compared with it."""
+    """Whether most of the baseline's runs reach a return in each setting in which others are compared with it."""
     ours = [one for one in series if one.algorithm == baseline and one.curves is not None]
     shared = [one for one in ours if any(other.setting == one.setting for other in series if other is not one)]
     found = [_crossings(one, value) for one in shared or ours]
-    return bool(found) and all(one is not None and 2 * sum(one.reached) >= len(one.reached) for one in found)
+    return bool(found) and all(one is not None and 2 * sum(one.reached) > len(one.reached) for one in found)
 
 
 def _threshold(task: tasks.Task, series: Sequence[Series], options: Options) -> tuple[float | None, str]:
@@ -312,7 +317,7 @@ def _threshold(task: tasks.Task, series: Sequence[Series], options: Options) -> 
             return float(given[task.name]), words
     name, published, floor = options.baseline.upper(), published_of(task, options.baseline), floor_of(task)
     if published is not None and _reached(series, published, options.baseline):
-        reach = "which at least half of its runs reach in every shared setting"
+        reach = "which more than half of its runs reach in every shared setting"
         return published, f"the published return of {name}, {reach}"
     best = max((float(one.final.mean()) for one in series if one.curves is not None), default=-math.inf)
     if floor is None or best <= floor:

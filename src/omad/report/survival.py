@@ -154,8 +154,8 @@ def _ratio_bounds(
 def steps_ratio(numerator: Crossings, denominator: Crossings, *, resamples: int = 10_000, seed: int = 0) -> Estimate:
     """How many times as many env steps one algorithm needs as another: the ratio of their median steps.
 
-    Both medians are intervals [low, high] of what is known; so is the ratio, [low / high, high / low]. If fewer
-    than half of the numerator's runs reach the threshold it is a lower bound ("at least x times"); of the
+    Both medians are intervals [low, high] of what is known; so is the ratio, [low / high, high / low]. If half or
+    fewer of the numerator's runs reach the threshold it is a lower bound ("at least x times"); of the
     denominator's, an upper bound; of both, undefined. Runs of the two are drawn independently, and each resample
     keeps its own bounds, so the interval is no narrower than what is known.
     """

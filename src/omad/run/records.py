@@ -22,6 +22,7 @@ __all__ = [
     "METRICS",
     "PARTS",
     "PASSING",
+    "PLATEAU",
     "WITHOUT_EFFECT",
     "BestEntry",
     "BestIndex",
@@ -34,7 +35,7 @@ __all__ = [
     "Part",
     "Stop",
     "Unreadable",
-    "source_name",
+    "source_run",
     "with_defaults",
 ]
 
@@ -46,6 +47,8 @@ WITHOUT_EFFECT = ("env_workers", "env_timeout", "keep_checkpoints", "keep_best")
 """Settings that no result depends on."""
 EARLY = "EarlyStopping"
 """How the reason begins for which that callback stops a run."""
+PLATEAU = f"{EARLY}: no return above"
+"""The same, where returns have not risen."""
 PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 """Errors that say nothing of a file itself."""
 
@@ -175,7 +178,7 @@ def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
     return to_dict(from_dict(config))
 
 
-def source_name(init_from: str) -> str:
-    """The name of the run that another started from, wherever it lies and whichever its seed is."""
+def source_run(init_from: str) -> str:
+    """The folder of the run that another started from, whichever its seed is."""
     source = Path(source_of(init_from)[0])
-    return source.parent.name if re.fullmatch(r"seed-[0-9]+", source.name) else source.name
+    return str(source.parent if re.fullmatch(r"seed-[0-9]+", source.name) else source)

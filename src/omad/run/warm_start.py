@@ -195,6 +195,6 @@ def said(facts: Mapping[str, Any]) -> str:
     more = f" and {len(left) - 6} more" if len(left) > 6 else ""
     began, units = facts.get("anew"), facts.get("units")
     values = f"; {' and '.join(began)} anew" if began else ""
-    values += f", for values have other units: {'; '.join(units)}" if units else ""
-    values += ", for not all of the critics' arrays fit" if began and "critics" in began and not units else ""
+    values += f", for values mean something else: {'; '.join(units)}" if units else ""
+    values += ", for not all arrays of critics fit" if "critics" in (began or ()) and not units else ""
     return f"Started from {', '.join(facts['run'])}: {facts['taken']} arrays of the learner{rest}{more}{values}."

@@ -156,14 +156,6 @@ class OmadConfig:
         for name in ("prior_scale", "step_init", "friction_init"):
             if getattr(self, name) < 1e-3:
                 raise UserError(f"{name} is {getattr(self, name)}; it must lie between 0.001 and 1000")
-        # No policy's entropy is above that of uniform actions in [-1, 1], log 2 a dimension, nor is the bound.
-        least = 0.5 * math.log(2 * math.pi * math.e) + math.log(self.prior_scale) - math.log(2)
-        for name in ("target_run_per_dim", "target_run_end"):
-            if (limit := getattr(self, name)) is not None and limit <= least and self.alpha_mode == "auto":
-                raise UserError(
-                    f"{name} is {limit}; with prior_scale {self.prior_scale:g} it must be above {least:.2f}, the "
-                    "running cost of uniformly random actions, or the temperature would rise for ever"
-                )
         if not self.target_run_steps and self.target_run_end == self.target_run_per_dim:
             object.__setattr__(self, "target_run_end", None)  # it stays where it is
         if (self.target_run_end is None) != (self.target_run_steps == 0):
@@ -197,3 +189,19 @@ class OmadConfig:
             raise UserError(
                 "policy_update is 'sequential', but with share_policy there is one policy to update; use one."
             )
+
+    @property
+    def hopeless(self) -> str:
+        """Why a new run could not learn; else empty.
+
+        No policy's entropy is above that of uniform actions in [-1, 1], log 2 a dimension, nor is its bound: a limit on
+        the running cost below that of such actions is never met, so that the temperature rises for ever.
+        """
+        name = "target_run_per_dim" if self.target_run_end is None else "target_run_end"
+        least = 0.5 * math.log(math.pi * math.e / 2) + math.log(self.prior_scale)
+        if self.alpha_mode == "fixed" or getattr(self, name) > least:
+            return ""
+        return (
+            f"{name} is {getattr(self, name)}; with prior_scale {self.prior_scale:g} it must be above {least:.2f}, the "
+            "running cost of uniformly random actions, or the temperature would rise for ever."
+        )
