@@ -128,7 +128,8 @@ def test_what_changes_over_a_run_follows_from_its_length_unless_it_is_given():
     assert "--lr-decay-steps 295000" in words and "--target-run-begin" not in words
     words = command_of(resolve(**task, **steady))  # as before there was the field
     assert parse(words.split()[2:], "omad train", Options())[0].algo == resolve(**task, **steady).algo
-    assert resolve("mamujoco-full/ant-2x4", preset="efficient").algo.lr_decay_steps == 0
+    assert resolve("mamujoco-full/ant-4x2", preset="efficient", total_steps=100_000).algo.lr_decay_steps == 195_000
+    assert resolve("mamujoco-full/swimmer-2x1", preset="efficient").algo.lr_decay_steps == 0
     late = resolve(**task, total_steps=100_000, target_run_begin=100_000)  # what follows from it does
     assert late.algo.target_run_steps == 95_000
     for config in (late, from_dict(to_dict(late))):

@@ -101,7 +101,7 @@ def efficient(settings: Settings) -> None:
         if robot(settings.task).startswith("swimmer"):
             settings("[I] 0.31 a step times 1,000, and bonuses", v_max=400.0)
         settings("[M] snapshots of the policy fall, their average walks: docs/learning/robots.md", policy_average=0.98)
-        if robot(settings.task).startswith(("halfcheetah", "walker2d")):
+        if robot(settings.task).startswith(("halfcheetah", "walker2d", "ant-")):
             settings("[M] over three seeds at 100k: docs/learning/robots.md", lr_decay_steps=OVER_THE_RUN)
             settings("[M] less noise at the end: docs/learning/robots.md", target_run_end=5.5)
             settings("[M] the last fifth of the run", target_run_begin=OVER_THE_RUN, target_run_steps=OVER_THE_RUN)
