@@ -2,7 +2,7 @@
 
 Copy the agent's folder to the robot and start, beside its `runner.py`:
 
-    python ros2_node.py --ros-args -p folder:=team/agent_0 -p rate:=20.0
+    python ros2_node.py --ros-args -p folder:=. -p rate:=20.0
 """
 
 import rclpy
@@ -21,19 +21,25 @@ class Agent(Node):
         self.policy, self.obs = Policy(folder), None
         self.actions = self.create_publisher(Float32MultiArray, "action", 1)
         self.create_subscription(Float32MultiArray, "observation", self.observe, 1)
-        self.create_subscription(Bool, "reset", lambda _: self.policy.reset(), 1)
+        self.create_subscription(Bool, "reset", self.reset, 1)
         self.create_timer(1.0 / rate, self.act)
 
     def observe(self, message):
         """Keep the newest observation of this agent alone."""
         self.obs = message.data
 
+    def reset(self, _):
+        """Begin an episode; what was seen in the one before is not acted on."""
+        self.policy.reset()
+        self.obs = None
+
     def act(self):
-        """Publish an action, in the units of the env that the team was trained in."""
+        """Publish an action, in the units of the env that the team was trained in; each observation is used once."""
         if self.obs is None:
             return
+        obs, self.obs = self.obs, None
         try:
-            action = self.policy.act(self.obs)
+            action = self.policy.act(obs)
         except BadPolicy as error:  # a wrong shape, or a number that is not finite
             self.get_logger().error(str(error))
             return

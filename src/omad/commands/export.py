@@ -11,6 +11,7 @@ import tyro
 
 from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
+from omad.errors import UserError
 
 __all__ = ["main"]
 
@@ -52,7 +53,10 @@ def main(arguments: Sequence[str]) -> int:
     from omad.trained import which_of
 
     policy = load_policy(options.run, options.seed, which_of(options.which))
-    if not (options.check and options.out.exists()):
+    if options.check and options.out.exists():
+        if options.denoising_steps is not None or options.formats != Options.formats:
+            raise UserError(f"{options.out} exists and is compared only; leave out --denoising-steps and --formats.")
+    else:
         policy.export(options.out, bundle.parsed(options.formats), options.denoising_steps)
     found = team.compare(options.out, policy.team) if options.check else {}
     if options.json:

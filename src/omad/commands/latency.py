@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -119,7 +120,6 @@ def measure(options: Options) -> list[dict[str, Any]]:
         return _bundle(options.team, options)
     import importlib.util
 
-    import jax
     import numpy as np
 
     from omad import api, envs
@@ -144,9 +144,9 @@ def measure(options: Options) -> list[dict[str, Any]]:
         for k in dict.fromkeys(steps):
             path = policy.export(Path(folder) / str(k), formats, k if k != trained else None)
             rows += _bundle(path, options)
-    keys = iter(jax.random.split(jax.random.key(options.seed or 0), options.actions + 50))
+    seeds = itertools.count(options.seed or 0)
     obs = np.zeros((policy.spec.n_agents, policy.spec.obs_dim), np.float32)
-    spent = _timed(lambda: np.asarray(policy.act(obs, next(keys))), options.actions)
+    spent = _timed(lambda: np.asarray(policy.act(obs, next(seeds))), options.actions)
     alike: dict[str, Any] = next((row for row in rows if row["steps"] == trained), {})
     same = {"kind": rows[0]["kind"], "return": alike.get("return"), "return_se": alike.get("return_se")}
     return [*rows, same | {"steps": trained, "runtime": "load_policy(run).act, all agents"} | spent]

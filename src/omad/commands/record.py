@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -206,7 +207,7 @@ def main(arguments: Sequence[str]) -> int:
     out = console()
     out.print(
         f"{options.episodes:,} episodes of {task}, {len(found['reward']):,} transitions, mean return {returns:.2f}; "
-        f"learn from them with: omad train --task {task} --demonstrations {options.out}"
+        f"learn from them with: omad train --task {shlex.quote(task)} --demonstrations {shlex.quote(str(options.out))}"
     )
     out.print(visible(str(options.out)))
     return 0

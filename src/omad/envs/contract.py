@@ -8,6 +8,7 @@ Source: PettingZoo's parallel API.
 
 from __future__ import annotations
 
+import itertools
 import math
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -120,7 +121,16 @@ def problem(spec: Any) -> str:
             return (
                 f"spec.{name} has rows of {', '.join(str(len(row)) for row in rows)} numbers; act_dims {spec.act_dims}"
             )
+    if bool(spec.act_low) != bool(spec.act_high):
+        return "spec has only one of act_low and act_high; give both, or neither for actions in [-1, 1]"
+    for low, high in zip(itertools.chain(*spec.act_low), itertools.chain(*spec.act_high), strict=True):
+        if not (_real(low) and _real(high) and low < high):
+            return f"spec has an action from {low!r} to {high!r}; bounds must be finite, the lower one below the other"
     return ""
+
+
+def _real(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and abs(value) <= np.finfo(np.float32).max
 
 
 def _whole(value: Any, least: int) -> bool:

@@ -37,6 +37,17 @@ def read_tensors(data):
     return found
 
 
+def numbers(values):
+    """An array of float32; what is no array of real numbers is refused."""
+    try:
+        found = np.asarray(values)
+    except ValueError:
+        raise BadPolicy("Rows of unequal length were given; an array of numbers is needed.") from None
+    if found.dtype.kind not in "biuf":
+        raise BadPolicy(f"A {type(values).__name__} of {found.dtype} was given; an array of real numbers is needed.")
+    return found.astype(F, copy=False)
+
+
 def gelu2(x):
     """Twice the GELU (tanh approximation); the next layer's weights are halved instead."""
     y = x * x
@@ -108,7 +119,7 @@ class Policy:
 
     def act(self, obs, noise=None, explore=True):
         """Raw observation `(obs,)` or `(batch, obs)` -> action in the env's box; noise is drawn here if not given."""
-        obs = np.asarray(obs, F)
+        obs = numbers(obs)
         if obs.ndim not in (1, 2) or obs.shape[-1] != self.obs_dim:
             raise BadPolicy(f"{self.name}: an observation of shape {obs.shape} was given; ({self.obs_dim},) is needed.")
         if not np.isfinite(obs).all():
@@ -117,16 +128,18 @@ class Policy:
         shape = (*obs.shape[:-1], self.rows, self.act_dim)
         if noise is None:
             noise = self.rng.standard_normal(shape, F) if explore else np.zeros(shape, F)
-        elif (noise := np.asarray(noise, F)).shape != shape:
+        elif (noise := numbers(noise)).shape != shape:
             raise BadPolicy(f"{self.name}: noise of shape {noise.shape} was given; {shape} is needed.")
-        if self.history == 1:
-            action = self.policy(obs, noise)
-        else:
-            if self.past is None or self.past[0].shape[:-1] != obs.shape[:-1]:
-                still = np.zeros((*obs.shape[:-1], self.act_dim), F)
-                self.past = [np.concatenate([obs, still], -1)] * (self.history - 1)
-            action = self.policy(np.concatenate([obs, *self.past], -1), noise)
-            self.past = [np.concatenate([obs, action], -1), *self.past[:-1]]
+        past = self.past
+        if self.history > 1 and past is None:
+            past = [np.concatenate([obs, np.zeros((*obs.shape[:-1], self.act_dim), F)], -1)] * (self.history - 1)
+        elif self.history > 1 and past[0].shape[:-1] != obs.shape[:-1]:
+            raise BadPolicy(f"{self.name}: other rows than before; reset() first, or give all rows of an episode.")
+        action = self.policy(obs if past is None else np.concatenate([obs, *past], -1), noise)
+        if not np.isfinite(action).all():
+            raise BadPolicy(f"{self.name}: the action is not finite; the observation or the noise is far too large.")
+        if past is not None:
+            self.past = [np.concatenate([obs, action], -1), *past[:-1]]
         return clip((ONE - action) * self.halves[0] + (ONE + action) * self.halves[1], self.box)
 
     def normalised(self, obs):
@@ -175,15 +188,23 @@ class Policy:
 
 def main(words):
     """Serve a pipe, or check and measure."""
+    seed = words[words.index("--seed") + 1 :][:1] if "--seed" in words else ["0"]
+    wrong = {*words} - {"--pipe", "--noise-free", "--seed", *seed}
+    if wrong or not (seed and seed[0].isdecimal()):
+        sys.exit(f"{__doc__}\nFlags: --pipe, --noise-free, --seed N")
     try:
-        policy = Policy(seed=int(words[words.index("--seed") + 1]) if "--seed" in words else None)
+        policy = Policy(seed=int(seed[0]) if "--seed" in words else None)
         read, out = sys.stdin.buffer.read, sys.stdout.buffer
         while "--pipe" in words and (kind := read(1)):
             if kind == b"R":
                 policy.reset()
                 continue
-            shape = int.from_bytes(read(4), "little"), policy.obs_dim
-            obs = np.frombuffer(read(4 * shape[0] * shape[1]), "<f4").reshape(shape)
+            head = read(4) if kind == b"A" else b""
+            shape = int.from_bytes(head, "little"), policy.obs_dim
+            data = read(4 * shape[0] * shape[1])
+            if len(head) < 4 or len(data) < 4 * shape[0] * shape[1]:
+                raise BadPolicy(f"A request that begins with {kind!r} was given, or one cut short; see --help.")
+            obs = np.frombuffer(data, "<f4").reshape(shape)
             out.write(policy.act(obs, explore="--noise-free" not in words).astype("<f4").tobytes())
             out.flush()
     except BadPolicy as error:
