@@ -16,6 +16,7 @@ from omad.envs.host_env import scale
 from omad.errors import UserError
 from omad.export.team import Trained
 from omad.export.team import export as export_team
+from omad.spec import inward
 from omad.tasks import nearest
 
 __all__ = ["AgentPolicy", "TrainedPolicy"]
@@ -218,7 +219,4 @@ def _bounds(spec: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     for bound, rows in ((low, spec.act_low), (high, spec.act_high)):
         for i, row in enumerate(rows):
             bound[i, : len(row)] = row
-    least, most = low.astype(np.float32), high.astype(np.float32)
-    least = np.where(least < low, np.nextafter(least, np.float32(np.inf)), least)
-    most = np.where(most > high, np.nextafter(most, np.float32(-np.inf)), most)
-    return low, high, least, most
+    return low, high, *inward(low, high)

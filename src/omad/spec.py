@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["LONGEST_HOLD", "EnvSpec", "ObsNorm", "RewardNorm", "Symmetry"]
+__all__ = ["LONGEST_HOLD", "EnvSpec", "ObsNorm", "RewardNorm", "Symmetry", "inward"]
 
 ObsNorm = Literal["none", "running", "harl"]
 """How observations may be standardised (`standardise.py`)."""
@@ -103,3 +103,11 @@ class Symmetry:
     action_index: np.ndarray
     """`(element, act)` or `(element, agent, act)`, of actions in [-1, 1]."""
     action_sign: np.ndarray
+
+
+def inward(low: Any, high: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds as float32, rounded to within: a number between them is never beyond the ones given."""
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    least, most = low.astype(np.float32), high.astype(np.float32)
+    least = np.where(least < low, np.nextafter(least, np.float32(np.inf)), least)
+    return least, np.where(most > high, np.nextafter(most, np.float32(-np.inf)), most)

@@ -36,6 +36,7 @@ from omad.export.distil import Settings, distil, matching, observations
 from omad.export.fold import fold, sample, squashed, unsquashed
 from omad.export.runner import BadPolicy, Policy, read_tensors
 from omad.export.team import Trained, boxes, compare, differences, export, folded_vectors, vectors
+from omad.spec import EnvSpec, inward
 
 UNEQUAL = "probe/push"
 
@@ -362,7 +363,8 @@ def test_actions_stay_in_their_box(tmp_path: Path) -> None:
         policy.policy = lambda obs, noise: np.asarray([1.0, -1.0], np.float32)  # type: ignore[method-assign]
         with np.errstate(over="raise"):
             action = policy.act(np.zeros(policy.obs_dim))
-        np.testing.assert_array_equal(action, np.asarray([high, low], np.float32))
+        np.testing.assert_array_equal(action, inward(low, high)[::-1])
+        assert low <= float(action.min()) and float(action.max()) <= high
         found = differences(out, bundle.load(out), fold_of(trained), vectors(trained, fold_of(trained), 16))
         assert max(found.values()) <= 1e-5, found
 
@@ -638,3 +640,12 @@ def test_commands_for_fewer_steps(run: omad.Run, tmp_path: Path, capsys: pytest.
     ):
         assert main([*words, *more]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_boxes_are_within_the_bounds_that_the_env_states() -> None:
+    """Rounded to the nearest, half of all bounds would be exceeded in float32."""
+    low, high = (-0.1, -0.3), (0.7, 0.3)
+    ((least, most),) = boxes(EnvSpec("crane", (2,), (2,), 0, 9, act_low=(low,), act_high=(high,)))
+    assert all(a.item() >= b and a.dtype == np.float32 for a, b in zip(least, low, strict=True))
+    assert all(a.item() <= b for a, b in zip(most, high, strict=True))
+    np.testing.assert_allclose([least, most], [low, high], atol=1e-7)

@@ -138,7 +138,10 @@ def write(
                 path.write_bytes(data)
                 digests[f"agent_{i}/{name}"] = _sha(data)
         words = {"task": facts.task, "kind": folded[0].kind, "n": len(folded)}
-        readme = "".join(part.format(**words) for name, part in _README.items() if name in ("", *formats)).encode()
+        parts = [part for name, part in _README.items() if name in ("", *formats)]
+        if facts.task.startswith("object:"):  # no command knows that env
+            parts = [part.partition("\nThe whole team")[0] for part in parts]
+        readme = "".join(part.format(**words) for part in parts).encode()
         (partial / "README.md").write_bytes(readme)
         digests["README.md"] = _sha(readme)
         kind, steps = folded[0].kind, folded[0].steps

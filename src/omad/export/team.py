@@ -18,7 +18,7 @@ from omad.errors import UserError
 from omad.export import bundle, graph
 from omad.export.bundle import FORMATS, Facts, Team, Vectors
 from omad.export.fold import Folded, draw_noise, fold, sample, unscaled
-from omad.spec import ObsNorm
+from omad.spec import ObsNorm, inward
 from omad.types import EnvSpec
 
 __all__ = ["Trained", "boxes", "compare", "export", "folded_vectors", "history_of", "vectors"]
@@ -47,12 +47,10 @@ def history_of(task: str) -> int:
 
 
 def boxes(spec: EnvSpec) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Lower and upper ends of every agent's actions in the units of the env; [-1, 1] where it names none."""
+    """Lower and upper ends of every agent's actions in the env's units, in float32; [-1, 1] where there are none."""
     low = spec.act_low or [[-1.0] * size for size in spec.act_dims]
     high = spec.act_high or [[1.0] * size for size in spec.act_dims]
-    return [
-        (np.asarray(below, np.float32), np.asarray(above, np.float32)) for below, above in zip(low, high, strict=True)
-    ]
+    return [inward(below, above) for below, above in zip(low, high, strict=True)]
 
 
 def _observations(one: Folded, count: int, rng: np.random.Generator) -> np.ndarray:
