@@ -130,7 +130,7 @@ def problem(spec: Any) -> str:
 
 
 def _real(value: Any) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and abs(value) <= np.finfo(np.float32).max
+    return isinstance(value, int | float | np.integer | np.floating) and bool(abs(value) <= np.finfo(np.float32).max)
 
 
 def _whole(value: Any, least: int) -> bool:

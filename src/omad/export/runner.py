@@ -133,7 +133,7 @@ class Policy:
         past = self.past
         if self.history > 1 and past is None:
             past = [np.concatenate([obs, np.zeros((*obs.shape[:-1], self.act_dim), F)], -1)] * (self.history - 1)
-        elif self.history > 1 and past[0].shape[:-1] != obs.shape[:-1]:
+        elif past is not None and past[0].shape[:-1] != obs.shape[:-1]:
             raise BadPolicy(f"{self.name}: other rows than before; reset() first, or give all rows of an episode.")
         action = self.policy(obs if past is None else np.concatenate([obs, *past], -1), noise)
         if not np.isfinite(action).all():
