@@ -32,7 +32,7 @@ class Options:
     which: str = "last"
     """Checkpoint of the teacher: last, best, or its env steps."""
     updates: int = 24_000
-    """Gradient steps of each agent."""
+    """Gradient steps of each agent, rounded up to a multiple of 200 in every round."""
     episodes: int | None = None
     """Fresh episodes to take observations from, of the teacher and then of the students; by default as many as have
     100,000 env steps (25,000 where envs run on the host), at least 16."""

@@ -44,7 +44,7 @@ class Settings(NamedTuple):
     steps: int = 1
     """Evaluations of the student's network for one action."""
     updates: int = 24_000
-    """Gradient steps of each agent."""
+    """Gradient steps of each agent, rounded up to a multiple of 200 in every round."""
     batch: int = 256
     """Observations and noises of a gradient step; an eighth of the noises are zeros."""
     learning_rate: float = 3e-3
