@@ -24,6 +24,7 @@ from omad.envs.pool import Pool
 from omad.errors import UserError
 from omad.experiment import Experiment
 from omad.run.folder import RunFolder
+from omad.spec import EnvSpec
 from omad.tasks import outside
 from omad.trust import refuse_foreign
 from omad.types import JaxEnv, Outcome
@@ -443,3 +444,20 @@ def test_info_numbers_that_come_and_go_do_not_keep_a_run_from_going_on(tmp_path:
     other = env._replace(spec=dataclasses.replace(env.spec, info_keys=("near",)), step=renamed)
     with pytest.raises(UserError, match=r"has the info numbers near; when .* began they were far"):
         Experiment.of_run(RunFolder.open(tmp_path / "run"), env=other)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ({"act_low": ((-2.0,),)}, "only one of act_low and act_high"),
+        ({"act_low": ((-np.inf,),), "act_high": ((np.inf,),)}, "bounds must be finite"),
+        ({"act_low": ((1.0,),), "act_high": ((-1.0,),)}, "an action from 1.0 to -1.0"),
+        ({"act_low": ((1.0,),), "act_high": ((1.0,),)}, "the lower one below the other"),
+    ],
+)
+def test_bounds_that_no_action_can_be_scaled_to_are_refused(bounds: Any, said: str) -> None:
+    """They would train, and fail on the robot: infinite actions, or the ends alone."""
+    spec = EnvSpec("own", (2,), (1,), 0, 9)
+    assert not contract.problem(spec)
+    assert not contract.problem(dataclasses.replace(spec, act_low=((-2.0,),), act_high=((3.0,),)))
+    assert said in contract.problem(dataclasses.replace(spec, **bounds))

@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import pytest
 
@@ -649,3 +650,12 @@ def test_boxes_are_within_the_bounds_that_the_env_states() -> None:
     assert all(a.item() >= b and a.dtype == np.float32 for a, b in zip(least, low, strict=True))
     assert all(a.item() <= b for a, b in zip(most, high, strict=True))
     np.testing.assert_allclose([least, most], [low, high], atol=1e-7)
+
+
+def test_a_team_of_an_env_object_ships_no_command_that_cannot_work(tmp_path: Path) -> None:
+    trained = team("hatd3", UNEQUAL)
+    for task, there in ((UNEQUAL, True), ("object:meet", False)):
+        facts = msgspec.structs.replace(trained.facts, task=task)
+        out = export(trained._replace(facts=facts), tmp_path / str(there), ["numpy"])
+        words = (out / "README.md").read_text()
+        assert ("omad run-bundle" in words) == there and "policy.reset()" in words

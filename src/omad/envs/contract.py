@@ -124,13 +124,9 @@ def problem(spec: Any) -> str:
     if bool(spec.act_low) != bool(spec.act_high):
         return "spec has only one of act_low and act_high; give both, or neither for actions in [-1, 1]"
     for low, high in zip(itertools.chain(*spec.act_low), itertools.chain(*spec.act_high), strict=True):
-        if not (_real(low) and _real(high) and low < high):
+        if finite(low) is None or finite(high) is None or not low < high:
             return f"spec has an action from {low!r} to {high!r}; bounds must be finite, the lower one below the other"
     return ""
-
-
-def _real(value: Any) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and bool(abs(value) <= np.finfo(np.float32).max)
 
 
 def _whole(value: Any, least: int) -> bool:

@@ -138,10 +138,10 @@ def write(
                 path.write_bytes(data)
                 digests[f"agent_{i}/{name}"] = _sha(data)
         words = {"task": facts.task, "kind": folded[0].kind, "n": len(folded)}
-        parts = [part for name, part in _README.items() if name in ("", *formats)]
-        if facts.task.startswith("object:"):  # no command knows that env
-            parts = [part.partition("\nThe whole team")[0] for part in parts]
-        readme = "".join(part.format(**words) for part in parts).encode()
+        has = {"", *formats}
+        if "numpy" in formats and not facts.task.startswith("object:"):  # of which no command knows the env
+            has.add("team")
+        readme = "".join(part.format(**words) for name, part in _README.items() if name in has).encode()
         (partial / "README.md").write_bytes(readme)
         digests["README.md"] = _sha(readme)
         kind, steps = folded[0].kind, folded[0].steps
@@ -362,7 +362,8 @@ Each folder `agent_I` is one agent, complete in itself ({kind}); copy it to that
     policy = Policy()
     policy.reset()                              # at the start of every episode
     action = policy.act(observation)            # raw observation in, action in the env's own box out
-
+""",
+    "team": """
 The whole team, an agent a process: `omad run-bundle . --task "{task}" --episodes 100`.
 """,
     "onnx": """
