@@ -81,7 +81,7 @@ def trainer(task: str, workers: int, costless: bool) -> Any:
     from omad.loop.fused import LoopConfig
     from omad.loop.hosted import Hosted
 
-    config = resolve(task, "omad", "cpu")
+    config = resolve(task, "omad", "matched")
     env = envs.make(task)
     spec = dataclasses.replace(env.spec, info_keys=())
     algorithm = make_algorithm(config.algo, env.spec, config.obs_norm)

@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="mamujoco-full/halfcheetah-2x3")
     parser.add_argument("--algorithm", default="omad")
-    parser.add_argument("--preset", default="cpu")
+    parser.add_argument("--preset", default="matched")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 8], help="numbers of seeds, measured in this order")
     parser.add_argument("--vector-steps", type=int, default=50, help="vector steps of a chunk")
     parser.add_argument("--chunks", type=int, default=5, help="chunks of each side")

@@ -45,7 +45,7 @@ STUDY = Study(
         for run in grid(
             TASKS,
             ["omad"],
-            {name: setting},
+            {name: {"preset": "matched"} | setting},
             seeds=[0],
             n_envs=4,
             updates_per_step=8,

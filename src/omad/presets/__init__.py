@@ -30,7 +30,7 @@ Sets = Callable[[Settings], None]
 PRESETS: Mapping[str, tuple[Sets, Mapping[str, Sets]]] = MappingProxyType(
     {
         "cpu": (
-            common.matched,
+            common.cpu,
             {
                 "omad": omad.cpu,
                 "hasac": harl.hasac,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omad.presets.settings import Settings, robot
 
-__all__ = ["efficient", "matched", "more_updates", "paper", "small", "ten_episodes", "tiny"]
+__all__ = ["cpu", "efficient", "matched", "more_updates", "paper", "small", "ten_episodes", "tiny"]
 
 
 def _evaluations(settings: Settings) -> None:
@@ -37,24 +37,30 @@ def matched(settings: Settings) -> None:
     _families(settings)
 
 
+def cpu(settings: Settings) -> None:
+    """As `matched`, and on robots with the units and the horizon that serve them."""
+    matched(settings)
+    if settings.on("mamujoco-"):
+        settings("[M] docs/learning/robots.md", reward_norm="return", obs_norm="running")
+    if robot(settings.task).startswith("swimmer") and settings.has("gamma", "n_step"):
+        settings("[M] a stroke pays over hundreds of steps: docs/learning/robots.md", gamma=0.999, n_step=5)
+
+
 def efficient(settings: Settings) -> None:
     """What is best per env step: more gradient steps, on more transitions each."""
-    matched(settings)
+    cpu(settings)
     more_updates(settings)
 
 
 def more_updates(settings: Settings) -> None:
-    """What `efficient` has instead of the gradient steps of `cpu`."""
+    """The gradient steps and batches of `efficient`."""
     settings("[?] 1 gradient step per env step; not measured", n_envs=8, updates_per_step=8, batch_size=256)
     if settings.on("mamujoco-"):
         settings("[M] 2 gradient steps per env step: docs/learning/robots.md", n_envs=4, updates_per_step=8)
         settings("[M] at most 2 % of the time, and noise costs robots much", eval_noise_free=True)
-        settings("[M] docs/learning/robots.md", batch_size=256, reward_norm="return", warmup_steps=2_500)
-        settings("[M] with the minimum of twins on Ant 2x4; one seed: docs/learning/robots.md", obs_norm="running")
+        settings("[M] docs/learning/robots.md", batch_size=256)
     if robot(settings.task).startswith("swimmer"):
         settings("[M] 0.5 gradient steps per env step: docs/learning/robots.md", updates_per_step=2, batch_size=128)
-        if settings.has("gamma", "n_step"):
-            settings("[M] a stroke pays over hundreds of steps: docs/learning/robots.md", gamma=0.999, n_step=5)
 
 
 def tiny(settings: Settings) -> None:

@@ -88,24 +88,29 @@ def cpu(settings: Settings) -> None:
             _deception_with_history(settings)
         elif settings.option("adversary") == "static" and settings.option("state") == "full":
             _still_adversary_seen_whole(settings)
+    if robot(settings.task):
+        _robots(settings)
+
+
+def _robots(settings: Settings) -> None:
+    """The critics, the average of actors and the noise that serve robots."""
+    settings("[M] docs/learning/robots.md, HalfCheetah 2x3 and Ant 2x4", critic_net="xqc")
+    settings("[M] best at 15k env steps on both; one seed", critic_reduce="min")
+    settings("[M] snapshots of the policy fall, their average walks: docs/learning/robots.md", policy_average=0.98)
+    name = robot(settings.task)
+    if name.startswith("swimmer"):
+        settings("[I] 0.31 a step times 1,000, and bonuses", v_max=400.0)
+    elif name.startswith(("halfcheetah", "walker2d", "ant-")):
+        settings("[M] over three seeds: docs/learning/robots.md", lr_decay_steps=OVER_THE_RUN)
+        settings("[M] less noise at the end: docs/learning/robots.md", target_run_end=5.5)
+        settings("[M] the last fifth of the run", target_run_begin=OVER_THE_RUN, target_run_steps=OVER_THE_RUN)
 
 
 def efficient(settings: Settings) -> None:
     """As `cpu`, but for what is best per env step."""
     cpu(settings)
     _same_pace(settings)
-    if settings.on("mamujoco-"):
-        settings("[M] docs/learning/robots.md, HalfCheetah 2x3 and Ant 2x4", critic_net="xqc")
-        settings("[M] best at 15k env steps on both; one seed", critic_reduce="min")
-        settings("[M] with alpha from 0.01, as where rewards are normalised: docs/learning/robots.md", alpha_lr=1e-3)
-        if robot(settings.task).startswith("swimmer"):
-            settings("[I] 0.31 a step times 1,000, and bonuses", v_max=400.0)
-        settings("[M] snapshots of the policy fall, their average walks: docs/learning/robots.md", policy_average=0.98)
-        if robot(settings.task).startswith(("halfcheetah", "walker2d", "ant-")):
-            settings("[M] over three seeds at 100k: docs/learning/robots.md", lr_decay_steps=OVER_THE_RUN)
-            settings("[M] less noise at the end: docs/learning/robots.md", target_run_end=5.5)
-            settings("[M] the last fifth of the run", target_run_begin=OVER_THE_RUN, target_run_steps=OVER_THE_RUN)
-    elif settings.values.get("lr_decay_steps"):
+    if settings.values.get("lr_decay_steps") and not robot(settings.task):
         settings("[?] the gradient steps of 200k env steps", lr_decay_steps=200_000)
 
 
