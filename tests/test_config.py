@@ -193,7 +193,7 @@ def test_values_that_follow_from_others_follow_in_a_file_too(tmp_path: Path):
         ("plain", {}),
         ("own", {"v_max": 7.0, "buffer_size": 3_000, "total_steps": 4_000, "alpha_init": 0.5}),
     ):
-        (tmp_path / name).write_text(to_toml(resolve(task, **fields)))
+        (tmp_path / name).write_text(to_toml(resolve(task, preset="matched", **fields)))
 
     def of(name: str, *words: str) -> tuple[float, int, float]:
         config = parse(["--config", str(tmp_path / name), *words], "omad train", Options())[0]
@@ -202,7 +202,7 @@ def test_values_that_follow_from_others_follow_in_a_file_too(tmp_path: Path):
     assert of("plain") == (2000.0, 150_000, 1.0)
     assert of("plain", "--reward-norm", "return", "--total-steps", "9000") == (5.0, 9_000, 0.01)
     assert of("own", "--reward-norm", "return", "--total-steps", "9000") == (7.0, 3_000, 0.5)
-    (tmp_path / "hasac").write_text(to_toml(resolve("mamujoco-full/ant-2x4", "hasac", "cpu")))
+    (tmp_path / "hasac").write_text(to_toml(resolve("mamujoco-full/ant-2x4", "hasac", "matched")))
     config = parse(["--config", str(tmp_path / "hasac"), "--preset", "paper"], "omad train", Options())[0]
     assert (config.algo.alpha_mode, config.algo.alpha_init) == ("auto", 1.0)  # not the preset's of a fixed one
 

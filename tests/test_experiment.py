@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from omad import cli, envs
 from omad.algos import make as make_algorithm
 from omad.callbacks import TimeLimit
 from omad.errors import CallbackFailed, UserError
-from omad.experiment import refuse_others
+from omad.experiment import listed
 from omad.loggers import Logger
 from omad.run.folder import RunFolder
 from omad.trained import policies_at
@@ -141,9 +141,18 @@ def test_one_that_fails_ends_the_run_with_a_checkpoint(
 def test_a_class_or_another_thing_is_no_callback() -> None:
     for given in (omad.EarlyStopping, print):
         with pytest.raises(UserError, match=r"callbacks has .*must be an instance of omad\.Callback"):
-            refuse_others([omad.EarlyStopping(), given], omad.Callback)
+            listed([omad.EarlyStopping(), given], omad.Callback)
     with pytest.raises(UserError, match=r"loggers has 'wandb'; each must be an instance of omad\.Logger"):
-        refuse_others(["wandb"], Logger)
+        listed(["wandb"], Logger)
+    with pytest.raises(UserError, match=r"callbacks is <.*EarlyStopping.*>; give a list, as \[EarlyStopping\(...\)\]"):
+        listed(omad.EarlyStopping(), omad.Callback)
+    assert omad.EarlyStopping(patience=cast(Any, np.int64(3))).patience == 3
+    for name, value in (("min_delta", "0.1"), ("min_delta", float("inf")), ("target", "-50"), ("target", float("nan"))):
+        with pytest.raises(UserError, match=f"{name} is {value!r}; it must be a"):
+            omad.EarlyStopping(**cast(Any, {name: value}))
+    for seconds in ("9m", float("nan"), -1):
+        with pytest.raises(UserError, match=f"seconds is {seconds!r}; it must be a"):
+            TimeLimit(cast(Any, seconds))
     with pytest.raises(UserError, match="patience is 0; it must be a whole number of evaluations"):
         omad.EarlyStopping(patience=0)
     with pytest.raises(UserError, match="min_delta is nan"):
@@ -222,7 +231,8 @@ def test_the_best_policies_are_those_of_their_evaluations(whole: tuple[omad.Run,
         for a, b in zip(saved, seen, strict=True):
             np.testing.assert_array_equal(np.asarray(a)[seed], b[seed])
     listed = {p.name for p in (run / "checkpoints" / "best").iterdir()}
-    assert listed == {"best.json", *(f"seed-{seed}-{when[seed]}.safetensors" for seed in (0, 1))}
+    assert listed >= {"best.json", *(f"seed-{seed}-{when[seed]}.safetensors" for seed in (0, 1))}
+    assert all(when[int(name.split("-")[1])] >= int(name[7:-12]) for name in listed - {"best.json"})
 
 
 def test_which_policies(whole: tuple[omad.Run, Recorder], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -84,6 +85,14 @@ def test_fewer_runs_than_places_have_more_cores_each_and_no_cache_where_there_is
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
     assert seen == [("0,1,2,3", ""), ("0,1,2,3", "false")]
+    monkeypatch.setattr(
+        RunFolder, "checkpoints", lambda run: [SimpleNamespace(vector_steps=1, env_steps=4)]
+    )  # one that has begun on two stays on two
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    (run.path / "manifest.json").write_text(json.dumps(manifest | {"cores": 2}))
+    with pytest.raises(NotStarted):
+        launch.side_by_side([run.path], 4, quiet)
+    assert seen[-1][0] == "0,1"
 
 
 def quiet(states: list[launch.State]) -> None:

@@ -150,7 +150,25 @@ def read_back(config: Any) -> Any:
     import tomllib
 
     values = tomllib.loads(to_toml(config))
-    return resolve(**{k: v for k, v in values.items() if k != "algo"}, **values["algo"])
+    plain = {k: v for k, v in (values | values["algo"]).items() if k != "algo" and v != "none"}
+    return resolve(**plain | {k: v for k, v in values.items() if k in ("obs_norm", "reward_norm")})
+
+
+def test_a_field_that_is_none_is_written_as_it_is_read(tmp_path: Path):
+    """A preset would set it otherwise."""
+    task = "mamujoco-full/halfcheetah-2x3"
+    config = resolve(task, preset="efficient", target_run_end=None)
+    assert config.algo.target_run_end is None and resolve(task, preset="efficient").algo.target_run_end == 5.5
+    (tmp_path / "a.toml").write_text(to_toml(config))
+    given = read(tmp_path / "a.toml")
+    assert given["target_run_end"] is None and given["obs_norm"] == "running"
+    assert resolve(**given) == config
+    (tmp_path / "b.toml").write_text('gamma = "none"\n')
+    with pytest.raises(UserError, match="there is no field 'gamma'"):
+        read(tmp_path / "b.toml")
+    (tmp_path / "b.toml").write_text('[algo]\ngamma = "none"\n')
+    with pytest.raises(UserError, match="gamma is 'none'; it must be a number"):
+        read(tmp_path / "b.toml")
 
 
 def test_help_has_groups_and_a_legend(capsys: pytest.CaptureFixture[str]):

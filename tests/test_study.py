@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -92,6 +92,11 @@ def test_a_grid_is_every_combination_seeds_slowest() -> None:
         (lambda: grid(["probe/push"], preset="matched"), "The setting 'cpu' has the preset 'matched'"),
         (lambda: Study("..", grid(["probe/push"])), "names its folder"),
         (lambda: PlannedRun(resolve("probe/push"), ".."), "needs a setting"),
+        (lambda: Study("s", cast(Any, [grid(["probe/push"])])), r"lists a list of 3.*Put a star"),
+        (lambda: grid(["probe/push"], seeds=cast(Any, 3)), r"seeds is 3; give a list, as \[3\]"),
+        (lambda: grid(["probe/push"], first_seed=3), "first_seed is among the fields of runs"),
+        (lambda: grid(["probe/push"], settings={"mine": {"algorithm": "hasac"}}), "algorithm is among the fields"),
+        (lambda: grid(["probe/push"], settings=cast(Any, {0.1: {}})), "settings has the name 0.1; names are texts"),
     ],
 )
 def test_a_study_that_cannot_work_is_refused(make: Any, words: str) -> None:
@@ -158,13 +163,43 @@ def test_folders_are_made_once_and_changed_runs_refused(tmp_path: Path) -> None:
     (metrics.parent / "manifest.json").write_text("{")  # one that was not chosen and cannot be read blocks nothing
     assert place(other, few, create, other.runs[1:]) == [few / other.runs[1].folder]
     assert len(json.loads((few / "study.json").read_text())["runs"]) == 2
-    same = load(study_file(tmp_path / "u.py", ["probe/push"], {"cpu": {"env_workers": 1}}, 2))
-    assert place(same, root, create) == folders
+    patient = load(study_file(tmp_path / "u.py", ["probe/push"], {"cpu": {"env_workers": 1, "env_timeout": 300.0}}, 2))
+    (folders[0] / "metrics.jsonl").write_text('{"step": 4, "seed": 0}\n')
+    assert place(patient, root, create) == folders
+    for folder in folders:  # what no result depends on is changed
+        config = RunFolder.open(folder).config
+        assert (config.env_workers, config.env_timeout) == (1, 300.0)
+    with pytest.raises(UserError, match="is of the study 'small', not large; sweep into another --out"):
+        place(dataclasses.replace(study, name="large"), root, create)
     (folders[1] / "manifest.json").unlink()
     (folders[1] / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"manifest\.json"):
         place(study, root, create)
     assert (folders[1] / "notes.txt").read_text() == "mine"
+
+
+def test_a_study_may_list_its_runs_once(tmp_path: Path) -> None:
+    runs = grid(["probe/push"], seeds=[0])
+    assert Study("s", cast(Any, iter(runs))).runs == tuple(runs)
+
+
+def test_what_a_study_begins_from_may_lie_elsewhere_later(tmp_path: Path) -> None:
+    """A copied project goes on; another file under the new name is another setting."""
+    names = [tmp_path / name for name in ("a.npz", "b.npz", "c.npz")]
+    assert cli.main(["record", "probe/push", "--episodes", "60", "--out", str(names[0])]) == 0
+    assert cli.main(["record", "probe/push", "--episodes", "70", "--out", str(names[2])]) == 0
+    names[1].write_bytes(names[0].read_bytes())
+    first, moved, other = (
+        load(study_file(tmp_path / f"{name.stem}.py", ["probe/push"], {"cpu": {"demonstrations": str(name)}}, 1))
+        for name in names
+    )
+    (folder,) = place(first, tmp_path / "out", create)
+    (folder / "metrics.jsonl").write_text('{"step": 4, "seed": 0}\n')
+    names[0].unlink()
+    assert place(moved, tmp_path / "out", create) == [folder]
+    assert RunFolder.open(folder).config.demonstrations == str(names[1])
+    with pytest.raises(UserError, match=r"begun with demonstrations .*b\.npz', now .*c\.npz"):
+        place(other, tmp_path / "out", create)
 
 
 @pytest.mark.parametrize(("words", "value"), [("90s", 90.0), ("9m", 540.0), ("1h30m", 5400.0), ("2h", 7200.0)])
@@ -197,6 +232,12 @@ def test_sweep_refuses_and_shows(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert cli.main(["sweep", study, *out, "--show", "--json"]) == 0
     (state,) = json.loads(capsys.readouterr().out)
     assert (state["state"], state["message"]) == ("failed", "the disk is full")
+    manifest = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text("{")  # a damaged run is shown beside the others
+    assert cli.main(["sweep", study, *out, "--show", "--json"]) == 0
+    (state,) = json.loads(capsys.readouterr().out)
+    assert state["state"] == "failed" and "manifest.json" in state["message"]
+    (folder / "manifest.json").write_text(manifest)
     code = (
         "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); "
         "print('held', flush=True); time.sleep(60)"

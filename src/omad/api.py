@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from omad import envs
+from omad.algos.validate import typed
 from omad.callbacks import Callback
-from omad.config import resolve
+from omad.config import RunConfig, resolve
 from omad.demonstrations import unchanged
+from omad.errors import UserError
 from omad.experiment import Experiment
 from omad.loggers import Logger
 from omad.loop.session import Result
@@ -23,8 +26,11 @@ from omad.trust import refuse_foreign
 __all__ = ["load_policy", "load_run", "resume", "train"]
 
 
+_TASK = "mpe/spread-3"
+
+
 def train(
-    task: str = "mpe/spread-3",
+    task: str = _TASK,
     algorithm: str = "omad",
     preset: str = "cpu",
     run_dir: str | Path | None = None,
@@ -44,7 +50,7 @@ def train(
         env: An env of your own instead of a task; see `Experiment`.
         callbacks: Called on progress; they may stop the run.
         loggers: Where numbers go beside the run folder's own lines; by default TensorBoard and the console.
-        **fields: Any flag of `omad train`, with underscores: `seeds=3`, `total_steps=100_000`, `v_max=200.0`.
+        **fields: Any field that `omad train --print-config` shows: `seeds=3`, `total_steps=100_000`, `v_max=200.0`.
 
     Raises:
         UserError: Something given is unknown or cannot work.
@@ -56,6 +62,8 @@ def train(
     """
     refuse_inside_env()
     if env is not None:
+        if task != _TASK:
+            raise UserError(f"both the task {task!r} and env are given; give one of them.")
         task = envs.of_object(env)
     experiment = Experiment(resolve(task, algorithm, preset, **fields), None, callbacks, loggers)
     return _to_its_end(experiment.start(run_dir))
@@ -67,6 +75,8 @@ def resume(
     *,
     total_steps: int | None = None,
     demonstrations: str | os.PathLike[str] | None = None,
+    env_workers: int | None = None,
+    env_timeout: float | None = None,
     env: Any = None,
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] | None = None,
@@ -81,6 +91,8 @@ def resume(
             over the run `lr_decay_steps`, `target_run_begin` and `target_run_steps`. The policies are those of a run
             that was that long from the beginning with the same values of these.
         demonstrations: Where the file lies that the run began with, if it was moved; its SHA-256 must be the same.
+        env_workers: Processes that step a hosted task's envs from now on; no result depends on it.
+        env_timeout: Seconds after which a hosted env that does not answer is taken to hang, from now on.
         env: The env again, where the run began with one that was given as an object.
         callbacks: As for `train`; a run folder does not keep them.
         loggers: As for `train`.
@@ -90,7 +102,8 @@ def resume(
         KeyboardInterrupt: As `train` does, and `SystemExit`.
     """
     refuse_inside_env()
-    folder = open_to_resume(run, total_steps, trust or env is not None, demonstrations)
+    stepping = {"env_workers": env_workers, "env_timeout": env_timeout}
+    folder = open_to_resume(run, total_steps, trust or env is not None, demonstrations, stepping)
     if folder is None:
         complete = Run(run)
         if env is not None:
@@ -105,6 +118,7 @@ def open_to_resume(
     total_steps: int | None = None,
     trust: bool = False,
     demonstrations: str | os.PathLike[str] | None = None,
+    stepping: Mapping[str, int | float | None] = MappingProxyType({}),
 ) -> RunFolder | None:
     """The folder of a run to resume, longer where `total_steps` asks for it; None where it is complete.
 
@@ -115,6 +129,7 @@ def open_to_resume(
         total_steps: Its new length.
         trust: Whether the env that the folder names may be imported.
         demonstrations: Where they lie now.
+        stepping: How envs are stepped from now on: fields of the run, None for those that stay.
 
     Raises:
         UserError: It is no run folder, names a user's env and is not trusted, cannot be made longer, or another process
@@ -126,8 +141,10 @@ def open_to_resume(
         folder.refuse_if_saved_once()
     if folder.complete and total_steps in (None, folder.config.total_steps):
         return None
-    if total_steps is not None or demonstrations is not None:
+    given = {name: value for name, value in stepping.items() if value is not None}
+    if total_steps is not None or demonstrations is not None or given:
         folder.refuse_if_busy()
+    folder.adjust(**typed(RunConfig, given))
     if demonstrations is not None:
         folder.look_for_demonstrations(demonstrations)
         unchanged(folder.config.demonstrations, folder.manifest.get("demonstrations"))

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from omad.algos.validate import fitted
 from omad.config import RunConfig
 from omad.errors import UserError
 from omad.evaluate import Episodes
@@ -35,9 +36,11 @@ class Context:
         self.gradient_steps = 0
         """Gradient steps of each seed so far."""
         self.metrics: Mapping[str, np.ndarray] = {}
-        """Newest metrics, `(seed,)` each; not a number where a seed has none."""
+        """Newest metrics, `(seed,)` each; not a number where a seed has none. Empty until this process has some."""
         self.evaluation: Mapping[str, Episodes] = {}
-        """The newest evaluation: `sampled`, and `noise_free` where the run has it; `(seed, episode)` leads each."""
+        """The newest evaluation: `sampled`, and `noise_free` where the run has it; `(seed, episode)` leads each.
+
+        Empty until this process has evaluated; `evaluations()` has those before."""
         self.stopped: str | None = None
         """Why a callback stops the run."""
 
@@ -61,7 +64,7 @@ class Context:
 
     def stop(self, reason: str) -> None:
         """Save and end the run; it can be resumed. The manifest names the reason."""
-        self.stopped = self.stopped or str(reason)
+        self.stopped = self.stopped or str(reason) or "a callback"
 
 
 class Callback:
@@ -83,7 +86,10 @@ class Callback:
         """A checkpoint has been written."""
 
     def on_end(self, context: Context) -> None:
-        """The run has ended, or stopped; `context.stopped` says why if a callback stopped it."""
+        """The run is complete, or was stopped; `context.stopped` says why if a callback stopped it.
+
+        It is not called where training diverged or the env failed.
+        """
 
 
 class EarlyStopping(Callback):
@@ -99,11 +105,12 @@ class EarlyStopping(Callback):
     """
 
     def __init__(self, patience: int = 5, min_delta: float = 0.0, target: float | None = None) -> None:
-        if not isinstance(patience, int) or isinstance(patience, bool) or patience < 1:
+        self.patience, self.min_delta = fitted("patience", patience, int), fitted("min_delta", min_delta, float)
+        self.target = fitted("target", target, float | None)
+        if self.patience < 1:
             raise UserError(f"patience is {patience!r}; it must be a whole number of evaluations, at least 1.")
-        if not min_delta >= 0:
+        if self.min_delta < 0:
             raise UserError(f"min_delta is {min_delta!r}; it must be a number, at least 0.")
-        self.patience, self.min_delta, self.target = patience, min_delta, target
 
     def on_start(self, context: Context) -> None:
         """Count again what was evaluated before; after a stop of its own, the count starts at 0."""
@@ -163,10 +170,15 @@ class TimeLimit(Callback):
 
     Args:
         seconds: How long.
+
+    Raises:
+        UserError: It is no number, or below 0.
     """
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+        self.seconds = fitted("seconds", seconds, float)
+        if self.seconds < 0:
+            raise UserError(f"seconds is {seconds!r}; it must be a number, at least 0.")
 
     def on_start(self, context: Context) -> None:
         """The clock begins."""

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from omad.errors import EnvFailed, NonFinite, UserError
+from omad.errors import CallbackFailed, EnvFailed, NonFinite, UserError
 from omad.processes import StopSignals, silence
 
 __all__ = ["COMMANDS", "answer", "main"]
@@ -88,7 +88,7 @@ def answer(name: str, command: Callable[[], int]) -> int:
         return _run(command)
     except UserError as error:
         return _fail(str(error), 2)
-    except (NonFinite, EnvFailed) as error:
+    except (NonFinite, EnvFailed, CallbackFailed) as error:
         return _fail(str(error), 1)
     except BrokenPipeError:
         silence(sys.stdout)

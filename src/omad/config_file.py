@@ -8,17 +8,21 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omad import schema
 from omad.algos import config_class
-from omad.algos.validate import shown, typed
+from omad.algos.validate import may_be_none, shown, typed
 from omad.config import RUN_FIELDS, RunConfig, sources
 from omad.errors import UserError
 from omad.tasks import nearest
 
 __all__ = ["read", "to_toml"]
+
+
+_NONE = "none"
 
 
 def read(path: str | Path, algorithm: str | None = None) -> dict[str, Any]:
@@ -52,9 +56,14 @@ def read(path: str | Path, algorithm: str | None = None) -> dict[str, Any]:
                 # A hyperparameter at the top is most likely meant for the table.
                 near = [f"algo.{name}"] if name in inside else nearest(name, every)
                 raise UserError(f"there is no field {shown(name)}; nearest: {', '.join(near)}.")
-        return typed(RunConfig, values) | typed(cls, algo)
+        return typed(RunConfig, _with_none(RunConfig, values)) | typed(cls, _with_none(cls, algo))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def _with_none(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """With None where a field that may be None has the word for it, as TOML has no such value."""
+    return {name: None if value == _NONE and may_be_none(cls, name) else value for name, value in values.items()}
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -80,6 +89,5 @@ def to_toml(config: RunConfig) -> str:
 
 
 def _line(name: str, value: Any, source: str) -> str:
-    if value is None:  # TOML has no such value
-        return f"# {name} is not set  # {source}"
+    value = _NONE if value is None else value
     return f"{name} = {json.dumps(value, ensure_ascii=False)}  # {source}"

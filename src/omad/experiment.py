@@ -8,7 +8,7 @@ import datetime
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from omad import cgroups, demonstrations, envs, extras, files
+from omad.algos.validate import shown
 from omad.callbacks import BestPolicy, Callback
 from omad.compilation import use_compilation_cache
 from omad.config import RunConfig
@@ -69,10 +70,8 @@ class Experiment:
         if env is not None:
             config = dataclasses.replace(config, task=envs.of_object(env))
         self.config = config
-        self.callbacks = [*callbacks, *([BestPolicy()] if config.keep_best else [])]
-        self.loggers = default_loggers() if loggers is None else list(loggers)
-        refuse_others(self.callbacks, Callback)
-        refuse_others(self.loggers, Logger)
+        self.callbacks = [*listed(callbacks, Callback), *([BestPolicy()] if config.keep_best else [])]
+        self.loggers = default_loggers() if loggers is None else listed(loggers, Logger)
         extras.require_for_task(config.task)
         self.env = envs.make(config.task)
         if info_keys is not None:
@@ -246,7 +245,6 @@ class Experiment:
         """Train in an open run folder: one that `create` has just made, or one to resume. As `start`."""
         signals, built = StopSignals(), self.built
         session = Session(folder, built, self.loggers, self.callbacks, signals)
-        passed: list[str] = []
         with signals:
             try:
                 for note in built.notes if fresh else ():
@@ -254,11 +252,11 @@ class Experiment:
                 if fresh:
                     session.begin()
                 else:
-                    passed = session.restore()
+                    session.restore()
                 result = session.go()
                 if session.vector_steps == folder.config.total_vector_steps:
                     folder.note_end(Ended("finished"))
-                return result._replace(passed=tuple(passed))
+                return result
             except UserError:
                 raise
             except Exception as error:
@@ -284,17 +282,20 @@ _SUMS = ("total", "compiler")
 """What stands outside of the brackets of a forecast."""
 
 
-def refuse_others(given: Sequence[Any], kind: type) -> None:
-    """That all callbacks are callbacks, and all loggers loggers.
+def listed(given: Any, kind: type) -> list[Any]:
+    """Callbacks that are all callbacks, or loggers that are all loggers.
 
     Raises:
-        UserError: One is something else.
+        UserError: One is something else, or they are no list.
     """
-    for one in given:
+    word = f"{kind.__name__.lower()}s"
+    if not isinstance(given, Iterable):
+        raise UserError(f"{word} is {shown(given)}; give a list, as [{type(given).__name__}(...)].")
+    for one in (ones := list(given)):
         if not isinstance(one, kind):
             hint = " Give an instance, not the class." if isinstance(one, type) else ""
-            word = f"{kind.__name__.lower()}s"
             raise UserError(f"{word} has {one!r}; each must be an instance of omad.{kind.__name__}.{hint}")
+    return ones
 
 
 def available_mib() -> tuple[float, str]:

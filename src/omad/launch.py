@@ -125,6 +125,11 @@ def cores_for(slots: int) -> list[set[int]]:
     return [set(own[i::slots]) for i in range(slots)]
 
 
+def _as_begun(run: RunFolder, cores: set[int]) -> set[int]:
+    """A run continues on as many cores as it began on, if there are as many, for rounding depends on their number."""
+    return set(sorted(cores)[: run.manifest.get("cores")]) if run.checkpoints() else cores
+
+
 def side_by_side(
     folders: Sequence[Path],
     at_once: int,
@@ -165,7 +170,7 @@ def side_by_side(
                     states[i] = state_of(runs[i])
                     continue
                 slot = free.pop(0)
-                busy[i] = slot, begin(runs[i].path, cores[slot])
+                busy[i] = slot, begin(runs[i].path, _as_begun(runs[i], cores[slot]))
             waited_s = 0.0 if busy else waited_s + _POLL_S
             if queue and waited_s > _PATIENCE_S:
                 for i in queue:

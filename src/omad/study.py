@@ -12,6 +12,7 @@ alone show what is left to do: a run that is complete stays as it is, all others
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import itertools
@@ -22,7 +23,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omad import files, tasks
+from omad import files, schema, tasks
+from omad.algos.validate import shown
 from omad.config import RunConfig, resolve, to_dict
 from omad.errors import UserError
 from omad.presets import PRESETS
@@ -87,6 +89,7 @@ class Study:
         """
         if not self.name.strip(".") or _slug(self.name) != self.name:
             raise UserError(f"A study's name names its folder: {self.name!r} must be letters, digits, '-', '_' or '.'.")
+        object.__setattr__(self, "runs", self._listed())
         if not self.runs:
             raise UserError(f"The study {self.name} lists no runs.")
         seen: set[Path] = set()
@@ -110,6 +113,22 @@ class Study:
         thresholds = {tasks.find(task).name: float(value) for task, value in self.thresholds.items()}
         object.__setattr__(self, "thresholds", thresholds)
 
+    def _listed(self) -> tuple[PlannedRun, ...]:
+        """The runs, which may have been given as anything that lists them once.
+
+        Raises:
+            UserError: Something else is among them.
+        """
+        runs = tuple(self.runs)
+        if wrong := [run for run in runs if not isinstance(run, PlannedRun)]:
+            hint = " Put a star before a list of them: [*grid(...), *grid(...)]." if isinstance(wrong[0], list) else ""
+            raise UserError(f"The study {self.name} lists {shown(wrong[0])}; it must list runs, as grid() does.{hint}")
+        return runs
+
+
+_GRIDS = frozenset(("task", "algorithm", "seeds", "first_seed"))
+_OWN = "tasks, algorithms and seeds as lists"
+
 
 def grid(
     tasks: Sequence[str],
@@ -131,9 +150,12 @@ def grid(
     Raises:
         UserError: Something is unknown or cannot work.
     """
-    for name, words in (("tasks", tasks), ("algorithms", algorithms), ("settings", settings)):
-        if isinstance(words, str):
-            raise UserError(f"{name} is the text {words!r}; give a list, as [{words!r}].")
+    listed = {"tasks": tasks, "algorithms": algorithms, "settings": settings, "seeds": seeds}
+    for name, words in listed.items():
+        if isinstance(words, str | int) or not isinstance(words, Iterable):
+            raise UserError(f"{name} is {shown(words)}; give a list, as [{shown(words)}].")
+    if isinstance(settings, Mapping) and (wrong := [name for name in settings if not isinstance(name, str)]):
+        raise UserError(f"settings has the name {shown(wrong[0])}; names are texts, as {str(wrong[0])!r}.")
     named = settings if isinstance(settings, Mapping) else {name: {} for name in settings}
     if unknown := [name for name in named if name not in PRESETS and not isinstance(settings, Mapping)]:
         near = nearest(str(unknown[0]), PRESETS, 1)[0]
@@ -144,9 +166,14 @@ def grid(
     runs = []
     for seed, task, (setting, changed), algorithm in itertools.product(seeds, tasks, named.items(), algorithms):
         given = {"preset": setting if setting in PRESETS else "cpu"} | dict(fields) | dict(changed)
+        if taken := sorted(_GRIDS.intersection(given)):
+            raise UserError(f"{taken[0]} is among the fields of runs; grid() makes a run of each: give it {_OWN}.")
         preset = given.pop("preset")
         if setting in PRESETS and preset != setting:
-            raise UserError(f"The setting {setting!r} has the preset {preset!r}; give the setting another name.")
+            raise UserError(
+                f"The setting {setting!r} has the preset {preset!r}; give the setting another name, as "
+                f"settings={{'mine': {{'preset': {preset!r}}}}}, or settings=[{preset!r}]."
+            )
         config = resolve(task, algorithm, preset, **given, seeds=1, first_seed=seed)
         runs.append(PlannedRun(config, setting))
     return runs
@@ -212,6 +239,7 @@ def place(study: Study, root: Path, create: Any, chosen: Sequence[PlannedRun] | 
         for run in study.runs
     ]
     chosen = study.runs if chosen is None else chosen
+    _refuse_another(study.name, root / "study.json")
     for run in study.runs:  # all, as study.json is to say what they hold
         _fits(run, root, run in chosen)
     root.mkdir(parents=True, exist_ok=True)
@@ -238,12 +266,17 @@ def _fits(run: PlannedRun, root: Path, chosen: bool) -> None:
             files.remove(path, root)
         return
     try:
-        found, due = _flat(to_dict(RunFolder.open(path).config)), _flat(to_dict(run.config))
+        folder = RunFolder.open(path)
     except UserError:
         if chosen:
             raise
         return
-    changed = [f"{name} {found.get(name)!r}, now {due.get(name)!r}" for name in due if found.get(name) != due[name]]
+    due = run.config
+    if _moved(folder, due):
+        folder.adjust(demonstrations=due.demonstrations, init_from=due.init_from)
+    found, wanted = _flat(to_dict(folder.config)), _flat(to_dict(due))
+    names = [name for name in wanted if found.get(name) != wanted[name]]
+    changed = [f"{name} {found.get(name)!r}, now {wanted[name]!r}" for name in names]
     if changed and not RunFolder.busy(path) and not _trained(path):
         if chosen:
             files.remove(path, root)
@@ -252,6 +285,44 @@ def _fits(run: PlannedRun, root: Path, chosen: bool) -> None:
             f"{path} was begun with {'; '.join(changed)}. Give the changed setting another name, sweep into another "
             "--out, or move that folder away."
         )
+    elif chosen and not RunFolder.busy(path) and not folder.complete:
+        folder.adjust(**{name: getattr(due, name) for name in WITHOUT_EFFECT})
+        with contextlib.closing(folder):
+            folder.lock()
+            folder.write_changes()
+
+
+def _moved(folder: RunFolder, due: RunConfig) -> bool:
+    """Whether a run's demonstrations, or the run that it started from, only lie elsewhere now."""
+    was = folder.config
+    places = (was.demonstrations, due.demonstrations), (was.init_from, due.init_from)
+    if all(old == new for old, new in places) or any(bool(old) != bool(new) for old, new in places):
+        return False
+    from omad import demonstrations
+    from omad.run import warm_start
+
+    try:
+        if was.demonstrations != due.demonstrations:
+            demonstrations.unchanged(due.demonstrations, folder.manifest.get("demonstrations"))
+        if was.init_from != due.init_from:
+            warm_start.find(due.init_from, folder.manifest.get("init_from") or {"sha256": None})
+    except UserError:
+        return False
+    return True
+
+
+def _refuse_another(name: str, path: Path) -> None:
+    """That a folder holds no other study, whose list of runs and thresholds would be replaced.
+
+    Raises:
+        UserError: It does.
+    """
+    try:
+        before = schema.read_json(path, dict[str, Any]).get("name", name)
+    except (FileNotFoundError, UserError):
+        return
+    if before != name:
+        raise UserError(f"{path} is of the study {shown(before)}, not {name}; sweep into another --out.")
 
 
 def _trained(path: Path) -> bool:

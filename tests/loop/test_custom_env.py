@@ -118,7 +118,7 @@ def cut_and_resumed(config: RunConfig, path: Path) -> RunFolder:
     assert RunFolder.open(path).checkpoints()[0].env_steps < 120
     folder = RunFolder.open(path)
     result = Experiment.of_run(folder, trust=True).work(folder, fresh=False)
-    assert (result.env_steps, result.passed) == (120, ())
+    assert result.env_steps == 120
     return RunFolder.open(path)
 
 

@@ -95,12 +95,24 @@ def begin(path: Path, config: RunConfig, built: Built, loggers=(), callbacks=())
         run.close()
 
 
+class Notes(Logger):
+    """What a run says of damaged checkpoints."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def event(self, name: str, env_steps: int, text: str) -> None:
+        if name == "note" and "falling back" in text:
+            self.said.append(text)
+
+
 def go_on(path: Path, built: Built, loggers=()) -> tuple[Result, list[str], Session]:
     run = RunFolder.open(path)
-    session = Session(run, built, loggers)
+    notes = Notes()
+    session = Session(run, built, (*loggers, notes))
     try:
-        passed = session.restore()
-        return session.go(), passed, session
+        session.restore()
+        return session.go(), notes.said, session
     finally:
         run.close()
 

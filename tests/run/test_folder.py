@@ -70,6 +70,30 @@ def test_a_rewound_run_has_no_best_policy_that_it_has_not_come_to(path: Path) ->
         assert run.best.entries()[0].env_steps == 40
 
 
+def test_a_rewound_run_has_the_best_policy_that_it_had_then(path: Path) -> None:
+    """A later one replaces it only once no checkpoint is left that it was the best at."""
+    with contextlib.closing(RunFolder.open(path)) as run:
+        run.lock()
+        run._lines.open()
+        arrays_of = lambda value: {"w": np.full(2, value)}  # noqa: E731
+        run.best.save(0, 20, 0.5, arrays_of(0.0))
+        run.best.save(0, 30, 1.0, arrays_of(1.0))
+        assert len(list(run.best.root.glob("*.safetensors"))) == 1  # nothing to continue from yet
+        run.save(10, 40, arrays_of(9.0), arrays_of(9.0))
+        run.best.save(0, 80, 2.0, arrays_of(2.0))
+        assert run.best.entries()[0].env_steps == 80
+    with contextlib.closing(RunFolder.open(path)) as run:
+        run.rewind(run.checkpoints()[0])
+        entry = run.best.entries()[0]
+        assert (entry.env_steps, entry.mean) == (30, 1.0)
+        assert arrays.read(run.best.file(0, entry), entry.part, "")["w"].tolist() == [1.0, 1.0]
+        assert len(list(run.best.root.glob("*.safetensors"))) == 1
+        run.best.save(0, 80, 2.0, arrays_of(2.0))
+        for moment in ((20, 80), (30, 120)):
+            run.save(*moment, arrays_of(9.0), arrays_of(9.0))
+        assert [one.name for one in run.best.root.glob("*.safetensors")] == ["seed-0-80.safetensors"]
+
+
 # ------------------------------------------------------------ links
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, Union, cast
 from omad.errors import UserError
 from omad.schema import plain
 
-__all__ = ["MOST", "check", "documented", "shown", "typed"]
+__all__ = ["MOST", "check", "documented", "fitted", "may_be_none", "shown", "typed"]
 
 MOST = 2**31 - 1
 """The largest whole number: sizes and counters are int32 in compiled loops."""
@@ -53,11 +53,11 @@ def _hints(cls: type) -> dict[str, Any]:
         return {}
 
 
-def _fitted(name: str, value: Any, kind: Any) -> Any:
+def fitted(name: str, value: Any, kind: Any) -> Any:
     """A value as its annotation wants it, in plain Python types; NumPy's numbers are taken too."""
     options = typing.get_args(kind)
     if typing.get_origin(kind) in (Union, UnionType) and NoneType in options:
-        return None if value is None else _fitted(name, value, Union[tuple(o for o in options if o is not NoneType)])  # noqa: UP007
+        return None if value is None else fitted(name, value, Union[tuple(o for o in options if o is not NoneType)])  # noqa: UP007
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if kind is bool:
         if type(value).__name__ in ("bool", "bool_"):
@@ -102,7 +102,12 @@ def typed(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
         UserError: Names the field, what was given and what is allowed.
     """
     hints = _hints(cls)
-    return {name: _fitted(name, value, hints.get(name, Any)) for name, value in values.items()}
+    return {name: fitted(name, value, hints.get(name, Any)) for name, value in values.items()}
+
+
+def may_be_none(cls: type, name: str) -> bool:
+    """Whether the annotation of a field allows None."""
+    return NoneType in typing.get_args(_hints(cls).get(name))
 
 
 def documented(cls: type) -> dict[str, str]:
@@ -167,9 +172,9 @@ def check(
     for field, kind in _hints(type(config)).items():
         if field in names:
             value = getattr(config, field)
-            fitted = _fitted(named(field), value, kind)
-            if type(fitted) is not type(value):
-                object.__setattr__(config, field, fitted)
+            plain_value = fitted(named(field), value, kind)
+            if type(plain_value) is not type(value):
+                object.__setattr__(config, field, plain_value)
     demand((*counts, *units, *unrolled), lambda value: value >= 1, "be at least 1")
     demand(units, lambda value: value <= _MOST_UNITS, f"be at most {_MOST_UNITS}")
     demand(unrolled, lambda value: value <= _MOST_UNROLLED, f"be at most {_MOST_UNROLLED}")

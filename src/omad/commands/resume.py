@@ -34,6 +34,10 @@ class Options:
     run is the same as one that was that long from the beginning, but for what its first end wrote."""
     demonstrations: Path | None = None
     """Where the file of demonstrations lies that the run began with, if it was moved."""
+    env_workers: int | None = None
+    """Processes that step a hosted task's envs from now on; no result depends on it."""
+    env_timeout: float | None = None
+    """Seconds after which a hosted env that does not answer is taken to hang, from now on."""
     parallel_seeds: int = 0
     """Processes at a time, where every seed has a folder of its own; 0 for one a core."""
     device: str | None = None
@@ -57,6 +61,7 @@ def main(arguments: Sequence[str]) -> int:
 
     if options.run.name.endswith(PARTIAL):
         raise UserError(f"{options.run} was only partly created; run the omad train command that created it again.")
+    stepping = {"env_workers": options.env_workers, "env_timeout": options.env_timeout}
     folders = members(options.run)
     if folders != [options.run]:
         share_device()
@@ -71,10 +76,11 @@ def main(arguments: Sequence[str]) -> int:
     out = console()
     if folders != [options.run]:
         length, place = options.total_steps, options.demonstrations
+        changes = (length, place, *stepping.values())
         due = [one.path for one in opened if not one.complete or length not in (None, one.config.total_steps)]
         # All are looked at before one is written.
-        longer = [open_to_resume(folder, length, options.trust, place) for folder in due]
-        for run in filter(None, [] if length is None and place is None else longer):
+        longer = [open_to_resume(folder, length, options.trust, place, stepping) for folder in due]
+        for run in filter(None, longer if any(change is not None for change in changes) else []):
             with contextlib.closing(run):
                 run.lock()
                 run.write_changes()
@@ -84,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
         code = run_with_dashboard(functools.partial(side_by_side, folders, at_once), Stop())
         out.print(str(options.run))
         return code
-    folder = open_to_resume(options.run, options.total_steps, options.trust, options.demonstrations)
+    folder = open_to_resume(options.run, options.total_steps, options.trust, options.demonstrations, stepping)
     if folder is None:
         steps = RunFolder.open(options.run).config.total_steps
         out.print(f"the run is complete at {steps:,} env steps; to train on, add --total-steps with more")

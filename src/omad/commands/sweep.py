@@ -170,12 +170,15 @@ def _show(lengths: Mapping[Path, int], as_json: bool) -> int:
     from omad.launch import State, state_of
     from omad.run.folder import RunFolder
 
-    states = [
-        state_of(RunFolder.open(path))
-        if (path / "manifest.json").exists()
-        else State(path, "waiting", 0, length, 0.0, None)
-        for path, length in lengths.items()
-    ]
+    def state(path: Path, length: int) -> State:
+        try:
+            if (path / "manifest.json").exists():
+                return state_of(RunFolder.open(path))
+        except UserError as error:  # the others are shown all the same
+            return State(path, "failed", 0, length, 0.0, None, str(error))
+        return State(path, "waiting", 0, length, 0.0, None)
+
+    states = [state(path, length) for path, length in lengths.items()]
     if as_json:
         print_json([{**dataclasses.asdict(state), "folder": str(state.folder)} for state in states])
     else:

@@ -246,8 +246,6 @@ def main(arguments: Sequence[str]) -> int:
 def finish(result: Any) -> int:
     """Say how a run ended; the last line is its folder."""
     with contextlib.suppress(BrokenPipeError):
-        for sentence in result.passed:
-            console().print(sentence)
         if result.signal is not None or result.stopped is not None:
             console().print(
                 f"stopped and saved at env step {result.env_steps:,}; continue with: omad resume {result.run_dir}"

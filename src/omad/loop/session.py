@@ -55,8 +55,6 @@ class Result(NamedTuple):
     """The signal that stopped it early, if one did."""
     stopped: str | None = None
     """Why a callback stopped it early, if one did."""
-    passed: tuple[str, ...] = ()
-    """A sentence for every damaged checkpoint that was passed over."""
 
 
 class Session:
@@ -120,11 +118,10 @@ class Session:
         self.run.amend(resume=AT_A_BOUNDARY)
         self.note(f"{self.config.task}: {loop.why_inexact}; a resumed run begins new episodes.")
 
-    def restore(self) -> list[str]:
+    def restore(self) -> None:
         """Continue from the newest checkpoint that is whole; damaged ones are removed. Nothing is cut before that.
 
-        Returns:
-            One sentence for every checkpoint that had to be passed over.
+        Every checkpoint that has to be passed over is noted.
 
         Raises:
             UserError: Another process trains the run, or all checkpoints are damaged.
@@ -149,6 +146,8 @@ class Session:
             self.carry, self.vector_steps = rest, checkpoint.vector_steps
             broken = [step for step in self.run.damaged() if step > self.env_steps]
             passed += [f"the checkpoint of env step {step} has a damaged index; falling back." for step in broken]
+            for sentence in passed:
+                self.note(sentence)
             stops = [stop for stop in self.run.manifest.get("stops", []) if stop["env_steps"] <= self.env_steps]
             if stops != self.run.manifest.get("stops", []):
                 self.run.amend(stops=stops)
@@ -166,7 +165,6 @@ class Session:
             # Killed before its first checkpoint: the run begins again, from nothing, in the same folder.
             self.run.rewind(None)
             self.begin()
-        return passed
 
     # ------------------------------------------------------------ the run
 

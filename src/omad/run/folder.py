@@ -37,7 +37,7 @@ from omad.run import lines
 from omad.run.best import BestPolicies
 from omad.run.checkpoints import Checkpoint, Checkpoints
 from omad.run.places import half_made, members
-from omad.run.records import EPISODES, FORMAT, LINES, METRICS, WITHOUT_EFFECT, Ended, Manifest
+from omad.run.records import EPISODES, FORMAT, LINES, WITHOUT_EFFECT, Ended, Manifest
 from omad.spec import EnvSpec
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class RunFolder:
         self._lock: int | None = None
         self._lines = lines.LineFiles(path)
         self._checkpoints = Checkpoints(path)
-        self.best = BestPolicies(path, config.all_seeds)
+        self.best = BestPolicies(path, config.all_seeds, self._checkpoints)
 
     # ------------------------------------------------------------ making and opening
 
@@ -199,7 +199,7 @@ class RunFolder:
             self.manifest = _read_json(self.path / "manifest.json", dict[str, Any])
 
     def write_changes(self) -> None:
-        """Write what `lengthen` and `look_for_demonstrations` have changed; for whoever holds the claim.
+        """Write what `lengthen`, `look_for_demonstrations` and `adjust` have changed; for whoever holds the claim.
 
         Raises:
             UserError: Another process has changed the configuration since the folder was opened.
@@ -293,7 +293,7 @@ class RunFolder:
                 "copy, or start a new run."
             )
         first = -(-self.config.save_every // self.config.n_envs) * self.config.n_envs
-        last = max((line["step"] for line in self.lines(METRICS)), default=0)
+        last = max((line["step"] for name in LINES for line in self.lines(name)), default=0)
         if last > first or self.complete:
             raise UserError(
                 f"{self.path} has lines up to env step {last}, but its checkpoints are gone; it cannot continue, and "
@@ -343,6 +343,7 @@ class RunFolder:
         """
         moment, keep = (vector_steps, env_steps), self.config.keep_checkpoints
         self._checkpoints.save(moment, policy, rest, self._lines, keep)
+        self.best.tidy()
 
     def checkpoints(self) -> list[Checkpoint]:
         """All checkpoints whose index is whole, newest first."""
@@ -378,7 +379,13 @@ class RunFolder:
         """
         if not self.config.demonstrations:
             raise UserError(f"--demonstrations is {path}, but {self.path} began without any; leave it out.")
-        self.config = dataclasses.replace(self.config, demonstrations=str(path))
+        self.adjust(demonstrations=str(path))
+
+    def adjust(self, **fields: Any) -> None:
+        """Change fields that no result depends on, once `write_changes` is called."""
+        changed = dataclasses.replace(self.config, **fields)
+        if changed != self.config:
+            self.config = changed
 
     # ------------------------------------------------------------ evaluations
 

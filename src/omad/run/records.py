@@ -96,6 +96,8 @@ class BestIndex(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     format: Literal[1]
     seeds: dict[str, BestEntry]
+    earlier: dict[str, list[BestEntry]] = {}
+    """Those before it, oldest first, that a run may need once more that continues from a checkpoint."""
 
 
 class Stop(msgspec.Struct, frozen=True):
