@@ -271,6 +271,11 @@ def test_the_command_writes_what_training_reads(tmp_path: Path, capsys: pytest.C
     assert len(demonstrations.load(path, envs.make(TASK).spec).reward) == 3 * envs.make(TASK).spec.horizon
     with pytest.raises(UserError, match="exists already"):
         main([TASK, "--out", str(path)])
+    with pytest.raises(UserError, match=r"neither a run folder \(there is no such folder\) nor a task") as caught:
+        main([str(tmp_path / "runs" / "none"), "--out", str(tmp_path / "e.npz")])
+    assert len(str(caught.value)) < 250 + len(str(tmp_path))
+    with pytest.raises(UserError, match=r"There is no task 'mpe/spraed-3'; nearest: mpe/spread-3"):
+        main(["mpe/spraed-3", "--out", str(tmp_path / "e.npz")])
     with pytest.raises(UserError, match="--noise-free is of policies"):
         main([TASK, "--out", str(tmp_path / "e.npz"), "--noise-free"])
     with pytest.raises(UserError, match="fewer --episodes"):

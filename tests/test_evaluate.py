@@ -143,7 +143,7 @@ def test_an_episode_beyond_the_declared_horizon_is_refused() -> None:
     """Else evaluations would count its first steps only, and training all of it."""
     env = walk(False)
     longer = env._replace(spec=dataclasses.replace(env.spec, horizon=HORIZON - 1))
-    with pytest.raises(EnvFailed, match=rf"declares a horizon of {HORIZON - 1} steps, but an episode .* goes on"):
+    with pytest.raises(EnvFailed, match=rf"declares a horizon of {HORIZON - 1} steps, but an episode goes on"):
         make_evaluate(ALGORITHM, longer, 2, False)(jnp.zeros(1), jnp.asarray(0), jnp.asarray(0))
 
 

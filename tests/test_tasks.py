@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import pytest
 
 from omad import tasks
+from omad.commands.tasks import main
 from omad.envs import make
 
 
@@ -50,6 +52,8 @@ def test_known_sizes() -> None:
         ("mpe/spread-3?dynamics=v3&local_ratio=0.5", "mpe/spread-3"),
         ("mpe/spread-3?state=true&dynamics=v2", "mpe/spread-3?dynamics=v2&state=true"),
         ("mpe/spread-3?local_ratio=0.250", "mpe/spread-3?local_ratio=0.25"),
+        ("mpe/spread-3?local_ratio=1.0", "mpe/spread-3?local_ratio=1"),
+        ("mpe/spread-3?local_ratio=0.12345678", "mpe/spread-3?local_ratio=0.12345678"),
         ("mpe/deception-2?adversary=static", "mpe/deception-2?adversary=static"),
         ("mpe/deception-2?", "mpe/deception-2"),
     ],
@@ -88,6 +92,17 @@ def test_an_error_says_what_was_given_what_is_near_and_what_is_allowed(name: str
         assert all(word in message for word in words), message
         assert message.endswith(".")
         assert "\n" not in message
+
+
+def test_sizes_that_only_the_env_knows_are_said_to_be_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pettingzoo:nothing.at:all"]) == 0
+    said = capsys.readouterr().out
+    assert "–" in said and "omad check-env pettingzoo:nothing.at:all" in said and " 0 " not in said
+    assert main(["pettingzoo:nothing.at:all", "--json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)
+    assert [row[name] for name in ("agents", "obs_dims", "act_dims", "state_dim", "horizon")] == [None] * 5
+    assert main(["mpe/spread-3"]) == 0
+    assert "check-env" not in capsys.readouterr().out
 
 
 def test_an_unknown_task_is_a_value_error() -> None:

@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from omad.envs.contract import beyond
 from omad.envs.pool import Pool, seeds_of
 from omad.errors import EnvFailed, NonFinite
 from omad.keys import Stream, run_key, stream
 from omad.types import Algorithm, EnvSpec, JaxEnv, Policy, seed_axis
 
-__all__ = ["Episodes", "envs_for", "make_evaluate", "make_host_evaluate"]
+__all__ = ["Episodes", "envs_for", "make_evaluate", "make_host_evaluate", "refuse_unfinished"]
 
 _MOST_ENVS = 16
 
@@ -78,23 +79,20 @@ def make_evaluate(algorithm: Algorithm, env: JaxEnv, episodes: int, explore: boo
 
     def evaluate(policies: Policy, eval_seed: Int[Array, ""], step: Int[Array, ""]) -> Episodes:
         found, unfinished = played(policies, eval_seed, step)
-        _refuse_unfinished(env.spec, bool(np.asarray(unfinished).any()))
+        refuse_unfinished(env.spec, bool(np.asarray(unfinished).any()))
         return found
 
     return evaluate
 
 
-def _refuse_unfinished(spec: EnvSpec, unfinished: bool) -> None:
-    """The horizon is declared; an evaluation counts up to there, so no episode may be longer.
+def refuse_unfinished(spec: EnvSpec, unfinished: bool) -> None:
+    """The horizon is declared; whoever plays whole episodes counts up to there, so none may be longer.
 
     Raises:
         EnvFailed: One is.
     """
     if unfinished:
-        raise EnvFailed(
-            f"{spec.name}: its spec declares a horizon of {spec.horizon} steps, but an episode of an evaluation goes "
-            "on after that. Declare the most steps that an episode can have, or end it there as truncated."
-        )
+        raise EnvFailed(f"{spec.name}: {beyond(spec.horizon)}.")
 
 
 def envs_for(episodes: int) -> int:
@@ -157,7 +155,7 @@ def make_host_evaluate(
                 obs = result.obs
                 if not alive.any():
                     break
-            _refuse_unfinished(spec, bool(alive.any()))
+            refuse_unfinished(spec, bool(alive.any()))
             sums = {name: jnp.asarray(total, float) for name, total in info.items()}
             found.append(Episodes(jnp.asarray(returns, float), jnp.asarray(lengths), sums))
         return jax.tree.map(lambda *parts: np.concatenate(parts)[:episodes], *found)

@@ -58,6 +58,8 @@ class Odd(ParallelEnv):
         shown = np.append(self.aim, self.time / self.length).astype(np.float32)
         size = {"short": 1, "long": 5}.get(self.kind, 3)
         value = np.resize(shown, size)
+        if self.kind == "outside":
+            value = value + 2.5
         if self.kind == "nan":
             value = value * np.nan
         if self.kind == "global random":

@@ -89,6 +89,13 @@ def test_check_env_is_not_softer_than_training(kind: str, said: str) -> None:
         pool.close()
 
 
+def test_observations_outside_their_space_are_noted() -> None:
+    notes = inspect(odd("outside"), 20)["notes"]
+    said = [note for note in notes if "leave the space" in note]
+    assert len(said) == 1 and re.search(r"agent left was shown \d\.\d+ at place \d, from -2 to 2 there", said[0])
+    assert not any("leave the space" in note for note in inspect(odd(), 20)["notes"])
+
+
 def test_of_both_flags_terminated_wins() -> None:
     found = inspect(odd("both flags"), 40)
     assert (found["terminated"], found["truncated"]) == (4, 0)

@@ -15,7 +15,17 @@ import tyro
 from omad import tasks
 from omad.algos.validate import MOST, check
 from omad.console import console, print_json
-from omad.envs.contract import Broken, guarded, number, saved
+from omad.envs.contract import (
+    Broken,
+    beyond,
+    checked_result,
+    guarded,
+    number,
+    numbers_of,
+    observed,
+    padding_of,
+    saved,
+)
 from omad.envs.host_env import HostEnv
 from omad.envs.isolated import call
 from omad.envs.pool import MOST_ALONE
@@ -47,8 +57,7 @@ def _trace(instance: Any, spec: Any, steps: int, seed: int, between: Callable[[i
     length, total, t = 0, 0.0, 0
 
     def reset(at: int) -> None:
-        found["obs"].append(guarded("reset()", instance.reset, at).obs)
-        _whole(found["obs"][-1], spec, "reset()")
+        found["obs"].append(observed(guarded("reset()", instance.reset, at), spec, "reset()").obs)
 
     try:
         reset(seed)
@@ -58,14 +67,14 @@ def _trace(instance: Any, spec: Any, steps: int, seed: int, between: Callable[[i
             started = time.perf_counter()
             result = guarded("step()", instance.step, action, seed + t)
             found["spent"] += (time.perf_counter() - started) * (t > 0)  # a JAX env is compiled in its first step
-            _whole(result.next.obs, spec, "step()")
-            if np.shape(result.next.state) != (spec.state_dim,) or not np.isfinite(_single(result.next.state)).all():
-                raise Broken(f"the state is not finite or not of size {spec.state_dim}")
-            length, total = length + 1, total + number(result.reward, "step() returned the reward")
-            found["obs"].append(result.next.obs)
-            found["rewards"].append(result.reward)
-            if result.terminated or result.truncated:
-                ends["terminated" if result.terminated else "truncated"] += 1
+            reward, terminated, truncated = _numbers(result, spec)
+            found["obs"].append(observed(result.next, spec, "step()").obs)
+            found["rewards"].append(reward)
+            length, total = length + 1, total + reward
+            if length >= spec.horizon and not (terminated or truncated):
+                raise Broken(beyond(spec.horizon))
+            if terminated or truncated:
+                ends["terminated" if terminated else "truncated"] += 1
                 ends["cut"] += bool(getattr(instance, "cut", False))
                 found["lengths"].append(length)
                 found["returns"].append(total)
@@ -76,28 +85,22 @@ def _trace(instance: Any, spec: Any, steps: int, seed: int, between: Callable[[i
         except Broken as error:  # a run whose env fails at that begins new episodes
             found["unsaved"] = str(error)
     except Broken as error:
-        found["broken"] = f"{error}, at step {t}"
+        found["broken"] = f"at step {t}, {error}"
     found = {"saves": False, "unsaved": "", **found}
     shape = (0, spec.n_agents, spec.obs_dim)
     rewards = np.asarray(found["rewards"], float)
     obs = np.stack(found["obs"]) if found["obs"] else np.zeros(shape)
     speed = max(len(rewards) - 1, 1) / found["spent"] if found["spent"] else 0.0
-    return found | {"obs": obs, "rewards": rewards, "ends": ends, "steps_per_s": speed}
+    left = instance.left(obs) if hasattr(instance, "left") else ""
+    return found | {"obs": obs, "left": left, "rewards": rewards, "ends": ends, "steps_per_s": speed}
 
 
-def _single(values: Any) -> np.ndarray:
-    """In single precision, in which everything is learned from."""
-    with np.errstate(over="ignore"):
-        return np.asarray(values).astype(np.float32)
-
-
-def _whole(obs: Any, spec: Any, what: str) -> None:
-    if np.shape(obs) != (spec.n_agents, spec.obs_dim):
-        raise Broken(
-            f"{what} returned observations of shape {np.shape(obs)}; {(spec.n_agents, spec.obs_dim)} was declared"
-        )
-    if not np.isfinite(_single(obs)).all():
-        raise Broken(f"{what} returned an observation that is not finite in single precision")
+def _numbers(result: Any, spec: Any) -> list[float]:
+    """Reward and both flags of a step, of which every number is finite."""
+    found = checked_result(result, spec.info_keys)
+    for name, value in zip(numbers_of(spec.info_keys), found, strict=True):
+        number(value, f"step() returned the {name}")
+    return found[:3]
 
 
 def _nothing(t: int) -> None:
@@ -127,11 +130,31 @@ def _traces(task: str, steps: int, seed: int) -> tuple[Any, list[dict[str, Any]]
 
         def between(t: int) -> None:
             result = guarded("step()", other.step, env.spec.act_mask * rng.uniform(-1, 1, env.spec.act_mask.shape), t)
-            if result.terminated or result.truncated:
+            if any(checked_result(result, ())[1:]):
                 guarded("reset()", other.reset, t)
 
         runs.append(_trace(instance, env.spec, min(steps, _INTERLEAVED), seed, between))
     return env, runs
+
+
+def _spilt(env: Any, seed: int) -> str:
+    """What to say of a JAX env that writes behind an agent's own numbers, found in a reset and a step."""
+    from omad.envs.hosted import JaxInstance
+    from omad.envs.outside import unpadded
+
+    padding = padding_of(env.spec.obs_dims)
+    if padding is None or (raw := unpadded(env)) is None:
+        return ""
+    instance = JaxInstance(raw)
+    first = instance.reset(seed).obs
+    if not any(
+        obs.ravel()[padding].any() for obs in (first, instance.step(np.zeros(env.spec.act_mask.shape), seed).next.obs)
+    ):
+        return ""
+    return (
+        f"Observations have numbers behind an agent's own, of which spec.obs_dims declares {env.spec.obs_dims}; omad "
+        "sets them to zero. Declare them if agents observe them."
+    )
 
 
 _INTERLEAVED = 200
@@ -177,12 +200,19 @@ def inspect(task: str, steps: int = 1000, seed: int = 0) -> dict[str, Any]:
     if not row.isolated:
         return _inspect(task, steps, seed)
     given = {"task": row.name, "steps": steps, "seed": seed}
-    found = call(row.name, "omad.commands.check:_inspect", given, _PATIENCE_S, {"PYTHONHASHSEED": "0"})
+    took = f"{steps:,} steps of check-env"
+    slow = "the env hangs, or steps too slowly for so many: give fewer --steps"
+    patience = _PATIENCE_S + steps * _STEP_S
+
+    def apart(function: str, hash_seed: str) -> dict[str, Any]:
+        return call(row.name, function, given, patience, {"PYTHONHASHSEED": hash_seed}, took, slow)
+
+    found = apart("omad.commands.check:_inspect", "0")
     digest = found.pop("digest")
     found |= {name: tuple(found[name]) for name in ("obs_dims", "act_dims")}
     if found["problems"]:
         return found
-    other = call(row.name, "omad.commands.check:fingerprint", given, _PATIENCE_S, {"PYTHONHASHSEED": "1"})
+    other = apart("omad.commands.check:fingerprint", "1")
     if sorted(other["agents"]) != sorted(found["agents_named"]):
         found["problems"].append(
             f"Cannot be trained on: another process has the agents {', '.join(other['agents'])}, not "
@@ -198,7 +228,8 @@ def inspect(task: str, steps: int = 1000, seed: int = 0) -> dict[str, Any]:
     return found
 
 
-_PATIENCE_S = 600.0
+_PATIENCE_S, _STEP_S = 600.0, 1.0
+"""How long it may take: to make the env, and for each of the steps, of which it takes more than two."""
 
 
 def _inspect(task: str, steps: int, seed: int) -> dict[str, Any]:
@@ -220,6 +251,7 @@ def _inspect(task: str, steps: int, seed: int) -> dict[str, Any]:
             "actions gave another result. Training runs each instance in its own process unless --env-workers is "
             f"given, but in at most {MOST_ALONE} processes: keep envs times seeds of a run below that."
         )
+    notes += filter(None, (first["left"], "" if isinstance(env, HostEnv) else _spilt(env, seed)))
     if not same:
         notes.append("Not deterministic: the same seed and actions gave another result the second time.")
     if seen.size and np.abs(seen).max() > 100:

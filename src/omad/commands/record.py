@@ -109,11 +109,12 @@ def record(env: Any, task: str, decide: Decide, episodes: int, seed: int) -> dic
 
     Raises:
         NonFinite: An action is not finite.
-        EnvFailed: A hosted env failed.
+        EnvFailed: A hosted env failed, or an episode goes on after the declared horizon.
     """
     import jax
 
     from omad.envs.pool import Pool
+    from omad.evaluate import refuse_unfinished
     from omad.keys import Stream, run_key, stream
     from omad.types import JaxEnv
 
@@ -138,12 +139,11 @@ def record(env: Any, task: str, decide: Decide, episodes: int, seed: int) -> dic
                     raise NonFinite(f"{spec.name}: the policy returned an action that is not finite")
                 keys = jax.random.split(jax.random.fold_in(env_root, when), size)
                 next_obs, next_state, reward, terminated, truncated = map(np.asarray, advance(action, keys))
-                if t == spec.horizon - 1:
-                    truncated = truncated | ~terminated
                 rows.append((alive, obs, state, action, reward, terminated, truncated, next_obs, next_state))
                 alive, obs, state = alive & ~(terminated | truncated), next_obs, next_state
                 if not alive.any():
                     break
+            refuse_unfinished(spec, bool(alive.any()))
             kept, *columns = (np.stack(column, axis=1) for column in zip(*rows, strict=True))
             for j in range(min(size, episodes - first)):
                 found.append([column[j][kept[j]] for column in columns])
@@ -158,20 +158,21 @@ def _acting(options: Options) -> tuple[Any, str, Decide]:
     """
     import jax
 
-    from omad import envs, tasks
+    from omad import envs
 
     run = Path(options.source)
     if not run.is_dir():
+        task = _task_named(options.source)
         for name in ("training_seed", "which", "noise_free", "trust"):
             if getattr(options, name) != getattr(Options("", Path()), name):
                 raise UserError(f"--{name.replace('_', '-')} is of policies, but {options.source} is no run folder.")
-        env = envs.make(tasks.find(options.source).name)
+        env = envs.make(task)
         mask = env.spec.act_mask
 
         def anything(obs: Any, key: Any) -> Any:
             return mask * jax.random.uniform(key, (len(obs), *mask.shape), minval=-1.0)
 
-        return env, tasks.find(options.source).name, jax.jit(anything)
+        return env, task, jax.jit(anything)
     from omad.api import load_policy
     from omad.run.folder import RunFolder
     from omad.trained import which_of
@@ -184,6 +185,25 @@ def _acting(options: Options) -> tuple[Any, str, Decide]:
     team = load_policy(run, options.training_seed, which_of(options.which)).team
     act = jax.jit(lambda policy, obs, key: team.act(policy, obs, key, not options.noise_free))
     return env, folder.config.task, lambda obs, key: act(team.policy, obs, key)
+
+
+def _task_named(source: str) -> str:
+    """The full name of a task.
+
+    Raises:
+        UserError: There is none of this name; where it is not like one either, a folder may have been meant.
+    """
+    from omad import tasks
+
+    try:
+        return tasks.find(source).name
+    except tasks.UnknownTask:
+        if ":" in source or source.startswith(("mpe/", "probe/", "games/", "mamujoco-")):
+            raise
+        raise UserError(
+            f"{source} is neither a run folder (there is no such folder) nor a task; give the path that omad train "
+            "printed, or a name that omad tasks lists."
+        ) from None
 
 
 def main(arguments: Sequence[str]) -> int:

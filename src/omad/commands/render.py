@@ -22,6 +22,7 @@ from omad import files
 from omad.algos.validate import check
 from omad.compilation import use_compilation_cache
 from omad.console import console
+from omad.envs.contract import Broken, checked_result, guarded, observed, picture
 from omad.errors import UserError
 from omad.extras import installed, require
 
@@ -51,7 +52,7 @@ class Options:
     max_steps: int | None = None
     """Stop an episode's film after so many steps."""
     out: Path | None = None
-    """Folder to write into; by default the run's own."""
+    """Folder to write into; by default the run's own, where only the same film as before is written over."""
     gif: bool = True
     """Write a GIF of the first episode."""
     compilation_cache: bool = True
@@ -67,6 +68,8 @@ class Film(NamedTuple):
     total: float
     """Undiscounted team return of what is shown."""
     fps: float
+    name: str = "episode"
+    """Of its files, without an ending: all that tells it from other films of the run."""
 
 
 def _acting(policy: Any, options: Options, seed: int, tick: Callable[[], object]) -> Any:
@@ -89,20 +92,36 @@ def _jax_film(env: Any, act: Any, seed: int, steps: int) -> Film:
 
 
 def _host_film(env: Any, act: Any, seed: int, steps: int) -> Film:
+    """As `_jax_film`, of an env on the host.
+
+    Raises:
+        Broken: The env fails, or draws no picture; the message names the task.
+    """
+    try:
+        instance = guarded("create()", env.create, True)
+        try:
+            return _played(instance, env.spec, act, seed, steps)
+        finally:
+            guarded("close()", instance.close)
+    except Broken as error:
+        raise Broken(f"{env.spec.name}: {error}") from error.__cause__
+
+
+def _played(instance: Any, spec: Any, act: Any, seed: int, steps: int) -> Film:
     from omad.envs.draw import labelled
 
-    instance = env.create(True)
-    try:
-        observation = instance.reset(seed)
-        frames, total = [labelled(instance.render(), env.spec.name, 0, 0.0)], 0.0
-        for t in range(steps):
-            result = instance.step(np.asarray(act(observation.obs, t), float), seed + t)
-            observation, total = result.next, total + result.reward
-            frames.append(labelled(instance.render(), env.spec.name, t + 1, total))
-            if result.terminated or result.truncated:
-                break
-    finally:
-        instance.close()
+    def drawn(t: int, total: float) -> Image.Image:
+        return labelled(picture(guarded("render()", instance.render)), spec.name, t, total)
+
+    seen = observed(guarded("reset()", instance.reset, seed), spec, "reset()")
+    frames, total = [drawn(0, 0.0)], 0.0
+    for t in range(steps):
+        result = guarded("step()", instance.step, np.asarray(act(seen.obs, t), float), seed + t)
+        reward, *over = checked_result(result, ())
+        seen, total = observed(result.next, spec, "step()"), total + reward
+        frames.append(drawn(t + 1, total))
+        if any(over):
+            break
     return Film(frames, total, 30.0)
 
 
@@ -115,7 +134,7 @@ def _headless(drawn_here: bool) -> Iterator[None]:
     """MuJoCo draws through EGL without a display, else through OSMesa; say what to install if neither works.
 
     Raises:
-        UserError: Nothing can draw here.
+        UserError: Nothing can draw here, or the env is broken.
     """
     if not drawn_here and sys.platform == "linux" and "MUJOCO_GL" not in os.environ and "mujoco" not in sys.modules:
         os.environ["MUJOCO_GL"] = _backend()
@@ -124,10 +143,13 @@ def _headless(drawn_here: bool) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        if drawn_here or not _DRAWING.search(f"{type(error).__module__} {type(error).__name__} {error}"):
+        cause = (error.__cause__ or error) if isinstance(error, Broken) else error
+        if drawn_here or not _DRAWING.search(f"{type(cause).__module__} {type(cause).__name__} {cause}"):
+            if isinstance(error, Broken):
+                raise UserError(f"{error}.") from error
             raise
         raise UserError(
-            f"Nothing can be drawn here without a display ({type(error).__name__}: {error}). Install a software "
+            f"Nothing can be drawn here without a display ({type(cause).__name__}: {cause}). Install a software "
             "renderer (Debian, Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri, or libosmesa6) "
             "or set MUJOCO_GL."
         ) from error
@@ -140,12 +162,17 @@ def _backend() -> str:
     return "egl" if ctypes.util.find_library("EGL") or not ctypes.util.find_library("OSMesa") else "osmesa"
 
 
-def films(options: Options, tick: Callable[[], object] = lambda: None) -> Iterator[Film]:
+def films(
+    options: Options,
+    tick: Callable[[], object] = lambda: None,
+    begin: Callable[[list[str]], object] = lambda names: None,
+) -> Iterator[Film]:
     """One film an episode.
 
     Args:
         options: What to draw.
         tick: Called before every step, for whoever shows progress.
+        begin: Called with the films' names before anything is drawn.
 
     Raises:
         UserError: The run cannot be read, its task cannot be drawn, or there is nothing to draw with.
@@ -173,10 +200,27 @@ def films(options: Options, tick: Callable[[], object] = lambda: None) -> Iterat
         refuse_changed(folder, env.spec)
         policy = load_policy(options.run, options.training_seed)
         steps = min(options.max_steps or env.spec.horizon, env.spec.horizon)
-        for i in range(options.episodes):
-            seed = options.seed + i
-            film = _jax_film if isinstance(env, JaxEnv) else _host_film
-            yield film(env, _acting(policy, options, seed, tick), seed, steps)
+        names = [_name(options, seed, policy.team.facts, folder.config.first_seed) for seed in _seeds(options)]
+        begin(names)
+        play = _jax_film if isinstance(env, JaxEnv) else _host_film
+        for seed, name in zip(_seeds(options), names, strict=True):
+            yield play(env, _acting(policy, options, seed, tick), seed, steps)._replace(name=name)
+
+
+def _seeds(options: Options) -> range:
+    return range(options.seed, options.seed + options.episodes)
+
+
+def _name(options: Options, seed: int, facts: Any, first_seed: int) -> str:
+    """Of an episode's files: its seed, the env step of the policies, and what is not as by default."""
+    parts = [f"episode-{seed}", f"step-{facts.env_steps}"]
+    if facts.seed != first_seed:
+        parts.append(f"training-seed-{facts.seed}")
+    if options.noise_free:
+        parts.append("noise-free")
+    if options.max_steps is not None:
+        parts.append(f"first-{options.max_steps}")
+    return "-".join(parts)
 
 
 def write_mp4(film: Film, path: Path) -> None:
@@ -243,20 +287,21 @@ def _write_all(options: Options, folder: Path, out: Any, tick: Callable[[], obje
     returns = []
     coded = installed("imageio_ffmpeg")
     kind, write = (".mp4", write_mp4) if coded else (".gif", write_gif)
-    if options.out is not None:
-        for seed in range(options.seed, options.seed + options.episodes):
-            for path in (folder / f"episode-{seed}{ending}" for ending in (".mp4", ".gif", ".png")):
-                if path.exists():
-                    raise UserError(f"{path} exists already; give another --out or --seed.")
-    if not coded:
-        out.print("films are GIFs, for there is no encoder of MP4: pip install 'omad[render]'", markup=False)
-    for i, film in enumerate(films(options, tick)):
+
+    def begin(names: list[str]) -> None:
+        for path in (folder / f"{name}{ending}" for name in names for ending in (".mp4", ".gif", ".png")):
+            if options.out is not None and path.exists():
+                raise UserError(f"{path} exists already; give another --out or --seed.")
+        if not coded:
+            out.print("films are GIFs, for there is no encoder of MP4: pip install 'omad[render]'", markup=False)
+
+    for i, film in enumerate(films(options, tick, begin)):
         if root is None:
             folder.mkdir(parents=True, exist_ok=True)
         else:
             files.make_folder(folder, root)
         seed = options.seed + i
-        path = folder / f"episode-{seed}{kind}"
+        path = folder / f"{film.name}{kind}"
         _put(functools.partial(write, film), path, root)
         out.print(f"episode {seed}: return {film.total:.2f}, {len(film.frames) - 1} steps, {path}")
         if i == 0:

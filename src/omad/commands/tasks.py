@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -27,13 +28,13 @@ class Options:
 
 
 def _plain(task: tasks.Task) -> dict[str, object]:
+    sizes = {
+        "agents": task.n_agents, "obs_dims": task.obs_dims, "act_dims": task.act_dims, "state_dim": task.state_dim,
+        "horizon": task.horizon,
+    }  # fmt: skip
     return {
         "name": task.name,
-        "agents": task.n_agents,
-        "obs_dims": task.obs_dims,
-        "act_dims": task.act_dims,
-        "state_dim": task.state_dim,
-        "horizon": task.horizon,
+        **(sizes if task.obs_dims else dict.fromkeys(sizes)),
         "protocol": task.protocol,
         "references": [dict(zip(("policy", "return", "source"), row, strict=True)) for row in task.references],
         "published": [dict(zip(("policy", "return", "std", "source"), row, strict=True)) for row in task.published],
@@ -41,6 +42,8 @@ def _plain(task: tasks.Task) -> dict[str, object]:
 
 
 def _sizes(dims: tuple[int, ...]) -> str:
+    if not dims:
+        return "–"
     return str(dims[0]) if len(set(dims)) == 1 else ",".join(map(str, dims))
 
 
@@ -60,12 +63,15 @@ def main(arguments: Sequence[str]) -> int:
         references = "; ".join(f"{label} {value:g}" for label, value, _ in task.references)
         published = "; ".join(f"{label} {value:g}" for label, value, _, _ in task.published)
         row(
-            made, task.name, str(task.n_agents), _sizes(task.obs_dims), _sizes(task.act_dims), str(task.horizon),
-            references, published,
+            made, task.name, str(task.n_agents or "–"), _sizes(task.obs_dims), _sizes(task.act_dims),
+            str(task.horizon or "–"), references, published,
         )  # fmt: skip
     out.print(made)
     if options.task:
         out.print(chosen[0].protocol)
+        if not chosen[0].obs_dims:
+            hint = f"only the env itself knows its sizes: omad check-env {shlex.quote(chosen[0].name)}"
+            out.print(hint, markup=False)
         for label, value, source in chosen[0].references:
             out.print(f"{label}: {value:g} ({source})")
         for label, value, std, source in chosen[0].published:

@@ -8,15 +8,17 @@ Source: PettingZoo's parallel API.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from omad.envs.host_env import HostObservation, StepResult
 from omad.errors import Stopped, UserError
 from omad.spec import EnvSpec
 
@@ -24,17 +26,23 @@ __all__ = [
     "LENGTHS",
     "RETURN",
     "Broken",
+    "beyond",
     "checked_reset",
+    "checked_result",
     "checked_step",
     "finite",
     "guarded",
     "number",
+    "numbers_of",
+    "observed",
+    "padding_of",
     "picture",
     "place_of",
     "problem",
     "row_of",
     "said_by",
     "saved",
+    "write_seen",
 ]
 
 T = TypeVar("T")
@@ -190,6 +198,113 @@ def _known(part: Mapping[Any, Any], agents: Iterable[Any], what: str, name: str)
         raise Broken(
             f"{what} returned {name} for {strange[0]!r}, which is no agent; the agents are {', '.join(map(str, known))}"
         )
+
+
+def beyond(horizon: int) -> str:
+    """What is wrong with an episode that goes on after its declared horizon, without a full stop."""
+    return (
+        f"its spec declares a horizon of {horizon} steps, but an episode goes on after that; declare the most steps "
+        "that an episode can have, or end it there as truncated"
+    )
+
+
+@functools.cache
+def padding_of(obs_dims: tuple[int, ...]) -> np.ndarray | None:
+    """Places behind agents' own numbers, in all rows one after another; None where all agents see equally many."""
+    if len(set(obs_dims)) == 1:
+        return None
+    return np.flatnonzero(np.arange(max(obs_dims)) >= np.asarray(obs_dims)[:, None])
+
+
+def write_seen(row: np.ndarray, seen: Any, obs_dims: tuple[int, ...], state_dim: int, what: str) -> None:
+    """Write what an env on the host shows, in the row's precision; whether it is finite is not looked at.
+
+    Args:
+        row: `(agents * obs + state,)`, written to.
+        seen: A `HostObservation`.
+        obs_dims: Declared sizes.
+        state_dim: Likewise.
+        what: The call that gave it.
+
+    Raises:
+        Broken: It is something else, has other shapes, or has numbers behind an agent's own.
+    """
+    due = len(obs_dims), max(obs_dims)
+    split = due[0] * due[1]
+    if not (hasattr(seen, "obs") and hasattr(seen, "state")):
+        raise Broken(f"{what} returned {_kind(seen)}; it must return an omad HostObservation")
+    for name, found, shape, part in (
+        ("an observation", seen.obs, due, row[:split]),
+        ("a state", seen.state, (state_dim,), row[split:]),
+    ):
+        try:
+            if np.shape(found) != shape:
+                raise Broken(f"{what} returned {name} of shape {np.shape(found)}; {shape} was declared")
+            part[:] = np.ravel(found)
+        except (TypeError, ValueError) as error:
+            said = said_by(error).partition("\n")[0].rstrip(".")
+            raise Broken(f"{what} returned {name} that is no array of real numbers ({said})") from error
+    if (padding := padding_of(obs_dims)) is not None and np.count_nonzero(spare := row[padding]):
+        at = np.flatnonzero(spare)[0]
+        agent = int(padding[at]) // due[1]
+        raise Broken(
+            f"{what} shows agent {agent} the number {spare[at]:g} behind its own; spec.obs_dims gives it "
+            f"{obs_dims[agent]}, and the rest of its row must be zeros"
+        )
+
+
+def observed(seen: Any, spec: EnvSpec, what: str) -> HostObservation:
+    """What an env on the host shows, as arrays of its own in single precision, in which everything is learned from.
+
+    Raises:
+        Broken: As `write_seen`, or a number is not finite.
+    """
+    split = spec.n_agents * spec.obs_dim
+    row = np.empty(split + spec.state_dim, np.float32)
+    with np.errstate(over="ignore"):
+        write_seen(row, seen, spec.obs_dims, spec.state_dim, what)
+    for name, part in (("an observation", row[:split]), ("a state", row[split:])):
+        if not np.isfinite(part).all():
+            raise Broken(f"{what} returned {name} that is not finite in single precision")
+    return HostObservation(row[:split].reshape(spec.n_agents, spec.obs_dim), row[split:])
+
+
+def numbers_of(info_keys: Sequence[str]) -> tuple[str, ...]:
+    """Names, in messages, of what `checked_result` gives."""
+    return ("reward", "terminated", "truncated", *(f"info {key}" for key in info_keys))
+
+
+def checked_result(moved: Any, info_keys: Sequence[str]) -> list[float]:
+    """The reward, both flags as 0 or 1, and the info numbers, of a step on the host; any may be not finite.
+
+    Raises:
+        Broken: It is no `StepResult`, lacks an info number, or has something else in the place of a number.
+    """
+    if not isinstance(moved, StepResult):
+        raise Broken(f"step() returned a {type(moved).__name__}; it must return an omad StepResult")
+    info = moved.info
+    if missing := [key for key in info_keys if not isinstance(info, Mapping) or key not in info]:
+        raise Broken(f"step() returned info without {missing[0]!r}, which spec.info_keys has")
+    given = [moved.reward, moved.terminated, moved.truncated, *(info[key] for key in info_keys)]
+    for place, value in enumerate(given):
+        if type(value) not in _PLAIN:
+            given[place] = _one(value, place, info_keys)
+    given[1:3] = bool(given[1]), bool(given[2])
+    return given
+
+
+_PLAIN = (float, bool, np.float64, np.float32, np.bool_)
+
+
+def _one(value: Any, place: int, info_keys: Sequence[str]) -> float:
+    """One number of a step that is of no plain kind."""
+    try:
+        if not (isinstance(value, str | bytes) or np.ndim(value)):
+            return float(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    name = numbers_of(info_keys)[place]
+    raise Broken(f"step() returned the {name} {value!r}; it must be one number, or true or false")
 
 
 def number(value: Any, what: str) -> float:

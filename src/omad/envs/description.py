@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from omad import processes
-from omad.envs.isolated import call
+from omad.envs.isolated import apart
 from omad.spec import EnvSpec
 
 __all__ = ["EnvDescription", "describe_spec", "given_or_found", "hand_over"]
@@ -76,11 +74,5 @@ def given_or_found(
     description = description or _handed.pop(task, None)
     if description is None:
         given = {"factory": factory, "arguments": dict(arguments)}
-        if os.environ.get(processes.WORKER) is None:
-            description = call(task, describe, given, timeout_s)
-        else:  # this is a process of its own
-            import importlib
-
-            module, _, function = describe.partition(":")
-            description = getattr(importlib.import_module(module), function)(**given)
+        description = apart(task, describe, given, timeout_s)
     return msgspec.convert(description, EnvDescription)

@@ -9,15 +9,13 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from omad.envs.contract import Broken, guarded, problem
+from omad.envs.contract import Broken, guarded, observed, problem
 from omad.envs.description import describe_spec, given_or_found
 from omad.envs.host_env import EnvInstance, HostEnv
 from omad.envs.imported import built, imported
 from omad.errors import UserError
 
-__all__ = ["checked", "create", "describe", "make"]
+__all__ = ["checked", "create", "describe", "described", "make"]
 
 
 def checked(factory: str, env: Any) -> HostEnv:
@@ -62,19 +60,19 @@ def describe(factory: str, arguments: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: It cannot be made, or not be used; the message says why.
     """
-    env = create(factory, arguments)
-    spec, notes = env.spec, list(env.notes)
+    return described(create(factory, arguments), factory)
+
+
+def described(env: HostEnv, factory: str) -> dict[str, Any]:
+    """What an env is like, of which one instance is created and closed; raises as `describe`."""
     try:
         instance = guarded("create()", _started, env, factory, False)
-        seen = guarded("its reset()", instance.reset, 0)
-        for name, due in (("obs", (spec.n_agents, spec.obs_dim)), ("state", (spec.state_dim,))):
-            if (shape := np.shape(getattr(seen, name, ()))) != due:
-                raise Broken(f"reset() returned {name} of shape {shape}; its spec declares {due}")
+        observed(guarded("its reset()", instance.reset, 0), env.spec, "reset()")
         exact = env.exact and guarded("save()", instance.save) is not None
         guarded("close()", instance.close)
     except Broken as error:
         raise UserError(f"{factory}: {error}; fix the env, or its spec.") from error
-    return describe_spec(spec, exact, tuple(notes))
+    return describe_spec(env.spec, exact, env.notes)
 
 
 def make(

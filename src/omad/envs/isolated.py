@@ -21,7 +21,7 @@ from typing import Any
 from omad import processes, schema
 from omad.errors import UserError
 
-__all__ = ["call"]
+__all__ = ["apart", "call"]
 
 _MOST = 1 << 26
 _POLL_S = 0.02
@@ -33,6 +33,8 @@ def call(
     arguments: Mapping[str, Any],
     timeout_s: float,
     environment: Mapping[str, str] | None = None,
+    what: str = "making the env and its first reset",
+    advice: str = "it hangs, or needs more time than a worker is given",
 ) -> dict[str, Any]:
     """Call one of omad's functions, `module:function`, in a process in which a user's code may run.
 
@@ -42,6 +44,8 @@ def call(
         arguments: These.
         timeout_s: How long it may take.
         environment: Variables set for it.
+        what: What takes the time, for the message that it took too long.
+        advice: What may be wrong then, or be done.
 
     Raises:
         UserError: The function refused, the process ended, or it took too long.
@@ -67,10 +71,7 @@ def call(
                     break
                 time.sleep(_POLL_S)
             else:
-                raise UserError(
-                    f"{task}: making the env and its first reset took longer than {timeout_s:g} s; it hangs, or needs "
-                    "more time than a worker is given."
-                )
+                raise UserError(f"{task}: {what} took longer than {timeout_s:g} s; {advice}.")
         finally:
             # It still lives where it has answered, so that all that the env has started can be found.
             processes.end_family(child.pid, processes.descendants(child.pid))
@@ -87,6 +88,14 @@ def call(
     if "refused" in result:
         raise UserError(str(result["refused"]))
     return result
+
+
+def apart(task: str, function: str, arguments: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+    """As `call`; in this process where it is one in which a user's code runs anyway."""
+    if os.environ.get(processes.WORKER) is None:
+        return call(task, function, arguments, timeout_s)
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)(**arguments)
 
 
 def _standard_error() -> Any:

@@ -329,8 +329,9 @@ def deception(
         horizon: steps in an episode.
         dynamics: `v3` or `v2`, see `move`.
         xy: the good agents act by two numbers, the thrust, and not by five.
-        state: give critics a global state: the good agents' observations, then the adversary's, as mpe2 does; with
-            `full`, also all velocities, which no observation shows and without which the task is not Markov.
+        state: give critics a global state: the good agents' observations, then the adversary's (mpe2's `state()` has
+            the same rows, but the adversary's first); with `full`, also all velocities, which no observation shows and
+            without which the task is not Markov.
         history: observations in a frame stack, see `omad.envs.frame_stack`; 2 of them with the own action between
             determine an agent's velocity.
     """

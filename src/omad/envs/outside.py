@@ -1,32 +1,37 @@
 """From what a user's factory returns to an env for training: JAX envs of three styles, or envs on the host.
 
 A JAX env's code runs in the learner's own process, for it is compiled into the loop; only envs on the host are kept
-apart. So a run folder's `jax:` name is imported only where the user trusts it.
+apart. What a registered path gives, another process looks at first. So a run folder's `jax:` name is imported only
+where the user trusts it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from omad.envs import gymnax, host, jaxmarl, pettingzoo
-from omad.envs.contract import Broken, guarded, problem
+from omad.envs.contract import Broken, guarded, padding_of, problem
 from omad.envs.description import describe_spec
 from omad.envs.foreign import OURS
 from omad.envs.host_env import HostEnv
 from omad.envs.imported import OWN, built, imported, takes
+from omad.envs.isolated import apart
 from omad.errors import UserError
 from omad.tasks.outside import Entry, entry_of
 from omad.tree import difference, key_in
 from omad.types import JaxEnv, Observation, Outcome
 
-__all__ = ["adopted", "forgotten", "hand_over", "is_jax", "make", "make_entry", "make_jaxmarl"]
+__all__ = ["adopted", "forgotten", "hand_over", "is_jax", "looked_at", "make", "make_entry", "make_jaxmarl", "unpadded"]
 
 _USABLE = "a JaxEnv, or an env in the style of JaxMARL or gymnax"
+_PATIENCE_S = 120.0
+"""For the process that looks at what a registered path gives."""
 _handed: dict[str, JaxEnv] = {}
 
 
@@ -86,6 +91,13 @@ def make_entry(task: str, arguments: Mapping[str, Any]) -> JaxEnv | HostEnv:
         if arguments:
             raise UserError(f"{task}: an env that was given as an object takes no arguments; change the object.")
         return entry.given
+    if entry.given is None:
+        asked = {"path": entry.path, "arguments": dict(arguments)}
+        found = apart(task, "omad.envs.outside:looked_at", asked, _PATIENCE_S)
+        if found["scheme"]:
+            entry.scheme = found["scheme"]
+            make_hosted = pettingzoo.make if entry.scheme == "pettingzoo" else host.make
+            return make_hosted(task, entry.path, dict(arguments), found["description"])
     factory = entry.given if entry.given is not None else imported(entry.path)
     name = entry.path or getattr(factory, "__qualname__", base)
     if pettingzoo.is_class(factory):
@@ -103,7 +115,34 @@ def make_entry(task: str, arguments: Mapping[str, Any]) -> JaxEnv | HostEnv:
         description = pettingzoo.described(pettingzoo.parallel(path, made), path, arguments)
         entry.scheme = "pettingzoo"
         return pettingzoo.make(task, path, dict(arguments), description)
-    raise UserError(
+    raise _unusable(name, made)
+
+
+def looked_at(path: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What a registered path gives, in plain values; for a process of its own.
+
+    Returns:
+        `scheme`, `pettingzoo` or `host`, and the env's `description`; an empty scheme for a JAX env.
+
+    Raises:
+        UserError: It cannot be made or used.
+    """
+    factory = imported(path)
+    if pettingzoo.is_class(factory):
+        return {"scheme": "pettingzoo", "description": pettingzoo.describe(path, dict(arguments))}
+    made = built(path, factory, arguments, OURS)
+    if isinstance(made, HostEnv):
+        return {"scheme": "host", "description": host.described(host.checked(path, made), path)}
+    if is_jax(made):
+        return {"scheme": ""}
+    if not pettingzoo.is_env(made):
+        raise _unusable(path, made)
+    description = pettingzoo.described(pettingzoo.parallel(path, made), path, arguments)
+    return {"scheme": "pettingzoo", "description": description}
+
+
+def _unusable(name: str, made: Any) -> UserError:
+    return UserError(
         f"{name} returned a {type(made).__name__}; it must return {_USABLE}, a HostEnv, or a PettingZoo ParallelEnv."
     )
 
@@ -153,7 +192,35 @@ def adopted(task: str, made: Any, arguments: Mapping[str, Any]) -> JaxEnv:
             f"argument of the factory's own may be written {OWN}{extra[0]}."
         )
     named = made.spec if problem(made.spec) else dataclasses.replace(made.spec, name=task)
-    return _checked(task, made._replace(spec=named))
+    return _padded(_checked(task, made._replace(spec=named)))
+
+
+class _ZeroPadded:
+    """An env's `reset` or `step`, with zeros behind each agent's own numbers. Hashed by identity, as functions are."""
+
+    def __init__(self, given: Callable[..., Any], padding: np.ndarray) -> None:
+        self.given, self.padding = given, padding
+
+    def __call__(self, *arguments: Any) -> Any:
+        state, found = self.given(*arguments)
+        seen = found.next if isinstance(found, Outcome) else found
+        seen = dataclasses.replace(seen, obs=jnp.where(self.padding, 0.0, seen.obs))
+        return state, dataclasses.replace(found, next=seen) if isinstance(found, Outcome) else seen
+
+
+def _padded(env: JaxEnv) -> JaxEnv:
+    """A user's env, of which no policy learns from numbers that no agent observes."""
+    if padding_of(env.spec.obs_dims) is None:
+        return env
+    padding = env.spec.obs_mask == 0
+    return env._replace(reset=_ZeroPadded(env.reset, padding), step=_ZeroPadded(env.step, padding))
+
+
+def unpadded(env: JaxEnv) -> JaxEnv | None:
+    """The env as the user wrote it, where padding is set to zero; else None."""
+    if not (isinstance(env.reset, _ZeroPadded) and isinstance(env.step, _ZeroPadded)):
+        return None
+    return env._replace(reset=env.reset.given, step=env.step.given)
 
 
 def _checked(task: str, env: JaxEnv) -> JaxEnv:

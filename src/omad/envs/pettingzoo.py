@@ -358,6 +358,21 @@ class PettingZooInstance:
                 raise Broken(f"state() returned {state.size} numbers, not {self.spec.state_dim} as at first")
         return HostObservation(obs, self.state)
 
+    def left(self, obs: np.ndarray) -> str:
+        """What to say of observations `(time, agent, obs)` that leave the boxes which the env declares."""
+        for i, agent in enumerate(self.agents):
+            box, rows = self.env.observation_space(agent), obs[:, i, : self.spec.obs_dims[i]]
+            low, high = (np.ravel(part).astype(np.float32) for part in (box.low, box.high))
+            out = ((rows < low) | (rows > high)) & rows.any(1, keepdims=True)  # an agent that has ended shows zeros
+            if out.any():
+                time, place = np.argwhere(out)[0]
+                return (
+                    f"Observations leave the space that the env declares: agent {agent} was shown "
+                    f"{rows[time, place]:g} at place {place}, from {low[place]:g} to {high[place]:g} there. They are "
+                    "learned from as they are."
+                )
+        return ""
+
     def save(self) -> np.ndarray | None:
         """What the env saves of itself, and the clock."""
         if not all(hasattr(self.env.unwrapped, name) for name in ("save_state", "load_state")):

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from omad import processes
-from omad.envs.contract import Broken, place_of, said_by, saved
-from omad.envs.host_env import EnvInstance, HostEnv, HostObservation, StepResult
+from omad.envs.contract import Broken, checked_result, numbers_of, place_of, said_by, saved, write_seen
+from omad.envs.host_env import EnvInstance, HostEnv
 
 __all__ = ["Frame", "Shapes", "main", "receive", "send", "serve"]
 
@@ -94,19 +94,19 @@ class Shapes(NamedTuple):
     act: int
     state: int
     info: tuple[str, ...]
+    obs_dims: tuple[int, ...]
+    """Each agent's own numbers; zeros behind them."""
 
     @staticmethod
     def of(spec: Any) -> Shapes:
         """From the sizes of a task."""
-        return Shapes(spec.n_agents, spec.obs_dim, spec.act_dim, spec.state_dim, tuple(spec.info_keys))
+        return Shapes(
+            spec.n_agents, spec.obs_dim, spec.act_dim, spec.state_dim, tuple(spec.info_keys), tuple(spec.obs_dims)
+        )
 
     def row(self) -> int:
         """Numbers in a step's answer: successor, reward, flags, info, and where the next episode begins."""
         return 2 * (self.agents * self.obs + self.state) + 3 + len(self.info)
-
-
-class _Unusable(Exception):
-    """What an env returned cannot be used."""
 
 
 class _Stop(Exception):
@@ -122,8 +122,8 @@ def _complaints(shapes: Shapes, stepped: bool) -> list[str]:
 
     if not stepped:
         return seen("reset()")
-    numbers = ["reward", "terminated", "truncated", *(f"info {key}" for key in shapes.info)]
-    return [*seen("step()"), *(f"step() returned the {name} {{}}" for name in numbers), *seen("reset()")]
+    numbers = [f"step() returned the {name} {{}}" for name in numbers_of(shapes.info)]
+    return [*seen("step()"), *numbers, *seen("reset()")]
 
 
 def _checked(table: np.ndarray, shapes: Shapes, first: int, stepped: bool) -> np.ndarray:
@@ -146,24 +146,14 @@ def _advance(
     """Step one env and write its part of the answer; the successor first, for a reset may use its memory again.
 
     Raises:
-        _Unusable: A shape is not as declared.
+        Broken: What it returned cannot be used.
     """
     seen = shapes.agents * shapes.obs + shapes.state
     moved = instance.step(action, seed)
-    if not isinstance(moved, StepResult):
-        raise _Unusable(f"step() returned a {type(moved).__name__}; it must return an omad StepResult")
-    _write(row[:seen], moved.next, shapes, "step()")
-    if missing := [key for key in shapes.info if key not in moved.info]:
-        raise _Unusable(f"step() returned info without {missing[0]!r}, which spec.info_keys has")
-    numbers = [moved.reward, moved.terminated, moved.truncated, *(moved.info[key] for key in shapes.info)]
-    for name, value in zip(("reward", "terminated", "truncated", *shapes.info), numbers, strict=True):
-        if type(value) in (float, bool, int, np.float64, np.float32, np.bool_):
-            continue
-        if value is None or isinstance(value, str) or np.ndim(value):
-            raise _Unusable(f"step() returned the {name} {value!r}; it must be one number, or true or false")
-    over = bool(moved.terminated), bool(moved.truncated)
-    row[seen : seen + 3 + len(shapes.info)] = [float(moved.reward), *over, *numbers[3:]]
-    if any(over):
+    numbers = checked_result(moved, shapes.info)
+    write_seen(row[:seen], moved.next, shapes.obs_dims, shapes.state, "step()")
+    row[seen : seen + len(numbers)] = numbers
+    if any(numbers[1:3]):
         _begin(instance, reset_seed, row[row.size - seen :], shapes)
     else:
         row[row.size - seen :] = row[:seen]
@@ -171,23 +161,7 @@ def _advance(
 
 def _begin(instance: EnvInstance, seed: int, row: np.ndarray, shapes: Shapes) -> None:
     """Reset one env and write its observation; raises as `_advance`."""
-    _write(row, instance.reset(seed), shapes, "reset()")
-
-
-def _write(row: np.ndarray, seen: HostObservation, shapes: Shapes, what: str) -> None:
-    """What is seen, in single precision.
-
-    Raises:
-        _Unusable: A shape is not as declared.
-    """
-    split = shapes.agents * shapes.obs
-    for name, found, due, part in (
-        ("an observation", seen.obs, (shapes.agents, shapes.obs), row[:split]),
-        ("a state", seen.state, (shapes.state,), row[split:]),
-    ):
-        if np.shape(found) != due:
-            raise _Unusable(f"{what} returned {name} of shape {np.shape(found)}; {due} was declared")
-        part[:] = np.ravel(found)
+    write_seen(row, instance.reset(seed), shapes.obs_dims, shapes.state, "reset()")
 
 
 def serve(instances: list[EnvInstance], shapes: Shapes, first: int, request: Frame) -> list[np.ndarray | bytes]:
@@ -228,7 +202,7 @@ def _guarded(env: int, call: Any, *arguments: Any) -> Any:
     """Whatever an env raises is reported to the parent, with the place it came from."""
     try:
         return call(*arguments)
-    except (_Unusable, Broken) as error:
+    except Broken as error:
         raise _Stop(env, str(error)) from error
     except SystemExit as error:
         raise _Stop(env, f"it tried to end the process with sys.exit({error.code!r}) ({place_of(error)})") from error

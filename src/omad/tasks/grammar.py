@@ -11,7 +11,7 @@ from typing import Any
 
 from omad.tasks.rows import UnknownTask, nearest
 
-__all__ = ["OPTIONS", "arguments_of", "family", "options_of", "spell", "stacked_dims", "value_of"]
+__all__ = ["OPTIONS", "arguments_of", "family", "options_of", "spell", "stacked_dims", "text_of", "value_of"]
 
 # Options: name -> (default, parser of text, what is allowed)
 
@@ -91,17 +91,22 @@ def family(base: str) -> str:
     return re.sub(r"-\d+(-xy)?$", "", base) if base.startswith("mpe/") else base
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """An option's value as a task's name has it; numbers are exact."""
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return str(value)
 
 
 def spell(base: str, options: Mapping[str, Any]) -> str:
     """The canonical name of a task: its base and those options that are not at their default."""
     known = OPTIONS.get(family(base), {})
     parts = [
-        f"{key}={_text(value)}" for key, value in sorted(options.items()) if key not in known or value != known[key][0]
+        f"{key}={text_of(value)}"
+        for key, value in sorted(options.items())
+        if key not in known or value != known[key][0]
     ]
     return base + ("?" + "&".join(parts) if parts else "")
 

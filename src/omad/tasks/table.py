@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from omad.tasks.grammar import OPTIONS, family, spell, stacked_dims
+from omad.tasks.grammar import OPTIONS, family, spell, stacked_dims, text_of
 from omad.tasks.returns import PUBLISHED, RANDOM, REFERENCES
 from omad.tasks.robots import PROTOCOLS, ROBOTS, mujoco
 from omad.tasks.rows import Task
@@ -35,9 +35,9 @@ def build(base: str, given: Mapping[str, Any]) -> Task:
     physics = f"{options['horizon']} steps, then truncated, {options['dynamics']} dynamics"
     act_dims = (2 if xy else 5,) * n
     if kind == "mpe/spread":
-        ratio = options["local_ratio"]
+        ratio = text_of(options["local_ratio"])
         protocol = (
-            f"Undiscounted return of the team, the sum over {n} agents of (1 - {ratio:g}) G - {ratio:g} C_i "
+            f"Undiscounted return of the team, the sum over {n} agents of (1 - {ratio}) G - {ratio} C_i "
             f"without self-collision; {physics}."
         )
         obs_dims = (6 * n,) * n
