@@ -299,7 +299,8 @@ def _normalised(task: str, algorithm: str, values: Mapping[str, Any], gamma: flo
     if values.get("reward_norm") != "return":
         return {}
     bound, gamma = values.get("reward_bound", RunConfig.reward_bound), values.get("gamma", gamma)
-    found = {"v_max": (_support(task, bound, gamma), "derived: reward_bound")}
+    # A bound that cannot be is refused under its own name.
+    found = {"v_max": (_support(task, bound, gamma), "derived: reward_bound")} if bound > 0 else {}
     # A bonus for entropy in raw units would outweigh all rewards; HASAC's presets choose what they fix.
     if algorithm == "omad" or (algorithm == "hasac" and values.get("alpha_mode", "auto") == "auto"):
         found["alpha_init"] = (0.01, "derived: reward_norm [M]")

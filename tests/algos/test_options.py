@@ -83,7 +83,7 @@ def test_a_row_that_was_not_there_changes_nothing() -> None:
 def test_the_support_follows_the_bound_unless_it_is_given() -> None:
     """In units of normalised rewards; without them it is the task's."""
     task = "mamujoco-full/halfcheetah-2x3"
-    assert resolve(task).algo.v_max == 2000.0
+    assert resolve(task, preset="matched").algo.v_max == 2000.0
     assert resolve(task, reward_norm="return").algo.v_max == 5.0
     assert resolve(task, reward_norm="return", reward_bound=7.0).algo.v_max == 7.0
     assert resolve(task, reward_norm="return", v_max=9.0).algo.v_max == 9.0
