@@ -127,7 +127,7 @@ class Study:
 
 
 _GRIDS = frozenset(("task", "algorithm", "seeds", "first_seed"))
-_OWN = "tasks, algorithms and seeds as lists"
+"""Fields of which `grid` makes a run each."""
 
 
 def grid(
@@ -167,7 +167,9 @@ def grid(
     for seed, task, (setting, changed), algorithm in itertools.product(seeds, tasks, named.items(), algorithms):
         given = {"preset": setting if setting in PRESETS else "cpu"} | dict(fields) | dict(changed)
         if taken := sorted(_GRIDS.intersection(given)):
-            raise UserError(f"{taken[0]} is among the fields of runs; grid() makes a run of each: give it {_OWN}.")
+            raise UserError(
+                f"{taken[0]} is among the fields of runs; give grid() the lists tasks, algorithms and seeds instead."
+            )
         preset = given.pop("preset")
         if setting in PRESETS and preset != setting:
             raise UserError(
