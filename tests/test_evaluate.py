@@ -29,7 +29,10 @@ class Walk(eqx.Module):
 
 
 def walk(ends_early: bool) -> JaxEnv:
-    """Reward: the start plus the first agent's action. If asked to, it terminates after 2 steps where start < 0."""
+    """Reward: the start plus the first agent's action. If asked to, it terminates after 2 steps where start < 0.
+
+    What it returns beyond that end is NaN.
+    """
     spec = EnvSpec("walk", (1, 1), (1, 1), 0, HORIZON, ("tick", "start"))
 
     def observe(state: Walk) -> Observation:
@@ -42,12 +45,14 @@ def walk(ends_early: bool) -> JaxEnv:
     def step(state: Walk, action: Any, key: Any) -> tuple[Walk, Outcome]:
         del key
         state = Walk(state.start, state.time + 1)
+        early = (state.start < 0) & ends_early
+        broken = jnp.where(early & (state.time > 2), jnp.nan, 0.0)
         outcome = Outcome(
             observe(state),
-            state.start + action[0, 0],
-            (state.time >= 2) & (state.start < 0) & ends_early,
+            state.start + action[0, 0] + broken,
+            early & (state.time >= 2),
             state.time >= HORIZON,
-            {"tick": jnp.ones(()), "start": state.start},
+            {"tick": jnp.ones(()) + broken, "start": state.start + broken},
         )
         return state, outcome
 

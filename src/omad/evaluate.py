@@ -58,11 +58,11 @@ def make_evaluate(algorithm: Algorithm, env: JaxEnv, episodes: int, explore: boo
             action = algorithm.act(policy, seen.obs, jax.random.fold_in(act_root, t), explore)
             keys = jax.random.split(jax.random.fold_in(env_root, t), episodes)
             env_state, outcome = jax.vmap(env.step)(env_state, action, keys)
-            weight = alive.astype(float)
+            # Chosen, not multiplied by 0: an env that is stepped beyond its end may return NaN.
             total = Episodes(
-                total.returns + weight * outcome.reward,
+                total.returns + jnp.where(alive, outcome.reward, 0.0),
                 total.lengths + alive.astype(jnp.int32),
-                {name: total.info[name] + weight * outcome.info[name] for name in total.info},
+                {name: total.info[name] + jnp.where(alive, outcome.info[name], 0.0) for name in total.info},
             )
             alive = alive & ~(outcome.terminated | outcome.truncated)
             return (env_state, outcome.next, alive, total), None
