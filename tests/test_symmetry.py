@@ -10,13 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import omad
 from omad import algos, envs, tasks
 from omad.algos.omad import OmadConfig
 from omad.config import resolve
+from omad.envs import outside as envs_outside
 from omad.envs.mpe import ADVERSARIES, MpeState, deception
 from omad.errors import UserError
 from omad.loop.build import build
 from omad.symmetry import image, plane, symmetric
+from omad.tasks import outside
 from omad.types import Batch, JaxEnv, Mean, Symmetry
 
 ELEMENTS = 8
@@ -143,6 +146,34 @@ def test_a_task_without_symmetries_is_refused():
         resolve("probe/push", symmetry=True)
     ours = [name for name in tasks.TASKS if not name.startswith("mamujoco-")]
     assert all(tasks.find(name).symmetric == name.startswith("mpe/") for name in ours)
+
+
+def reflected(stated: bool = True) -> JaxEnv:
+    """A user's env: `mpe/spread-2`, with or without its symmetry."""
+    env = envs.make("mpe/spread-2")
+    return env if stated else env._replace(symmetry=None)
+
+
+@pytest.mark.parametrize("given", [reflected, "test_symmetry:reflected", reflected()])
+def test_an_env_of_ones_own_may_state_its_symmetry(given: Any, monkeypatch: pytest.MonkeyPatch):
+    """However it is given; in a run folder of another process too."""
+    monkeypatch.setattr(outside, "_entries", {})
+    monkeypatch.setattr(envs_outside, "_handed", {})
+    omad.register_env("mine", given if not isinstance(given, JaxEnv) else reflected)
+    name = "mine" if not isinstance(given, JaxEnv) else envs.of_object(given)
+    config = resolve(name, symmetry=True)
+    build(config, envs.make(name))
+    outside._entries.clear()
+    if name != "mine":
+        resolve(name, symmetry=True)
+
+
+def test_an_env_of_ones_own_without_symmetries_is_refused_once_it_is_made(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(outside, "_entries", {})
+    omad.register_env("mine", reflected)
+    name = "mine?stated=false"
+    with pytest.raises(UserError, match="states no symmetries"):
+        build(resolve(name, symmetry=True), envs.make(name))
 
 
 def test_a_script_that_is_not_ours_may_know_left_from_right():

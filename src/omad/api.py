@@ -85,7 +85,7 @@ def resume(
 
     Args:
         run: A run folder.
-        trust: Import the code of a user's env that the folder names.
+        trust: Import the code of a user's env that the folder names; needless for what `train` or `resume` returned.
         total_steps: Train to this many env steps instead, more than the run has. Fields that followed from the old
             number where they were not given keep their values: `buffer_size`, and where a preset has values change
             over the run `lr_decay_steps`, `target_run_begin` and `target_run_steps`. The policies are those of a run
@@ -102,6 +102,7 @@ def resume(
         KeyboardInterrupt: As `train` does, and `SystemExit`.
     """
     refuse_inside_env()
+    trust = trust or (isinstance(run, Run) and run.trusted)
     stepping = {"env_workers": env_workers, "env_timeout": env_timeout}
     folder = open_to_resume(run, total_steps, trust or env is not None, demonstrations, stepping)
     if folder is None:

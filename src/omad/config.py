@@ -135,8 +135,8 @@ class RunConfig:
             raise UserError(f"noise_hold is {self.noise_hold}; it must lie between 1 and {LONGEST_HOLD}.")
         if self.symmetry and not tasks.find(self.task).symmetric:
             raise UserError(
-                f"symmetry is on, but {self.task} states no symmetries; allowed: tasks of mpe/ and the robots ant, "
-                "walker2d and swimmer. Give --no-symmetry."
+                f"symmetry is on, but {self.task} states no symmetries; allowed: tasks of mpe/, the robots ant, "
+                "walker2d, swimmer, envs in JAX with JaxEnv.symmetry. Give --no-symmetry."
             )
         if self.demonstrations:
             # A run may be resumed from another folder.

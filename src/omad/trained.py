@@ -254,10 +254,10 @@ class Run(os.PathLike[str]):
 
         Args:
             seed: Which training seed; by default the first.
-            trust: Whether code that the folder names may be imported.
+            trust: Import the code of a user's env that the run folder names; needless after `train` or `resume`.
         """
         folder, seed = self._folder_of(seed)
-        obs = np.asarray(replayed(folder, trust, whole=False).obs[folder.config.all_seeds.index(seed)])
+        obs = np.asarray(replayed(folder, trust or self.trusted, whole=False).obs[folder.config.all_seeds.index(seed)])
         return obs.reshape(-1, *obs.shape[-2:])
 
     def evaluate(

@@ -334,6 +334,17 @@ def test_a_run_folders_code_is_imported_only_with_trust(tmp_path: Path) -> None:
         refuse_foreign(name, tmp_path, trust=False)
 
 
+def test_a_run_that_was_just_trained_needs_no_trust(tmp_path: Path) -> None:
+    """Its code runs here already; the folder alone proves nothing."""
+    sizes: dict[str, Any] = {"warmup_steps": 40, "eval_every": 80, "eval_episodes": 2, "loggers": []}
+    run = omad.train(f"jax:{PATH}reach", "hatd3", "tiny", tmp_path / "run", total_steps=80, **sizes)
+    assert run.buffered_obs().shape[1:] == (2, 2)
+    with pytest.raises(UserError, match="--trust"):
+        omad.resume(run.path, total_steps=160, loggers=[])
+    longer = omad.resume(run, total_steps=160, loggers=[])
+    assert longer.evaluate(2).env_steps == (160,)
+
+
 # ---------------------------------------------------------------- one construction
 
 

@@ -505,6 +505,13 @@ def test_advice_where_observations_are_huge() -> None:
     assert Session._advice(run).endswith("reach 1e+20: give --obs-norm running, or use smaller units in the env.")
 
 
+def test_advice_names_no_option_that_the_algorithm_does_not_have() -> None:
+    seen = SimpleNamespace(observation=SimpleNamespace(obs=jnp.zeros((1, 2))))
+    for algorithm, support in (("omad", True), ("hasac", False)):
+        run: Any = SimpleNamespace(carry=seen, config=resolve("probe/push", algorithm))
+        assert ("--v-max" in Session._advice(run)) == support
+
+
 def test_an_envs_number_that_is_not_finite_is_not_the_learners_fault() -> None:
     """As long as the learner's own are finite."""
     total = Mean(jnp.array([1.0, jnp.nan]), jnp.ones(2))

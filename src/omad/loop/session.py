@@ -351,7 +351,8 @@ class Session:
         if largest >= _HUGE:
             norm = "" if self.config.obs_norm == "running" else "give --obs-norm running, or "
             return f"Observations reach {largest:.3g}: {norm}use smaller units in the env."
-        return "Lower the learning rates, or look at critic/target_edge_mass and raise --v-max."
+        support = ", or look at critic/target_edge_mass and raise --v-max" if hasattr(self.config.algo, "v_max") else ""
+        return f"Lower the learning rates{support}."
 
     def _report_progress(self, event: str) -> None:
         """Pass the progress to all loggers, and to callbacks where there is any."""

@@ -116,7 +116,8 @@ def find_outside(name: str) -> Task | None:
             "arguments after ? as in ?n=3&continuous=true."
         )
     row = _row(name, factory, protocol, factory=place, arguments=arguments_of(name))
-    return dataclasses.replace(row, code=place, isolated=scheme in _ISOLATED, hosted=scheme in _ISOLATED)
+    apart = scheme in _ISOLATED
+    return dataclasses.replace(row, code=place, isolated=apart, hosted=apart, symmetric=not apart)
 
 
 def _entered(name: str, base: str, entry: Entry) -> Task:
@@ -126,13 +127,12 @@ def _entered(name: str, base: str, entry: Entry) -> Task:
         else f"Undiscounted return of the env that is registered as {base}."
     )
     if not entry.scheme:
-        row = _row(name, "omad.envs.outside:make_entry", protocol, arguments=arguments_of(name))
-        return dataclasses.replace(row, symmetric=getattr(entry.given, "symmetry", None) is not None)
+        return _row(name, "omad.envs.outside:make_entry", protocol, arguments=arguments_of(name))
     factory, _ = SCHEMES[entry.scheme]
     known = {} if entry.description is None else {"description": entry.description, "creates_instance": True}
     row = _row(name, factory, protocol, factory=entry.path, arguments=arguments_of(name), **known)
     # What a preset sets must not depend on whether a registered env was made before.
-    return dataclasses.replace(row, isolated=True, hosted=base.startswith(OBJECT))
+    return dataclasses.replace(row, isolated=True, hosted=base.startswith(OBJECT), symmetric=False)
 
 
 def _row(name: str, maker: str, protocol: str, /, **arguments: Any) -> Task:
@@ -145,4 +145,5 @@ def _row(name: str, maker: str, protocol: str, /, **arguments: Any) -> Task:
         horizon=0,
         factory=maker,
         arguments=MappingProxyType({"task": name, **arguments}),
+        symmetric=True,
     )

@@ -49,7 +49,8 @@ class Task:
     """Whether the name says that the env runs on the host, in worker processes, and not in JAX. Of a registered name
     only making the env says it."""
     symmetric: bool = False
-    """Whether the env says what leaves it as it is (`JaxEnv.symmetry`, `HostEnv.symmetry`)."""
+    """Whether the env says what leaves it as it is (`JaxEnv.symmetry`, `HostEnv.symmetry`). A user's env in JAX may;
+    only making it says whether it does."""
     code: str = ""
     """`module:function` that the name itself says to import; from a run folder only where that is trusted."""
     isolated: bool = False
