@@ -153,6 +153,13 @@ def test_a_side_is_told_what_was_given_and_nothing_else():
         compare(Side("one", {}), Side("other", {}, Path("/nowhere/at/all")), 1.0)
 
 
+def test_what_imported_code_prints_is_no_answer(tmp_path: Path):
+    (tmp_path / "omad").mkdir()
+    (tmp_path / "omad" / "__init__.py").write_text("print('[1.0, 1.0]', flush=True)\nraise ImportError('too old')\n")
+    with pytest.raises(UserError, match=r"noisy cannot be timed .*too old"):
+        compare(Side("noisy", {}, tmp_path), Side("never", {}, tmp_path), 1.0)
+
+
 @pytest.mark.slow
 def test_two_sides_take_turns():
     """The same twice is as fast as itself; one that fails says why."""

@@ -18,6 +18,7 @@ from omad import api
 from omad.config import resolve, to_dict
 from omad.loggers import Csv, Evaluation, Logger, Progress, RunInfo, TensorBoard, Wandb
 from omad.loggers.console import Console
+from omad.loggers.json_lines import JsonLines
 
 
 def info(path: Path, env_steps: int = 0) -> RunInfo:
@@ -61,6 +62,18 @@ def test_tables_hold_every_row_once(tmp_path: Path) -> None:
     logger.metrics(1, 0, {"a,b": 1.0})
     logger.close()
     assert '1,0,"a,b",1.0' in (tmp_path.parent / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [(-1234.56789, -1234.5679), (2e-5, 2e-5), (-3.1415927e-7, -3.141593e-7), (0.0, 0.0), (0.99999999, 1.0)],
+)
+def test_returns_are_kept_to_four_decimals_and_small_ones_to_seven_digits(value: float, kept: float) -> None:
+    """Some envs pay per unit; whatever they return, single precision has no more digits."""
+    written: list[dict[str, Any]] = []
+    run: Any = MagicMock(write=lambda _, line: written.append(line))
+    JsonLines(run).evaluation(Evaluation(0, 0, "sampled", 0, np.array([value]), {}))
+    assert written[0]["returns"] == [kept]
 
 
 def test_event_files_hold_scalars_configuration_and_hyperparameters(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from omad.config import RunConfig
 from omad.errors import UserError
 from omad.evaluate import Episodes
 from omad.run.folder import RunFolder
-from omad.run.records import EARLY, PLATEAU
+from omad.run.records import EARLY, PLATEAU, rounded
 from omad.spec import EnvSpec
 from omad.tree import at_seed
 
@@ -141,7 +141,7 @@ class EarlyStopping(Callback):
     def on_evaluation(self, context: Context) -> None:
         """Look at the newest return."""
         # Rounded as the run folder keeps them, so that a resumed run counts alike.
-        returns = np.asarray([[round(float(r), 4) for r in seed] for seed in context.evaluation["sampled"].returns])
+        returns = np.asarray([[rounded(r) for r in seed] for seed in context.evaluation["sampled"].returns])
         value = float(np.mean(returns.mean(1)))
         self._count(value)
         self._judge(context, value)

@@ -26,8 +26,11 @@ from slow_ddpm import (
 )
 
 from omad.algos.denoising import DenoisingConfig, actor_rate, excess_entropy, make_diffusion_learner
-from omad.algos.madpmd import MadpmdConfig, make, twice
+from omad.algos.madpmd import MadpmdConfig, critic_optimiser, make, twice
+from omad.config import resolve
+from omad.errors import UserError
 from omad.keys import normal
+from omad.ops import weights
 from omad.tree import at_agent
 from omad.types import EnvSpec
 
@@ -296,6 +299,31 @@ def test_what_cannot_work_is_refused_by_name(field: str, wrong: Any) -> None:
     """The message names the field and what was given."""
     with pytest.raises(ValueError, match=f"{field}.*{wrong}"):
         MadpmdConfig(**{field: wrong})
+
+
+def test_a_temperature_whose_weights_are_no_numbers_is_refused() -> None:
+    """Of a new run; one that was begun can still be read."""
+    for alpha in (0.01, 0.0375):
+        assert bool(MadpmdConfig(alpha_init=alpha).hopeless) == (alpha < 0.03)
+        highest = weights.mirror_descent(*map(jnp.float32, (1e9, 0.0, 1.0, alpha)), 3.0)
+        assert bool(jnp.isfinite(highest)) == (alpha > 0.03)
+    with pytest.raises(UserError, match=r"alpha_init is 0.01 and score_limit 3; .*at least 0.0375"):
+        resolve("probe/push", "madpmd", "tiny", alpha_init=0.01)
+
+
+def test_the_critics_step_sizes_fall_over_gradient_steps_however_often_each_is_applied() -> None:
+    """A doubled step of Adam moves parameters twice as far at the same rate, at the end of the fall as well."""
+    moved = []
+    for doubled in (False, True):
+        config = MadpmdConfig(critic_decay_steps=10, reference_double_step=doubled)
+        optimiser = critic_optimiser(config)
+        parameter, state = jnp.zeros(()), optimiser.init(jnp.zeros(()))
+        sizes = []
+        for _ in range(6):  # in which the rate falls to 0.55 of its beginning
+            update, state = optimiser.update(jnp.ones(()), state, parameter)
+            sizes.append(float(update))
+        moved.append(np.array(sizes))
+    np.testing.assert_allclose(moved[1] / moved[0], 2.0, rtol=0.06)
 
 
 @pytest.mark.parametrize("field", ["alpha_mode", "critic_input"])

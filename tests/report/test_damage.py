@@ -189,6 +189,17 @@ def test_a_damaged_line_costs_that_line_and_is_counted(tmp_path: Path) -> None:
     assert "2 damaged and left out" in runs["twice"].note and "it is there twice" in runs["twice"].note
 
 
+def test_what_a_report_writes_it_can_read(tmp_path: Path) -> None:
+    """Whatever stands in the folders: lines in the wrong order, and words without end."""
+    run = write_run(tmp_path / "runs" / "a", until=20_000, ended=("broken", "?" * 120_000))
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    (run / "metrics.jsonl").write_text("\n".join([*lines[5:], *lines[:5]]) + "\n")
+    (found,) = gather([tmp_path / "runs"], command_of).runs
+    assert len(found.note) == 10_000 and found.timed_steps == 8_000
+    write_report([tmp_path / "runs"], tmp_path / "out", {})
+    assert gather([tmp_path / "out" / "summary.json"], command_of).runs == (found,)
+
+
 def test_returns_that_are_not_finite_are_a_failure_and_other_numbers_are_not(tmp_path: Path) -> None:
     """JSON has no word for them, so a run folder has null."""
     run = write_run(tmp_path / "run", until=20_000)

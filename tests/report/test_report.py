@@ -365,6 +365,19 @@ def test_a_threshold_fixed_in_a_study_is_kept_and_used_for_ratios_over_all_tasks
     assert results.compute(again, {"mpe/spread-3": -45.0}).tasks[0].rule == "given with --threshold"
 
 
+def test_studies_below_one_folder_must_fix_one_return_a_task(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, seed, fixed in (("s0", 0, -35.0), ("s1", 1, -20.0)):
+        study = write_study(tmp_path / "all" / name, [{"seed": seed, "setting": "x"}], name)
+        listed = json.loads((study / "study.json").read_text())
+        (study / "study.json").write_text(json.dumps(listed | {"thresholds": {"mpe/spread-3": fixed}}))
+    said = refused(capsys, tmp_path / "all", "--out", tmp_path / "out")
+    assert "the return to reach on mpe/spread-3 is -35, and -20 in" in said and "s1/study.json" in said
+    given = ("--threshold", "mpe/spread-3=-30")
+    assert main(["report", str(tmp_path / "all"), "--out", str(tmp_path / "out"), *given]) == 0
+
+
 def test_any_algorithm_may_be_the_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in (0, 1):
         spread(tmp_path / "runs", f"o{seed}", seed=seed, pace=1e4)
@@ -904,6 +917,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
         ({"manifest": {"protocol": "Another."}}, ("protocol is", '"Another." in runs/b')),
         ({"episodes": 7, "eval_seed": 5}, ("evaluation seed", "evaluation episodes")),
         ({"seed": 0}, ("seed 0 of omad on mpe/spread-3 is in runs/a and in runs/b",)),
+        (
+            {"seed": 0, "until": 0, "ended": ("diverged", "seed 0 met a non-finite number")},
+            ("seed 0 of omad on mpe/spread-3 is in runs/a and in runs/b",),
+        ),
     ],
 )
 def test_mixed_protocols_are_refused_with_what_differs(

@@ -413,6 +413,12 @@ def test_folders_that_are_no_seeds_of_one_run_are_no_group(tmp_path: Path) -> No
             RunFolder.create(tmp_path / name / f"seed-{seed}", config, {"omad": "test"}).close()
     run = Run(tmp_path / "good")
     assert run.seeds == (0, 5) and run.config == CONFIG, "no range of seeds"
+    RunFolder.create(tmp_path / "one", CONFIG, {"omad": "test"}).close()
+    found = {row["field"]: row for row in compare.differences(tmp_path / "good", tmp_path / "one")}
+    assert {name: (row["a"]["value"], row["b"]["value"]) for name, row in found.items()} == {
+        "seeds": (2, 1),
+        "total_steps": ([CONFIG.total_steps, CONFIG.total_steps + 400], CONFIG.total_steps),
+    }
     for name, words in (("other", "batch_size differ in its folders"), ("twice", "has seed 0 twice")):
         for use in (lambda path: Run(path), lambda path: compare.differences(path, tmp_path / "good")):
             with pytest.raises(UserError, match=words):

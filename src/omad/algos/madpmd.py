@@ -55,11 +55,16 @@ def twice(optimiser: optax.GradientTransformation) -> optax.GradientTransformati
     return optax.GradientTransformation(optimiser.init, update)
 
 
+def critic_optimiser(config: MadpmdConfig) -> optax.GradientTransformation:
+    """Adam, applied once or twice with each gradient; its schedule counts Adam's steps."""
+    applied = 2 if config.reference_double_step else 1
+    adam = optax.flatten(optax.adam(linear_decay(config.critic_lr, applied * config.critic_decay_steps)))
+    return twice(adam) if config.reference_double_step else adam
+
+
 def make(config: MadpmdConfig, spec: EnvSpec) -> Algorithm:
     """MADPMD for a task of the given sizes."""
-    critic_tx = optax.flatten(optax.adam(linear_decay(config.critic_lr, config.critic_decay_steps)))
-    critic_tx = each(twice(critic_tx) if config.reference_double_step else critic_tx)
-    shared = make_diffusion_learner(config, spec, critic_tx)
+    shared = make_diffusion_learner(config, spec, each(critic_optimiser(config)))
     mask = spec.act_mask
 
     def policy_loss(

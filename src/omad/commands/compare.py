@@ -34,10 +34,15 @@ class Options:
 def _settings(path: Path) -> dict[str, tuple[Any, str]]:
     """Field -> (value, source); hyperparameters as `algo.NAME`."""
     recorded: Mapping[str, Any] = {}
+    all_of_it: dict[str, Any] = {}
     if path.is_dir():
-        run = of_one_run([RunFolder.open(inside) for inside in members(path)], path)[0]
-        config = run.config
-        kept = run.manifest.get("sources")
+        runs = of_one_run([RunFolder.open(inside) for inside in members(path)], path)
+        config = runs[0].config
+        all_of_it = {"seeds": sum(run.config.seeds for run in runs)}
+        lengths = sorted({run.config.total_steps for run in runs})
+        if len(lengths) > 1:  # a resume with more steps was cut off
+            all_of_it["total_steps"] = lengths
+        kept = runs[0].manifest.get("sources")
         recorded = kept if isinstance(kept, dict) else {}
     elif not path.exists():
         raise UserError(f"There is no {path}; give a run folder, or a file as for omad train --config.")
@@ -45,7 +50,8 @@ def _settings(path: Path) -> dict[str, tuple[Any, str]]:
         values = read(path)
         config = resolve(**values)
         config = dataclasses.replace(config, given=dict.fromkeys(values, "given"))
-    return _rows(config, sources(config) | {k: v for k, v in recorded.items() if isinstance(v, str)})
+    rows = _rows(config, sources(config) | {k: v for k, v in recorded.items() if isinstance(v, str)})
+    return rows | {name: (value, rows[name][1]) for name, value in all_of_it.items()}
 
 
 def _rows(config: RunConfig, found: Mapping[str, str]) -> dict[str, tuple[Any, str]]:

@@ -15,6 +15,7 @@ from omad.commands.returns_table import returns_table
 from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
 from omad.device import use_device
+from omad.run.records import rounded
 
 if TYPE_CHECKING:
     from omad.trained import Evaluated, Run
@@ -78,7 +79,7 @@ def as_json(found: Evaluated, run: Run, denoising_steps: int | None) -> dict[str
             "mean": float(returns[i].mean()),
             "se": standard_error(returns[i]) if returns.shape[1] > 1 else None,
             "info": {name: float(total[i].mean()) for name, total in found.info[kind].items()},
-            "returns": [round(float(r), 4) for r in returns[i]],
+            "returns": [rounded(r) for r in returns[i]],
         }
         for kind, returns in found.returns.items()
         for i, seed in enumerate(found.seeds)

@@ -13,6 +13,7 @@ from omad.algos.validate import check
 from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
 from omad.errors import UserError
+from omad.run.records import rounded
 
 __all__ = ["main", "run_bundle"]
 
@@ -75,8 +76,8 @@ def run_bundle(options: Options) -> dict[str, Any]:
         "task": task,
         "episodes": options.episodes,
         "actions": "sampled" if explore else "noise_free",
-        "processes": words(apart) | {"returns": [round(float(r), 4) for r in apart]},
-        "jax": words(together) | {"returns": [round(float(r), 4) for r in together]},
+        "processes": words(apart) | {"returns": [rounded(r) for r in apart]},
+        "jax": words(together) | {"returns": [rounded(r) for r in together]},
     }
 
 

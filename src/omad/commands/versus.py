@@ -20,7 +20,9 @@ from omad.errors import UserError
 __all__ = ["Side", "compare", "ratio"]
 
 WORKER = """
-import json, sys, time
+import json, os, sys, time
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # what imported code prints is no answer
 said = json.loads(sys.argv[1])
 import jax, jax.numpy as jnp
 from omad.compilation import use_compilation_cache
@@ -45,9 +47,9 @@ rows = cadence = getattr(config.algo, "actor_every", 1)
 step(rows)
 while step(rows)[0] < said["slice"]:
     rows += max(cadence, rows // cadence * cadence)
-print(json.dumps(rows * config.updates_per_step * config.seeds), flush=True)
+print(json.dumps(rows * config.updates_per_step * config.seeds), file=answers, flush=True)
 for _ in sys.stdin:
-    print(json.dumps(step(rows)), flush=True)
+    print(json.dumps(step(rows)), file=answers, flush=True)
 built.close()
 """
 """What each side runs. It is sent as text and uses little, so that an earlier version can be the other side too."""
@@ -107,9 +109,8 @@ class _Process:
 
     def end(self) -> None:
         """Let it go."""
-        if self._process.poll() is None:
-            with contextlib.suppress(BrokenPipeError):
-                self._process.communicate()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
         self._errors.close()
 
 

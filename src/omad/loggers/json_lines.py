@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from omad.loggers.base import Evaluation, Logger
 from omad.run.folder import RunFolder
-from omad.run.records import EPISODES, METRICS
+from omad.run.records import EPISODES, METRICS, rounded
 
 __all__ = ["JsonLines"]
 
@@ -29,7 +29,7 @@ class JsonLines(Logger):
         """One line a seed and kind of actions, with every episode's return."""
         line = {
             "step": evaluation.env_steps, "seed": evaluation.seed, "actions": evaluation.actions,
-            "eval_seed": evaluation.eval_seed, "returns": [round(float(r), 4) for r in evaluation.returns],
+            "eval_seed": evaluation.eval_seed, "returns": [rounded(r) for r in evaluation.returns],
             "info": dict(evaluation.info),
         }  # fmt: skip
         self.run.write(EPISODES, line)

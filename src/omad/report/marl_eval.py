@@ -116,7 +116,12 @@ def export(results: Results) -> tuple[dict[str, Any], list[str]]:
                     f"{records[0].task}: left out {'; '.join(gone)}, with another number of runs than {usual}."
                 )
             try:
-                out |= nested(kept)
+                own = nested(kept)
             except UserError as error:
                 notes.append(f"{records[0].task} is left out: {error}")
+                continue
+            if twice := sorted(own.keys() & out.keys()):
+                notes.append(f"{records[0].task} is left out: {twice[0]} is there already, for names are lower-cased.")
+                continue
+            out |= own
     return out, notes

@@ -40,6 +40,8 @@ from omad.schema import Lines, convert, read_json, read_lines
 
 __all__ = ["gather"]
 
+_LONGEST_NOTE = 10_000
+"""Characters of what is said of a run; a summary takes ten times as many."""
 _PAUSE = 6.0
 """A time between two lines of metrics this many times the usual one of its kind is a pause, not training."""
 
@@ -98,6 +100,8 @@ def _metrics(path: Path, settings: RunSettings) -> tuple[list[MetricsLine], list
             damaged.append(
                 f"{path}, the line of seed {line.seed} at step {line.step}: the run has no such seed or step"
             )
+        elif line.seed == settings.first_seed and kept and line.step < kept[-1].step:
+            damaged.append(f"{path}, the line of seed {line.seed} at step {line.step}: it follows step {kept[-1].step}")
         elif line.seed == settings.first_seed:
             kept.append(line)
     return kept, damaged
@@ -168,7 +172,7 @@ def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Calla
         setting=listed.setting if listed else "",
         seeds=tuple(settings.all_seeds),
         state=state,
-        note=hidden("; ".join(said)),
+        note=hidden("; ".join(said))[:_LONGEST_NOTE],
         command=command_of(folder.config),
         config=config,
         manifest=manifest,
@@ -245,7 +249,7 @@ def gather(paths: Sequence[Path], command_of: Callable[[Any], str]) -> Gathered:
 def _joined(one: dict[str, Any], other: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Options of two parts of a report; `disagreed` takes a sentence for what they say differently, by its name."""
     found = {**other, **one}
-    unlike: dict[str, str] = dict(one.get("disagreed", {}))
+    unlike: dict[str, str] = {**other.get("disagreed", {}), **one.get("disagreed", {})}
     kinds = ("study_thresholds", "thresholds")
     mine, theirs = ({t: v for name in kinds for t, v in part.get(name, {}).items()} for part in (one, other))
     for task in mine.keys() & theirs.keys():
@@ -286,11 +290,11 @@ def _unlengthened(run: Run) -> dict[str, Any]:
 def _from_folder(root: Path, command_of: Callable[[Any], str]) -> Gathered:
     name, absolute = _writable(root.resolve().name), root.resolve()
     listed: dict[Path, StudyRun] = {}
-    names, sections, thresholds = list[str](), list[Section](), dict[str, float]()
+    names, sections, options = list[str](), list[Section](), dict[str, Any]()
     for folder in _found(absolute, "study.json", {}):
         study = read_json(folder / "study.json", StudyFile)
         names.append(study.name)
-        thresholds |= study.thresholds
+        options = _joined(options, {"study_thresholds": study.thresholds}, folder / "study.json")
         for entry in study.runs:
             path = inside(folder, entry.folder, f"{folder / 'study.json'} lists the run")
             if path in listed:
@@ -314,7 +318,7 @@ def _from_folder(root: Path, command_of: Callable[[Any], str]) -> Gathered:
 
     runs = [hidden(_read_run(path, label(path), listed.get(path), command_of)) for path in folders]
     runs += [_blank(label(path), "unreadable", None, why) for path, why in closed.items() if path not in folders]
-    return Gathered(", ".join(names), tuple(runs), tuple(sections), {"study_thresholds": thresholds})
+    return Gathered(", ".join(names), tuple(runs), tuple(sections), options)
 
 
 def _writable(name: str) -> str:

@@ -35,6 +35,7 @@ __all__ = [
     "Part",
     "Stop",
     "Unreadable",
+    "rounded",
     "source_run",
     "with_defaults",
 ]
@@ -169,6 +170,12 @@ class MetricsLine(msgspec.Struct):
     step: Count
     seed: Count
     gradient_steps: Count = 0
+
+
+def rounded(value: float) -> float:
+    """A return as files keep it: to four decimals, below 1 to the seven digits of single precision."""
+    value = float(value)
+    return round(value, 4) if abs(value) >= 1 else float(f"{value:.7g}")
 
 
 def with_defaults(config: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from omad.errors import UserError
 
 __all__ = ["DenoisingConfig", "MadpmdConfig", "MasdacConfig"]
 
+_MOST_EXPONENT = 80.0
+"""e^88.7 is the largest number in single precision; the sum over a batch needs room."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DenoisingConfig:
@@ -127,6 +130,17 @@ class MadpmdConfig(DenoisingConfig):
         """Validate; `UserError` names the field, what was given and what is allowed."""
         super().__post_init__()
         check(self, positive=("score_limit",), fractions=("moments_rate",))
+
+    @property
+    def hopeless(self) -> str:
+        """Why a new run could not learn; else empty: the largest weight, e^(limit / alpha), must be a number."""
+        if self.score_limit <= _MOST_EXPONENT * self.alpha_init:
+            return ""
+        return (
+            f"alpha_init is {self.alpha_init:g} and score_limit {self.score_limit:g}; weights up to e^(score_limit / "
+            f"alpha_init) are no numbers in single precision above e^{_MOST_EXPONENT:g}. Raise alpha_init to at least "
+            f"{self.score_limit / _MOST_EXPONENT:.3g}, or lower score_limit."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
