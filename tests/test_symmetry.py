@@ -159,12 +159,13 @@ def test_an_env_of_ones_own_may_state_its_symmetry(given: Any, monkeypatch: pyte
     """However it is given; in a run folder of another process too."""
     monkeypatch.setattr(outside, "_entries", {})
     monkeypatch.setattr(envs_outside, "_handed", {})
-    omad.register_env("mine", given if not isinstance(given, JaxEnv) else reflected)
-    name = "mine" if not isinstance(given, JaxEnv) else envs.of_object(given)
-    config = resolve(name, symmetry=True)
-    build(config, envs.make(name))
-    outside._entries.clear()
-    if name != "mine":
+    if isinstance(given, JaxEnv):
+        name = envs.of_object(given)
+    else:
+        omad.register_env(name := "mine", given)
+    build(resolve(name, symmetry=True), envs.make(name))
+    if isinstance(given, JaxEnv):  # its run folder names it in processes that do not have it
+        outside._entries.clear()
         resolve(name, symmetry=True)
 
 

@@ -305,7 +305,7 @@ def test_a_temperature_whose_weights_are_no_numbers_is_refused() -> None:
     """Of a new run; one that was begun can still be read."""
     for alpha in (0.01, 0.0375):
         assert bool(MadpmdConfig(alpha_init=alpha).hopeless) == (alpha < 0.03)
-        highest = weights.mirror_descent(*map(jnp.float32, (1e9, 0.0, 1.0, alpha)), 3.0)
+        highest = weights.mirror_descent(jnp.float32(1e9), jnp.float32(0), jnp.float32(1), jnp.float32(alpha))
         assert bool(jnp.isfinite(highest)) == (alpha > 0.03)
     with pytest.raises(UserError, match=r"alpha_init is 0.01 and score_limit 3; .*at least 0.0375"):
         resolve("probe/push", "madpmd", "tiny", alpha_init=0.01)
@@ -318,10 +318,10 @@ def test_the_critics_step_sizes_fall_over_gradient_steps_however_often_each_is_a
         config = MadpmdConfig(critic_decay_steps=10, reference_double_step=doubled)
         optimiser = critic_optimiser(config)
         parameter, state = jnp.zeros(()), optimiser.init(jnp.zeros(()))
-        sizes = []
+        sizes: list[Any] = []
         for _ in range(6):  # in which the rate falls to 0.55 of its beginning
             update, state = optimiser.update(jnp.ones(()), state, parameter)
-            sizes.append(float(update))
+            sizes.append(update)
         moved.append(np.array(sizes))
     np.testing.assert_allclose(moved[1] / moved[0], 2.0, rtol=0.06)
 
