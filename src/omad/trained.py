@@ -340,11 +340,16 @@ def _evaluate(
             places = range(len(config.all_seeds))
             host = jax.device_get(policies)
             teams = [fold(at_seed(host, i), config.algo, spec, config.obs_norm, steps) for i in places]
-            tensors = jax.tree.map(lambda *rows: np.stack(rows), *[[one.tensors for one in team] for team in teams])
-            found = {
-                kind: evaluate(teams[0], config.task, episodes, seed, kind == "sampled", tensors)
-                for kind in ("sampled", "noise_free")
-            }
+            # Numbers that are no tensors, as the size of the added noise, are part of the program.
+            alike = all([one.settings for one in team] == [one.settings for one in teams[0]] for team in teams)
+            found = {}
+            for kind in ("sampled", "noise_free"):
+                parts = []
+                for group in [teams] if alike else [[team] for team in teams]:
+                    rows = [[one.tensors for one in team] for team in group]
+                    tensors = jax.tree.map(lambda *rows: np.stack(rows), *rows)
+                    parts.append(evaluate(group[0], config.task, episodes, seed, kind == "sampled", tensors))
+                found[kind] = jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
         known = any(label == RANDOM for label, *_ in tasks.find(built.spec.name).references)
         first = jax.tree.map(lambda leaf: leaf[:1], policies)
         random = None if known else np.asarray(built.random(first, jnp.int32(seed), jnp.int32(0)).returns[0], float)

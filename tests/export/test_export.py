@@ -17,6 +17,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import msgspec
@@ -38,6 +39,7 @@ from omad.export.fold import fold, sample, squashed, unsquashed
 from omad.export.runner import BadPolicy, Policy, read_tensors
 from omad.export.team import Trained, boxes, compare, differences, export, folded_vectors, vectors
 from omad.spec import EnvSpec, inward
+from omad.trained import policies_at
 
 UNEQUAL = "probe/push"
 
@@ -588,6 +590,26 @@ def test_a_student_that_is_sure_of_the_wrong_end_of_the_box_is_put_right(algorit
 def run(tmp_path_factory: pytest.TempPathFactory) -> omad.Run:
     """One that was trained, for a moment."""
     return omad.train(UNEQUAL, run_dir=tmp_path_factory.mktemp("trained") / "run", loggers=[], **SIZES)
+
+
+@pytest.mark.slow
+def test_each_seed_of_a_run_adds_noise_of_its_own_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As policies of other env steps do, which are each seed's best.
+
+    With the denoising steps of training an evaluation by folded policies is the usual one.
+    """
+
+    def uneven(*arguments: Any) -> Any:
+        policies, steps = policies_at(*arguments)
+        factor = jnp.array([[1.0], [3.0]])
+        return eqx.tree_at(lambda policy: policy.noise_std, policies, factor * policies.noise_std), steps
+
+    monkeypatch.setattr("omad.trained.policies_at", uneven)
+    sizes = {name: size for name, size in SIZES.items() if name not in ("v_max", "atoms", "time_frequencies")}
+    run = omad.train("probe/push", "madpmd", "tiny", tmp_path / "run", seeds=2, loggers=[], **sizes | {"time_width": 4})
+    usual, folded = run.evaluate(4), run.evaluate(4, denoising_steps=2)
+    for kind, returns in usual.returns.items():
+        np.testing.assert_allclose(folded.returns[kind], returns, atol=1e-3)
 
 
 def test_commands(run: omad.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
