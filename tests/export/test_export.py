@@ -605,8 +605,9 @@ def test_each_seed_of_a_run_adds_noise_of_its_own_size(tmp_path: Path, monkeypat
         return eqx.tree_at(lambda policy: policy.noise_std, policies, factor * policies.noise_std), steps
 
     monkeypatch.setattr("omad.trained.policies_at", uneven)
-    sizes = {name: size for name, size in SIZES.items() if name not in ("v_max", "atoms", "time_frequencies")}
-    run = omad.train("probe/push", "madpmd", "tiny", tmp_path / "run", seeds=2, loggers=[], **sizes | {"time_width": 4})
+    sizes: dict[str, Any] = {n: v for n, v in SIZES.items() if n not in ("v_max", "atoms", "time_frequencies")}
+    sizes["time_width"] = 4
+    run = omad.train("probe/push", "madpmd", "tiny", tmp_path / "run", seeds=2, loggers=[], **sizes)
     usual, folded = run.evaluate(4), run.evaluate(4, denoising_steps=2)
     for kind, returns in usual.returns.items():
         np.testing.assert_allclose(folded.returns[kind], returns, atol=1e-3)
