@@ -19,6 +19,7 @@ from omad.callbacks import TimeLimit
 from omad.errors import CallbackFailed, UserError
 from omad.experiment import listed
 from omad.loggers import Logger
+from omad.run.best import BestPolicies
 from omad.run.folder import RunFolder
 from omad.trained import policies_at
 
@@ -129,6 +130,7 @@ def test_one_that_fails_ends_the_run_with_a_checkpoint(
     ) as error:
         omad.train("probe/push", run_dir=tmp_path / "run", loggers=[bad], callbacks=[bad], **SIZES)
     assert "omad resume" in str(error.value) and "test_experiment.py" in str(error.value)
+    assert method == "close" or bad.calls[-1] == "close"
     folder = RunFolder.open(tmp_path / "run")
     assert folder.ended is not None and folder.ended.how == (
         "broken" if method in ("start", "metrics") else folder.ended.how
@@ -136,6 +138,27 @@ def test_one_that_fails_ends_the_run_with_a_checkpoint(
     run = omad.resume(tmp_path / "run", loggers=[])
     assert run.complete
     same_end(run.path, whole[0].path)
+
+
+def test_best_policies_that_could_not_be_written_are_when_the_run_goes_on(
+    whole: tuple[omad.Run, Recorder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the seed whose file the disk had no room for, and of those after it."""
+    real, full = BestPolicies.save, [True]
+
+    def save(best: BestPolicies, *arguments: Any) -> None:
+        if full:
+            raise OSError("no space left")
+        real(best, *arguments)
+
+    monkeypatch.setattr(BestPolicies, "save", save)
+    with pytest.raises(CallbackFailed, match="no space left"):
+        omad.train("probe/push", run_dir=tmp_path / "run", loggers=[], **SIZES)
+    full.clear()
+    run = omad.resume(tmp_path / "run", loggers=[])
+    ours, theirs = (RunFolder.open(path).best.entries() for path in (run, whole[0]))
+    assert {seed: one.env_steps for seed, one in ours.items()} == {seed: one.env_steps for seed, one in theirs.items()}
+    assert {seed: one.part for seed, one in ours.items()} == {seed: one.part for seed, one in theirs.items()}
 
 
 def test_a_class_or_another_thing_is_no_callback() -> None:

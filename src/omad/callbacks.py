@@ -153,16 +153,27 @@ class BestPolicy(Callback):
     The highest of many noisy evaluations is biased upwards: evaluate it again (`omad eval RUN --which best`).
     """
 
+    def on_start(self, context: Context) -> None:
+        """Save what an evaluation at this very env step found but could not be written, as when a disk was full."""
+        rows = [row for row in context.folder.evaluations() if row["step"] == context.env_steps]
+        found = {row["seed"]: row["mean"] for row in rows if row["actions"] == "sampled"}
+        done = {seed for seed, one in context.folder.best.entries().items() if one.env_steps == context.env_steps}
+        self._keep(context, {seed: mean for seed, mean in found.items() if seed not in done})
+
     def on_evaluation(self, context: Context) -> None:
         """Save the policies of those seeds whose return is the highest so far."""
         means = np.asarray(context.evaluation["sampled"].returns, float).mean(1)
+        self._keep(context, dict(zip(context.seeds, map(float, means), strict=True)))
+
+    def _keep(self, context: Context, means: Mapping[int, float]) -> None:
         known = context.folder.best.entries()
-        better = [i for i, seed in enumerate(context.seeds) if seed not in known or means[i] > known[seed].mean]
+        better = [seed for seed, mean in means.items() if seed not in known or mean > known[seed].mean]
         if not better:
             return
         policies = jax.device_get(context.policies())
-        for i in better:
-            context.folder.best.save(context.seeds[i], context.env_steps, float(means[i]), at_seed(policies, i))
+        for seed in better:
+            policy = at_seed(policies, context.seeds.index(seed))
+            context.folder.best.save(seed, context.env_steps, means[seed], policy)
 
 
 class TimeLimit(Callback):

@@ -219,12 +219,13 @@ class Experiment:
                 alone = dataclasses.replace(config, seeds=1, first_seed=seed)
                 self.create(partial / f"seed-{seed}", alone).close()
             for old in partial.iterdir():
-                if old.name not in {f"seed-{seed}" for seed in config.all_seeds}:
+                if old.name not in {"lock", *(f"seed-{seed}" for seed in config.all_seeds)}:
                     files.remove(old, partial)
             try:
                 files.rename_folder(partial, whole)
             except OSError:
                 raise taken from None
+            files.remove(whole / "lock", whole)  # only now, or another process could begin in the same place
         return [root / f"seed-{seed}" for seed in config.all_seeds]
 
     # ------------------------------------------------------------ work
@@ -274,8 +275,10 @@ class Experiment:
                 folder.note_end(Ended("diverged" if isinstance(error, NonFinite) else "broken", words, seeds))
                 raise
             finally:
-                built.close()
-                folder.close()
+                try:  # an interrupt while workers end must not leave the folder locked
+                    built.close()
+                finally:
+                    folder.close()
 
 
 _SUMS = ("total", "compiler")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -65,11 +66,11 @@ def test_a_forecast_counts_every_process_and_the_compiler_apart() -> None:
     """Parts add up; processes side by side have a program each; workers are those of training and of evaluation."""
     config = resolve("probe/push?host=true", "hatd3", "tiny", env_workers=2)
     experiment = Experiment(config, loggers=())
-    one, two = (forecast(config, experiment.built, processes) for processes in (1, 2))
+    one, two = (forecast(dataclasses.replace(config, seeds=n), experiment.built, n) for n in (1, 2))
     parts = {name: value for name, value in one.items() if name not in ("total", "compiler")}
     assert one["total"] == pytest.approx(sum(parts.values()))
     assert two["program"] == 2 * one["program"] and two["compiler"] == 2 * one["compiler"] > 0
-    assert one["workers"] == 70.0 * 4
+    assert one["workers"] == 70.0 * 4 and two["workers"] == 70.0 * 8
     said = experiment.forecast()
     assert f"{one['compiler']:,.0f} MiB more while it compiles" in said and "program 350 MiB" in said
     experiment.close()

@@ -24,7 +24,7 @@ class FakePool(Pool):
         found = self.saves.pop(0)
         if isinstance(found, Exception):
             raise found
-        return np.full((2, found), 7, np.uint8)
+        return found if isinstance(found, np.ndarray) else np.full((2, found), 7, np.uint8)
 
     def load(self, table: np.ndarray, number: int) -> None:
         if self.fault:
@@ -61,6 +61,7 @@ def test_good_saves_are_kept() -> None:
     ("saves", "fault", "words", "ended"),
     [
         ([0], None, "nothing to save", False),
+        ([5, 5, np.full((2, 5), 8, np.uint8)], None, "something else than what was loaded", False),
         ([5, 6, 5], None, "5 bytes, then 6", False),
         ([UnevenSaves("of two lengths.")], None, "of two lengths", True),
         ([5, EnvFailed("no disk.")], None, "no disk", True),

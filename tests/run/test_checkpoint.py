@@ -104,6 +104,13 @@ def test_what_does_not_fit_is_refused(run: RunFolder, like: Any, words: str) -> 
         run.checkpoints()[0].restore("policy", like)
 
 
+def test_arrays_whose_paths_are_written_alike_are_refused(tmp_path: Path) -> None:
+    """One would replace the other, and the run could not go on."""
+    with pytest.raises(UserError, match=r"both called 'a\.b'"):
+        arrays.save(tmp_path / "file", {"a.b": np.zeros(2), "a": {"b": np.ones(2)}}, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_every_changed_byte_of_an_index_or_a_part_is_found(run: RunFolder) -> None:
     """Digits most of all: a row, a length, a size."""
     save(run, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import subprocess
@@ -23,7 +24,7 @@ from omad.run import arrays
 from omad.run.folder import RunFolder
 from omad.run.machine import differences, facts
 from omad.run.places import members
-from omad.run.records import EPISODES, METRICS, Ended
+from omad.run.records import EPISODES, METRICS, Ended, Unreadable
 from omad.trained import Run
 
 CONFIG = resolve("probe/push")
@@ -92,6 +93,34 @@ def test_a_rewound_run_has_the_best_policy_that_it_had_then(path: Path) -> None:
         for moment in ((20, 80), (30, 120)):
             run.save(*moment, arrays_of(9.0), arrays_of(9.0))
         assert [one.name for one in run.best.root.glob("*.safetensors")] == ["seed-0-80.safetensors"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENOMEM])
+def test_what_cannot_be_read_for_now_costs_nothing(path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the newest checkpoint nor the best policies: what they hold is not known."""
+
+    def refuse(file: Path) -> Any:
+        raise OSError(number, os.strerror(number), str(file))
+
+    with contextlib.closing(RunFolder.open(path)) as run:
+        run.lock()
+        run._lines.open()
+        weights = {"w": np.ones(2)}
+        run.best.save(0, 20, 5.0, weights)
+        run.save(10, 40, weights, weights)
+        (newest,) = run.checkpoints()
+        with monkeypatch.context() as patch:
+            patch.setattr("omad.run.arrays.open_plain", refuse)
+            with pytest.raises(Unreadable, match="though it may be whole"):
+                newest.restore("rest", weights)
+        with monkeypatch.context() as patch:
+            patch.setattr("omad.schema.open_plain", refuse)
+            for use in (run.best.entries, run.best.tidy, lambda: run.best.save(0, 40, -3.0, weights)):
+                with pytest.raises(Unreadable):
+                    use()
+        assert newest.restore("rest", weights)["w"].tolist() == [1.0, 1.0]
+        entry = run.best.entries()[0]
+        assert (entry.mean, run.best.file(0, entry).exists()) == (5.0, True)
 
 
 # ------------------------------------------------------------ links

@@ -51,9 +51,9 @@ def seeds_of(words: Any) -> np.ndarray:
     return np.ascontiguousarray(words, np.uint32).reshape(-1, 2).view(np.uint64).ravel()
 
 
-def worker_count(n_envs: int, n_workers: int = 0) -> int:
+def worker_count(n_envs: int, n_workers: int = 0, cores: int = 0) -> int:
     """Processes for a number of envs: as given, else one a core; never more than envs."""
-    return max(1, min(n_envs, n_workers or processes.cores_at_once()))
+    return max(1, min(n_envs, n_workers or cores or processes.cores_at_once()))
 
 
 MOST_ALONE = 16
@@ -122,11 +122,11 @@ class Pool:
         return Pool(row.factory, given, spec, n_envs, Pool.processes(task, n_envs, workers), timeout_s)
 
     @staticmethod
-    def processes(task: str, n_envs: int, workers: int = 0) -> int:
-        """How many processes step that many envs of a task."""
+    def processes(task: str, n_envs: int, workers: int = 0, cores: int = 0) -> int:
+        """How many processes step that many envs of a task, on all cores or as many as are given."""
         # A user's envs may disturb each other in one process, so each has its own unless `workers` is given.
         alone = min(n_envs, MOST_ALONE) if tasks.find(task).isolated else 0
-        return worker_count(n_envs, workers or alone)
+        return worker_count(n_envs, workers or alone, cores)
 
     def _start(self, order: dict[str, Any], quiet: bool, cpu: int | None) -> None:
         there, to = os.pipe()

@@ -23,6 +23,7 @@ from omad.keys import Stream, run_key, stream
 from omad.loop import fused
 from omad.loop.check_algorithm import check_algorithm
 from omad.loop.hosted import Hosted
+from omad.processes import cores_at_once
 from omad.symmetry import symmetric
 from omad.types import Algorithm, EnvSpec, JaxEnv, Step
 
@@ -180,8 +181,10 @@ def forecast(config: RunConfig, built: Built, processes: int = 1) -> dict[str, f
         mib["program"] = processes * (_PROGRAM_MIB + denoises * _DENOISING_MIB)
         compiler = processes * (_COMPILER_MIB + denoises * _DENOISING_COMPILER_MIB + (not hosted) * _FUSED_COMPILER_MIB)
         if hosted:
-            pools = config.n_envs * config.seeds, envs_for(config.eval_episodes)
-            mib["workers"] = _WORKER_MIB * sum(Pool.processes(config.task, n, config.env_workers) for n in pools)
+            pools = config.n_envs * config.seeds // processes, envs_for(config.eval_episodes)
+            cores = max(1, cores_at_once() // processes)
+            each = sum(Pool.processes(config.task, n, config.env_workers, cores) for n in pools)
+            mib["workers"] = _WORKER_MIB * processes * each
     return mib | {"total": sum(mib.values()), "compiler": compiler}
 
 

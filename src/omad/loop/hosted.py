@@ -329,7 +329,10 @@ class Hosted:
             return self._without_saves(error)
         if after.shape != before.shape:
             self.give_up_saves(f"save() returned {before.shape[1]} bytes, then {after.shape[1]}")
-        return np.array_equal(before, again)
+            return False
+        if not (same := np.array_equal(before, again)):
+            self.give_up_saves("save() after load() returned something else than what was loaded")
+        return same
 
     def _without_saves(self, error: EnvFailed) -> bool:
         self.close()  # an env that has raised something is gone

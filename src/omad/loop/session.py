@@ -74,6 +74,8 @@ class Session:
         self._early: list[tuple[str, str]] | None = []
         """Events before loggers were started."""
         self._loggers, self._callbacks = list(loggers), list(callbacks)
+        self._broken: list[Logger] = []
+        """Loggers that failed: not called again, but closed."""
         self.context = Context(run, built.spec, lambda: jax.vmap(built.algorithm.policy)(self.carry.learner))
         self.config = config = run.config
         self.seeds = jnp.asarray(config.all_seeds, jnp.int32)
@@ -132,8 +134,8 @@ class Session:
         if isinstance(loop, Hosted) and self.run.manifest.get("resume") == AT_A_BOUNDARY:
             loop.give_up_saves("envs cannot be saved")
             loose, self._noted_boundaries = (("env_state",), True)
-        shapes = loop.shapes(self.seeds)
         found = self.run.checkpoints()
+        shapes: Any = loop.shapes(self.seeds) if found else None  # envs that were never tried may not be saved
         for checkpoint in found:
             try:
                 rest = checkpoint.restore("rest", shapes, loose)
@@ -245,7 +247,7 @@ class Session:
             self._guard(self._loggers, logger, "picture", self.env_steps, self.config.all_seeds[0], image)
 
     def _close(self) -> None:
-        for logger in tuple(self._loggers):
+        for logger in (*self._loggers, *self._broken):
             self._guard(self._loggers, logger, "close")
 
     def _guard(self, among: list[Any], one: Any, method: str, *given: Any) -> None:
@@ -258,7 +260,9 @@ class Session:
                 return
             if self.signals.again:
                 raise KeyboardInterrupt from error
-            among.remove(one)
+            if one in among:
+                among.remove(one)
+                self._broken += [one] if among is self._loggers else []
             words = f"{type(one).__name__}.{method}() failed at env step {self.env_steps:,} with {said_by(error)}"
             where = f"The run {self.run.path} has been saved; fix it, then: omad resume {self.run.path}"
             failed = CallbackFailed(f"{words} ({place_of(error)}). {where}")

@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 
 from omad import files
 from omad.errors import UserError
-from omad.run.records import PASSING, Part, Unreadable
+from omad.run.records import Part, Unreadable, passing
 from omad.schema import open_plain
 
 __all__ = ["load", "n_bytes", "read", "save"]
@@ -32,9 +32,21 @@ _AT_ONCE = 1 << 22
 
 
 def _leaves(tree: PyTree) -> dict[str, Any]:
-    """Leaves by their path, which is all that is kept of a tree's structure."""
+    """Leaves by their path, which is all that is kept of a tree's structure.
+
+    Raises:
+        UserError: Two paths are written alike.
+    """
     found = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in found}
+    leaves = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in found}
+    if len(leaves) < len(found):
+        names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in found]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(
+            f"two arrays of the learner or of the env's state are both called {twice!r} in a checkpoint; give keys "
+            "without dots, as they join the levels of a name."
+        )
+    return leaves
 
 
 def _kept(tree: PyTree) -> dict[str, Any]:
@@ -127,8 +139,11 @@ def load(path: Path, part: Part, like: PyTree, loose: Collection[str] = ()) -> P
                     )
                 # Not bound to a device: programs of bound arrays are others than those the run began with, and would be
                 # compiled again. Nor copied, which would compile a program a shape.
-                leaves.append(jnp.asarray(file.get_tensor(name)))
-    except (safetensors.SafetensorError, OSError) as error:
+                # Waited for, or the file's arrays would pile up beside those on the device.
+                leaves.append(jax.block_until_ready(jnp.asarray(file.get_tensor(name))))
+    except OSError as error:  # its checksum is right
+        raise Unreadable(path, error) from None
+    except safetensors.SafetensorError as error:
         raise UserError(f"the checkpoint {path} cannot be read: {error}") from None
     if extra := sorted(stored - named.keys()):
         raise UserError(f"the checkpoint {path} does not fit this configuration: it holds {', '.join(extra[:3])} too")
@@ -147,7 +162,9 @@ def read(path: Path, part: Part, prefixes: str | tuple[str, ...]) -> dict[str, n
     try:
         with safetensors.safe_open(path, "numpy") as file:
             return {k: file.get_tensor(k) for k in list(file.keys()) if k.startswith(prefixes)}
-    except (safetensors.SafetensorError, OSError) as error:
+    except OSError as error:  # its checksum is right
+        raise Unreadable(path, error) from None
+    except safetensors.SafetensorError as error:
         raise UserError(f"the checkpoint {path} cannot be read: {error}") from None
 
 
@@ -163,7 +180,7 @@ def _verify(path: Path, part: Part) -> None:
     except FileNotFoundError:
         raise UserError(f"the checkpoint {path} is damaged: there is no such file") from None
     except OSError as error:
-        if error.errno in PASSING:
+        if passing(error):
             raise Unreadable(path, error) from None
         raise UserError(f"the checkpoint {path} is damaged: it cannot be read ({error.strerror})") from None
     if digest.hexdigest() != part.sha256:

@@ -12,7 +12,7 @@ import msgspec
 from omad import files, schema
 from omad.errors import UserError
 from omad.run.checkpoints import Checkpoints
-from omad.run.records import BestEntry, BestIndex
+from omad.run.records import BestEntry, BestIndex, Unreadable, passing
 
 if TYPE_CHECKING:
     from jaxtyping import PyTree
@@ -34,14 +34,27 @@ class BestPolicies:
         self._run, self.root, self._seeds, self._checkpoints = run, run / "checkpoints" / "best", seeds, checkpoints
 
     def entries(self) -> dict[int, BestEntry]:
-        """Seed -> its best policy so far; a damaged index counts as none."""
+        """Seed -> its best policy so far; a damaged index counts as none.
+
+        Raises:
+            Unreadable: The system does not let the index be read.
+        """
         return {seed: ones[-1] for seed, ones in self._known().items()}
 
     def _known(self) -> dict[int, list[BestEntry]]:
-        """Seed -> its best policies, the newest last."""
+        """Seed -> its best policies, the newest last.
+
+        Raises:
+            Unreadable: The system does not let the index be read.
+        """
+        place = self.root / "best.json"
         try:
-            index = schema.read_json(self.root / "best.json", BestIndex)
-        except (FileNotFoundError, UserError):
+            index = schema.read_json(place, BestIndex)
+        except FileNotFoundError:
+            return {}
+        except UserError as error:
+            if isinstance(cause := error.__cause__, OSError) and passing(cause):
+                raise Unreadable(place, cause) from None
             return {}
         ours = {int(seed): one for seed, one in index.seeds.items() if seed in map(str, self._seeds)}
         return {seed: [*index.earlier.get(str(seed), []), one] for seed, one in ours.items()}

@@ -21,7 +21,6 @@ __all__ = [
     "LINES",
     "METRICS",
     "PARTS",
-    "PASSING",
     "PLATEAU",
     "WITHOUT_EFFECT",
     "BestEntry",
@@ -35,6 +34,7 @@ __all__ = [
     "Part",
     "Stop",
     "Unreadable",
+    "passing",
     "rounded",
     "source_run",
     "with_defaults",
@@ -50,8 +50,8 @@ EARLY = "EarlyStopping"
 """How the reason begins for which that callback stops a run."""
 PLATEAU = f"{EARLY}: no return above"
 """The same, where returns have not risen."""
-PASSING = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
-"""Errors that say nothing of a file itself."""
+_OF_FILES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""Errors that say what a file is; all others, as want of memory or of rights, say nothing of what it holds."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
@@ -116,6 +116,11 @@ class Unreadable(UserError):
             f"The checkpoint {path} cannot be read ({error.strerror}), though it may be whole. Mend that and try "
             "again, or move what begins with its step out of checkpoints/ to go on from the one before it."
         )
+
+
+def passing(error: BaseException | None) -> bool:
+    """Whether an error leaves it open what a file holds."""
+    return isinstance(error, OSError) and error.errno not in _OF_FILES
 
 
 class Ended(msgspec.Struct, frozen=True):
