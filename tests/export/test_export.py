@@ -311,15 +311,15 @@ def test_no_tensor_is_held_twice(out: Path) -> None:
         read_tensors(len(text).to_bytes(8, "little") + text + data[8 + size :])
 
 
-@pytest.mark.parametrize("name", ["test.obs", "obs.weight", "last.weight"])
+@pytest.mark.parametrize("name", ["test.obs", "obs.weight", "last.weight", "step", "hidden.0.weight", "strange"])
 def test_shapes_that_ask_for_much_memory_are_refused(out: Path, tmp_path: Path, name: str) -> None:
-    """More test vectors than there are, empty axes and further ones make products that no file holds."""
+    """More test vectors than there are, empty, further and broadcast axes make products that no file holds."""
     from safetensors.numpy import load, save
 
     copy = tmp_path / "copy"
     shutil.copytree(out / "agent_0", copy)
     tensors = load((copy / "policy.safetensors").read_bytes())
-    shape = {"test.obs": (4000, 1), "obs.weight": (0, 10**6), "last.weight": (1, 4, 4)}[name]
+    shape = {"test.obs": (4000, 1), "obs.weight": (0, 10**6), "last.weight": (1, 4, 4)}.get(name, (1, 1))
     tensors[name] = np.zeros(shape, np.float32)
     data, about = save(tensors), json.loads((copy / "policy.json").read_text())
     about["tensors_sha256"] = hashlib.sha256(data).hexdigest()
@@ -328,6 +328,30 @@ def test_shapes_that_ask_for_much_memory_are_refused(out: Path, tmp_path: Path, 
     (copy / "policy.json").write_text(json.dumps(about))
     (copy / "policy.safetensors").write_bytes(data)
     with pytest.raises(UserError, match=rf"{name} has the shape .*, as no policy has"):
+        bundle.runner(copy)
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong", "words"),
+    [
+        ("obs_dim", 9, "obs.weight has the shape"),
+        ("history", 10_000, "obs.weight has the shape"),
+        ("act_dim", 3, "bounds of actions have not 3 entries"),
+        ("action_low", [-1.0, -1.0, -1.0], "bounds of actions have not"),
+        ("settings", {}, "cannot be used"),
+    ],
+)
+def test_sizes_that_the_numbers_do_not_have_are_refused(
+    out: Path, tmp_path: Path, field: str, wrong: Any, words: str
+) -> None:
+    """They say how much an observation holds, before anything is known to fit."""
+    copy = tmp_path / "copy"
+    shutil.copytree(out / "agent_0", copy)
+    about = json.loads((copy / "policy.json").read_text()) | {field: wrong}
+    del about["checksum"]
+    about["checksum"] = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    (copy / "policy.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match=words):
         bundle.runner(copy)
 
 

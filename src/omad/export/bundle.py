@@ -11,6 +11,7 @@ agent_I/runner.py          runs it with NumPy alone
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -42,6 +43,8 @@ RUNNER = Path(__file__).with_name("runner.py")
 TOLERANCE = 2e-5
 """How far a test vector may be off where it is run, in [-1, 1]: other machines sum in another order."""
 
+_MOST_ENTRIES = 2**26
+"""Of what a layer gives for the test vectors, all steps together."""
 Size = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 
@@ -290,6 +293,9 @@ class Agent(msgspec.Struct):
     settings: dict[str, Any]
     noise_rows: Size
     normaliser: ObsNorm
+    obs_dim: Size
+    act_dim: Size
+    history: Size
     action_low: list[float]
     action_high: list[float]
 
@@ -327,7 +333,7 @@ def runner(folder: Path) -> Policy:
         UserError: Its files are damaged, or do not fit together.
     """
     try:
-        _check_sizes(folder)
+        _check_shapes(folder)
         with np.errstate(all="ignore"):
             return Policy(folder)
     except BadPolicy as error:
@@ -336,12 +342,49 @@ def runner(folder: Path) -> Policy:
         raise UserError(f"{folder} cannot be used ({type(error).__name__}: {error}); export it again.") from None
 
 
-def _check_sizes(folder: Path) -> None:
-    """Refuse tensors by which a small file would ask for much memory: products grow with empty or further axes."""
-    for name, array in read_tensors(schema.read_bytes(folder / "policy.safetensors", unpack=False)).items():
-        test = name.startswith("test.")
-        if array.ndim > 2 + (name == "test.noise") or 0 in array.shape or (test and array.shape[:1] != (VECTORS,)):
-            raise BadPolicy(f"{folder}: {name} has the shape {array.shape}, as no policy has; export it again.")
+def _check_shapes(folder: Path) -> None:
+    """Refuse tensors that no policy has: by empty, further or broadcast axes a small file could ask for any memory."""
+    about = schema.read_json(folder / "policy.json", Agent)
+    found = read_tensors(schema.read_bytes(folder / "policy.safetensors", unpack=False))
+    if {len(about.action_low), len(about.action_high)} != {about.act_dim}:
+        raise BadPolicy(f"{folder}: the bounds of actions have not {about.act_dim} entries; export it again.")
+    layers = [f"hidden.{i}" for i in range(len(about.settings["activations"]) - 1)]
+    for name in ("time", *(f"{layer}.bias" for layer in layers)):
+        if name not in found or found[name].ndim != 1 + (name == "time"):
+            raise BadPolicy(f"{folder}: there is no {name} as a policy has it; export it again.")
+    steps, widths = len(found["time"]), [found["time"].shape[1], *(len(found[f"{layer}.bias"]) for layer in layers)]
+    due = _shapes(about, steps, widths) | ({"jump": (steps, about.act_dim)} if "jump" in found else {})
+    for name in sorted(due.keys() | found.keys()):
+        shape = found[name].shape if name in found else "none"
+        if shape != due.get(name) or 0 in shape:
+            raise BadPolicy(f"{folder}: {name} has the shape {shape}, as no policy has; export it again.")
+    if VECTORS * max(steps * widths[0], *widths) > _MOST_ENTRIES:
+        raise BadPolicy(f"{folder}: a policy of {steps} steps and widths {widths} is too large to be checked.")
+
+
+def _shapes(about: Agent, steps: int, widths: list[int]) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of a policy, given the widths of its layers but the last."""
+    act, out = about.act_dim, about.act_dim * (2 if about.kind == "gaussian" else 1)
+    obs = about.obs_dim * about.history + act * (about.history - 1)
+    rows = {"gaussian": 1, "deterministic": 1, "distilled": about.noise_rows}.get(about.kind, steps + 1)
+    shapes: dict[str, tuple[int, ...]] = {
+        "obs.weight": (obs, widths[0]),
+        "time": (1 if about.kind in ("gaussian", "deterministic") else steps, widths[0]),
+        "last.weight": (widths[-1], out),
+        "last.bias": (out,),
+        "test.obs": (VECTORS, obs),
+        "test.noise": (VECTORS, rows, act),
+        "test.action": (VECTORS, act),
+    }
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
+        shapes |= {f"hidden.{i}.weight": (n_in, n_out), f"hidden.{i}.bias": (n_out,)}
+    if about.kind in ("chain", "ddpm", "distilled"):
+        read = act * (1 + about.settings["group"]) if about.kind == "distilled" else act
+        shapes["x.weight"] = (read, widths[0])
+    shapes |= {"chain": {"step": (steps, act)}, "ddpm": {"coefficients": (steps, 5)}}.get(about.kind, {})
+    if about.normaliser == "running":
+        shapes |= {"norm.mean": (obs,), "norm.std": (obs,)}
+    return shapes
 
 
 class Version(msgspec.Struct):
