@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from omad.cli import COMMANDS, answer, main
+from omad.console import print_json
 
 
 @pytest.mark.parametrize(
@@ -107,3 +111,21 @@ def test_a_run_folder_that_exists_is_refused(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "notes.txt").write_text("mine")
     assert main(["train", "--task", "probe/push", "--v-max", "5", "--run-dir", str(tmp_path)]) == 2
     assert f"continue it with: omad resume {tmp_path}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["tasks"]])
+def test_readers_that_have_gone_and_closed_outputs_are_no_failure(words: list[str]):
+    """As `omad ... | head` and `omad ... >&-`."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "omad", *words], stdout=write, stderr=subprocess.PIPE, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+    closed = shlex.join([sys.executable, "-m", "omad", *words]) + " >&-"
+    done = subprocess.run(closed, shell=True, stderr=subprocess.PIPE, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_json_has_no_word_for_numbers_that_are_not_finite(capsys: pytest.CaptureFixture[str]):
+    print_json({"mean": float("nan"), "returns": (1.0, float("inf"))})
+    assert json.loads(capsys.readouterr().out) == {"mean": None, "returns": [1.0, None]}

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from jaxtyping import Array, Float, Int
 
+from omad.commands.record import record
 from omad.errors import EnvFailed
 from omad.evaluate import Episodes, envs_for, make_evaluate
+from omad.export.play import _round_in_jax
 from omad.types import Algorithm, EnvSpec, JaxEnv, Observation, Outcome
 
 HORIZON, EPISODES = 6, 5
@@ -48,7 +50,7 @@ def walk(ends_early: bool) -> JaxEnv:
         early = (state.start < 0) & ends_early
         broken = jnp.where(early & (state.time > 2), jnp.nan, 0.0)
         outcome = Outcome(
-            observe(state),
+            observe(dataclasses.replace(state, start=state.start + broken)),
             state.start + action[0, 0] + broken,
             early & (state.time >= 2),
             state.time >= HORIZON,
@@ -126,6 +128,24 @@ def test_nothing_is_counted_after_an_episode_ended() -> None:
     assert early.any() and not early.all()
     np.testing.assert_array_equal(out.lengths, np.where(early, 2, HORIZON))
     np.testing.assert_allclose(out.returns[0], out.lengths[0] * start[0], rtol=1e-5)
+
+
+def test_what_plays_whole_episodes_looks_at_nothing_after_their_end() -> None:
+    """Recorded transitions and returns of exported policies are finite, as those of evaluations are."""
+
+    def decide(obs: Any, *key: Any) -> np.ndarray:
+        assert key or np.isfinite(obs).all(), "exported policies refuse observations that are not finite"
+        return np.asarray(obs)
+
+    env = walk(True)
+    found = record(env, "walk", decide, EPISODES, 3)
+    assert all(np.isfinite(array).all() for array in found.values())
+    ends = found["terminated"] | found["truncated"]
+    assert ends.sum() == EPISODES and found["terminated"].any() and found["truncated"].any()
+    keys, again = (jax.random.split(jax.random.key(0), EPISODES) for _ in range(2))
+    returns = _round_in_jax(env, jax.random.key(1), decide)(keys, 0, None)
+    starts = np.asarray(jax.vmap(env.reset)(again)[1].obs)[:, 0, 0]
+    np.testing.assert_allclose(returns, np.where(starts < 0, 2, HORIZON) * 2 * starts, rtol=1e-5)
 
 
 def test_one_compilation_serves_all_steps_and_seeds() -> None:

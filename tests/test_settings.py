@@ -101,6 +101,7 @@ def test_a_runs_file_asks_for_no_code_and_is_no_preset(tmp_path: Path):
         ("algorithm = 3", "algorithm is 3; it must be a word"),
         ("seeds = ", "is not TOML"),
         ("[a.b\n", "is not TOML"),
+        pytest.param(f"seeds = {'1' * 5000}", "is not TOML", id="thousands of digits"),
     ],
 )
 def test_a_wrong_file_gets_one_sentence(text: str, said: str, file: Path):

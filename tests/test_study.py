@@ -171,6 +171,13 @@ def test_folders_are_made_once_and_changed_runs_refused(tmp_path: Path) -> None:
         assert (config.env_workers, config.env_timeout) == (1, 300.0)
     with pytest.raises(UserError, match="is of the study 'small', not large; sweep into another --out"):
         place(dataclasses.replace(study, name="large"), root, create)
+    ours = (root / "study.json").read_bytes()
+    for other, words in (('{"runs": 3}', "is not a study's list of runs"), ("{", "study.json")):
+        (root / "study.json").write_text(other)
+        with pytest.raises(UserError, match=words):
+            place(study, root, create)
+        assert (root / "study.json").read_text() == other
+    (root / "study.json").write_bytes(ours)
     (folders[1] / "manifest.json").unlink()
     (folders[1] / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"manifest\.json"):

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from omad.errors import CallbackFailed, EnvFailed, NonFinite, UserError
 from omad.processes import StopSignals, silence
@@ -57,18 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal n (SIGPIPE: the reader of the output has gone), after saving.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for name in ("stdout", "stderr"):  # closed by whoever started this
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open to the end
     if not words or words[0] in ("-h", "--help", "help"):
-        width = max(map(len, COMMANDS))
-        rows = "\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items())
-        sys.stdout.write(_HELP.format(commands=rows) + "\n")
-        return 0 if words else 2
+        return answer("help", lambda: _print_help() or (0 if words else 2))
     if words[0] in ("-V", "--version"):
-        from omad import __version__
-
-        sys.stdout.write(f"omad {__version__}\n")
-        return 0
+        return answer("version", _print_version)
     if words[0].partition("=")[0] == "--print-completion":
-        return _print_completion(words)
+        return answer("completion", lambda: _print_completion(words))
     if words[0] not in COMMANDS:
         from omad.tasks import nearest
 
@@ -104,14 +102,25 @@ def answer(name: str, command: Callable[[], int]) -> int:
         return _fail("Interrupted.", 130)
 
 
+def _print_help() -> int:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {line}" for name, (_, line) in COMMANDS.items())
+    sys.stdout.write(_HELP.format(commands=rows) + "\n")
+    return 0
+
+
+def _print_version() -> int:
+    from omad import __version__
+
+    sys.stdout.write(f"omad {__version__}\n")
+    return 0
+
+
 def _print_completion(words: Sequence[str]) -> int:
     from omad.commands.completion import script
 
     shell = words[0].partition("=")[2] or "".join(words[1:2])
-    try:
-        sys.stdout.write(script(shell))
-    except UserError as error:
-        return _fail(str(error), 2)
+    sys.stdout.write(script(shell))
     return 0
 
 

@@ -75,7 +75,7 @@ def _content(path: Path) -> dict[str, Any]:
         return schema.decode(data, dict[str, Any], path)
     try:
         return tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or a number with thousands of digits
         raise UserError(f"{path} is not TOML: {str(error).rstrip('.')}.") from None
 
 
@@ -90,4 +90,5 @@ def to_toml(config: RunConfig) -> str:
 
 def _line(name: str, value: Any, source: str) -> str:
     value = _NONE if value is None else value
-    return f"{name} = {json.dumps(value, ensure_ascii=False)}  # {source}"
+    text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # which TOML does not allow
+    return f"{name} = {text}  # {' '.join(source.split())}"

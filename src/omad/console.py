@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from omad.processes import Output
+from omad.schema import plain
 
 __all__ = ["Plain", "console", "print_json", "row", "table", "visible"]
 
@@ -79,4 +80,4 @@ def row(into: Table, *cells: str, style: str | None = None) -> None:
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+    sys.stdout.write(json.dumps(plain(value), indent=1, allow_nan=False) + "\n")

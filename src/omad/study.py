@@ -317,12 +317,14 @@ def _refuse_another(name: str, path: Path) -> None:
     """That a folder holds no other study, whose list of runs and thresholds would be replaced.
 
     Raises:
-        UserError: It does.
+        UserError: It does, or its list cannot be read, or is something else's.
     """
     try:
-        before = schema.read_json(path, dict[str, Any]).get("name", name)
-    except (FileNotFoundError, UserError):
+        found = schema.read_json(path, dict[str, Any])
+    except FileNotFoundError:
         return
+    if not isinstance(before := found.get("name"), str):
+        raise UserError(f"{path} is not a study's list of runs; sweep into another --out.")
     if before != name:
         raise UserError(f"{path} is of the study {shown(before)}, not {name}; sweep into another --out.")
 

@@ -383,7 +383,7 @@ def test_actions_stay_in_their_box(tmp_path: Path) -> None:
     """Also where float32 rounds beyond its end, and with bounds whose difference is more than float32 holds."""
     trained = team("hatd3", UNEQUAL)
     wide = float(np.finfo(np.float32).max)
-    for low, high in ((-2.9, -0.62), (-1.13, 0.07), (-wide, wide)):
+    for low, high in ((-2.9, -0.62), (-1.13, 0.07), (-wide, wide), (295.0, 300.0), (100.0, 101.0)):
         spec = dataclasses.replace(trained.spec, act_low=((low,), (low,) * 2), act_high=((high,), (high,) * 2))
         out = export(trained._replace(spec=spec), tmp_path / f"{low}")
         policy = Policy(out / "agent_1")
@@ -447,6 +447,9 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
         with pytest.raises(UserError, match="No space left"):
             export(trained, tmp_path / "new", ["numpy"])
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot be made, for .*file is not a folder"):
+        bundle.check_new(tmp_path / "file" / "below" / "it", ["numpy"])
 
 
 @pytest.mark.parametrize("algorithm", ["omad", "madpmd"])

@@ -135,7 +135,7 @@ def record(env: Any, task: str, decide: Decide, episodes: int, seed: int) -> dic
             for t in range(spec.horizon):
                 when = number * spec.horizon + t
                 action = np.asarray(decide(obs, jax.random.fold_in(act_root, when)))
-                if not np.isfinite(action).all():
+                if not np.isfinite(action[alive]).all():
                     raise NonFinite(f"{spec.name}: the policy returned an action that is not finite")
                 keys = jax.random.split(jax.random.fold_in(env_root, when), size)
                 next_obs, next_state, reward, terminated, truncated = map(np.asarray, advance(action, keys))

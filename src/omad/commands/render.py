@@ -23,7 +23,7 @@ from omad.algos.validate import check
 from omad.compilation import use_compilation_cache
 from omad.console import console
 from omad.envs.contract import Broken, checked_result, guarded, observed, picture
-from omad.errors import UserError
+from omad.errors import EnvFailed, UserError
 from omad.extras import installed, require
 
 __all__ = ["Film", "films", "main", "write_gif", "write_mp4"]
@@ -134,7 +134,8 @@ def _headless(drawn_here: bool) -> Iterator[None]:
     """MuJoCo draws through EGL without a display, else through OSMesa; say what to install if neither works.
 
     Raises:
-        UserError: Nothing can draw here, or the env is broken.
+        UserError: Nothing can draw here.
+        EnvFailed: The env is broken.
     """
     if not drawn_here and sys.platform == "linux" and "MUJOCO_GL" not in os.environ and "mujoco" not in sys.modules:
         os.environ["MUJOCO_GL"] = _backend()
@@ -146,7 +147,7 @@ def _headless(drawn_here: bool) -> Iterator[None]:
         cause = (error.__cause__ or error) if isinstance(error, Broken) else error
         if drawn_here or not _DRAWING.search(f"{type(cause).__module__} {type(cause).__name__} {cause}"):
             if isinstance(error, Broken):
-                raise UserError(f"{error}.") from error
+                raise EnvFailed(f"{error}.") from error
             raise
         raise UserError(
             f"Nothing can be drawn here without a display ({type(cause).__name__}: {cause}). Install a software "

@@ -191,7 +191,7 @@ def check_new(out: Path, formats: Sequence[str]) -> None:
     """Refuse what cannot be written, before there is any work.
 
     Raises:
-        UserError: A format is unknown or its package is missing, or the folder exists.
+        UserError: A format is unknown or its package is missing, or the folder exists or cannot be made.
     """
     if not formats or not set(formats) <= set(FORMATS):
         raise UserError(f"The formats {', '.join(formats) or 'none'} were given; allowed: {', '.join(FORMATS)}.")
@@ -199,6 +199,10 @@ def check_new(out: Path, formats: Sequence[str]) -> None:
         graph.require("onnx")
     if out.exists() or out.is_symlink():
         raise UserError(f"{out} exists already; give another --out, or remove it.")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        why = "cannot be written to" if above.is_dir() else "is not a folder"
+        raise UserError(f"{out} cannot be made, for {above} {why}; give another --out.")
 
 
 def raw_size(one: Folded, history: int) -> int:

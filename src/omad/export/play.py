@@ -213,10 +213,10 @@ def _round_in_jax(env: JaxEnv, root: Any, decide: Callable[[np.ndarray], np.ndar
         state, seen = reset(keys)
         returns, alive = np.zeros(len(keys)), np.ones(len(keys), bool)
         for t in range(env.spec.horizon):
-            action = decide(np.asarray(seen.obs))
+            action = decide(np.where(alive[:, None, None], seen.obs, 0.0))  # beyond its end an env may return NaN
             own = jax.random.split(jax.random.fold_in(draws, number * env.spec.horizon + t), len(keys))
             state, outcome = step(state, jnp.asarray(action, float), own)
-            returns += alive * np.asarray(outcome.reward, float)
+            returns += np.where(alive, outcome.reward, 0.0)
             alive &= ~np.asarray(outcome.terminated | outcome.truncated)
             seen = outcome.next
             if not alive.any():

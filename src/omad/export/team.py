@@ -155,8 +155,8 @@ def differences(folder: Path, about: Team, folded: Sequence[Folded], tests: Sequ
     for i, (name, one, test) in enumerate(zip(about.agents, folded, tests, strict=True)):
         low, high = (np.asarray(box[i], np.float32) for box in (about.action_low, about.action_high))
 
-        def note(runtime: str, action: np.ndarray, test: Vectors = test) -> None:
-            gap = float(np.abs(action - test.action).max())
+        def note(runtime: str, action: np.ndarray, test: Vectors = test, rounding: Any = 0.0) -> None:
+            gap = float(np.maximum(np.abs(action - test.action) - rounding, 0.0).max())
             worst[runtime] = max(worst.get(runtime, 0.0), math.inf if math.isnan(gap) else gap)
 
         if f"{name}/policy.safetensors" in about.files:
@@ -166,7 +166,10 @@ def differences(folder: Path, about: Team, folded: Sequence[Folded], tests: Sequ
             data, title = schema.read_bytes(path, unpack=False), bundle.title_of(about.facts, i)
             if not graph.alike(data, graph.build(one, low, high, title)):
                 raise UserError(f"{path} is not the graph of these policies; export the run again.")
-            note("onnx", unscaled(onnx_policy(data, path)(test.obs, test.noise), low, high))
+            # Far from zero the env's units are coarse: two single-precision steps there, as part of half the box.
+            step = np.finfo(np.float32).eps * np.maximum(np.abs(low), np.abs(high)).astype(float)
+            coarse = 4.0 * step / (high.astype(float) - low)
+            note("onnx", unscaled(onnx_policy(data, path)(test.obs, test.noise), low, high), rounding=coarse)
     return worst
 
 
