@@ -359,8 +359,8 @@ def _check_shapes(folder: Path) -> None:
     steps, widths = len(found["time"]), [found["time"].shape[1], *(len(found[f"{layer}.bias"]) for layer in layers)]
     due = _shapes(about, steps, widths) | ({"jump": (steps, about.act_dim)} if "jump" in found else {})
     for name in sorted(due.keys() | found.keys()):
-        shape = found[name].shape if name in found else "none"
-        if shape != due.get(name) or 0 in shape:
+        shape = found[name].shape if name in found else None
+        if shape is None or shape != due.get(name) or 0 in shape:
             raise BadPolicy(f"{folder}: {name} has the shape {shape}, as no policy has; export it again.")
     if VECTORS * max(steps * widths[0], *widths) > _MOST_ENTRIES:
         raise BadPolicy(f"{folder}: a policy of {steps} steps and widths {widths} is too large to be checked.")
