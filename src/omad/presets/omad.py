@@ -71,7 +71,7 @@ def matched(settings: Settings) -> None:
 
 def cpu(settings: Settings) -> None:
     """As `matched`, but for what a CPU run suits better otherwise."""
-    _often_or_seldom(settings)
+    _both_paces(settings)
     name = robot(settings.task)
     if name.startswith("walker2d"):
         settings("[M] 4,074 and 3,880 at 100k, not 1,007 and 1,736: docs/results/ten-tasks.md", n_step=3)
@@ -81,7 +81,7 @@ def cpu(settings: Settings) -> None:
         )
 
 
-def _often_or_seldom(settings: Settings) -> None:
+def _both_paces(settings: Settings) -> None:
     """What suits both few gradient steps per env step and many."""
     matched(settings)
     if settings.on("mpe/spread-4"):
@@ -120,7 +120,7 @@ def _robots(settings: Settings) -> None:
 
 def efficient(settings: Settings) -> None:
     """As `cpu`, but for what is best per env step; on robots what was not tried with more gradient steps stays."""
-    _often_or_seldom(settings)
+    _both_paces(settings)
     _same_pace(settings)
     if settings.values.get("lr_decay_steps") and not robot(settings.task):
         settings("[?] the gradient steps of 200k env steps", lr_decay_steps=200_000)
