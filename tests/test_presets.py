@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from omad import tasks
+from omad import envs, tasks
 from omad.algos import REGISTRY, config_class
 from omad.commands.report import command_of
 from omad.commands.train import Options, parse
@@ -20,6 +20,7 @@ from omad.config import RunConfig, from_dict, resolve, sourced, sources, to_dict
 from omad.errors import UserError
 from omad.presets import OVER_THE_RUN, PRESETS, settings_of
 from omad.presets.settings import Settings
+from omad.tasks import outside
 
 SNAPSHOT = Path(__file__).parent / "presets_snapshot.json"
 """Configurations of all tasks, many of their options, algorithms and presets; written by running this file."""
@@ -232,6 +233,17 @@ def test_paper_sizes():
         8, 100, 2048, 256, 3,
     )  # fmt: skip
     assert (config.batch_size, config.buffer_size, config.updates_per_env_step) == (256, 1_000_000, 2.0)
+
+
+@pytest.mark.parametrize("name", ["gamesroom", "probe-arm", "mpe2/tag", "games.x/y"])
+def test_an_env_whose_name_begins_alike_has_no_presets_of_ours(name: str, monkeypatch: pytest.MonkeyPatch):
+    """A support of 2 would clip its values, a shared policy could not be learned."""
+    monkeypatch.setattr(outside, "_entries", {})
+    for other in (name, "another"):
+        envs.register(other, lambda: None)
+    for preset in SNAPPED:
+        ours, plain = resolve(name, preset=preset), resolve("another", preset=preset)
+        assert dataclasses.replace(ours, task="another") == plain
 
 
 def test_a_configuration_of_another_version_is_refused():

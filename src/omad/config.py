@@ -284,6 +284,11 @@ def _refuse_hopeless(config: RunConfig) -> None:
             f"actor_every is {every}, but the run has {done} gradient steps; its policies would never be updated. "
             "Lower --actor-every or raise --total-steps."
         )
+    if config.batch_size == 1 and getattr(config.algo, "target_network", False):
+        raise UserError(
+            "batch_size is 1 with target networks; critics normalise a batch by its own mean, and one row less its "
+            "mean is 0. Raise --batch-size."
+        )
     if words := getattr(config.algo, "hopeless", ""):
         raise UserError(words)
 

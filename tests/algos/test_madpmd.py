@@ -28,6 +28,7 @@ from slow_ddpm import (
 from omad.algos.denoising import DenoisingConfig, actor_rate, excess_entropy, make_diffusion_learner
 from omad.algos.madpmd import MadpmdConfig, critic_optimiser, make, twice
 from omad.config import resolve
+from omad.diffusion import ddpm
 from omad.errors import UserError
 from omad.keys import normal
 from omad.ops import weights
@@ -309,6 +310,24 @@ def test_a_temperature_whose_weights_are_no_numbers_is_refused() -> None:
         assert bool(jnp.isfinite(highest)) == (alpha > 0.03)
     with pytest.raises(UserError, match=r"alpha_init is 0.01 and score_limit 3; .*at least 0.0375"):
         resolve("probe/push", "madpmd", "tiny", alpha_init=0.01)
+
+
+@pytest.mark.parametrize("algorithm", ["madpmd", "masdac"])
+def test_schedules_by_which_no_chain_gets_anywhere_are_refused(algorithm: str) -> None:
+    """Of a new run; and what is let through gives numbers, and another action where the network says another noise."""
+    for steps, scale, words in ((1000, 0.8, "Lower"), (300, 0.8, "Lower"), (1, 0.8, "Raise"), (20, 1e-3, "Raise")):
+        with pytest.raises(UserError, match=rf"denoising_steps is {steps} and beta_scale {scale:g}.* {words}"):
+            resolve("probe/push", algorithm, "tiny", denoising_steps=steps, beta_scale=scale)
+    for steps in (2, 200):
+        schedule = ddpm.linear_schedule(steps, resolve("probe/push", algorithm, denoising_steps=steps).algo.beta_scale)
+        noise, mask = normal(jax.random.key(0), (steps, 64, 1)), jnp.ones(1)
+        found = [
+            ddpm.sample(lambda x, _, share=share: share * x, jnp.arange(steps), schedule, noise, mask)
+            for share in (0.0, 1.0)
+        ]
+        assert all(bool(jnp.isfinite(one).all()) for one in found) and float(jnp.abs(found[0] - found[1]).mean()) > 0.2
+    with pytest.raises(UserError, match=r"alpha, by target_entropy_per_dim and noise_scale, is 0.0328"):
+        resolve("probe/push", "madpmd", "tiny", noise_scale=3.0)
 
 
 def test_the_critics_step_sizes_fall_over_gradient_steps_however_often_each_is_applied() -> None:

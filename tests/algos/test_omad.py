@@ -464,6 +464,15 @@ def test_what_cannot_work_is_refused_by_name(field: str, wrong: Any) -> None:
         OmadConfig(**{field: wrong})
 
 
+def test_chains_that_run_away_are_hopeless() -> None:
+    """With Euler steps of twice the time in which noise is forgotten, or longer; exact steps have no such limit."""
+    for fields in ({"prior_scale": 0.1}, {"step_init": 20.0}, {"friction_init": 0.001}):
+        limit: dict[str, Any] = {"alpha_mode": "fixed"}
+        assert "the chain runs away" in OmadConfig(**fields, **limit).hopeless
+        assert not OmadConfig(**fields, **limit, chain_kernel="exact").hopeless
+    assert not OmadConfig(step_init=12.0).hopeless
+
+
 def test_a_limit_below_the_cost_of_random_actions_is_hopeless() -> None:
     """R / d = log(2 pi e) / 2 + log sigma - H / d, and no H / d is above log 2: alpha would rise for ever."""
     limits = {sigma: 0.5 * math.log(math.pi * math.e / 2) + math.log(sigma) for sigma in (1.0, 2.5, 100.0)}

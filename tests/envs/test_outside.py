@@ -201,12 +201,14 @@ def test_what_an_instance_saves_is_bytes_of_either_kind_or_nothing(monkeypatch: 
 
 
 def test_installed_packages_name_envs_by_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = metadata.EntryPoint("their/reach", f"{PATH}reach", outside.GROUP)
-    monkeypatch.setattr(outside.metadata, "entry_points", lambda group: [point] if group == outside.GROUP else [])
+    """But none that stands for a task of this package."""
+    names = ("their/reach", "mpe/spread-3", "mamujoco-arm/one")
+    points = [metadata.EntryPoint(name, f"{PATH}reach", outside.GROUP) for name in names]
+    monkeypatch.setattr(outside.metadata, "entry_points", lambda group: points if group == outside.GROUP else [])
     outside._installed.cache_clear()
     try:
         assert envs.make("their/reach?n=1").spec.n_agents == 1
-        assert "their/reach" in outside.registered()
+        assert outside.registered() == ["their/reach"] and tasks.find("mpe/spread-3").obs_dims == (18,) * 3
         with pytest.raises(UserError, match="There is an env 'their/reach' already"):
             envs.register("their/reach", "other:factory")
     finally:

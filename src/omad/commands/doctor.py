@@ -152,9 +152,12 @@ def _cache() -> dict[str, Any]:
     folder = Path(named) if named else cache_folder()
     if folder is None or not _on(os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "true")):
         return {"folder": None, "programs": 0, "mib": 0.0, "writable": False}
-    programs = list(folder.glob("*-cache"))
-    nearest = next(path for path in (folder, *folder.parents) if path.exists())
-    size = sum(path.stat().st_size for path in programs) / 2**20
+    try:
+        programs = list(folder.glob("*-cache"))
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
+        size = sum(path.stat().st_size for path in programs) / 2**20
+    except OSError:  # below a folder that this user may not enter
+        return {"folder": str(folder), "programs": 0, "mib": 0.0, "writable": False}
     return {"folder": str(folder), "programs": len(programs), "mib": size, "writable": os.access(nearest, os.W_OK)}
 
 
@@ -308,7 +311,7 @@ def _show(found: Mapping[str, Any]) -> None:
         out.print("all fine")
 
 
-_FIRST = ("tyro", "rich", "psutil", "packaging")
+_FIRST = ("tyro", "rich", "psutil", "packaging", "numpy", "msgspec")
 """Modules without which nothing can be said."""
 
 

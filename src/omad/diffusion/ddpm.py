@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from omad.diffusion.schedule import linear_variances
+
 __all__ = ["Predict", "Schedule", "linear_schedule", "predict_x0", "q_sample", "sample"]
 
 Predict = Callable[[Float[Array, "batch act"], Array], Float[Array, "batch act"]]
@@ -44,11 +46,11 @@ class Schedule(NamedTuple):
 
 
 def linear_schedule(steps: int, scale: float = 0.8, low: float = 1e-4, high: float = 0.999) -> Schedule:
-    """Variances that grow linearly: beta_t = scale * linspace(low, high, T).
+    """Variances that grow linearly, `linear_variances`.
 
     Source: Ho et al. 2020, eq. 4 for abar_t and eq. 7 for the posterior of x_{t-1}.
     """
-    beta = scale * np.linspace(low, high, steps)
+    beta = linear_variances(steps, scale, low, high)
     alpha_bar = np.cumprod(1.0 - beta)
     before = np.concatenate([[1.0], alpha_bar[:-1]])
     return Schedule(

@@ -6,7 +6,15 @@ import math
 
 import numpy as np
 
-__all__ = ["cosine_squared"]
+__all__ = ["cosine_squared", "linear_variances"]
+
+
+def linear_variances(steps: int, scale: float, low: float = 1e-4, high: float = 0.999) -> np.ndarray:
+    """beta_t = scale * linspace(low, high, T), variances that T noising steps add, `(step,)`.
+
+    Source: Ho et al. 2020, section 4; the bounds are those of the code of DPMD and SDAC.
+    """
+    return scale * np.linspace(low, high, steps)
 
 
 def cosine_squared(steps: int, offset: float = 0.008, floor: float = 0.001) -> np.ndarray:

@@ -8,12 +8,9 @@ from typing import Any
 from omad import tasks
 from omad.errors import UserError
 from omad.extras import refuse_missing
-from omad.tasks.outside import OBJECT, Entry, add, entry_of
+from omad.tasks.outside import NAME, OBJECT, Entry, add, entry_of, reserved
 
 __all__ = ["of_object", "register"]
-
-_RESERVED = ("mpe", "probe", "games")
-"""What the table's own tasks begin with."""
 
 
 def register(name: str, factory: Any) -> None:
@@ -29,10 +26,9 @@ def register(name: str, factory: Any) -> None:
     """
     from omad.envs.imported import path_of
 
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w./-]*", name, re.ASCII):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise UserError(f"{name!r} cannot name an env; use letters, digits, /, -, _ and dots.")
-    first = name.partition("/")[0]
-    if name in tasks.TASKS or first in _RESERVED or first.startswith("mamujoco-"):
+    if name in tasks.TASKS or reserved(name):
         raise UserError(f"{name!r} names a task of this package, or begins as these do; choose another name.")
     if isinstance(factory, str):
         if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", factory):

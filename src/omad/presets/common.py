@@ -85,7 +85,7 @@ def _robots(settings: Settings) -> None:
 
 def _particles(settings: Settings) -> None:
     """Discount and lengths on the particle tasks."""
-    if settings.on("mpe") and settings.has("gamma"):
+    if settings.on("mpe/") and settings.has("gamma"):
         settings("[M] for omad: -26.6 on spread-3 at 200k env steps, near -30 with 0.99; one seed", gamma=0.95)
     if settings.on("mpe/spread-4"):
         settings("[I]", total_steps=300_000)
@@ -93,7 +93,7 @@ def _particles(settings: Settings) -> None:
 
 def _games(settings: Settings) -> None:
     """Length of runs on games."""
-    if settings.on("games"):
+    if settings.on("games/"):
         settings("[M] a game is learned by then", total_steps=40_000)
 
 

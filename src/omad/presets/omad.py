@@ -25,9 +25,9 @@ _V_MAX = {
 
 def _support(settings: Settings) -> None:
     """Half-width of the support where the discount is the same in all presets."""
-    if settings.on("probe"):
+    if settings.on("probe/"):
         settings("[I]", v_max=20.0)
-    elif settings.on("games"):
+    elif settings.on("games/"):
         settings("[I] one reward of at most 1, nothing after it", v_max=2.0)
     elif name := robot(settings.task):
         v_max, source = _V_MAX[name.partition("-")[0]]
@@ -42,7 +42,7 @@ def paper(settings: Settings) -> None:
         settings("[I] random actions pay -4.8 a step, so -480 discounted", v_max=500.0)
     elif settings.on("mpe/deception"):
         settings("[I] 300 leaves mass on the edge atoms", v_max=600.0)
-    elif settings.on("mpe"):
+    elif settings.on("mpe/"):
         settings("[I]", v_max=300.0)
 
 
@@ -57,7 +57,7 @@ def matched(settings: Settings) -> None:
         renorm_warmup=5_000,
     )
     _support(settings)
-    if settings.on("mpe"):
+    if settings.on("mpe/"):
         settings("[M] a fifth of what 0.99 wants, as 1 / (1 - gamma) is", v_max=100.0)
         settings("[M] alpha falls with the values' size", alpha_init=0.3)
     if settings.on("mpe/spread-4", "mpe/deception"):
@@ -86,7 +86,7 @@ def _both_paces(settings: Settings) -> None:
     matched(settings)
     if settings.on("mpe/spread-4"):
         _spread_4(settings)
-    elif settings.on("mpe"):
+    elif settings.on("mpe/"):
         settings("[M] 0.5 gradient steps per env step: see share_policy", updates_per_step=4)
         settings("[M] the same pace per env step as 3e-3 with half as many gradient steps", alpha_lr=1.5e-3)
         settings("[M] roles by geometry, not by number: docs/learning/roles-and-symmetry.md", share_policy=True)
@@ -131,7 +131,7 @@ def _same_pace(settings: Settings) -> None:
     rate = lambda: settings.values["updates_per_step"][0] / settings.values["n_envs"][0]  # noqa: E731
     before = rate()
     common.more_updates(settings)
-    if settings.on("mpe"):
+    if settings.on("mpe/"):
         pace = settings.values["alpha_lr"][0] * before / rate()
         settings("[I] the pace of `cpu` per env step", alpha_lr=round(pace, 9))
 

@@ -17,7 +17,18 @@ from typing import Any
 from omad.tasks.grammar import arguments_of
 from omad.tasks.rows import Task, UnknownTask, nearest
 
-__all__ = ["GROUP", "OBJECT", "SCHEMES", "Entry", "add", "entry_of", "find_outside", "installed", "registered"]
+__all__ = [
+    "GROUP",
+    "OBJECT",
+    "SCHEMES",
+    "Entry",
+    "add",
+    "entry_of",
+    "find_outside",
+    "installed",
+    "registered",
+    "reserved",
+]
 
 GROUP = "omad.envs"
 """Entry points of this group, `name = "module:factory"`, are envs too."""
@@ -32,8 +43,12 @@ SCHEMES: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 """Scheme -> what makes the env, and the protocol."""
+_RESERVED = ("mpe", "probe", "games")
+"""What this package's own tasks begin with."""
 _ISOLATED = ("pettingzoo", "host")
 """Schemes whose code runs in processes of its own."""
+NAME = re.compile(r"[A-Za-z0-9][\w./-]*", re.ASCII)
+"""What an env may be called."""
 _PATH = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
 
 
@@ -58,8 +73,15 @@ _entries: dict[str, Entry] = {}
 
 @functools.cache
 def _installed() -> Mapping[str, str]:
-    """Envs of other installed packages; nothing is imported yet."""
-    return {point.name: point.value.replace(" ", "") for point in metadata.entry_points(group=GROUP)}
+    """Envs of other installed packages, but none that would stand for a task of this one; nothing is imported yet."""
+    points = metadata.entry_points(group=GROUP)
+    return {point.name: point.value.replace(" ", "") for point in points if not reserved(point.name)}
+
+
+def reserved(name: str) -> bool:
+    """Whether a name begins as the tasks of this package do, or cannot be written as a task's."""
+    first = name.partition("/")[0]
+    return first in _RESERVED or first.startswith("mamujoco-") or not NAME.fullmatch(name)
 
 
 def installed() -> Mapping[str, str]:

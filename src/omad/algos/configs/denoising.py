@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar, Literal
 
+import numpy as np
+
 from omad.algos.validate import check
+from omad.diffusion.schedule import linear_variances
 from omad.errors import UserError
 
 __all__ = ["DenoisingConfig", "MadpmdConfig", "MasdacConfig"]
 
 _MOST_EXPONENT = 80.0
-"""e^88.7 is the largest number in single precision; the sum over a batch needs room."""
+"""e^88.7 is the largest number in single precision; sums and products need room."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +113,22 @@ class DenoisingConfig:
                 f"noise_scale is {self.noise_scale}, so there is no entropy to tune alpha by; set alpha_mode to 'fixed'"
             )
 
+    @property
+    def hopeless(self) -> str:
+        """Why a new run could not learn; else empty.
+
+        What is left of an action's variance after all noising steps must be little, or a chain from noise hardly leaves
+        where it starts; and the root of its inverse, by which the chain multiplies, must be a number.
+        """
+        left = float(np.log1p(-linear_variances(self.denoising_steps, self.beta_scale)).sum())
+        if -2.0 * _MOST_EXPONENT < left < math.log(0.5):
+            return ""
+        change = "Lower denoising_steps or beta_scale" if left < -1.0 else "Raise denoising_steps or beta_scale"
+        return (
+            f"denoising_steps is {self.denoising_steps} and beta_scale {self.beta_scale:g}, which leave e^{left:.3g} "
+            f"of an action's variance; it must lie between e^-{2 * _MOST_EXPONENT:g} and a half. {change}."
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class MadpmdConfig(DenoisingConfig):
@@ -133,12 +153,19 @@ class MadpmdConfig(DenoisingConfig):
 
     @property
     def hopeless(self) -> str:
-        """Why a new run could not learn; else empty: the largest weight, e^(limit / alpha), must be a number."""
-        if self.score_limit <= _MOST_EXPONENT * self.alpha_init:
+        """As of both; and the largest weight, e^(limit / alpha), must be a number, where alpha settles too."""
+        least, name = self.alpha_init, "alpha_init"
+        if self.alpha_mode == "auto":
+            settled = math.exp(self.target_entropy_per_dim) / (math.sqrt(2 * math.pi * math.e) * self.noise_scale)
+            if settled < least:
+                least, name = settled, "alpha, by target_entropy_per_dim and noise_scale,"
+        if words := super().hopeless:
+            return words
+        if self.score_limit <= _MOST_EXPONENT * least:
             return ""
         return (
-            f"alpha_init is {self.alpha_init:g} and score_limit {self.score_limit:g}; weights up to e^(score_limit / "
-            f"alpha_init) are no numbers in single precision above e^{_MOST_EXPONENT:g}. Raise alpha_init to at least "
+            f"{name} is {least:.3g} and score_limit {self.score_limit:g}; weights up to e^(score_limit / alpha) are no "
+            f"numbers in single precision above e^{_MOST_EXPONENT:g}. Raise it to at least "
             f"{self.score_limit / _MOST_EXPONENT:.3g}, or lower score_limit."
         )
 

@@ -194,9 +194,17 @@ class OmadConfig:
     def hopeless(self) -> str:
         """Why a new run could not learn; else empty.
 
-        No policy's entropy is above that of uniform actions in [-1, 1], log 2 a dimension, nor is its bound: a limit on
-        the running cost below that of such actions is never met, so that the temperature rises for ever.
+        With Euler steps the chain runs away where the first one is longer than twice the time in which noise is
+        forgotten. No policy's entropy is above that of uniform actions in [-1, 1], log 2 a dimension, nor is its bound:
+        a limit on the running cost below that of such actions is never met, so that the temperature rises for ever.
         """
+        length = self.step_init / (self.friction_init * self.prior_scale**2)
+        if self.chain_kernel == "euler" and length >= 2.0:
+            return (
+                f"step_init is {self.step_init:g}, friction_init {self.friction_init:g} and prior_scale "
+                f"{self.prior_scale:g}; with Euler steps step_init / (friction_init prior_scale^2), here {length:.3g}, "
+                "must be below 2, or the chain runs away. Lower step_init, or set chain_kernel to 'exact'."
+            )
         name = "target_run_per_dim" if self.target_run_end is None else "target_run_end"
         least = 0.5 * math.log(math.pi * math.e / 2) + math.log(self.prior_scale)
         if self.alpha_mode == "fixed" or getattr(self, name) > least:
