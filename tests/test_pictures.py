@@ -16,7 +16,7 @@ from PIL import Image
 from omad import api, config
 from omad.cli import main
 from omad.commands import demo, render
-from omad.errors import UserError
+from omad.errors import EnvFailed, UserError
 
 assert api and demo  # imported before `resolve` is patched, of which they would keep the patched one
 
@@ -97,7 +97,8 @@ def test_an_env_on_the_host_that_cannot_be_drawn_is_named_in_a_sentence(
     def idle(obs: Any, t: int) -> np.ndarray:
         return np.zeros((2, 1))
 
-    with pytest.raises(UserError, match=said), render._headless(False):
+    error = UserError if kind == "no display" else EnvFailed  # exit codes 2 and 1, as in every command
+    with pytest.raises(error, match=said), render._headless(False):
         render._host_film(odd_hosts.odd(kind), idle, 0, 4)
     assert len(render._host_film(odd_hosts.odd(), idle, 0, 9).frames) == 5
 
