@@ -342,13 +342,12 @@ def _evaluate(
             teams = [fold(at_seed(host, i), config.algo, spec, config.obs_norm, steps) for i in places]
             # Numbers that are no tensors, as the size of the added noise, are part of the program.
             alike = all([one.settings for one in team] == [one.settings for one in teams[0]] for team in teams)
-            found = {}
+            found, groups = {}, []
+            for group in [teams] if alike else [[team] for team in teams]:
+                rows = [[one.tensors for one in team] for team in group]
+                groups.append((group[0], jax.tree.map(lambda *rows: np.stack(rows), *rows)))
             for kind in ("sampled", "noise_free"):
-                parts = []
-                for group in [teams] if alike else [[team] for team in teams]:
-                    rows = [[one.tensors for one in team] for team in group]
-                    tensors = jax.tree.map(lambda *rows: np.stack(rows), *rows)
-                    parts.append(evaluate(group[0], config.task, episodes, seed, kind == "sampled", tensors))
+                parts = [evaluate(one, config.task, episodes, seed, kind == "sampled", many) for one, many in groups]
                 found[kind] = jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
         known = any(label == RANDOM for label, *_ in tasks.find(built.spec.name).references)
         first = jax.tree.map(lambda leaf: leaf[:1], policies)

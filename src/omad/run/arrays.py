@@ -18,7 +18,7 @@ from jaxtyping import PyTree
 
 from omad import files
 from omad.errors import UserError
-from omad.run.records import Part, Unreadable, passing
+from omad.run.records import Part, Unreadable, refuse_unreadable
 from omad.schema import open_plain
 
 __all__ = ["load", "n_bytes", "read", "save"]
@@ -180,8 +180,7 @@ def _verify(path: Path, part: Part) -> None:
     except FileNotFoundError:
         raise UserError(f"the checkpoint {path} is damaged: there is no such file") from None
     except OSError as error:
-        if passing(error):
-            raise Unreadable(path, error) from None
+        refuse_unreadable(path, error)
         raise UserError(f"the checkpoint {path} is damaged: it cannot be read ({error.strerror})") from None
     if digest.hexdigest() != part.sha256:
         raise UserError(f"the checkpoint {path} is damaged: it does not match its checksum")

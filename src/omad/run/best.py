@@ -12,7 +12,7 @@ import msgspec
 from omad import files, schema
 from omad.errors import UserError
 from omad.run.checkpoints import Checkpoints
-from omad.run.records import BestEntry, BestIndex, Unreadable, passing
+from omad.run.records import BestEntry, BestIndex, refuse_unreadable
 
 if TYPE_CHECKING:
     from jaxtyping import PyTree
@@ -53,8 +53,7 @@ class BestPolicies:
         except FileNotFoundError:
             return {}
         except UserError as error:
-            if isinstance(cause := error.__cause__, OSError) and passing(cause):
-                raise Unreadable(place, cause) from None
+            refuse_unreadable(place, error.__cause__)
             return {}
         ours = {int(seed): one for seed, one in index.seeds.items() if seed in map(str, self._seeds)}
         return {seed: [*index.earlier.get(str(seed), []), one] for seed, one in ours.items()}

@@ -13,7 +13,7 @@ import msgspec
 from omad import files, schema
 from omad.errors import UserError
 from omad.run.lines import LineFiles
-from omad.run.records import LINES, PARTS, Index, Unreadable, passing
+from omad.run.records import LINES, PARTS, Index, Unreadable, refuse_unreadable
 
 if TYPE_CHECKING:
     from jaxtyping import PyTree
@@ -129,8 +129,7 @@ class Checkpoints:
         except FileNotFoundError:
             return None
         except UserError as error:
-            if isinstance(cause := error.__cause__, OSError) and passing(cause):
-                raise Unreadable(self.root / f"{step}.json", cause) from None
+            refuse_unreadable(self.root / f"{step}.json", error.__cause__)
             return None
         named = index.env_steps == step and index.folder in (f"{step}", f"{step}.again")
         whole = (set(index.lengths), set(index.parts)) == (set(LINES), set(PARTS))

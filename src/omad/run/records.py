@@ -34,7 +34,7 @@ __all__ = [
     "Part",
     "Stop",
     "Unreadable",
-    "passing",
+    "refuse_unreadable",
     "rounded",
     "source_run",
     "with_defaults",
@@ -118,9 +118,10 @@ class Unreadable(UserError):
         )
 
 
-def passing(error: BaseException | None) -> bool:
-    """Whether an error leaves it open what a file holds."""
-    return isinstance(error, OSError) and error.errno not in _OF_FILES
+def refuse_unreadable(path: Path, error: BaseException | None) -> None:
+    """Raise `Unreadable` where an error leaves it open what a file holds."""
+    if isinstance(error, OSError) and error.errno not in _OF_FILES:
+        raise Unreadable(path, error) from None
 
 
 class Ended(msgspec.Struct, frozen=True):

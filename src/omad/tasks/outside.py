@@ -19,6 +19,7 @@ from omad.tasks.rows import Task, UnknownTask, nearest
 
 __all__ = [
     "GROUP",
+    "NAME",
     "OBJECT",
     "SCHEMES",
     "Entry",
