@@ -16,11 +16,28 @@ from omad.envs.contract import beyond
 from omad.envs.pool import Pool, seeds_of
 from omad.errors import EnvFailed, NonFinite
 from omad.keys import Stream, run_key, stream
+from omad.tree import at_seed
 from omad.types import Algorithm, EnvSpec, JaxEnv, Policy, seed_axis
 
-__all__ = ["Episodes", "envs_for", "make_evaluate", "make_host_evaluate", "refuse_unfinished"]
+__all__ = ["Episodes", "Stopped", "envs_for", "make_evaluate", "make_host_evaluate", "refuse_unfinished"]
 
 _MOST_ENVS = 16
+
+Stop = Callable[[], bool]
+"""Asked whether to end."""
+
+
+def _never() -> bool:
+    return False
+
+
+def _go_on(stop: Stop) -> None:
+    if stop():
+        raise Stopped
+
+
+class Stopped(Exception):
+    """An evaluation was told to end before its last episode."""
 
 
 class Episodes(eqx.Module):
@@ -44,8 +61,9 @@ def make_evaluate(algorithm: Algorithm, env: JaxEnv, episodes: int, explore: boo
         explore: Sampled actions, or noise-free ones.
 
     Returns:
-        (policies with a leading seed axis, evaluation seed, step) -> `Episodes` with leading seed axis. The step
-        only names the draw of action noise.
+        (policies with a leading seed axis, evaluation seed, step, stop) -> `Episodes` with leading seed axis. The
+        step only names the draw of action noise. Where `stop`, which may be left out, returns True, `Stopped` is
+        raised: here before the evaluation only, for hosted envs at any env step.
     """
 
     def one(policy: Policy, eval_seed: Int[Array, ""], step: Int[Array, ""]) -> tuple[Episodes, Bool[Array, ""]]:
@@ -77,7 +95,8 @@ def make_evaluate(algorithm: Algorithm, env: JaxEnv, episodes: int, explore: boo
 
     played = jax.jit(jax.vmap(one, in_axes=(0, None, None)))
 
-    def evaluate(policies: Policy, eval_seed: Int[Array, ""], step: Int[Array, ""]) -> Episodes:
+    def evaluate(policies: Policy, eval_seed: Int[Array, ""], step: Int[Array, ""], stop: Stop = _never) -> Episodes:
+        _go_on(stop)
         found, unfinished = played(policies, eval_seed, step)
         refuse_unfinished(env.spec, bool(np.asarray(unfinished).any()))
         return found
@@ -114,6 +133,9 @@ def make_host_evaluate(
         pool: Returns the running envs to evaluate in; episodes go through them in rounds.
         episodes: How many; episode j starts from the same seed for every policy and at every time.
         explore: Sampled actions, or noise-free ones.
+
+    Returns:
+        As `make_evaluate`.
     """
 
     def act(policy: Policy, obs: Array, eval_seed: Array, step: Array, t: Array) -> tuple[Array, Array]:
@@ -125,7 +147,7 @@ def make_host_evaluate(
 
     jitted_act = jax.jit(act)
 
-    def one(policy: Policy, eval_seed: int, step: int) -> Episodes:
+    def one(policy: Policy, eval_seed: int, step: int, stop: Stop) -> Episodes:
         envs = pool()
         root = run_key(eval_seed)
         starts = seeds_of(jax.random.key_data(jax.random.split(stream(root, Stream.EVAL_RESET, 0), episodes)))
@@ -138,6 +160,7 @@ def make_host_evaluate(
             returns, lengths = np.zeros(envs.n_envs), np.zeros(envs.n_envs, np.int32)
             info = {name: np.zeros(envs.n_envs) for name in spec.info_keys}
             for t in range(spec.horizon):
+                _go_on(stop)
                 when = round_ * spec.horizon + t
                 action, keys = jitted_act(policy, obs, jnp.int32(eval_seed), jnp.int32(step), jnp.int32(when))
                 if not np.isfinite(np.asarray(action)).all():
@@ -160,11 +183,9 @@ def make_host_evaluate(
             found.append(Episodes(jnp.asarray(returns, float), jnp.asarray(lengths), sums))
         return jax.tree.map(lambda *parts: np.concatenate(parts)[:episodes], *found)
 
-    def evaluate(policies: Policy, eval_seed: Int[Array, ""], step: Int[Array, ""]) -> Episodes:
-        each = [
-            one(jax.tree.map(lambda leaf, i=i: leaf[i], policies), int(eval_seed), int(step))
-            for i in range(seed_axis(policies))
-        ]
+    def evaluate(policies: Policy, eval_seed: Int[Array, ""], step: Int[Array, ""], stop: Stop = _never) -> Episodes:
+        places = range(seed_axis(policies))
+        each = [one(at_seed(policies, i), int(eval_seed), int(step), stop) for i in places]
         return jax.tree.map(lambda *parts: np.stack(parts), *each)
 
     return evaluate

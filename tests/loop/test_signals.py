@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 import pytest
 
-from omad import api, cli, envs, processes
+from omad import api, cli, envs, evaluate, processes
 from omad.config import resolve
 from omad.envs.contract import guarded
 from omad.errors import CallbackFailed, EnvFailed, NonFinite, UserError
@@ -352,6 +352,32 @@ def test_a_signal_before_training_leaves_a_folder_that_goes_on(tmp_path: Path, h
     assert not RunFolder.open(tmp_path / "run").checkpoints()
     assert api.resume(tmp_path / "run") == tmp_path / "run"
     assert RunFolder.open(tmp_path / "run").complete
+
+
+def test_a_signal_ends_an_evaluation_which_is_made_again_on_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handlers: None
+) -> None:
+    """But for the last one, after which the run is complete."""
+    asked = {"stop": 0}
+    go_on = evaluate._go_on
+
+    def go_on_after_a_signal(stop: Callable[[], bool]) -> None:
+        asked["stop"] += 1
+        if asked["stop"] in (3, 10):  # of 5 env steps each: the first evaluation, and, once that has been made, the last
+            signal.raise_signal(signal.SIGTERM)
+        go_on(stop)
+
+    fields = SHORT | {"eval_every": 200}
+    still, path = tmp_path / "still", tmp_path / "run"
+    api.train("pettingzoo:aim_env:Aim", "hatd3", run_dir=still, loggers=[], **fields)
+    monkeypatch.setattr(evaluate, "_go_on", go_on_after_a_signal)
+    with pytest.raises(SystemExit):
+        api.train("pettingzoo:aim_env:Aim", "hatd3", run_dir=path, loggers=[], **fields)
+    run = RunFolder.open(path)
+    assert (asked["stop"], run.checkpoints()[0].env_steps, run.evaluations()) == (3, 200, [])
+    result = Experiment.of_run(run, loggers=[], trust=True).work(run, fresh=False)
+    assert (asked["stop"], result.signal, run.complete) == (3 + 5 + 5, None, True)
+    assert lines(path) == lines(still)
 
 
 def test_an_env_that_fails_while_a_run_is_stopped_is_not_broken(

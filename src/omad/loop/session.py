@@ -22,6 +22,7 @@ import numpy as np
 from omad.callbacks import Callback, Context
 from omad.envs.contract import place_of, said_by
 from omad.errors import CallbackFailed, EnvFailed, NonFinite, UserError
+from omad.evaluate import Stopped
 from omad.loggers import Evaluation, JsonLines, Logger, Progress, RunInfo
 from omad.loop import fused
 from omad.loop.build import Built
@@ -30,7 +31,7 @@ from omad.processes import StopSignals, nobody_reads
 from omad.run import machine, warm_start
 from omad.run.folder import RunFolder
 from omad.run.longer import kept_of_length
-from omad.run.records import Unreadable
+from omad.run.records import EPISODES, Unreadable
 from omad.tree import all_finite, at_seed
 from omad.types import is_mean
 
@@ -91,6 +92,8 @@ class Session:
         """Nothing has been done since the last checkpoint, or since the beginning."""
         self._noted_edge, self._edges = False, 0
         self._noted_boundaries = False
+        self._owed = False
+        """A stop came into the evaluation at which the run now stands."""
         self.carry: fused.Carry
 
     # ------------------------------------------------------------ start
@@ -130,7 +133,7 @@ class Session:
         """
         self.run.lock()  # before anything is read that another process may be changing
         passed: list[str] = []
-        loop, loose = self.built.loop, ()
+        config, loop, loose = self.config, self.built.loop, ()
         if isinstance(loop, Hosted) and self.run.manifest.get("resume") == AT_A_BOUNDARY:
             loop.give_up_saves("envs cannot be saved")
             loose, self._noted_boundaries = (("env_state",), True)
@@ -157,6 +160,8 @@ class Session:
                 self.note(f"What follows may differ from an uncut run in rounding: {', '.join(other)}.")
             if words := kept_of_length(self.run):
                 self.note(words)
+            due = self._due("eval_every") and config.warmup_vector_steps < self.vector_steps < config.total_vector_steps
+            self._owed = due and all(line["step"] != self.env_steps for line in self.run.lines(EPISODES))
             break
         else:
             if found:
@@ -178,23 +183,25 @@ class Session:
             CallbackFailed: A user's callback or logger failed; the run has been saved.
         """
         config = self.config
-        periods = {name: max(1, -(-getattr(config, name) // config.n_envs)) for name in _PERIODS}
         total = config.total_vector_steps
         with self.signals, self._named(), contextlib.ExitStack() as stack:
             stack.callback(self._close)
             self._open()
+            if self._owed:
+                self._evaluate()
             while self.vector_steps < total and not self._stopping():
                 before = self.vector_steps
-                self._advance(min(*((self.vector_steps // p + 1) * p for p in periods.values()), total))
+                periods = [self._period(name) for name in _PERIODS]
+                self._advance(min(*((self.vector_steps // p + 1) * p for p in periods), total))
                 if self.vector_steps == before:
                     break
                 self._saved = False
                 done = self.vector_steps == total
-                at = {name: done or self.vector_steps % period == 0 for name, period in periods.items()}
+                at = {name: done or self._due(name) for name in _PERIODS}
                 if at["log_every"]:
                     self._log()
                 if at["eval_every"] and self.vector_steps > config.warmup_vector_steps:
-                    self._evaluate()
+                    self._evaluate(to_the_end=done)
                 if at["save_every"]:
                     self._save()
             self._end(total)
@@ -300,6 +307,13 @@ class Session:
     def _kept(self) -> str:
         found = self.run.checkpoints()
         return f"the last good checkpoint is {found[0].folder}" if found else "there was no checkpoint yet"
+
+    def _period(self, name: str) -> int:
+        """Vector steps between two of what `name` counts in env steps."""
+        return max(1, -(-getattr(self.config, name) // self.config.n_envs))
+
+    def _due(self, name: str) -> bool:
+        return self.vector_steps % self._period(name) == 0
 
     def _stopping(self) -> bool:
         return self.signals.number is not None or self.context.stopped is not None or self._failed is not None
@@ -422,16 +436,24 @@ class Session:
                 f"{_EDGE:.0%} distorts values); {first}raise --v-max, now {v_max:g}, to {2 * v_max:g}.",
             )
 
-    def _evaluate(self) -> None:
-        """Evaluate every seed's policy with sampled actions, and with noise-free ones where the run says so."""
+    def _evaluate(self, to_the_end: bool = False) -> None:
+        """Evaluate every seed's policy with sampled actions, and with noise-free ones where the run says so.
+
+        A stop ends it, and it is made again when the run is resumed; the run's last one is made `to_the_end`.
+        """
         policy, config = self.context.policies(), self.config
         found, rows = {}, []
         kinds: tuple[tuple[Literal["sampled", "noise_free"], Any], ...] = (
             ("sampled", self.built.sampled),
             *((("noise_free", self.built.noise_free),) if config.eval_noise_free else ()),
         )
+        stop = (lambda: False) if to_the_end else (lambda: self.signals.number is not None)
         for kind, function in kinds:
-            episodes = jax.device_get(function(policy, jnp.int32(config.eval_seed), jnp.int32(self.vector_steps)))
+            asked = policy, jnp.int32(config.eval_seed), jnp.int32(self.vector_steps)
+            try:
+                episodes = jax.device_get(function(*asked, stop))
+            except Stopped:
+                return
             if not np.isfinite(episodes.returns).all():
                 seeds = np.array(config.all_seeds)[~np.isfinite(episodes.returns).all(1)].tolist()
                 raise NonFinite(f"seed {seeds[0]} met a non-finite return in an evaluation", seeds=seeds)
