@@ -31,6 +31,7 @@ import numpy as np
 
 from omad import api, tasks
 from omad.export import bundle, play, team
+from omad.export.agent import VECTORS
 from omad.export.distil import Settings, distil, observations, usual_episodes
 from omad.export.fold import Folded, fold
 from omad.export.runner import Policy
@@ -108,7 +109,7 @@ def measure(run: Run, seed: int, settings: Settings, episodes: int) -> dict[str,
         paths = [Path(folder) / name for name in ("teacher", "student")]
         for path, players in zip(paths, (folded, students), strict=True):
             bundle.write(
-                path, players, team.folded_vectors(players, bundle.VECTORS), team.boxes(spec), team.history_of(task),
+                path, players, team.folded_vectors(players, VECTORS), team.boxes(spec), team.history_of(task),
                 teacher.facts, ("numpy",), spec.agents,
             )  # fmt: skip
         row["milliseconds"] = dict(zip(("teacher", "student"), milliseconds(paths), strict=True))

@@ -21,7 +21,7 @@ from omad.experiment import listed
 from omad.loggers import Logger
 from omad.run.best import BestPolicies
 from omad.run.folder import RunFolder
-from omad.trained import policies_at
+from omad.saved import policies_at
 
 SIZES: dict[str, Any] = {
     "preset": "tiny", "total_steps": 120, "warmup_steps": 20, "n_envs": 2, "batch_size": 4, "buffer_size": 120,

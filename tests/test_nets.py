@@ -11,24 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from omad.nets import (
-    BatchRenorm,
-    Critic,
-    Denoiser,
-    Linear,
-    Mlp,
-    NoiseNet,
-    RenormConfig,
-    RenormStats,
-    XqcCritic,
-    gelu,
-    mish,
-    renorm_eval,
-    renorm_train,
-    scale_last_layer,
-    sinusoidal_features,
-    time_features,
-)
+from omad.critic_nets import BatchRenorm, Critic, RenormConfig, RenormStats, XqcCritic, renorm_eval, renorm_train
+from omad.nets import Denoiser, Linear, Mlp, NoiseNet, gelu, mish, scale_last_layer, sinusoidal_features, time_features
 
 ACT, OBS, WIDTH = 2, 3, 16
 

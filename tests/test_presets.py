@@ -21,6 +21,7 @@ from omad.errors import UserError
 from omad.presets import OVER_THE_RUN, PRESETS, settings_of
 from omad.presets.settings import Settings
 from omad.tasks import outside
+from omad.tasks.returns import RANDOM, REFERENCES
 
 SNAPSHOT = Path(__file__).parent / "presets_snapshot.json"
 """Configurations of all tasks, many of their options, algorithms and presets; written by running this file."""
@@ -156,6 +157,21 @@ def test_the_support_of_normalised_rewards_holds_what_comes_after_a_time_limit(
     task: str, fields: dict[str, Any], due: float
 ):
     assert resolve(task, preset="cpu", reward_norm="return", **fields).algo.v_max == due
+
+
+@pytest.mark.parametrize("preset", ["cpu", "efficient", "matched", "paper"])
+def test_supports_grow_with_the_teams_of_particle_tasks(preset: str):
+    """Rewards are sums over the team: values of random actions, and of agents at their goals, keep within."""
+    for n in range(2, 11):
+        random = next(value for label, value, _ in REFERENCES[f"mpe/spread-{n}"] if label == RANDOM)
+        algo: Any = resolve(f"mpe/spread-{n}", "omad", preset).algo
+        fits = algo.v_max / (abs(random) / 25 / (1 - algo.gamma))
+        assert (0.99 if preset == "paper" and n < 5 else 1.5) <= fits <= 3.1, n
+        shared: Any = resolve(f"mpe/spread-{n}?local_ratio=0", "omad", preset).algo
+        assert shared.v_max / (algo.v_max / fits) >= 2 * 1.55, n
+    for options in ("", "?history=2", "?adversary=static&state=full"):
+        two, five = (resolve(f"mpe/deception-{n}{options}", "omad", preset).algo for n in (2, 5))
+        assert five.v_max == 2.5 * two.v_max
 
 
 def test_swimmer_looks_further_ahead_where_rewards_are_normalised():

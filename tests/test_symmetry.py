@@ -15,7 +15,8 @@ from omad import algos, envs, tasks
 from omad.algos.omad import OmadConfig
 from omad.config import resolve
 from omad.envs import outside as envs_outside
-from omad.envs.mpe import ADVERSARIES, MpeState, deception
+from omad.envs.mpe import ADVERSARIES, deception
+from omad.envs.particles import MpeState
 from omad.errors import UserError
 from omad.loop.build import build
 from omad.symmetry import image, plane, symmetric

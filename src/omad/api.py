@@ -20,7 +20,8 @@ from omad.loop.session import Result
 from omad.policy import TrainedPolicy
 from omad.processes import interruption, refuse_inside_env
 from omad.run.folder import RunFolder
-from omad.trained import Run, Which
+from omad.saved import Which
+from omad.trained import Run
 from omad.trust import refuse_foreign
 
 __all__ = ["load_policy", "load_run", "resume", "train"]

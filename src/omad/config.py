@@ -12,16 +12,14 @@ from typing import Any, cast
 
 import tyro
 
-from omad import tasks
+from omad import derived, tasks
 from omad.algos import available, config_class
 from omad.algos.validate import MOST, check, documented, shown, typed
 from omad.errors import UserError
-from omad.presets import OVER_THE_RUN, PRESETS, Preset, settings_of
+from omad.presets import PRESETS, Preset, settings_of
 from omad.spec import LONGEST_HOLD, ObsNorm, RewardNorm
 
 __all__ = [
-    "FOLLOWING",
-    "OF_REWARDS",
     "RUN_FIELDS",
     "TAG",
     "RunConfig",
@@ -254,6 +252,7 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
     preset_values = sourced(name, algorithm, preset)
     values = {field: value for field, (value, _) in preset_values.items()}
     run_fields = set(RUN_FIELDS)
+    defaults = {field: getattr(RunConfig, field) for field in RUN_FIELDS}
     algo_fields = {f.name for f in dataclasses.fields(cls)}
     for field in fields:
         if field not in run_fields | algo_fields:
@@ -261,9 +260,9 @@ def resolve(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "
             raise UserError(f"There is no field {field!r} in a run of {algorithm}; nearest: {near}.")
     values |= typed(RunConfig, {k: v for k, v in fields.items() if k in run_fields})
     values |= typed(cls, {k: v for k, v in fields.items() if k in algo_fields})
-    found = _normalised(name, algorithm, values, getattr(cls, "gamma", 0.0))
+    found = derived.normalised(name, algorithm, defaults | values, getattr(cls, "gamma", 0.0))
     values |= {field: value for field, (value, _) in found.items() if field in algo_fields - set(fields)}
-    found = _over_the_run(preset_values, values, fields.get("target_run_begin"))
+    found = derived.over_the_run(preset_values, defaults | values, fields.get("target_run_begin"))
     values |= {k: v for k, (v, _) in found.items() if k not in fields}
     algo = cls(**{k: v for k, v in values.items() if k in algo_fields})
     run = {k: v for k, v in values.items() if k in run_fields}
@@ -293,59 +292,6 @@ def _refuse_hopeless(config: RunConfig) -> None:
         raise UserError(words)
 
 
-OF_REWARDS = frozenset({"v_max", "alpha_init", "reward_scale"})
-"""Fields in the units of rewards, which follow from these where they are normalised."""
-FOLLOWING = ("buffer_size", *sorted(OF_REWARDS), "lr_decay_steps", "target_run_begin", "target_run_steps")
-"""Fields that follow from others where they are not given."""
-
-
-def _normalised(task: str, algorithm: str, values: Mapping[str, Any], gamma: float) -> dict[str, tuple[Any, str]]:
-    """Field -> (value, why), for what is in the units of rewards, where these are normalised."""
-    if values.get("reward_norm") != "return":
-        return {}
-    bound, gamma = values.get("reward_bound", RunConfig.reward_bound), values.get("gamma", gamma)
-    # A bound that cannot be is refused under its own name.
-    found = {"v_max": (_support(task, bound, gamma), "derived: reward_bound")} if bound > 0 else {}
-    # A bonus for entropy in raw units would outweigh all rewards; HASAC's presets choose what they fix.
-    if algorithm == "omad" or (algorithm == "hasac" and values.get("alpha_mode", "auto") == "auto"):
-        found["alpha_init"] = (0.01, "derived: reward_norm [M]")
-    if algorithm == "masdac":  # weights are exponentials of values
-        found["reward_scale"] = (20.0, "derived: reward_norm [I] raw returns are about a hundred times as large")
-    return found
-
-
-def _over_the_run(
-    preset: Mapping[str, tuple[Any, str]], values: Mapping[str, Any], begin: int | None = None
-) -> dict[str, tuple[int, str]]:
-    """Field -> (gradient steps, why), for what a preset says changes over the run, or from a step on: 4/5 of it."""
-    names = [name for name, (value, _) in preset.items() if isinstance(value, int) and value == OVER_THE_RUN]
-    if not names:
-        return {}
-    total, warmup, n_envs, updates = (
-        values.get(name, getattr(RunConfig, name))
-        for name in ("total_steps", "warmup_steps", "n_envs", "updates_per_step")
-    )
-    whole = max(1, (math.ceil(total / max(1, n_envs)) - math.ceil(warmup / max(1, n_envs))) * updates)
-    begin = 4 * whole // 5 if begin is None else min(begin, whole - 1)
-    steps = {"lr_decay_steps": whole, "target_run_begin": begin, "target_run_steps": whole - begin}
-    if values.get("target_run_end") is None:  # the limit stays as it is
-        steps |= {"target_run_begin": 0, "target_run_steps": 0}
-    return {name: (steps[name], f"derived: total_steps {preset[name][1]}") for name in names}
-
-
-def _support(task: str, bound: float, gamma: float) -> float:
-    """Half-width of the support for normalised rewards, to one decimal, or to three digits below 1.
-
-    No discounted return of an episode exceeds the bound. Where episodes are cut off after H steps and their values
-    go on, values reach 1 / (1 - gamma^H) of it: nothing more on robots with 0.99, 1.6 times with 0.999.
-    """
-    horizon = tasks.find(task).horizon if task.startswith(("mpe/", "mamujoco-")) else 0
-    if not (horizon and 0 < gamma < 1):
-        return bound
-    widest = bound / (1 - gamma**horizon)
-    return round(widest, 1) if widest >= 1 else float(f"{widest:.3g}")
-
-
 def sources(config: RunConfig) -> dict[str, str]:
     """Where every value of a configuration comes from, by field; hyperparameters stand beside the fields of the run.
 
@@ -355,10 +301,10 @@ def sources(config: RunConfig) -> dict[str, str]:
     """
     preset = sourced(config.task, config.algorithm, config.preset)
     values = {**vars(config), **vars(config.algo)}
-    derived = _normalised(config.task, config.algorithm, values, 0.0) | _over_the_run(preset, values)
-    if "target_run_begin" in derived and derived["target_run_begin"][0] != values["target_run_begin"]:
-        steps, _ = _over_the_run(preset, values, values["target_run_begin"])["target_run_steps"]
-        derived["target_run_steps"] = steps, "derived: target_run_begin"
+    follow = derived.normalised(config.task, config.algorithm, values, 0.0) | derived.over_the_run(preset, values)
+    if "target_run_begin" in follow and follow["target_run_begin"][0] != values["target_run_begin"]:
+        steps, _ = derived.over_the_run(preset, values, values["target_run_begin"])["target_run_steps"]
+        follow["target_run_steps"] = steps, "derived: target_run_begin"
     found = {}
     for part in (config, config.algo):
         documents = documented(type(part))
@@ -372,8 +318,8 @@ def sources(config: RunConfig) -> dict[str, str]:
                 found[name] = "".join(["default", *TAG.findall(documents.get(name, ""))])
             elif name == "buffer_size" and value == config.total_steps:
                 found[name] = "derived: no larger than total_steps"
-            elif name in derived and value == derived[name][0]:
-                found[name] = derived[name][1]
+            elif name in follow and value == follow[name][0]:
+                found[name] = follow[name][1]
             else:
                 found[name] = "given"
     return {name: source for name, source in found.items() if name not in ("algo", "given")}

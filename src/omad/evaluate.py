@@ -19,7 +19,7 @@ from omad.keys import Stream, run_key, stream
 from omad.tree import at_seed
 from omad.types import Algorithm, EnvSpec, JaxEnv, Policy, seed_axis
 
-__all__ = ["Episodes", "Stopped", "envs_for", "make_evaluate", "make_host_evaluate", "refuse_unfinished"]
+__all__ = ["Episodes", "EvaluationStopped", "envs_for", "make_evaluate", "make_host_evaluate", "refuse_unfinished"]
 
 _MOST_ENVS = 16
 
@@ -33,11 +33,11 @@ def _never() -> bool:
 
 def _go_on(stop: Stop) -> None:
     if stop():
-        raise Stopped
+        raise EvaluationStopped
 
 
-class Stopped(Exception):
-    """An evaluation was told to end before its last episode."""
+class EvaluationStopped(Exception):
+    """A stop came before the last episode of an evaluation."""
 
 
 class Episodes(eqx.Module):
@@ -62,8 +62,8 @@ def make_evaluate(algorithm: Algorithm, env: JaxEnv, episodes: int, explore: boo
 
     Returns:
         (policies with a leading seed axis, evaluation seed, step, stop) -> `Episodes` with leading seed axis. The
-        step only names the draw of action noise. Where `stop`, which may be left out, returns True, `Stopped` is
-        raised: here before the evaluation only, for hosted envs at any env step.
+        step names the draws of action noise and of the env's steps. Where `stop`, which may be left out, returns True,
+        `EvaluationStopped` is raised: here before the evaluation only, for hosted envs at any env step.
     """
 
     def one(policy: Policy, eval_seed: Int[Array, ""], step: Int[Array, ""]) -> tuple[Episodes, Bool[Array, ""]]:

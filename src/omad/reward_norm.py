@@ -5,10 +5,11 @@ a batch are divided by
 
     max( standard deviation of G,  max |G| / bound ),
 
-both over all env steps so far, those of demonstrations included, as if they had come first. So values keep to about
-[-bound, bound], and neither the support of a value distribution nor the temperature hangs on the units of a task's
-reward. Dividing the sum of an n-step return is the same as dividing its rewards. Values, losses and the temperature are
-then in these units; reported returns are not.
+both over all env steps so far, those of demonstrations included, as if they had come first. G looks back and values
+look ahead, so these keep to [-bound, bound] up to a factor of about 1.5 where an episode's rewards fall off; neither
+the support of a value distribution nor the temperature hangs on the units of a task's reward. Dividing the sum of an
+n-step return is the same as dividing its rewards. Values, losses and the temperature are then in these units; reported
+returns are not.
 
 Source: Lee et al. 2025 (SimbaV2, arXiv 2502.15280), section 4.3, with bound 5; used alike by FlashSAC (2026).
 """

@@ -103,7 +103,7 @@ def measure(path: Path, count: int, seed: int = 0, trust: bool = False) -> list[
     from omad.algos import make as make_algorithm
     from omad.run.folder import RunFolder
     from omad.run.places import members
-    from omad.trained import policies_at, replayed
+    from omad.saved import policies_at, replayed
     from omad.tree import at_seed
 
     rows = []

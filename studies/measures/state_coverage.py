@@ -175,7 +175,7 @@ def visited_states(run: Any, first: int | None = None, trust: bool = False) -> A
     Raises:
         UserError: There is no checkpoint, or the buffer has lost its first states already.
     """
-    from omad.trained import replayed
+    from omad.saved import replayed
 
     ring = replayed(run, trust)
     kept = np.asarray(ring.state if run.spec.state_dim else ring.obs)

@@ -18,9 +18,9 @@ import pytest
 from learners import SMALL, Setup, moment, ordinary, set_up
 
 from omad.algos.omad import OmadConfig, OmadState, make
+from omad.critic_nets import RenormConfig
 from omad.envs import probe
 from omad.errors import UserError
-from omad.nets import RenormConfig
 from omad.ops import categorical
 from omad.policies import DiffusionPolicy, draw_noise, sample_chain
 from omad.tree import at_agent

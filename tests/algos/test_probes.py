@@ -24,8 +24,8 @@ from omad.algos.hatd3 import Hatd3Config
 from omad.algos.madpmd import MadpmdConfig
 from omad.algos.masdac import MasdacConfig
 from omad.algos.omad import OmadConfig
+from omad.critic_nets import RenormConfig
 from omad.loop import fused
-from omad.nets import RenormConfig
 from omad.ops import categorical
 from omad.types import Algorithm, EnvSpec
 

@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from omad.envs import draw, make, mpe
+from omad.envs import draw, make, particles
 from omad.errors import UserError
 
 
-def episode(name: str, steps: int = 4) -> tuple[mpe.MpeState, np.ndarray]:
+def episode(name: str, steps: int = 4) -> tuple[particles.MpeState, np.ndarray]:
     env = make(name)
     first, _ = env.reset(jax.random.key(0))
     action = jnp.ones((env.spec.n_agents, env.spec.act_dim))
 
-    def step(world: mpe.MpeState, key: Any) -> tuple[mpe.MpeState, Any]:
+    def step(world: particles.MpeState, key: Any) -> tuple[particles.MpeState, Any]:
         world, outcome = env.step(world, action, key)
         return world, (world, outcome.reward)
 
@@ -49,7 +49,7 @@ def test_a_contact_sheet_is_a_grid_of_frames() -> None:
 
 def test_bodies_far_away_stay_in_the_picture() -> None:
     states, _ = episode("mpe/spread-2", steps=1)
-    far = mpe.MpeState(states.pos + 5, states.vel, states.landmarks, states.goal, states.time)
+    far = particles.MpeState(states.pos + 5, states.vel, states.landmarks, states.goal, states.time)
     frame = draw.episode_frames(far, None)[0]
     seen = np.asarray(frame, int)[draw.HEADER :]
     for colour in draw.AGENTS[:2]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from omad import envs, tasks
-from omad.envs import mpe, scripted
+from omad.envs import mpe, particles, scripted
 from omad.envs.draw import episode_frames
 from omad.envs.frame_stack import env_state, stack_frames
 from omad.errors import UserError
@@ -73,9 +73,11 @@ def test_two_moments_tell_an_agent_its_velocity(dynamics: str) -> None:
     states, shown, _, _ = play(envs.make(f"mpe/deception-2?history=2&dynamics={dynamics}"))
     now, before, done = jnp.split(shown[-1].obs, (10, 20), axis=1)
     # The goal comes first in an observation; it does not move, so its relative position moves against the agent.
-    velocity = (before[:, :2] - now[:, :2]) / mpe.DT
+    velocity = (before[:, :2] - now[:, :2]) / particles.DT
     if dynamics == "v3":  # Positions have followed the velocity before the thrust.
-        velocity = (1 - mpe.DAMPING) * velocity + mpe.DT * mpe.THRUST * mpe.thrust_of((done + 1) / 2)
+        velocity = (1 - particles.DAMPING) * velocity + particles.DT * particles.THRUST * particles.thrust_of(
+            (done + 1) / 2
+        )
     np.testing.assert_allclose(velocity, env_state(states[-1]).vel[1:], atol=1e-5)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import omad
 from omad import envs
-from omad.envs import mpe
+from omad.envs import particles
 from omad.envs.foreign import Timed
 from omad.errors import UserError
 from omad.types import JaxEnv
@@ -33,7 +33,7 @@ def theirs() -> JaxEnv:
     return env
 
 
-def injected(like: Timed, world: mpe.MpeState) -> Timed:
+def injected(like: Timed, world: particles.MpeState) -> Timed:
     """JaxMARL's state where ours is."""
     still = jnp.zeros_like(world.landmarks)
     state = dataclasses.replace(
@@ -63,7 +63,7 @@ def test_its_spread_is_ours(theirs: JaxEnv) -> None:
         world = ours.reset(key)[0]
         world = dataclasses.replace(world, pos=world.pos * scale)
 
-        def step(world: mpe.MpeState, key: Any) -> Any:
+        def step(world: particles.MpeState, key: Any) -> Any:
             action = jax.random.uniform(key, (3, 5), minval=-1.0)
             there, other = theirs.step(injected(like, world), action, key)
             world, outcome = ours.step(world, action, key)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from omad import tasks
-from omad.envs import make, mpe
+from omad.envs import make, mpe, particles
 from omad.types import JaxEnv, Outcome
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -43,16 +43,16 @@ class Recorded:
         steps = self.raw[key].shape[1] - 1
         return self.raw[key][:, start : start + steps].reshape(self.size, -1, 2)
 
-    def worlds(self) -> mpe.MpeState:
+    def worlds(self) -> particles.MpeState:
         """The states before the steps, in the default precision."""
         pos, vel, landmarks = (jnp.asarray(x, float) for x in (self.pos, self.vel, self.landmarks))
-        return mpe.MpeState(pos, vel, landmarks, jnp.asarray(self.goal), jnp.asarray(self.time))
+        return particles.MpeState(pos, vel, landmarks, jnp.asarray(self.goal), jnp.asarray(self.time))
 
-    def step(self) -> tuple[mpe.MpeState, Outcome]:
+    def step(self) -> tuple[particles.MpeState, Outcome]:
         """One step of the env, as a learner calls it, from every recorded state."""
         n = self.n_agents
 
-        def one(world: mpe.MpeState, action: Any) -> tuple[mpe.MpeState, Outcome]:
+        def one(world: particles.MpeState, action: Any) -> tuple[particles.MpeState, Outcome]:
             bad, good = (0.5 + 0.5 * action[0]).astype(jnp.float32), action[-n:]
             if self.spread:
                 env = mpe.spread(n, state=True)
@@ -119,9 +119,9 @@ def test_deception_replays_whole_episodes_of_mpe2() -> None:
         actions = jnp.asarray(rec.action.reshape(60, 25, 3, 5)).astype(float)
         first = jax.tree.map(lambda leaf: leaf[::25], rec.worlds())
 
-        def episode(world: mpe.MpeState, actions: Any) -> tuple[Any, Any]:
-            def step(world: mpe.MpeState, action: Any) -> tuple[mpe.MpeState, Any]:
-                world = mpe.move(world, mpe.thrust_of(action))
+        def episode(world: particles.MpeState, actions: Any) -> tuple[Any, Any]:
+            def step(world: particles.MpeState, action: Any) -> tuple[particles.MpeState, Any]:
+                world = particles.move(world, particles.thrust_of(action))
                 bad, good = mpe.deception_distances(world)
                 return world, (world.pos, 2 * (bad - good))
 
@@ -237,14 +237,14 @@ def test_resets_fill_the_square_and_draw_every_goal() -> None:
     np.testing.assert_allclose(corner, 0.0, atol=0.05)
 
 
-def world_of(pos: Any, landmarks: Any, vel: Any = None, time: int = 0) -> mpe.MpeState:
+def world_of(pos: Any, landmarks: Any, vel: Any = None, time: int = 0) -> particles.MpeState:
     pos = jnp.asarray(pos, float)
     vel = jnp.zeros_like(pos) if vel is None else jnp.asarray(vel, float)
     zero = jnp.zeros((), jnp.int32)
-    return mpe.MpeState(pos, vel, jnp.asarray(landmarks, float), zero, zero + time)
+    return particles.MpeState(pos, vel, jnp.asarray(landmarks, float), zero, zero + time)
 
 
-def once(env: JaxEnv, world: mpe.MpeState, action: Any, seed: int = 0) -> tuple[mpe.MpeState, Outcome]:
+def once(env: JaxEnv, world: particles.MpeState, action: Any, seed: int = 0) -> tuple[particles.MpeState, Outcome]:
     return jax.jit(env.step)(world, action, jax.random.key(seed))
 
 
@@ -283,7 +283,7 @@ def test_full_thrust_from_rest_in_both_dynamics() -> None:
     def path(dynamics: str) -> list[float]:
         world, seen = world_of([[0.0, 0.0]], [[0.0, 0.0]]), []
         for _ in range(10):
-            world = mpe.move(world, jnp.asarray([[1.0, 0.0]]), dynamics=dynamics)
+            world = particles.move(world, jnp.asarray([[1.0, 0.0]]), dynamics=dynamics)
             seen.append(float(world.pos[0, 0]))
         return seen
 
@@ -294,7 +294,7 @@ def test_full_thrust_from_rest_in_both_dynamics() -> None:
 
 
 def test_five_numbers_push_left_right_down_up_and_the_first_does_nothing() -> None:
-    pushes = mpe.thrust_of(jnp.eye(5))
+    pushes = particles.thrust_of(jnp.eye(5))
     assert pushes.tolist() == [[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]]
 
 
@@ -334,18 +334,18 @@ def test_gradient_through_a_step_is_finite_where_bodies_meet(task: str, gap: flo
 
 
 def test_contact_pushes_apart_with_equal_and_opposite_forces() -> None:
-    force = mpe.contact_force(jnp.asarray([[0.0, 0.0], [0.2, 0.0], [5.0, 5.0]]), 0.15)
+    force = particles.contact_force(jnp.asarray([[0.0, 0.0], [0.2, 0.0], [5.0, 5.0]]), 0.15)
     np.testing.assert_allclose(force[0], [-10.0, 0.0], rtol=1e-5)  # 100 times the depth 0.1
     np.testing.assert_allclose(force.sum(0), 0.0, atol=1e-5)
     assert not force[2].any()
 
 
 def test_adversaries_do_what_they_are_called() -> None:
-    def final(adversary: Any) -> mpe.MpeState:
+    def final(adversary: Any) -> particles.MpeState:
         env = mpe.deception(2, adversary=adversary, horizon=40)
         world = world_of([[0.9, -0.9], [-0.5, 0.4], [3.0, 3.0]], [[1.0, 0.0], [-0.6, 0.6]])
 
-        def step(world: mpe.MpeState, key: Any) -> tuple[mpe.MpeState, None]:
+        def step(world: particles.MpeState, key: Any) -> tuple[particles.MpeState, None]:
             return env.step(world, jnp.zeros((2, 5)), key)[0], None
 
         return jax.lax.scan(step, world, jax.random.split(jax.random.key(0), 40))[0]
@@ -359,7 +359,7 @@ def test_adversaries_do_what_they_are_called() -> None:
 
 
 def test_callable_adversary_is_named_in_the_task() -> None:
-    def flee(world: mpe.MpeState, key: Any) -> Any:
+    def flee(world: particles.MpeState, key: Any) -> Any:
         del key
         return jnp.zeros((5,), world.pos.dtype)
 

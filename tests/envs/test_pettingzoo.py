@@ -12,7 +12,7 @@ from gymnasium.spaces import Box
 
 from omad import envs, processes, tasks
 from omad.envs.contract import Broken
-from omad.envs.pettingzoo import PettingZooInstance
+from omad.envs.pettingzoo_instance import PettingZooInstance
 from omad.envs.pool import Pool
 from omad.errors import UserError
 from omad.spec import EnvSpec

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from omad import tasks
-from omad.envs import make, mpe, scripted
+from omad.envs import make, mpe, particles, scripted
 from omad.types import EnvSpec
 
 EPISODES = 2000
@@ -75,7 +75,7 @@ def test_assignment_is_the_cheapest_and_cover_sends_the_nearest_to_the_goal() ->
     pos = jnp.asarray([[5.0, 5.0], [-1.0, 0.0], [0.4, 0.0]])
     landmarks = jnp.asarray([[0.0, 0.0], [1.5, 0.0]])
     zero = jnp.zeros((), jnp.int32)
-    world = mpe.MpeState(pos, jnp.zeros_like(pos), landmarks, zero, zero)
+    world = particles.MpeState(pos, jnp.zeros_like(pos), landmarks, zero, zero)
     spec = mpe.deception(2, xy=True).spec
     key = jax.random.key(0)
     assert np.sign(scripted.assigned(spec)(world, key)).tolist() == [[1, 0], [1, 0]]
@@ -89,7 +89,7 @@ def test_encoded_thrust_is_the_thrust_that_the_env_applies() -> None:
         world, _ = env.reset(jax.random.key(0))
         action = scripted.encode(thrust, env.spec.act_dim)
         after, _ = env.step(world, action, jax.random.key(1))
-        np.testing.assert_allclose(after.vel, 0.5 * thrust + 0.1 * mpe.contact_force(world.pos, 0.15), atol=1e-6)
+        np.testing.assert_allclose(after.vel, 0.5 * thrust + 0.1 * particles.contact_force(world.pos, 0.15), atol=1e-6)
 
 
 def test_too_many_agents_to_assign_is_an_error() -> None:

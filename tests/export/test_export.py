@@ -34,12 +34,13 @@ from omad.cli import main
 from omad.errors import EnvFailed, UserError
 from omad.export import bundle, play
 from omad.export import distil as distilling
+from omad.export.agent import VECTORS, runner
 from omad.export.distil import Settings, distil, matching, observations
 from omad.export.fold import fold, sample, squashed, unsquashed
 from omad.export.runner import BadPolicy, Policy, read_tensors
 from omad.export.team import Trained, boxes, compare, differences, export, folded_vectors, vectors
+from omad.saved import policies_at
 from omad.spec import EnvSpec, inward
-from omad.trained import policies_at
 
 UNEQUAL = "probe/push"
 
@@ -70,7 +71,7 @@ def test_numpy_and_onnx_act_as_jax_does(algorithm: str, task: str, obs_norm: str
     pytest.importorskip("onnxruntime")
     trained = team(algorithm, task, obs_norm)
     out = export(trained, tmp_path / "team")
-    found = compare(out, trained, bundle.VECTORS)["difference"]
+    found = compare(out, trained, VECTORS)["difference"]
     assert set(found) == {"numpy", "onnx"} and max(found.values()) <= 1e-5, found
 
 
@@ -80,7 +81,7 @@ def test_exact_steps_are_exported(tmp_path: Path) -> None:
     trained = team("omad", UNEQUAL, **EXACT)
     for steps in (None, 2):
         out = export(trained, tmp_path / str(steps), denoising_steps=steps)
-        found = compare(out, trained, bundle.VECTORS)["difference"]
+        found = compare(out, trained, VECTORS)["difference"]
         assert set(found) == {"numpy", "onnx"} and max(found.values()) <= 1e-5, found
     one, euler = (fold(t.policy, t.config, t.spec, "none")[0].tensors for t in (trained, team("omad", UNEQUAL)))
     assert "jump" not in euler and (one["jump"] ** 2 < 2 * one["step"]).all()
@@ -328,7 +329,7 @@ def test_shapes_that_ask_for_much_memory_are_refused(out: Path, tmp_path: Path, 
     (copy / "policy.json").write_text(json.dumps(about))
     (copy / "policy.safetensors").write_bytes(data)
     with pytest.raises(UserError, match=rf"{name} has the shape .*, as no policy has"):
-        bundle.runner(copy)
+        runner(copy)
 
 
 @pytest.mark.parametrize(
@@ -352,7 +353,7 @@ def test_sizes_that_the_numbers_do_not_have_are_refused(
     about["checksum"] = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     (copy / "policy.json").write_text(json.dumps(about))
     with pytest.raises(UserError, match=words):
-        bundle.runner(copy)
+        runner(copy)
 
 
 def test_a_graph_of_another_form_is_not_loaded(tmp_path: Path) -> None:
@@ -374,9 +375,9 @@ def test_a_graph_of_another_form_is_not_loaded(tmp_path: Path) -> None:
         (out / "team.json").write_text(json.dumps(about))
         if change == "node":
             with pytest.raises(UserError, match="is not the graph of these policies"):
-                compare(out, trained, bundle.VECTORS)
+                compare(out, trained, VECTORS)
         else:
-            assert compare(out, trained, bundle.VECTORS)["difference"]["onnx"] > 1e-3
+            assert compare(out, trained, VECTORS)["difference"]["onnx"] > 1e-3
 
 
 def test_actions_stay_in_their_box(tmp_path: Path) -> None:
@@ -407,7 +408,7 @@ def test_numbers_that_are_not_finite_are_neither_written_nor_called_equal(
     out = export(trained, tmp_path / "team", ["numpy"])
     tests = vectors(trained, fold_of(trained), 16)
     nothing = types.SimpleNamespace(policy=lambda *_: np.full(1, np.nan, np.float32))
-    monkeypatch.setattr(bundle, "runner", lambda folder: nothing)
+    monkeypatch.setattr("omad.export.team.runner", lambda folder: nothing)
     assert differences(out, bundle.load(out), fold_of(trained), tests) == {"numpy": math.inf}
 
 
@@ -462,7 +463,7 @@ def test_fewer_denoising_steps(algorithm: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(array, given.tensors[name])
     path = export(trained, tmp_path / "team", denoising_steps=2)
     assert bundle.load(path).steps == 2 and bundle.load(path).trained_steps > 2
-    found = compare(path, trained, bundle.VECTORS)["difference"]
+    found = compare(path, trained, VECTORS)["difference"]
     assert max(found.values()) <= 1e-5, found
 
 

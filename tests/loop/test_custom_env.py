@@ -221,6 +221,19 @@ def test_check_env_reports(lift: str):
     assert inspect("probe/push", steps=20)["episodes"] == 20
 
 
+def test_a_support_that_short_episodes_outgrow_is_said_before_training(monkeypatch: pytest.MonkeyPatch):
+    """In units of normalised returns: 5 / (1 - 0.99^5); not where it is given, nor where rewards are as they are."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "envs"))
+    task = "jax:own_envs:reach?horizon=5"
+
+    def notes(**fields: Any) -> tuple[str, ...]:
+        return build(resolve(task, "omad", "tiny", **fields), envs.make(task)).notes
+
+    (said,) = notes(reward_norm="return")
+    assert "v_max is 5." in said and "after 5 steps" in said and said.endswith("give --v-max 102.")
+    assert notes() == notes(reward_norm="return", v_max=5.0) == ()
+
+
 def test_a_jax_env_by_path_trains_and_is_drawn_where_it_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "envs"))
     task = "jax:own_envs:reach?horizon=5"

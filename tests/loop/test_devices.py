@@ -16,6 +16,7 @@ import jax, jax.numpy as jnp, numpy as np
 from omad.algos import config_class, make
 from omad.envs import probe
 from omad.loop import fused
+from omad.loop.seeds import seed_sharding
 
 sizes = dict(actor_width=8, actor_layers=1, critic_width=8, critic_layers=1)
 if sys.argv[2] == "omad":
@@ -32,7 +33,7 @@ carry = loop.chunk(carry, seeds, jnp.asarray(9), jnp.asarray(3))
 found = {f"{i:03d}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(carry))}
 found["healthy"] = np.asarray(loop.healthy(carry))
 found["devices"] = np.asarray(len(jax.tree.leaves(carry.learner)[0].sharding.device_set))
-found["devices for six seeds"] = np.asarray(fused.seed_sharding(6).mesh.size)
+found["devices for six seeds"] = np.asarray(seed_sharding(6).mesh.size)
 np.savez(sys.argv[1], **found)
 """
 

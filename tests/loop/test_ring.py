@@ -12,8 +12,9 @@ import pytest
 from omad import buffer, envs
 from omad.envs.host_env import HostEnv
 from omad.loop import fused
-from omad.loop.fused import LoopConfig, ProgramInputs
+from omad.loop.fused import LoopConfig
 from omad.loop.hosted import Hosted
+from omad.loop.seeds import ProgramInputs
 from omad.types import Algorithm, Mean
 
 ROWS, DEMONSTRATIONS = 4099, 5003  # occur in no other shape

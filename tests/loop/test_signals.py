@@ -305,7 +305,7 @@ def test_a_script_does_not_go_on_after_a_signal(
     code: int | None,
 ) -> None:
     """A watcher that prints to nobody counts as SIGPIPE."""
-    monkeypatch.setattr("omad.loop.session.nobody_reads", lambda error: isinstance(error, BrokenPipeError))
+    monkeypatch.setattr("omad.loop.listeners.nobody_reads", lambda error: isinstance(error, BrokenPipeError))
 
     class Watch(Logger):
         def progress(self, progress: Progress) -> None:
@@ -363,11 +363,14 @@ def test_a_signal_ends_an_evaluation_which_is_made_again_on_resume(
 
     def go_on_after_a_signal(stop: Callable[[], bool]) -> None:
         asked["stop"] += 1
-        if asked["stop"] in (3, 10):  # of 5 env steps each: the first evaluation, and, once that has been made, the last
+        if asked["stop"] in (
+            3,
+            10,
+        ):  # of 5 env steps each: the first evaluation, and, once that has been made, the last
             signal.raise_signal(signal.SIGTERM)
         go_on(stop)
 
-    fields = SHORT | {"eval_every": 200}
+    fields: dict[str, Any] = SHORT | {"eval_every": 200}
     still, path = tmp_path / "still", tmp_path / "run"
     api.train("pettingzoo:aim_env:Aim", "hatd3", run_dir=still, loggers=[], **fields)
     monkeypatch.setattr(evaluate, "_go_on", go_on_after_a_signal)

@@ -32,7 +32,7 @@ from omad.loop.fused import Carry
 from omad.loop.session import Result, Session
 from omad.run import arrays
 from omad.run.folder import RunFolder
-from omad.trained import policies_at
+from omad.saved import policies_at
 
 TINY: dict[str, Any] = {
     "total_steps": 400,

@@ -33,9 +33,10 @@ from jaxtyping import Array, Float, Int, Key
 from omad.algos import omad_ablations as ablations
 from omad.algos.configs.omad import OmadConfig
 from omad.algos.delayed import delayed_update, linear, linear_decay
+from omad.critic_nets import Critic, CriticStats, RenormConfig, XqcCritic
 from omad.diffusion.sde import Chain
 from omad.errors import UserError
-from omad.nets import Critic, CriticStats, Denoiser, RenormConfig, XqcCritic
+from omad.nets import Denoiser
 from omad.policies import DiffusionPolicy, agent_noise, draw_noise, sample_chain
 from omad.tree import at_agent, descend, each, global_norm, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics, TeamAction, TeamObs
@@ -94,8 +95,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
     actor_tx = optax.flatten(
         optax.chain(optax.zero_nans(), optax.clip(config.actor_clip), optax.adam(actor_rate, b1=config.adam_b1))
     )
-    critic_rate = linear_decay(config.critic_lr, config.lr_decay_steps)
-    critic_tx = each(optax.flatten(optax.adam(critic_rate, b1=config.adam_b1)))
+    critic_tx = each(optax.flatten(optax.adam(linear_decay(config.critic_lr, config.lr_decay_steps), config.adam_b1)))
     alpha_tx = optax.adam(config.alpha_lr)
     limit = linear(config.target_run_per_dim, config.target_run_end, config.target_run_begin, config.target_run_steps)
 

@@ -65,9 +65,11 @@ def distil_run(options: Options) -> dict[str, Any]:
     from omad import envs
     from omad.experiment import available_mib
     from omad.export import bundle, team
+    from omad.export.agent import VECTORS
     from omad.export.distil import MOST, Settings, distil, observations, usual_episodes
     from omad.export.fold import fold
-    from omad.trained import Run, which_of
+    from omad.saved import which_of
+    from omad.trained import Run
     from omad.trust import refuse_changed, refuse_foreign
 
     bundle.check_new(options.out, formats := bundle.parsed(options.formats))
@@ -92,7 +94,7 @@ def distil_run(options: Options) -> dict[str, Any]:
     obs = np.concatenate([visit(folded, 0), run.buffered_obs(options.seed, options.trust)])
     students, errors = distil(folded, obs, settings, options.distil_seed, visit)
     bundle.write(
-        options.out, students, team.folded_vectors(students, bundle.VECTORS), team.boxes(teacher.spec),
+        options.out, students, team.folded_vectors(students, VECTORS), team.boxes(teacher.spec),
         team.history_of(teacher.facts.task), teacher.facts, formats, teacher.spec.agents,
     )  # fmt: skip
     return {

@@ -103,7 +103,8 @@ def main(arguments: Sequence[str]) -> int:
     use_device(options.device)
     use_compilation_cache(options.compilation_cache)
     from omad import tasks
-    from omad.trained import Run, which_of
+    from omad.saved import which_of
+    from omad.trained import Run
 
     run = Run(options.run)
     which = which_of(options.which)

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     use_compilation_cache(options.compilation_cache)
     from omad.api import load_policy
     from omad.export import bundle, team
-    from omad.trained import which_of
+    from omad.saved import which_of
 
     policy = load_policy(options.run, options.seed, which_of(options.which))
     if options.check and options.out.exists():

@@ -66,6 +66,7 @@ def _bundle(folder: Path, options: Options) -> list[dict[str, Any]]:
     import numpy as np
 
     from omad.export import bundle, graph, play
+    from omad.export.agent import runner
     from omad.export.fold import sample
     from omad.export.team import onnx_policy
     from omad.trust import refuse_foreign
@@ -80,7 +81,7 @@ def _bundle(folder: Path, options: Options) -> list[dict[str, Any]]:
         found = play.evaluate(folded, team.facts.task, options.episodes, 2_000_000, explore=True)
         returns = np.asarray(found.returns[0], float)
         row |= {"return": float(returns.mean()), "return_se": float(returns.std(ddof=1) / len(returns) ** 0.5)}
-    policy = bundle.runner(folder / team.agents[0])
+    policy = runner(folder / team.agents[0])
     raw = rng.standard_normal(policy.obs_dim).astype(np.float32)
     rows = [row | {"runtime": "NumPy runner"} | _timed(lambda: policy.act(raw), options.actions)]
     stacked = rng.standard_normal((1, one.obs_dim)).astype(np.float32)

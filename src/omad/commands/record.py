@@ -175,7 +175,7 @@ def _acting(options: Options) -> tuple[Any, str, Decide]:
         return env, task, jax.jit(anything)
     from omad.api import load_policy
     from omad.run.folder import RunFolder
-    from omad.trained import which_of
+    from omad.saved import which_of
     from omad.trust import refuse_changed, refuse_foreign
 
     folder = RunFolder.open(run)

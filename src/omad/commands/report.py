@@ -18,8 +18,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 import tyro
 
-from omad.config import FOLLOWING, RunConfig, resolve
+from omad.config import RunConfig, resolve
 from omad.console import console
+from omad.derived import FOLLOWING
 from omad.errors import UserError
 from omad.report.format import plain
 from omad.schema import LARGEST

@@ -15,9 +15,10 @@ import tyro
 from omad.algos.validate import check, documented
 from omad.commands.dashboard import Stop, run_with_dashboard
 from omad.compilation import use_compilation_cache
-from omad.config import FOLLOWING, OF_REWARDS, RUN_FIELDS, TAG, RunConfig, resolve, sources
+from omad.config import RUN_FIELDS, TAG, RunConfig, resolve, sources
 from omad.config_file import read, to_toml
 from omad.console import console
+from omad.derived import FOLLOWING, OF_REWARDS
 from omad.device import share_device, use_device
 from omad.errors import UserError
 from omad.presets import LEGEND

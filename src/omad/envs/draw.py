@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from omad.envs import contract
 from omad.envs.contract import Broken, guarded
 from omad.envs.frame_stack import env_state
-from omad.envs.mpe import AGENT_RADIUS, COVER_RADIUS, MpeState
+from omad.envs.mpe import COVER_RADIUS
+from omad.envs.particles import AGENT_RADIUS, MpeState
 from omad.errors import UserError
 from omad.keys import Stream, run_key, stream
 from omad.tasks import GAME_MODES

@@ -21,128 +21,40 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from omad import tasks
 from omad.envs import adapt
 from omad.envs.frame_stack import stack_frames
+from omad.envs.particles import (
+    AGENT_RADIUS,
+    MpeState,
+    distance,
+    move,
+    others_from_each,
+    points_from_each,
+    pursue,
+    thrust_of,
+)
 from omad.symmetry import plane
 from omad.types import EnvSpec, JaxEnv, Observation, Outcome
 
 __all__ = [
     "ADVERSARIES",
-    "MpeState",
-    "contact_force",
     "deception",
     "deception_distances",
     "deception_observe",
-    "distance",
-    "move",
-    "pursue",
     "spread",
     "spread_observe",
     "spread_terms",
-    "thrust_of",
 ]
 
-DT = 0.1
-DAMPING = 0.25
-THRUST = 5.0
-CONTACT_FORCE = 100.0
-CONTACT_MARGIN = 1e-3
-AGENT_RADIUS = 0.15
 COVER_RADIUS = 0.1
-
-
-class MpeState(eqx.Module):
-    """The env state of both tasks."""
-
-    pos: Float[Array, "*b body 2"]
-    """Positions of the agents; in `deception` row 0 is the adversary."""
-    vel: Float[Array, "*b body 2"]
-    """Velocities, units/s."""
-    landmarks: Float[Array, "*b landmark 2"]
-    goal: Int[Array, "*b"]
-    """Index of the goal landmark; always 0 in `spread`, where it means nothing."""
-    time: Int[Array, "*b"]
-    """Steps done in this episode."""
-
 
 Adversary = Callable[[MpeState, Key[Array, ""]], Float[Array, " act"]]
 """(world before the step, key) -> five-number action in [0, 1]; the adversary is body 0."""
-
-
-def distance(delta: Float[Array, "*b 2"]) -> Float[Array, "*b"]:
-    """Euclidean length with gradient 0, not infinity, at length 0."""
-    square = jnp.sum(jnp.square(delta), -1)
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
-
-
-def thrust_of(action: Float[Array, "*b act"]) -> Float[Array, "*b 2"]:
-    """Thrust in [-1, 1]^2 from the five numbers (nothing, left, right, down, up).
-
-    Two numbers are the thrust already. The difference is taken in float32, since the actions of `mpe2` are
-    float32.
-    """
-    if action.shape[-1] == 2:
-        return action
-    single = action.astype(jnp.float32)
-    return (single[..., 2::2] - single[..., 1::2]).astype(action.dtype)
-
-
-def contact_force(pos: Float[Array, "body 2"], radius: float) -> Float[Array, "body 2"]:
-    """Sum of the soft repulsions on each of some equal discs, in units of force (mass is 1)."""
-    delta = pos[:, None, :] - pos[None, :, :]
-    gap = distance(delta)
-    depth = CONTACT_MARGIN * jnp.logaddexp(0.0, -(gap - 2 * radius) / CONTACT_MARGIN)
-    # Delta is 0 on the diagonal, so that no disc repels itself; there the divisor must only not be 0.
-    return CONTACT_FORCE * jnp.sum(delta * (depth / jnp.where(gap > 0, gap, 1))[..., None], 1)
-
-
-def move(
-    world: MpeState, thrust: Float[Array, "body 2"], *, radius: float | None = None, dynamics: str = "v3"
-) -> MpeState:
-    """One step of physics.
-
-    Args:
-        world: the state before the step.
-        thrust: in [-1, 1]^2, five units of force at 1.
-        radius: of the discs that repel each other; None where bodies pass through each other.
-        dynamics: `v3` moves the bodies by their old velocity, `v2` by their new one.
-    """
-    force = THRUST * thrust
-    if radius is not None:
-        force = force + contact_force(world.pos, radius)
-    vel = (1 - DAMPING) * world.vel + DT * force
-    pos = world.pos + DT * (world.vel if dynamics == "v3" else vel)
-    return MpeState(pos, vel, world.landmarks, world.goal, world.time + 1)
-
-
-def pursue(
-    pos: Float[Array, "*b 2"],
-    vel: Float[Array, "*b 2"],
-    target: Float[Array, "*b 2"],
-    kp: float = 8.0,
-    kd: float = 2.0,
-) -> Float[Array, "*b 2"]:
-    """Thrust of a proportional-derivative controller; its default gains suit `v3` dynamics."""
-    return jnp.clip(kp * (target - pos) - kd * vel, -1, 1)
-
-
-def _others(pos: Float[Array, "body 2"]) -> Float[Array, "body other_2"]:
-    """Positions of all other bodies relative to each body, flattened in the bodies' order."""
-    n = pos.shape[0]
-    delta = (pos[None, :, :] - pos[:, None, :]).reshape(n * n, 2)
-    # Rows of the flat matrix off its diagonal: drop entry 0, then every (n+1)th.
-    return delta[1:].reshape(n - 1, n + 1, 2)[:, :-1].reshape(n, 2 * (n - 1))
-
-
-def _relative(points: Float[Array, "point 2"], pos: Float[Array, "body 2"]) -> Float[Array, "body point_2"]:
-    """Positions of all points relative to each body, flattened."""
-    return (points[None, :, :] - pos[:, None, :]).reshape(pos.shape[0], -1)
 
 
 # Cooperative navigation
@@ -154,9 +66,11 @@ def spread_observe(world: MpeState) -> Float[Array, "agent obs"]:
     Own velocity, own position, landmarks and other agents relative to oneself, the others' silent messages
     (zeros).
     """
-    others = _others(world.pos)
+    others = others_from_each(world.pos)
     silence = jnp.zeros_like(others)
-    return jnp.concatenate([world.vel, world.pos, _relative(world.landmarks, world.pos), others, silence], axis=1)
+    return jnp.concatenate(
+        [world.vel, world.pos, points_from_each(world.landmarks, world.pos), others, silence], axis=1
+    )
 
 
 def spread_terms(world: MpeState) -> tuple[Float[Array, ""], Float[Array, " agent"], Float[Array, ""]]:
@@ -258,7 +172,7 @@ def deception_observe(world: MpeState) -> tuple[Float[Array, "agent obs"], Float
     A good agent sees the goal, the landmarks and the other bodies (the adversary first), all relative to
     itself; the adversary the same without the goal. Nobody sees an absolute position or a velocity.
     """
-    seen = jnp.concatenate([_relative(world.landmarks, world.pos), _others(world.pos)], axis=1)
+    seen = jnp.concatenate([points_from_each(world.landmarks, world.pos), others_from_each(world.pos)], axis=1)
     goal = world.landmarks[world.goal][None, :] - world.pos[1:]
     return jnp.concatenate([goal, seen[1:]], axis=1), seen[0]
 

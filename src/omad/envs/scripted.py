@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from omad.envs.frame_stack import env_state
-from omad.envs.mpe import MpeState, distance, pursue
+from omad.envs.particles import MpeState, distance, pursue
 from omad.types import EnvSpec, EnvState, JaxEnv
 
 __all__ = ["Scripted", "assigned", "cover", "encode", "greedy", "random", "scripted_returns", "zero"]

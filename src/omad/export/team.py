@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from omad import schema, tasks
 from omad.errors import UserError
 from omad.export import bundle, graph
+from omad.export.agent import VECTORS, runner
 from omad.export.bundle import FORMATS, Facts, Team, Vectors
 from omad.export.fold import Folded, draw_noise, fold, sample, unscaled
 from omad.spec import ObsNorm, inward
@@ -118,7 +119,7 @@ def export(
     Raises:
         UserError: See `bundle.write` and `fold`.
     """
-    folded, tests = _both(team, denoising_steps, bundle.VECTORS)
+    folded, tests = _both(team, denoising_steps, VECTORS)
     task, spec = team.facts.task, team.spec
     return bundle.write(Path(out), folded, tests, boxes(spec), history_of(task), team.facts, formats, spec.agents)
 
@@ -160,7 +161,7 @@ def differences(folder: Path, about: Team, folded: Sequence[Folded], tests: Sequ
             worst[runtime] = max(worst.get(runtime, 0.0), math.inf if math.isnan(gap) else gap)
 
         if f"{name}/policy.safetensors" in about.files:
-            note("numpy", bundle.runner(folder / name).policy(test.obs, test.noise))
+            note("numpy", runner(folder / name).policy(test.obs, test.noise))
         if f"{name}/policy.onnx" in about.files:
             path = folder / name / "policy.onnx"
             data, title = schema.read_bytes(path, unpack=False), bundle.title_of(about.facts, i)

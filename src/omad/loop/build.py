@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from omad import buffer, demonstrations
+from omad import buffer, demonstrations, tasks
 from omad.algos import REGISTRY
 from omad.algos import make as make_algorithm
 from omad.config import RunConfig
+from omad.derived import support_of
 from omad.envs.draw import contact_sheet, draws, play
 from omad.envs.host_env import HostEnv
 from omad.envs.pool import Pool
@@ -88,6 +90,7 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
         shown = demonstrations.load(config.demonstrations, env.spec)
         remark = demonstrations.remark(config.demonstrations, env.spec)
         notes = (*notes, remark) if remark else notes
+    notes = (*notes, *_narrow_support(config, env.spec))
     acting = ((algorithm, True), (algorithm, False), (algorithm._replace(act=_uniform(env.spec)), True))
     if isinstance(env, JaxEnv):
         loop = fused.make(algorithm, env, sizes, batch_seeds, shown)
@@ -116,6 +119,19 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
         eval_pool.close()
 
     return Built(env.spec, algorithm, hosted, *evaluate, close=close, notes=notes, demonstrations=shown)
+
+
+def _narrow_support(config: RunConfig, spec: EnvSpec) -> tuple[str, ...]:
+    """What to say of a user's env whose episodes may be cut off so early that values leave the derived support."""
+    if config.reward_norm != "return" or "v_max" in config.given or tasks.find(config.task).horizon:
+        return ()
+    algo: Any = config.algo
+    if getattr(algo, "v_max", math.inf) >= (due := support_of(config.reward_bound, algo.gamma, spec.horizon)):
+        return ()
+    return (
+        f"v_max is {algo.v_max:g}. If {config.task} cuts episodes off after {spec.horizon} steps (truncated), their "
+        f"values go on and may reach {due:g} in units of normalised returns: then give --v-max {due:g}.",
+    )
 
 
 def _picture(algorithm: Algorithm, env: JaxEnv, policy: Any, seed: int) -> np.ndarray:

@@ -19,14 +19,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from omad import buffer
 from omad.keys import Stream, held, run_key, stream
+from omad.loop.seeds import ProgramInputs, SequentialSeeds, ShardedSeeds
 from omad.reward_norm import SCALE, ReturnStats
 from omad.spec import RewardNorm
-from omad.tree import all_finite, at_seed, put_seed
+from omad.tree import all_finite
 from omad.types import Algorithm, Batch, EnvSpec, EnvState, JaxEnv, Learner, Mean, Metrics, Observation, Step
 
 __all__ = [
@@ -34,23 +34,18 @@ __all__ = [
     "Carry",
     "Fused",
     "LoopConfig",
-    "ProgramInputs",
-    "SequentialSeeds",
     "choose_actions",
     "episode_metrics",
+    "fresh_carry",
+    "healthy",
     "learn_vector_step",
     "make",
     "no_metrics",
     "no_returns",
     "program_inputs",
     "record_step",
-    "replicate",
     "sample_batch",
-    "seed_sharding",
-    "shard_over_devices",
     "traced_once",
-    "with_ring",
-    "without_ring",
 ]
 
 T = TypeVar("T")
@@ -114,123 +109,6 @@ class Fused(NamedTuple):
     """(seeds) -> what `init` gives, as shapes."""
 
 
-class SequentialSeeds:
-    """What the `vmap` of a loop over seeds computes, seed after seed: one compiled program, without a seed axis.
-
-    Inside a compiled loop over seeds XLA rounds differently, and the hosted loop would not be met any more. All that
-    a seed changes is cut out of the carry and put back, but for the rings, which are written in place.
-
-    Args:
-        one: (carry, seed, start, count, given, seed_index) -> carry.
-        given: Handed to every call.
-    """
-
-    def __init__(self, one: Callable[..., Any], given: ProgramInputs | None) -> None:
-        def program(carry: Any, seeds: Array, seed_index: Array, start: Array, count: Array, given: Any) -> Any:
-            whole = without_ring(carry)
-            own = with_ring(at_seed(whole, seed_index), carry.ring)
-            done = one(own, seeds[seed_index], start, count, given, seed_index)
-            return with_ring(put_seed(whole, seed_index, without_ring(done)), done.ring)
-
-        self._program: Any = jax.jit(program, donate_argnums=0)
-        self._given = given
-
-    def __call__(self, carry: T, seeds: Int[Array, " seed"], start: Array, count: Array) -> T:
-        """The carry after `count` steps; the given one is donated."""
-        for seed_index in range(len(seeds)):
-            carry = self._program(carry, seeds, np.int32(seed_index), start, count, self._given)
-        return carry
-
-    def lower(self, carry: Any, seeds: Any, start: Any, count: Any) -> Any:
-        """The program for arguments of these shapes, to be looked at."""
-        return self._program.lower(carry, seeds, np.int32(0), start, count, self._given)
-
-    def _cache_size(self) -> int:
-        return self._program._cache_size()
-
-
-def shard_over_devices(function: Any, n_seeds: int, by_seed: tuple[bool, ...], donate: tuple[int, ...]) -> Any:
-    """A function of a batch of seeds, compiled and shared out over the local devices.
-
-    Each device takes equally many seeds, and as many devices take part as that allows. Seeds need nothing of each
-    other, so the numbers are those of one device, up to the rounding of products of batches of another size.
-
-    Args:
-        function: What is compiled; all that it gives leads with a seed axis.
-        n_seeds: Seeds in the batch.
-        by_seed: For each argument, whether it leads with a seed axis.
-        donate: Arguments whose memory is used again.
-    """
-    sharding = seed_sharding(n_seeds)
-    specs = tuple(sharding.spec if leads else PartitionSpec() for leads in by_seed)
-    shared = jax.shard_map(function, mesh=sharding.mesh, in_specs=specs, out_specs=sharding.spec, check_vma=False)
-    # Where arguments lie is said here, or the same program would be compiled again for those fresh from the host.
-    lie = tuple(NamedSharding(sharding.mesh, spec) for spec in specs)
-    return jax.jit(shared, donate_argnums=donate, in_shardings=lie, out_shardings=sharding)
-
-
-def seed_sharding(n_seeds: int) -> NamedSharding:
-    """How arrays that lead with a seed axis lie on the local devices."""
-    devices = jax.local_devices()
-    use = max(k for k in range(1, len(devices) + 1) if n_seeds % k == 0)
-    return NamedSharding(Mesh(np.asarray(devices[:use]), ("seed",)), PartitionSpec("seed"))
-
-
-def replicate(shared: T, n_seeds: int) -> T:
-    """What has no seed axis, on every device that seeds are shared out over."""
-    return jax.device_put(shared, NamedSharding(seed_sharding(n_seeds).mesh, PartitionSpec()))
-
-
-class ShardedSeeds:
-    """The `vmap` of a loop over seeds, shared out over the local devices; arguments as those of `SequentialSeeds`."""
-
-    def __init__(self, one: Callable[..., Any], given: ProgramInputs | None) -> None:
-        self._batched = jax.vmap(one, in_axes=(0, 0, None, None, None))
-        self._programs: dict[int, Any] = {}
-        self._given = given
-
-    def _program(self, n: int) -> Any:
-        if n not in self._programs:
-            self._programs[n] = shard_over_devices(self._batched, n, (True, True, False, False, False), (0,))
-            self._given = replicate(self._given, n)
-        return self._programs[n]
-
-    def __call__(self, carry: T, seeds: Int[Array, " seed"], start: Array, count: Array) -> T:
-        """The carry after `count` steps; the given one is donated."""
-        sharding = seed_sharding(len(seeds))
-        return self._program(len(seeds))(*jax.device_put((carry, seeds), sharding), start, count, self._given)
-
-    def trace(self, carry: Any, seeds: Any, start: Any, count: Any) -> Any:
-        """The program for arguments of these shapes, to be looked at."""
-        return self._program(len(seeds)).trace(carry, seeds, start, count, self._given)
-
-    def lower(self, carry: Any, seeds: Any, start: Any, count: Any) -> Any:
-        """The same, further on."""
-        return self._program(len(seeds)).lower(carry, seeds, start, count, self._given)
-
-    def _cache_size(self) -> int:
-        return sum(program._cache_size() for program in self._programs.values())
-
-
-def without_ring(carry: Carry) -> Carry:
-    """All but the replay ring."""
-    return eqx.tree_at(lambda c: c.ring, carry, None)
-
-
-def with_ring(carry: Carry, ring: Step) -> Carry:
-    """With a replay ring put back."""
-    return eqx.tree_at(lambda c: c.ring, carry, ring, is_leaf=lambda leaf: leaf is None)
-
-
-class ProgramInputs(NamedTuple):
-    """What programs that learn are given beside the carry: neither compiled into them nor changed by them."""
-
-    hyperparameters: dict[str, Array]
-    """Those of `Algorithm.hyperparameters`."""
-    demonstrations: Step | None
-    """Complete episodes."""
-
-
 def program_inputs(algorithm: Algorithm, demonstrations: Step | None) -> ProgramInputs:
     """All that programs are given from outside."""
     return ProgramInputs(
@@ -246,6 +124,32 @@ def traced_once(algorithm: Algorithm) -> Callable[[Mapping[str, Array]], Algorit
     remade = algorithm.remade or (lambda given: algorithm)
     update = jax.jit(lambda given, *rest: remade(given).update(*rest), inline=True)
     return lambda given: remade(given)._replace(update=lambda *rest: update(given, *rest))
+
+
+def fresh_carry(
+    algorithm: Algorithm,
+    spec: EnvSpec,
+    config: LoopConfig,
+    seed: Int[Array, ""],
+    started: tuple[EnvState, Observation],
+    returns: ReturnStats | None,
+) -> Carry:
+    """What training begins with, given the envs' first states and observations and what `no_returns` gives."""
+    env_state, observation = started
+    return Carry(
+        learner=algorithm.init(stream(run_key(seed), Stream.INIT, 0)),
+        ring=buffer.make(spec, config.buffer_rows, config.n_envs),
+        env_state=env_state,
+        observation=observation,
+        episode={name: jnp.zeros(config.n_envs) for name in episode_metrics(spec)},
+        sums=no_metrics(algorithm, spec, config),
+        returns=returns,
+    )
+
+
+def healthy(carry: Carry) -> Bool[Array, " seed"]:
+    """Whether a seed's learner and metrics are finite."""
+    return jax.vmap(lambda learner, sums: all_finite((learner, sums)))(carry.learner, carry.sums)
 
 
 def no_metrics(algorithm: Algorithm, spec: EnvSpec, config: LoopConfig) -> Metrics:
@@ -450,17 +354,8 @@ def make(
     returns = no_returns(algorithm, config, demonstrations)
 
     def init(seed: Int[Array, ""]) -> Carry:
-        root = run_key(seed)
-        env_state, observation = reset_all(env, config, stream(root, Stream.RESET, 0))
-        return Carry(
-            learner=algorithm.init(stream(root, Stream.INIT, 0)),
-            ring=buffer.make(spec, config.buffer_rows, config.n_envs),
-            env_state=env_state,
-            observation=observation,
-            episode={name: jnp.zeros(config.n_envs) for name in episode_metrics(spec)},
-            sums=no_metrics(having(given.hyperparameters), spec, config),
-            returns=returns,
-        )
+        started = reset_all(env, config, stream(run_key(seed), Stream.RESET, 0))
+        return fresh_carry(having(given.hyperparameters), spec, config, seed, started, returns)
 
     def over_seeds(learn: bool) -> Any:
         def one(
@@ -488,9 +383,6 @@ def make(
 
         handed = given if learn else None
         return ShardedSeeds(one, handed) if batch_seeds else SequentialSeeds(one, handed)
-
-    def healthy(carry: Carry) -> Bool[Array, " seed"]:
-        return jax.vmap(lambda c: all_finite((c.learner, c.sums)))(carry)
 
     begin = jax.jit(jax.vmap(init))
     return Fused(

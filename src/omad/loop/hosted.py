@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from omad import buffer
 from omad.envs.host_env import HostEnv
 from omad.envs.pool import Pool, PoolStep, seeds_of
 from omad.errors import EnvFailed, NonFinite, UnevenSaves
@@ -32,114 +31,24 @@ from omad.keys import Stream, run_key, stream
 from omad.loop.fused import (
     Carry,
     LoopConfig,
-    ProgramInputs,
     choose_actions,
-    episode_metrics,
+    fresh_carry,
+    healthy,
     learn_vector_step,
-    no_metrics,
     no_returns,
     program_inputs,
     record_step,
-    replicate,
-    seed_sharding,
-    shard_over_devices,
     traced_once,
-    with_ring,
-    without_ring,
 )
-from omad.reward_norm import ReturnStats
+from omad.loop.packing import Layout, Trees, on_host
+from omad.loop.seeds import ProgramInputs, replicate, seed_sharding, shard_over_devices
 from omad.tree import all_finite, at_seed, stacked
-from omad.types import Algorithm, EnvSpec, Learner, Observation, Step
+from omad.types import Algorithm, Observation, Step
 
 __all__ = ["Hosted"]
 
 _DRAWN = 32
 """Vector steps whose bits of randomness are computed at a time."""
-
-
-class Layout:
-    """How the results of a vector step lie in one row of numbers an env, so that they are one transfer to the device.
-
-    Successor and its state, reward, terminated, truncated, extra numbers, next observation and its state.
-    """
-
-    def __init__(self, spec: EnvSpec) -> None:
-        self.agents, self.obs = spec.n_agents, spec.n_agents * spec.obs_dim
-        self.shown = self.obs + spec.state_dim
-        self.info_keys = spec.info_keys
-        self.width = 2 * self.shown + 3 + len(spec.info_keys)
-
-    def pack(self, result: PoolStep) -> np.ndarray:
-        """`(env, number)`."""
-        n = len(result.reward)
-        extra = (result.info[name] for name in self.info_keys)
-        numbers = (part[:, None] for part in (result.reward, result.terminated, result.truncated, *extra))
-        successor, shown = ((obs.reshape(n, -1), state) for obs, state in (result[:2], result[-2:]))
-        return np.concatenate([*successor, *numbers, *shown], axis=1, dtype=np.float32)
-
-    def pack_shown(self, observation: Observation) -> np.ndarray:
-        """`(seed, env, number)` with the next observation only."""
-        obs, state = np.asarray(observation.obs), np.asarray(observation.state)
-        table = np.zeros((*state.shape[:2], self.width), np.float32)
-        table[..., -self.shown :] = np.concatenate([obs.reshape(*state.shape[:2], -1), state], axis=2)
-        return table
-
-    def _apart(self, part: Any) -> tuple[Any, Any]:
-        obs, state = part[..., : self.obs], part[..., self.obs :]
-        return obs.reshape(*obs.shape[:-1], self.agents, self.obs // self.agents), state
-
-    def shown_next(self, table: Any) -> tuple[Any, Any]:
-        """The next observation, and its state."""
-        return self._apart(table[..., -self.shown :])
-
-    def transition(self, before: Array, action: Array, table: Array) -> Step:
-        """From the table of the step before, the actions, and the table that they led to."""
-        reward, terminated, truncated = (table[..., self.shown + i] for i in range(3))
-        over = terminated > 0, truncated > 0
-        return Step(*self.shown_next(before), action, reward, *over, *self._apart(table[..., : self.shown]))
-
-    def info(self, table: Array) -> dict[str, Array]:
-        """The env's extra numbers."""
-        return {name: table[..., self.shown + 3 + i] for i, name in enumerate(self.info_keys)}
-
-
-class Trees(NamedTuple):
-    """How carries are taken apart.
-
-    Leaves go in and out of programs bare, for Python walks through trees for a good part of a cheap vector step.
-    """
-
-    core: Any
-    """Of what a seed's programs change, but for the ring."""
-    ring: Any
-    learner: Any
-    shapes: list[Any]
-    """Of the learner's leaves, with which those of the core begin."""
-    acting: list[int]
-    """The leaves of the learner that its behaviour policy is made of."""
-
-    @staticmethod
-    def of(algorithm: Algorithm, carry: Carry) -> Trees:
-        """For a carry of one seed, given as shapes."""
-        shapes, learner = jax.tree.flatten(carry.learner)
-        traced = jax.make_jaxpr(algorithm.behaviour_policy)(carry.learner).jaxpr
-        read = {id(v) for v in traced.outvars} | {id(v) for eqn in traced.eqns for v in eqn.invars}
-        acting = [k for k, v in enumerate(traced.invars) if id(v) in read]
-        return Trees(jax.tree.structure(_core_of(carry)), jax.tree.structure(carry.ring), learner, shapes, acting)
-
-    def whole(self, leaves: list[Array], ring: list[Array]) -> Carry:
-        """A carry without what is on the host."""
-        return with_ring(jax.tree.unflatten(self.core, leaves), jax.tree.unflatten(self.ring, ring))
-
-    def bare(self, carry: Carry) -> tuple[list[Array], list[Array]]:
-        """And back."""
-        return jax.tree.leaves(_core_of(carry)), jax.tree.leaves(carry.ring)
-
-    def for_acting(self, leaves: list[Array]) -> Learner:
-        """A learner of which only what the policy reads is given; the rest is no part of the compiled program."""
-        given = dict(zip(self.acting, leaves, strict=True))
-        every = [given[k] if k in given else jnp.zeros(s.shape, s.dtype) for k, s in enumerate(self.shapes)]
-        return jax.tree.unflatten(self.learner, every)
 
 
 def _bits(n_envs: int, seeds: Int[Array, " seed"], first: Int[Array, ""]) -> tuple[Array, Array]:
@@ -188,7 +97,17 @@ class Hosted:
         self._bytes_each: int | None = None
         """Length of an env's save, once there was one."""
         measured = algorithm._replace(update=having(given.hyperparameters).update)
-        self._one = functools.partial(_core, measured, env, config, no_returns(algorithm, config, demonstrations))
+        returns = no_returns(algorithm, config, demonstrations)
+
+        def one(seed: Int[Array, ""]) -> Carry:
+            """What lives on the device; observation and envs are put in by the host."""
+            obs = jnp.zeros((config.n_envs, env.spec.n_agents, env.spec.obs_dim))
+            shown = Observation(obs, jnp.zeros((config.n_envs, env.spec.state_dim)))
+            return fresh_carry(
+                measured, env.spec, config, seed, (jnp.zeros((config.n_envs, 0), jnp.uint8), shown), returns
+            )
+
+        self._one = one
         self._init = jax.jit(jax.vmap(self._one))
         self._algorithm = algorithm
         self._layout = layout = Layout(env.spec)
@@ -228,9 +147,6 @@ class Hosted:
             return self._trees.bare(
                 learn_vector_step(learning, config, carry, run_key(seed), step, shown, seed_index)[0]
             )
-
-        def healthy(carry: Carry) -> Bool[Array, " seed"]:
-            return jax.vmap(lambda learner, sums: all_finite((learner, sums)))(carry.learner, carry.sums)
 
         self._bits = jax.jit(functools.partial(_bits, config.n_envs))
         self.healthy = jax.jit(healthy)
@@ -355,7 +271,7 @@ class Hosted:
         if not self.why_inexact and not self._try_saves(len(seeds)):
             observation = self._reset(seeds, 0)
         self._live = self._snapshot(len(seeds), 0)
-        return eqx.tree_at(_on_host, carry, (observation, self._live))
+        return eqx.tree_at(on_host, carry, (observation, self._live))
 
     def shapes(self, seeds: Int[Array, " seed"]) -> Carry:
         """What `init` gives, as shapes."""
@@ -422,7 +338,7 @@ class Hosted:
         self._live = self._snapshot(n, start + count)
         ended = self._trees.whole(cores[0] if self.batch_seeds else self._join(cores), ring)
         observation = Observation(*map(jnp.asarray, self._layout.shown_next(shown)))
-        return eqx.tree_at(_on_host, ended, (observation, self._live), is_leaf=lambda leaf: leaf is None)
+        return eqx.tree_at(on_host, ended, (observation, self._live), is_leaf=lambda leaf: leaf is None)
 
     def _put(self, rows: np.ndarray) -> list[Array]:
         """From the host to the device, what leads with a seed axis: one array for all seeds, or one a seed."""
@@ -476,31 +392,3 @@ class Hosted:
             (self._reset(seeds, vector_step), truncated, jax.tree.map(jnp.zeros_like, carry.episode), returns),
             is_leaf=lambda leaf: leaf is None,
         )
-
-
-def _core_of(carry: Carry) -> Carry:
-    """What a seed's programs change, but for the ring."""
-    return eqx.tree_at(_on_host, without_ring(carry), (None, None), is_leaf=lambda leaf: leaf is None)
-
-
-def _on_host(carry: Carry) -> tuple[Any, Any]:
-    """What the host holds while envs run."""
-    return carry.observation, carry.env_state
-
-
-def _core(
-    algorithm: Algorithm, env: HostEnv, config: LoopConfig, returns: ReturnStats | None, seed: Int[Array, ""]
-) -> Carry:
-    """What lives on the device; observation and envs are put in by the host."""
-    return Carry(
-        learner=algorithm.init(stream(run_key(seed), Stream.INIT, 0)),
-        ring=buffer.make(env.spec, config.buffer_rows, config.n_envs),
-        env_state=jnp.zeros((config.n_envs, 0), jnp.uint8),
-        observation=Observation(
-            jnp.zeros((config.n_envs, env.spec.n_agents, env.spec.obs_dim)),
-            jnp.zeros((config.n_envs, env.spec.state_dim)),
-        ),
-        episode={name: jnp.zeros(config.n_envs) for name in episode_metrics(env.spec)},
-        sums=no_metrics(algorithm, env.spec, config),
-        returns=returns,
-    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,14 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from omad.callbacks import Callback, Context
-from omad.envs.contract import place_of, said_by
-from omad.errors import CallbackFailed, EnvFailed, NonFinite, UserError
-from omad.evaluate import Stopped
-from omad.loggers import Evaluation, JsonLines, Logger, Progress, RunInfo
+from omad.config import to_dict
+from omad.errors import EnvFailed, NonFinite, UserError
+from omad.evaluate import EvaluationStopped
+from omad.loggers import Evaluation, Logger, Progress, RunInfo
 from omad.loop import fused
 from omad.loop.build import Built
 from omad.loop.hosted import Hosted
-from omad.processes import StopSignals, nobody_reads
+from omad.loop.listeners import Listeners
+from omad.processes import StopSignals
 from omad.run import machine, warm_start
 from omad.run.folder import RunFolder
 from omad.run.longer import kept_of_length
@@ -39,6 +39,7 @@ __all__ = ["AT_A_BOUNDARY", "EXACT", "Result", "Session"]
 
 EXACT, AT_A_BOUNDARY = "exact", "resumed at an episode boundary"
 """`resume` of the manifest: all continues where it was, or all envs begin new episodes."""
+_PERIODS = ("log_every", "eval_every", "save_every")
 _PIECE_S = 1.0
 """Aim for compiled calls of about this length, so that progress is live and signals are answered soon."""
 _EDGE = 0.01
@@ -71,13 +72,8 @@ class Session:
     ) -> None:
         self.run, self.built = run, built
         self.signals = signals or StopSignals()
-        self._lines = JsonLines(run)
-        self._early: list[tuple[str, str]] | None = []
-        """Events before loggers were started."""
-        self._loggers, self._callbacks = list(loggers), list(callbacks)
-        self._broken: list[Logger] = []
-        """Loggers that failed: not called again, but closed."""
         self.context = Context(run, built.spec, lambda: jax.vmap(built.algorithm.policy)(self.carry.learner))
+        self.listeners = Listeners(run, loggers, callbacks, self.context, self.signals)
         self.config = config = run.config
         self.seeds = jnp.asarray(config.all_seeds, jnp.int32)
         self.vector_steps = 0
@@ -86,8 +82,6 @@ class Session:
         """Vector steps per second of the compiled loop."""
         self._piece = {False: 16, True: 2}
         self._calls = {False: 0, True: 0}
-        self._failed: CallbackFailed | None = None
-        """The first failure of a user's callback or logger; the vector step that it came in is finished first."""
         self._saved = True
         """Nothing has been done since the last checkpoint, or since the beginning."""
         self._noted_edge, self._edges = False, 0
@@ -148,7 +142,8 @@ class Session:
                 passed.append(f"{error}; falling back to the one before.")
                 continue
             self.run.rewind(checkpoint)
-            self.carry, self.vector_steps = rest, checkpoint.vector_steps
+            self.carry = rest
+            self._move_to(checkpoint.vector_steps)
             broken = [step for step in self.run.damaged() if step > self.env_steps]
             passed += [f"the checkpoint of env step {step} has a damaged index; falling back." for step in broken]
             for sentence in passed:
@@ -182,11 +177,11 @@ class Session:
             NonFinite: A metric or parameter is not finite; the last good checkpoint stands.
             CallbackFailed: A user's callback or logger failed; the run has been saved.
         """
-        config = self.config
-        total = config.total_vector_steps
+        config, total = self.config, self.config.total_vector_steps
         with self.signals, self._named(), contextlib.ExitStack() as stack:
-            stack.callback(self._close)
-            self._open()
+            stack.callback(self.listeners.close)
+            known = to_dict(config), self.run.manifest, config.all_seeds
+            self.listeners.start(RunInfo(self.run.path, *known, self.env_steps))
             if self._owed:
                 self._evaluate()
             while self.vector_steps < total and not self._stopping():
@@ -205,24 +200,11 @@ class Session:
                 if at["save_every"]:
                     self._save()
             self._end(total)
-        if self._failed:
-            raise self._failed
-        stopped = self.context.stopped if self.vector_steps < total else None
-        return Result(
-            self.run.path, self.env_steps, self.signals.number if self.vector_steps < total else None, stopped
-        )
-
-    def _open(self) -> None:
-        """Call `start` of loggers and `on_start` of callbacks: the run starts or continues."""
-        from omad.config import to_dict
-
-        info = RunInfo(self.run.path, to_dict(self.config), self.run.manifest, self.config.all_seeds, self.env_steps)
-        for logger in tuple(self._loggers):
-            self._guard(self._loggers, logger, "start", info)
-        early, self._early = self._early or [], None
-        for name, text in early:
-            self._event(name, text)
-        self._call("on_start")
+        if self.listeners.failed:
+            raise self.listeners.failed
+        if self.vector_steps == total:
+            return Result(self.run.path, self.env_steps, None)
+        return Result(self.run.path, self.env_steps, self.signals.number, self.context.stopped)
 
     def _end(self, total: int) -> None:
         """Save what has not been saved, and say how it ended."""
@@ -230,66 +212,15 @@ class Session:
         if self.vector_steps < total and reason:
             stops = [*self.run.manifest.get("stops", []), {"env_steps": self.env_steps, "reason": reason}]
             self.run.amend(stops=stops)
-            self._event("stop", reason)
+            self.listeners.event("stop", reason)
         if self.vector_steps < total and not self._saved:
             self._save()
-        if self.signals.number is None and not self._failed:  # else whoever stopped the run waits for its end
-            self._show()
-        self._call("on_end")
+        draw = self.built.picture
+        if draw and self.signals.number is None and not self.listeners.failed:  # else whoever stopped it waits
+            self.listeners.show(lambda: draw(at_seed(self.context.policies(), 0), self.config.eval_seed))
+        self.listeners.call("on_end")
         if self.vector_steps == total:
-            self._event("end", "complete")
-
-    def _show(self) -> None:
-        """An episode by the first seed's policies, for loggers that take pictures."""
-        takers = [logger for logger in self._loggers if type(logger).picture is not Logger.picture]
-        if self.built.picture is None or not takers:
-            return
-        try:
-            policy = at_seed(self.context.policies(), 0)
-            image = self.built.picture(policy, self.config.eval_seed)
-        except Exception as error:  # noqa: BLE001 - a picture that cannot be drawn does not fail the run
-            self._event("note", f"no picture of an episode could be drawn ({said_by(error)})")
-            return
-        for logger in takers:
-            self._guard(self._loggers, logger, "picture", self.env_steps, self.config.all_seeds[0], image)
-
-    def _close(self) -> None:
-        for logger in (*self._loggers, *self._broken):
-            self._guard(self._loggers, logger, "close")
-
-    def _guard(self, among: list[Any], one: Any, method: str, *given: Any) -> None:
-        """Call a logger or callback; one that fails is not called again, and the run ends after this vector step."""
-        try:
-            getattr(one, method)(*given)
-        except (Exception, SystemExit) as error:
-            if nobody_reads(error):  # what is printed: save and end
-                self.signals.note(signal.SIGPIPE)
-                return
-            if self.signals.again:
-                raise KeyboardInterrupt from error
-            if one in among:
-                among.remove(one)
-                self._broken += [one] if among is self._loggers else []
-            words = f"{type(one).__name__}.{method}() failed at env step {self.env_steps:,} with {said_by(error)}"
-            where = f"The run {self.run.path} has been saved; fix it, then: omad resume {self.run.path}"
-            failed = CallbackFailed(f"{words} ({place_of(error)}). {where}")
-            failed.__cause__ = error
-            self._failed = self._failed or failed
-
-    def _call(self, method: str) -> None:
-        """Call a method of all callbacks."""
-        self.context.env_steps = self.env_steps
-        self.context.gradient_steps = self.config.gradient_steps(self.vector_steps)
-        for callback in tuple(self._callbacks):
-            self._guard(self._callbacks, callback, method, self.context)
-
-    def _event(self, name: str, text: str) -> None:
-        """Pass an event with a sentence to all loggers."""
-        if self._early is not None:
-            self._early.append((name, text))
-            return
-        for logger in tuple(self._loggers):
-            self._guard(self._loggers, logger, "event", name, self.env_steps, text)
+            self.listeners.event("end", "complete")
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
@@ -316,12 +247,16 @@ class Session:
         return self.vector_steps % self._period(name) == 0
 
     def _stopping(self) -> bool:
-        return self.signals.number is not None or self.context.stopped is not None or self._failed is not None
+        return any(why is not None for why in (self.signals.number, self.context.stopped, self.listeners.failed))
 
     @property
     def env_steps(self) -> int:
         """Env steps of each seed so far."""
         return self.vector_steps * self.config.n_envs
+
+    def _move_to(self, vector_steps: int) -> None:
+        self.vector_steps = vector_steps
+        self.context.env_steps, self.context.gradient_steps = self.env_steps, self.config.gradient_steps(vector_steps)
 
     def _advance(self, until: int) -> None:
         """Advance to vector step `until`, in calls of about a second, unless a signal comes first."""
@@ -337,7 +272,7 @@ class Session:
             self._check()
             elapsed = time.perf_counter() - started
             self._calls[learn] += 1
-            self.vector_steps += count
+            self._move_to(self.vector_steps + count)
             if self._calls[learn] > 1:  # the first call compiles
                 rate = count / elapsed
                 self._piece[learn] = max(1, min(int(rate * _PIECE_S), 4 * self._piece[learn]))
@@ -373,7 +308,6 @@ class Session:
         return f"Lower the learning rates{support}."
 
     def _report_progress(self, event: str) -> None:
-        """Pass the progress to all loggers, and to callbacks where there is any."""
         config = self.config
         learning_vector_steps = config.total_vector_steps - max(self.vector_steps, config.warmup_vector_steps)
         progress = Progress(
@@ -385,26 +319,13 @@ class Session:
             last=self.last,
             event=event,
         )
-        for logger in tuple(self._loggers):
-            self._guard(self._loggers, logger, "progress", progress)
-        if event == "run":
-            self._call("on_progress")
+        self.listeners.progress(progress)
 
     def note(self, sentence: str) -> None:
         """A sentence for the user, said once a run."""
-        self._event("note", sentence)
+        self.listeners.event("note", sentence)
 
     # ------------------------------------------------------------ records
-
-    def _record(self, method: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Lines of all seeds: first those of the run folder, so that no other logger can lose one."""
-        for row in rows:
-            getattr(self._lines, method)(*row)
-        self.run.flush()
-        for logger in tuple(self._loggers):
-            for row in rows:
-                if logger in self._loggers:
-                    self._guard(self._loggers, logger, method, *row)
 
     def _log(self) -> None:
         """Write the means of the metrics since the last line, and reset them."""
@@ -417,14 +338,14 @@ class Session:
         for i, seed in enumerate(self.config.all_seeds):
             values = {n: float(m.total[i] / m.weight[i]) for n, m in sums.items() if is_mean(m) and m.weight[i] > 0}
             rows.append((self.env_steps, seed, {"gradient_steps": learned} | values | timing))
-        self._record("metrics", rows)
+        self.listeners.record("metrics", rows)
         means = {name: mean for name, mean in sums.items() if is_mean(mean) and np.sum(mean.weight) > 0}
         self.last |= {name: float(np.sum(mean.total) / np.sum(mean.weight)) for name, mean in means.items()}
         with np.errstate(invalid="ignore", divide="ignore"):
             newest = {name: np.asarray(mean.total) / np.asarray(mean.weight) for name, mean in means.items()}
         self.context.metrics = newest
         self._report_progress("log")
-        self._call("on_metrics")
+        self.listeners.call("on_metrics")
         edge = self.last.get("critic/target_edge_mass", 0.0)
         self._edges = self._edges + 1 if edge > _EDGE else 0
         if self._edges == 2 and not self._noted_edge:  # the first may pass with the entropy of the first policies
@@ -452,7 +373,7 @@ class Session:
             asked = policy, jnp.int32(config.eval_seed), jnp.int32(self.vector_steps)
             try:
                 episodes = jax.device_get(function(*asked, stop))
-            except Stopped:
+            except EvaluationStopped:
                 return
             if not np.isfinite(episodes.returns).all():
                 seeds = np.array(config.all_seeds)[~np.isfinite(episodes.returns).all(1)].tolist()
@@ -466,17 +387,14 @@ class Session:
             pooled = episodes.returns.std() / np.sqrt(episodes.returns.shape[1])
             deviation = means.std(ddof=1) if len(means) > 1 else pooled * np.sqrt(len(means))
             self.last[f"{label}/return_se"] = float(deviation / np.sqrt(len(means)))
-        self._record("evaluation", rows)
+        self.listeners.record("evaluation", rows)
         self.context.evaluation = found
         self._report_progress("eval")
-        self._call("on_evaluation")
+        self.listeners.call("on_evaluation")
 
     def _save(self) -> None:
         self._note_boundaries()
         self.run.save(self.vector_steps, self.env_steps, self.context.policies(), self.carry)
         self._saved = True
         self._report_progress("save")
-        self._call("on_save")
-
-
-_PERIODS = ("log_every", "eval_every", "save_every")
+        self.listeners.call("on_save")

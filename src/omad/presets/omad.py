@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from omad.presets import common
 from omad.presets.settings import OVER_THE_RUN, Settings, robot
+from omad.tasks.returns import RANDOM, REFERENCES
 
 __all__ = ["cpu", "efficient", "matched", "paper", "tiny"]
 
@@ -25,13 +28,31 @@ _V_MAX = {
 
 def _support(settings: Settings) -> None:
     """Half-width of the support where the discount is the same in all presets."""
-    if settings.on("probe/"):
+    if settings.on("probe/timeout"):
+        settings("[I] a reward of 1 in every step, for ever", v_max=150.0)
+    elif settings.on("probe/"):
         settings("[I]", v_max=20.0)
     elif settings.on("games/"):
         settings("[I] one reward of at most 1, nothing after it", v_max=2.0)
     elif name := robot(settings.task):
         v_max, source = _V_MAX[name.partition("-")[0]]
         settings(source, v_max=v_max)
+
+
+def _larger_teams(settings: Settings, gamma: float) -> None:
+    """The support where a particle task's rewards, which are sums over the team, are larger than where it was chosen.
+
+    Args:
+        settings: With the support that serves teams of four (`spread`) or two (`deception`).
+        gamma: The discount.
+    """
+    n, ratio = settings.task.n_agents, float(settings.option("local_ratio") or 0.5)
+    if settings.on("mpe/spread") and (n > 4 or ratio < 0.5):
+        known = {label: value for label, value, _ in REFERENCES[f"mpe/spread-{n}"]}
+        random = abs(known[RANDOM]) / 25 / (1 - gamma) * max(1.0, 2 * (1 - ratio))  # what is shared outweighs contacts
+        settings("[I] 1.55 times what random actions pay, discounted", v_max=10.0 * math.ceil(0.155 * random))
+    if settings.on("mpe/deception") and n > 2:
+        settings("[I] in proportion to the team", v_max=settings.values["v_max"][0] * n / 2)
 
 
 def paper(settings: Settings) -> None:
@@ -44,6 +65,7 @@ def paper(settings: Settings) -> None:
         settings("[I] 300 leaves mass on the edge atoms", v_max=600.0)
     elif settings.on("mpe/"):
         settings("[I]", v_max=300.0)
+    _larger_teams(settings, 0.99)
 
 
 def matched(settings: Settings) -> None:
@@ -62,6 +84,7 @@ def matched(settings: Settings) -> None:
         settings("[M] alpha falls with the values' size", alpha_init=0.3)
     if settings.on("mpe/spread-4", "mpe/deception"):
         settings("[I]", v_max=150.0)
+    _larger_teams(settings, 0.95)
     if settings.on("mamujoco-"):
         settings(
             "[M] HalfCheetah 2x3 at 150k: 6,580 over three seeds, 4,231 with 3e-3: docs/results/robots.md",
@@ -98,8 +121,10 @@ def _both_paces(settings: Settings) -> None:
         settings("[M] matched, three seeds at 100k: 37.4 to 38.6, not 32.9 to 36.9; learns at once", n_step=3)
         if settings.option("history"):
             _deception_with_history(settings)
+            _larger_teams(settings, 0.9)
         elif settings.option("adversary") == "static" and settings.option("state") == "full":
             _still_adversary_seen_whole(settings)
+            _larger_teams(settings, 0.95)
     if robot(settings.task):
         _robots(settings)
 
