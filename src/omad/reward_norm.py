@@ -27,9 +27,8 @@ from jaxtyping import Array, Bool, Float
 from omad.standardise import STILL_COUNTS
 from omad.types import Batch
 
-__all__ = ["KINDS", "SCALE", "ReturnStats"]
+__all__ = ["SCALE", "ReturnStats"]
 
-KINDS = ("none", "return")
 SCALE = "train/reward_scale"
 """What rewards are divided by."""
 

@@ -18,9 +18,8 @@ from jaxtyping import Array, Float, Int, Key
 from omad.spec import ObsNorm
 from omad.types import Algorithm, Batch, EnvSpec, Learner, Metrics, Policy
 
-__all__ = ["KINDS", "STILL_COUNTS", "RunningStats", "Standardised", "standardised", "within"]
+__all__ = ["STILL_COUNTS", "RunningStats", "Standardised", "standardised", "within"]
 
-KINDS = ("none", "running", "harl")
 STILL_COUNTS = 2.0**22
 """Batches after which running moments are a moving average: to more, one more would add nothing in float32."""
 _LIMIT = 10.0
@@ -80,7 +79,7 @@ def standardised(algorithm: Algorithm, spec: EnvSpec, how: ObsNorm, alike: bool 
     Args:
         algorithm: The algorithm.
         spec: Sizes of its task.
-        how: One of `KINDS`.
+        how: `none`, `running` or `harl`.
         alike: Whether all agents share the running moments, as they must where they share a policy: entries that tell
             agents apart are constant for each of them.
     """

@@ -344,8 +344,6 @@ def _sentences(found: dict[str, Any]) -> list[str]:
 def main(arguments: Sequence[str]) -> int:
     """Run and report; exit code 2 where the env cannot be trained on."""
     options = tyro.cli(Options, prog="omad check-env", args=list(arguments))
-    from omad.errors import UserError
-
     check(options, counts=("steps",), not_negative=("seed",), most={"steps": 100_000_000}, flags=True)
     if options.seed + options.steps > MOST:
         raise UserError(f"--seed is {options.seed}; with --steps {options.steps} at most {MOST - options.steps}.")

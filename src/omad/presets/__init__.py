@@ -27,59 +27,16 @@ LEGEND = (
 
 Sets = Callable[[Settings], None]
 
+_ALGORITHMS = ("omad", "hasac", "hatd3", "madpmd", "masdac")
+_TABLE: dict[str, tuple[Sets, ...]] = {
+    "cpu": (common.cpu, omad.cpu, harl.hasac, harl.hatd3, denoising.matched, denoising.masdac_cpu),
+    "efficient": (common.efficient, omad.efficient, harl.hasac, harl.hatd3, denoising.matched, denoising.masdac_cpu),
+    "paper": (common.paper, omad.paper, harl.hasac_paper, harl.hatd3_paper, denoising.paper, denoising.paper),
+    "matched": (common.matched, omad.matched, harl.hasac, harl.hatd3, denoising.matched, denoising.matched),
+    "tiny": (common.tiny, omad.tiny, harl.hasac_tiny, harl.hatd3_tiny, denoising.tiny, denoising.masdac_tiny),
+}
 PRESETS: Mapping[str, tuple[Sets, Mapping[str, Sets]]] = MappingProxyType(
-    {
-        "cpu": (
-            common.cpu,
-            {
-                "omad": omad.cpu,
-                "hasac": harl.hasac,
-                "hatd3": harl.hatd3,
-                "madpmd": denoising.matched,
-                "masdac": denoising.masdac_cpu,
-            },
-        ),
-        "efficient": (
-            common.efficient,
-            {
-                "omad": omad.efficient,
-                "hasac": harl.hasac,
-                "hatd3": harl.hatd3,
-                "madpmd": denoising.matched,
-                "masdac": denoising.masdac_cpu,
-            },
-        ),
-        "paper": (
-            common.paper,
-            {
-                "omad": omad.paper,
-                "hasac": harl.hasac_paper,
-                "hatd3": harl.hatd3_paper,
-                "madpmd": denoising.paper,
-                "masdac": denoising.paper,
-            },
-        ),
-        "matched": (
-            common.matched,
-            {
-                "omad": omad.matched,
-                "hasac": harl.hasac,
-                "hatd3": harl.hatd3,
-                "madpmd": denoising.matched,
-                "masdac": denoising.matched,
-            },
-        ),
-        "tiny": (
-            common.tiny,
-            {
-                "omad": omad.tiny,
-                "hasac": harl.hasac_tiny,
-                "hatd3": harl.hatd3_tiny,
-                "madpmd": denoising.tiny,
-                "masdac": denoising.masdac_tiny,
-            },
-        ),
-    }
+    {name: (for_all, dict(zip(_ALGORITHMS, each, strict=True))) for name, (for_all, *each) in _TABLE.items()}
 )
 """Preset -> what it sets for all algorithms, and after that for each of this package's."""
 

@@ -26,7 +26,6 @@ __all__ = [
     "add",
     "entry_of",
     "find_outside",
-    "installed",
     "registered",
     "reserved",
 ]
@@ -83,11 +82,6 @@ def reserved(name: str) -> bool:
     """Whether a name begins as the tasks of this package do, or cannot be written as a task's."""
     first = name.partition("/")[0]
     return first in _RESERVED or first.startswith("mamujoco-") or not NAME.fullmatch(name)
-
-
-def installed() -> Mapping[str, str]:
-    """Name -> `module:factory`, of the envs of installed packages."""
-    return _installed()
 
 
 def registered() -> list[str]:
