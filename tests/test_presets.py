@@ -318,7 +318,8 @@ def test_omad_is_matched_as_it_is_on_a_cpu_but_for_what_helps_there(task: str):
     assert cpu.symmetry == (spread or stacks_frames)
     changed: dict[str, Any] = {}
     if stacks_frames:
-        changed = {"gamma": (0.9, 0.95), "v_max": (80.0, 150.0)}
+        n_agents = tasks.find(task).n_agents
+        changed = {"gamma": (0.9, 0.95), "v_max": (40.0 * n_agents, 75.0 * n_agents)}
     elif task.startswith("mamujoco-"):
         assert (cpu.reward_norm, cpu.obs_norm, matched.reward_norm, matched.obs_norm) == (
             "return",
