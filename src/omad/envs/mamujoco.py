@@ -97,7 +97,7 @@ class MujocoInstance:
     """
 
     def __init__(self, spec: EnvSpec, scenario: str, parts: str, obsk: int | None, render: bool = False) -> None:
-        self.spec = spec
+        self.spec, self.obsk = spec, obsk
         self.factored = factored(scenario, parts, obsk or 0, render)
         self.single = self.factored.single_agent_env.unwrapped
         self.routes = _routes(self.factored)
@@ -139,15 +139,19 @@ class MujocoInstance:
 
     def _see(self, state: np.ndarray) -> HostObservation:
         """From the state to one row an agent."""
-        if self.index is None:
+        if self.obsk is None:
             rows = self.rows.copy()
             rows[:, : len(state)] = state
             return HostObservation(rows, state)
-        whole = state
-        if self.clips:  # the state holds clipped velocities; agents are shown the true ones
-            velocity = self.single.data.qvel
-            whole = np.concatenate([state[: len(state) - velocity.size], velocity])
-        rows = [whole[self.index[agent]] for agent in self.factored.possible_agents]
+        if self.index is None:
+            shown = self.factored._get_obs()
+            rows = [shown[agent] for agent in self.factored.possible_agents]
+        else:
+            whole = state
+            if self.clips:  # the state holds clipped velocities; agents are shown the true ones
+                velocity = self.single.data.qvel
+                whole = np.concatenate([state[: len(state) - velocity.size], velocity])
+            rows = [whole[self.index[agent]] for agent in self.factored.possible_agents]
         return HostObservation(stack(rows, self.spec.obs_dim), state)
 
     @property
