@@ -18,6 +18,7 @@ from omad.commands.record import record
 from omad.errors import EnvFailed
 from omad.evaluate import Episodes, envs_for, make_evaluate
 from omad.export.play import _round_in_jax
+from omad.keys import Stream, run_key, stream
 from omad.types import Algorithm, EnvSpec, JaxEnv, Observation, Outcome
 
 HORIZON, EPISODES = 6, 5
@@ -118,6 +119,27 @@ def test_noise_is_fresh_at_every_time_step_and_in_every_episode() -> None:
     noise = np.asarray(out.returns[0] - out.info["start"][0], np.float64)
     assert abs(noise.mean()) < 4 * np.sqrt(6 / 4000)
     assert noise.var() == pytest.approx(6.0, abs=4 * 6 * np.sqrt(2 / 4000))
+
+
+def test_draws_of_the_env_are_fresh_at_every_step_of_training() -> None:
+    """Of an env that pays what it draws, whatever the policy: each env step and episode has its own draw."""
+    env = walk(False)
+
+    def step(state: Walk, action: Any, key: Any) -> tuple[Walk, Outcome]:
+        paid = jax.random.normal(key)
+        after, outcome = env.step(state, action, key)
+        return after, dataclasses.replace(outcome, reward=paid)
+
+    def drawn(step: int) -> np.ndarray:
+        root = stream(run_key(3), Stream.EVAL_ENV, step)
+        keys = (jax.random.split(jax.random.fold_in(root, t), EPISODES) for t in range(HORIZON))
+        return np.sum([jax.vmap(jax.random.normal)(each) for each in keys], axis=0)
+
+    evaluate = make_evaluate(ALGORITHM, env._replace(step=step), EPISODES, False)
+    for when in (5, 6):
+        found = evaluate(jnp.zeros(2), jnp.asarray(3), jnp.asarray(when)).returns
+        np.testing.assert_allclose(found, np.stack([drawn(when)] * 2), rtol=1e-5, atol=1e-6)
+    assert not np.isclose(drawn(5), drawn(6)).any()
 
 
 def test_nothing_is_counted_after_an_episode_ended() -> None:

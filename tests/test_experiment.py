@@ -7,16 +7,19 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import omad
 from omad import cli, envs
 from omad.algos import make as make_algorithm
-from omad.callbacks import TimeLimit
+from omad.callbacks import Context, TimeLimit
 from omad.errors import CallbackFailed, UserError
+from omad.evaluate import Episodes
 from omad.experiment import listed
 from omad.loggers import Logger
 from omad.run.best import BestPolicies
@@ -26,6 +29,7 @@ from omad.saved import policies_at
 SIZES: dict[str, Any] = {
     "preset": "tiny", "total_steps": 120, "warmup_steps": 20, "n_envs": 2, "batch_size": 4, "buffer_size": 120,
     "log_every": 20, "eval_every": 20, "eval_episodes": 3, "save_every": 30, "seeds": 2, "algorithm": "hatd3",
+    "eval_seed": 5,
 }  # fmt: skip
 
 
@@ -220,6 +224,39 @@ def test_a_target_and_a_time_limit_stop(tmp_path: Path) -> None:
     assert run.stopped == "TimeLimit: 0 s are over"
 
 
+def judged(callback: omad.EarlyStopping, returns: tuple[float, ...]) -> tuple[int, str | None]:
+    """Evaluations until it stops, and why; two seeds of two episodes each, whose mean is what is given."""
+    folder: Any = MagicMock(spec=RunFolder, manifest={}, evaluations=list)
+    context = Context(folder, envs.make("probe/push").spec, lambda: None)
+    callback.on_start(context)
+    for count, mean in enumerate(returns, start=1):
+        each = jnp.asarray([[mean - 1, mean + 3], [mean - 2, mean]], float)
+        context.evaluation = {"sampled": Episodes(each, jnp.ones((2, 2), jnp.int32), {})}
+        callback.on_evaluation(context)
+        if context.stopped:
+            return count, context.stopped
+    return len(returns), None
+
+
+def test_a_rise_begins_the_count_anew() -> None:
+    """Of more than `min_delta` over the best one so far."""
+    plain, coarse = omad.EarlyStopping(patience=2), omad.EarlyStopping(patience=2, min_delta=0.5)
+    assert judged(plain, (1, 0, 2, 1, 0)) == (5, "EarlyStopping: no return above 2 in 2 evaluations")
+    assert judged(plain, (1, 0, 2, 1, 3)) == (5, None)
+    assert judged(plain, (1, 1.25, 1.5, 1.75)) == (4, None)
+    assert judged(coarse, (1, 1.25, 1.75, 2, 2.25)) == (5, "EarlyStopping: no return above 1.75 in 2 evaluations")
+    assert judged(coarse, (1, 1.25, 1.75, 2, 2.5)) == (5, None)
+
+
+def test_a_target_stops_once_it_is_reached() -> None:
+    for target, below in ((3.0, 2.875), (-50.0, -60.0)):
+        said = f"EarlyStopping: the return {target:g} has reached the target {target:g}"
+        assert judged(omad.EarlyStopping(target=target), (below, target)) == (2, said)
+        assert judged(omad.EarlyStopping(target=target), (below, below)) == (2, None)
+    both = omad.EarlyStopping(patience=1, target=10.0)
+    assert judged(both, (5, 4)) == (2, "EarlyStopping: no return above 5 in 1 evaluations")
+
+
 # ---------------------------------------------------------------- runs as objects
 
 
@@ -238,6 +275,15 @@ def test_numbers_of_a_run(whole: tuple[omad.Run, Recorder], tmp_path: Path) -> N
     frame = evaluations.to_frame()
     assert frame.loc[(1, 60), "return"] == evaluations["return"][1, evaluations.steps.tolist().index(60)]
     assert omad.load_run(run.path).config == run.config
+
+
+def test_evaluations_of_a_run_begin_where_its_seed_says(whole: tuple[omad.Run, Recorder]) -> None:
+    """Noise-free ones are found again by the evaluation of a run that has been saved, and by no other seed."""
+    run = whole[0]
+    last = [line for line in RunFolder.open(run).lines("episodes.jsonl") if line["step"] == 120]
+    kept = [line["returns"] for line in last if line["actions"] == "noise_free"]
+    np.testing.assert_allclose(run.evaluate(3, seed=5).returns["noise_free"], kept, atol=1e-4)
+    assert not np.isclose(run.evaluate(3, seed=7).returns["noise_free"], kept, atol=1e-4).any()
 
 
 def test_the_best_policies_are_those_of_their_evaluations(whole: tuple[omad.Run, Recorder]) -> None:

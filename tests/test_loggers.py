@@ -80,6 +80,7 @@ def test_event_files_hold_scalars_configuration_and_hyperparameters(tmp_path: Pa
     make_event: Any = importlib.import_module("tensorboardX.proto.event_pb2")
     log_to(TensorBoard(), info(tmp_path), (10, 20))
     tags: set[str] = set()
+    numbers: dict[tuple[str, int], float] = {}
     assert any(b"episode" in path.read_bytes() and b"PNG" in path.read_bytes() for path in tmp_path.glob("tb/seed-0/*"))
     for path in (tmp_path / "tb" / "seed-1").iterdir():
         data = path.read_bytes()
@@ -87,7 +88,15 @@ def test_event_files_hold_scalars_configuration_and_hyperparameters(tmp_path: Pa
             size = int.from_bytes(data[:8], "little")
             record, data = make_event.Event.FromString(data[12 : 12 + size]), data[16 + size :]
             tags |= {value.tag for value in record.summary.value}
-    assert {"critic/loss", "eval/return", "eval/hits", "gradient_steps"} <= tags
+            numbers |= {
+                (one.tag, record.step): one.simple_value
+                for one in record.summary.value
+                if one.WhichOneof("value") == "simple_value"
+            }
+    means = {("eval/return", 10): 1.5, ("eval/return", 20): 1.5, ("eval/hits", 10): 0.5, ("eval/hits", 20): 0.5}
+    counts = {("gradient_steps", 10): 10.0, ("gradient_steps", 20): 20.0}
+    losses = {("critic/loss", 10): 11.0, ("critic/loss", 20): 21.0}
+    assert {at: numbers.get(at) for at in losses | counts | means} == losses | counts | means
     assert any(tag.startswith("config") for tag in tags) and any("hparams" in tag for tag in tags)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from os import makedirs as makedirs
 from typing import Any, ClassVar
 
 import numpy as np

@@ -155,8 +155,17 @@ def test_names_and_bounds_belong_to_the_spec(monkeypatch: pytest.MonkeyPatch) ->
      "odd_cases:os", "odd_cases:Stranger", "odd_cases:Any", "odd_cases:np", "pettingzoo.utils.env:np"],
 )  # fmt: skip
 def test_only_what_makes_an_env_is_called(named: str) -> None:
-    with pytest.raises(UserError):
+    said = r"is not a module of an env|, not a PettingZoo ParallelEnv class or a function|cannot import what a script"
+    with pytest.raises(UserError, match=said):
         envs.make(f"pettingzoo:{named}")
+
+
+@pytest.mark.parametrize("named", ["os:makedirs", "odd_cases:makedirs"])
+def test_functions_of_other_modules_are_refused_before_they_do_anything(named: str, tmp_path: Path) -> None:
+    """Also where a user's module has imported one."""
+    with pytest.raises(UserError, match=r"os is not a module of an env|a function from os, not a PettingZoo"):
+        envs.make(f"pettingzoo:{named}?name={tmp_path / 'made'}")
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_function_of_the_named_module_is_called() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -12,16 +13,20 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 from jaxtyping import Array, Float, Int
 
+from omad import buffer
 from omad.algos.omad import OmadConfig
 from omad.algos.omad import make as make_omad
 from omad.envs import probe
+from omad.keys import Stream, held, run_key, stream
 from omad.loop import fused
 from omad.loop.fused import Carry, Fused, LoopConfig
-from omad.types import Algorithm, EnvSpec, JaxEnv, Mean, Observation, Outcome
+from omad.types import Algorithm, Batch, EnvSpec, JaxEnv, Mean, Observation, Outcome
 
 HORIZON, ENVS, WARM, UPDATES = 4, 3, 5, 2
 LOOP = LoopConfig(n_envs=ENVS, updates_per_step=UPDATES, batch_size=4, buffer_rows=64, warmup_vector_steps=WARM)
 SEEDS = jnp.asarray([11, 5])
+KEPT = 16
+"""Transitions of a batch that is looked at."""
 
 DELAYED_STEPS: list[int] = []
 """Counts at which the delayed branch really ran, one entry a seed."""
@@ -203,6 +208,83 @@ def test_transitions_come_from_the_behaviour_policy() -> None:
     apart = algorithm._replace(policy=lambda learner: learner["w"] + 5.0, behaviour=algorithm.policy)
     np.testing.assert_array_equal(chosen(apart), chosen(algorithm))
     assert not np.array_equal(chosen(apart), chosen(apart._replace(behaviour=None)))
+
+
+@pytest.mark.parametrize("step", [20, 27])
+def test_noise_that_is_held_is_that_of_an_earlier_step(step: int) -> None:
+    """Of the step that `held` names, on the observations of now."""
+    algorithm, spec, root = counting(), clock().spec, run_key(3)
+    learner, obs = algorithm.init(jax.random.key(0)), jnp.ones((4, spec.n_agents, spec.obs_dim))
+
+    def chosen(step: int, hold: float, first: int = WARM, learn: bool = True) -> Any:
+        return fused.choose_actions(algorithm, spec, learner, obs, root, jnp.int32(step), learn, hold, first)
+
+    earlier = int(held(root, jnp.int32(step), 5.0, WARM))
+    assert WARM < earlier < step
+    np.testing.assert_array_equal(chosen(step, 5.0), chosen(earlier, 1.0))
+    assert not np.isclose(chosen(step, 5.0), chosen(step, 1.0))[:, 0, 0].any()
+    np.testing.assert_array_equal(chosen(step, 5.0, step), chosen(step, 1.0))
+    np.testing.assert_array_equal(chosen(step, 5.0, learn=False), chosen(step, 1.0, learn=False))
+
+
+def keeping() -> Algorithm:
+    """Its learner is the last batch that it was given; it acts by noise alone."""
+    spec = clock().spec
+
+    def init(key: Any) -> Batch:
+        del key
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), buffer.batch_shapes(spec, KEPT))
+
+    def act(policy: Any, obs: Any, key: Any, explore: bool) -> Any:
+        del policy, explore
+        return jax.random.uniform(key, (*obs.shape[:-1], spec.act_dim), minval=-1.0) * spec.act_mask
+
+    return Algorithm(
+        init=init, policy=lambda learner: learner.ret, act=act, gamma=0.7, n_step=3,
+        update=lambda learner, batch, key, count: (batch, {"toy/count": Mean.of(count)}),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=[{}, {"reward_norm": "return", "noise_hold": 3.0}], ids=["plain", "levers"])
+def kept(request: pytest.FixtureRequest) -> tuple[LoopConfig, Carry, Carry]:
+    """The carries before and after the eighth learning step."""
+    config = dataclasses.replace(LOOP, batch_size=KEPT, **request.param)
+    loop = fused.make(keeping(), clock(), config, batch_seeds=True)
+    carry = run(loop, SEEDS, (7,))
+    before = jax.tree.map(np.array, carry)
+    after = loop.chunk(carry, SEEDS, jnp.asarray(WARM + 7), jnp.asarray(1))
+    return config, before, jax.tree.map(np.array, after)
+
+
+def test_batches_are_what_the_algorithm_asks_for(kept: tuple[LoopConfig, Carry, Carry]) -> None:
+    """The last one against a sample of the ring as it was then, with rewards divided by the scale of that moment."""
+    config, before, after = kept
+    count, row = 8 * UPDATES, jnp.int32(WARM + 7)
+    for i, seed in enumerate(SEEDS):
+        ring = jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), before.ring)
+        drawn = buffer.sample(ring, row, stream(run_key(seed), Stream.SAMPLE, count), KEPT, 0.7, 3)
+        assert len(np.unique(np.round(np.asarray(drawn.discount), 5))) > 1, "some sums end with their episodes"
+        scale = 1.0
+        if config.reward_norm == "return":
+            assert before.returns is not None
+            scale = float(jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), before.returns).scale())
+            assert scale > 2.0
+        expected = dataclasses.replace(drawn, ret=drawn.ret / scale)
+        given = jax.tree.map(lambda leaf, i=i: leaf[i], after.learner)
+        for name in Batch.__dataclass_fields__:
+            np.testing.assert_allclose(getattr(given, name), getattr(expected, name), rtol=1e-5, err_msg=name)
+
+
+def test_a_loop_holds_noise_for_as_long_as_it_was_told(kept: tuple[LoopConfig, Carry, Carry]) -> None:
+    """Actions that are noise alone repeat exactly while it is held."""
+    config, _, after = kept
+    for i, seed in enumerate(SEEDS):
+        steps = jnp.arange(WARM, WARM + 8)
+        named = [int(held(run_key(seed), step, config.noise_hold, WARM)) for step in steps]
+        actions = np.asarray(after.ring.action)[i, WARM : WARM + 8]
+        same = (actions[:, None] == actions[None]).all((2, 3, 4))
+        np.testing.assert_array_equal(same, np.equal.outer(named, named))
+        assert (len(set(named)) < 8) == (config.noise_hold > 1)
 
 
 def test_given_carry_is_donated(loop: Fused) -> None:
