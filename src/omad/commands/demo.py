@@ -26,7 +26,7 @@ class Options:
 
     minutes: float = 6.5
     """Training stops and saves after this long, wherever it is; `omad resume` continues it."""
-    total_steps: int = 60_000
+    total_steps: int = 45_000
     """Env steps after which training is complete."""
     run_dir: Path | None = None
     """New folder of the run; by default one below runs/."""
