@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,15 +59,27 @@ def test_a_wrong_field_is_named_with_what_was_found(name: str, value: Any):
         from_dict(values)
     said = str(refused.value)
     assert len(said) < 1000 and said.isprintable()
-    known = field in {*GOOD, *GOOD["algo"]}
-    assert "task" in said if name == "task" else field in said or name == "algorithm" or not known
+    words = {"task": ("task is ", "There is no task '"), "algorithm": ("algorithm is ", "names the algorithm '")}
+    unknown = f"has the fields {field[:50]!r}"[:-1]
+    default = (field,) if field in {*GOOD, *GOOD["algo"]} else (unknown,)
+    assert any(one in said for one in words.get(name, default)), said
+
+
+NO_OBJECT = [(None, "None"), (3, "3"), ("text", "'text'"), ([], "[]"), ([GOOD], "a list of 1"), (True, "True"),
+             (DEEP, "a list of 1")]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "values", [None, 3, "text", [], [GOOD], True, {}, {"algorithm": "omad", "algo": None}, DEEP], ids=range(9)
+    ("values", "words"),
+    [
+        *((values, f"The configuration is {said}; it must be an object with the fields") for values, said in NO_OBJECT),
+        ({}, "names the algorithm ''; allowed: omad, "),
+        ({"algorithm": "omad", "algo": None}, "algo is None; it must be an object with the hyperparameters of omad"),
+    ],
+    ids=range(9),
 )
-def test_what_is_no_configuration_is_refused(values: Any):
-    with pytest.raises(UserError):
+def test_what_is_no_configuration_is_refused(values: Any, words: str):
+    with pytest.raises(UserError, match=re.escape(words)):
         from_dict(values)
 
 

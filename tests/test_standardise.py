@@ -10,6 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import omad.algos.omad
+from omad import algos
+from omad.algos.configs.omad import OmadConfig
 from omad.reward_norm import ReturnStats
 from omad.standardise import RunningStats, standardised, within
 from omad.types import Algorithm, Batch, EnvSpec
@@ -120,6 +123,19 @@ def test_agents_that_share_a_policy_share_its_moments():
     np.testing.assert_allclose(flat.std((0, 1)), 1, atol=1e-3)
     moments = np.asarray(wrapped.policy(learner).obs.mean).reshape(2, 3)
     np.testing.assert_array_equal(moments[0], moments[1])
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_an_algorithm_that_shares_its_policy_shares_its_moments(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its configuration says; agents that see unlike numbers have unlike moments otherwise."""
+    algorithm, _ = spy()
+    monkeypatch.setattr(omad.algos.omad, "make", lambda config, spec: algorithm)
+    spec = dataclasses.replace(SPEC, obs_dims=(3, 3))
+    made = algos.make(OmadConfig(share_policy=shared), spec, "running")
+    given = batch(jax.random.key(1), 64)  # where the second agent's last entry is zero
+    learner, _ = made.update(made.init(jax.random.key(0)), given, jax.random.key(2), jnp.int32(1))
+    moments = np.asarray(made.policy(learner).obs.mean).reshape(2, 3)
+    assert np.array_equal(moments[0], moments[1]) == shared
 
 
 def test_harl_needs_no_state():

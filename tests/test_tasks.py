@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
+import jax
+import numpy as np
 import pytest
 
 from omad import tasks
 from omad.commands.tasks import main
-from omad.envs import make
+from omad.envs import make, scripted
+from omad.tasks.returns import RANDOM
 
 
 def test_table_imports_neither_jax_nor_numpy() -> None:
@@ -137,3 +141,61 @@ def test_references_of_a_task_are_in_their_order() -> None:
     for name in ("mpe/spread-3", "mpe/spread-4", "mpe/spread-3?dynamics=v2", "mpe/spread-4?dynamics=v2"):
         value = dict(row[:2] for row in tasks.find(name).references)
         assert value["own nearest landmark"] < value["optimal assignment + PD control"] < value["ceiling"]
+
+
+def close(returns: Any, name: str) -> bool:
+    """Whether returns of random actions have the mean of the table, within four standard errors of both."""
+    (due,) = (value for label, value, _ in tasks.find(name).references if label == RANDOM)
+    returns = np.asarray(returns, float)
+    return abs(returns.mean() - due) < 4 * returns.std() / len(returns) ** 0.5 + 0.7
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mpe/spread-5",
+        *(pytest.param(f"mpe/spread-{n}", marks=pytest.mark.slow) for n in (2, *range(6, 11))),
+        *(pytest.param(f"mpe/spread-{n}-xy", marks=pytest.mark.slow) for n in range(2, 11)),
+    ],
+)
+def test_random_actions_in_larger_teams_have_the_return_of_the_table(name: str) -> None:
+    """Those of 3 and 4 agents are compared with an implementation of its own, in `test_scripted.py`."""
+    env: Any = make(name)
+    returns, _ = scripted.scripted_returns(env, scripted.random(env.spec), jax.random.key(0), 400)
+    assert close(returns, name)
+
+
+ROBOTS = ("halfcheetah-2x3", "ant-2x4", "walker2d-2x3", "swimmer-2x1", "hopper-3x1", "humanoid-9-8",
+          "humanoidstandup-9-8", "reacher-2x1", "pusher-3p")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("robot", "steps"), [("halfcheetah-2x3", 3_000), *(pytest.param(n, 20_000, marks=pytest.mark.slow) for n in ROBOTS)]
+)
+def test_random_actions_of_robots_have_the_return_of_the_table(robot: str, steps: int) -> None:
+    """Of whole episodes."""
+    for package in ("mujoco", "gymnasium_robotics"):
+        pytest.importorskip(package)
+    name = f"mamujoco-full/{robot}"
+    env: Any = make(name)
+    instance, rng, returns, step = env.create(False), np.random.default_rng(0), list[float](), 0
+    while step < steps:
+        instance.reset(step)
+        total, over = 0.0, False
+        while not over:
+            found = instance.step(rng.uniform(-1, 1, env.spec.act_mask.shape) * env.spec.act_mask, step)
+            total, over, step = total + found.reward, found.terminated or found.truncated, step + 1
+        returns.append(total)
+    instance.close()
+    assert close(returns, name)
+
+
+def test_how_a_robot_is_shared_out_makes_no_difference_to_random_actions() -> None:
+    def due(robot: str) -> list[float]:
+        return [value for label, value, _ in tasks.find(f"mamujoco-full/{robot}").references if label == RANDOM]
+
+    for robot, others in (
+        ("ant-2x4", ("ant-2x4d", "ant-2x4diag", "ant-4x2")),
+        ("halfcheetah-2x3", ("halfcheetah-6x1",)),
+    ):
+        assert len(due(robot)) == 1 and all(due(other) == due(robot) for other in others)

@@ -24,20 +24,26 @@ SIZE = 16
 SMALL = OmadConfig(
     denoising_steps=3, actor_width=8, actor_layers=2, time_frequencies=4, time_width=8,
     critic_width=16, critic_layers=2, atoms=11, v_max=10.0, alpha_init=0.5, actor_clip=0.1,
+    lr_decay_steps=30,
 )  # fmt: skip
 TINY_DDPM: dict[str, Any] = {
     # Little noise, so that few actions lie on the edge of the box, where nothing has a gradient.
     "denoising_steps": 3, "beta_scale": 0.05, "prior_scale": 0.3, "actor_width": 8, "actor_layers": 2, "time_width": 4,
     "critic_width": 16, "critic_layers": 2, "actor_every": 3, "tau": 0.1, "alpha_init": 0.5, "alpha_every": 2,
+    "actor_decay_begin": 0, "actor_decay_steps": 10, "critic_decay_steps": 30,
 }  # fmt: skip
 CONFIGS: dict[str, Any] = {
     "omad": SMALL,
-    "hasac": HasacConfig(actor_width=8, critic_width=16, alpha_init=0.5, n_step=3, actor_every=3, tau=0.1),
-    "hatd3": Hatd3Config(actor_width=8, critic_width=16, n_step=3, actor_every=3, tau=0.1),
+    "hasac": HasacConfig(
+        actor_width=8, critic_width=16, alpha_init=0.5, n_step=3, actor_every=3, tau=0.1, lr_decay_steps=30
+    ),
+    "hatd3": Hatd3Config(actor_width=8, critic_width=16, n_step=3, actor_every=3, tau=0.1, lr_decay_steps=30),
     "madpmd": MadpmdConfig(**TINY_DDPM),
     "masdac": MasdacConfig(**TINY_DDPM, reconstructions=4),
 }
-"""Small settings of every registered algorithm, with a policy update that does not come at every gradient step."""
+"""Small settings of every registered algorithm, with a policy update that does not come at every gradient step.
+
+Rates fall to a tenth in 30 gradient steps; at the first step of an optimiser they are what they are without a decay."""
 ALL_AT_ONCE, XQC = "omad scalar independent sequential", "omad xqc exact"
 VARIANTS: dict[str, Any] = {
     "omad scalar": dataclasses.replace(SMALL, critic_kind="scalar"),

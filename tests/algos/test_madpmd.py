@@ -206,7 +206,7 @@ def test_defects_are_back_behind_their_flags(small: Setup, reference: Any) -> No
     assert not (MadpmdConfig().reference_weights or MadpmdConfig().reference_double_step)
     learner = with_value_stats(small, 0.1, 0.05)
     after, metrics = reference(learner, small.batch, small.key, jnp.asarray(small.due))
-    assert optax.tree.get(after.critic_opt, "count").tolist() == [2, 2]
+    assert optax.tree.get(after.critic_opt, "ScaleByAdamState").count.tolist() == [2, 2]
     moved = jax.tree.map(lambda new, old: jnp.abs(new - old).max(), after.critics, learner.critics)
     assert max(float(leaf) for leaf in jax.tree.leaves(moved)) == pytest.approx(6e-4, rel=0.01)
     # q - 0.1 / 0.05 is far below zero for all of these values.

@@ -10,15 +10,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from learners import CONFIGS, SMALL, VARIANTS, Setup, batch_for, set_up, small_setup, value
+from learners import (
+    ALL_AT_ONCE,
+    CONFIGS,
+    SMALL,
+    VARIANTS,
+    Setup,
+    batch_for,
+    moment,
+    set_up,
+    small_setup,
+    value,
+)
 
 from omad import algos
 from omad.algos.omad import OmadConfig
 from omad.algos.value_head import distributional, scalar
+from omad.critic_nets import RenormConfig
 from omad.envs import games, probe
 from omad.errors import UserError
 from omad.loop import fused
 from omad.ops import categorical
+from omad.policies import draw_noise, sample_chain
+from omad.tree import at_agent
 
 
 def test_scalar_values_by_hand() -> None:
@@ -73,6 +87,72 @@ def test_independent_critics_know_nothing_of_other_agents() -> None:
     one, two = updated(joint, joint.batch, joint.due), updated(joint, other, joint.due)
     assert changed(one.critics, two.critics, 0)
     assert changed(one.actors, two.actors, 0)
+
+
+@functools.cache
+def in_turn() -> Setup:
+    """Policies one after the other, a pair of scalar XQC critics an agent, one temperature each."""
+    config = dataclasses.replace(VARIANTS[ALL_AT_ONCE], critic_net="xqc", critic_blocks=1)
+    return set_up(config, probe.push().spec)
+
+
+def keys_of_policies(setup: Setup) -> list[Any]:
+    """Of the noise that each agent's loss reads in an update."""
+    key, n = jax.random.split(setup.key)[1], setup.spec.n_agents
+    if setup.config.policy_update == "simultaneous":
+        return list(jax.random.split(key, n))
+    order_key, _, turns_key = jax.random.split(key, 3)
+    order = jax.random.permutation(order_key, n)
+    keys = {int(i): jax.random.split(jax.random.fold_in(turns_key, turn))[0] for turn, i in enumerate(order)}
+    return [keys[i] for i in range(n)]
+
+
+@pytest.mark.parametrize("policy_update", ["simultaneous", "sequential"])
+def test_every_policy_is_pulled_by_its_own_critics_and_its_own_costs(policy_update: str) -> None:
+    """mean[ alpha_i (R_i + P_i) - Q_i(o_i, a_i) ], the order deciding nothing: loss, and what Adam saw of each agent.
+
+    Agents at once descend the sum of these; those in turn report the mean.
+    """
+    setup = small_setup("omad independent") if policy_update == "simultaneous" else in_turn()
+    config, learner, batch, (after, metrics) = setup.config, setup.learner, setup.batch, setup.acting
+    assert config.policy_update == policy_update
+    n, mask = setup.spec.n_agents, jnp.asarray(setup.spec.act_mask, jnp.float32)
+    alpha = jnp.broadcast_to(jnp.exp(learner.temperature.log_alpha), n)
+
+    @jax.jit
+    @jax.value_and_grad
+    def objective(actor: Any, critics: Any, stats: Any, obs: Any, noise: Any, real: Any, alpha: Any) -> Any:
+        chain = sample_chain(actor, obs, noise, real, 2.5, 1e4)
+        x = jnp.concatenate([obs, chain.action], -1)
+        out = [at_agent(critics, c)(at_agent(stats, c), x, RenormConfig()) for c in (0, 1)]
+        if config.critic_kind == "scalar":
+            q = jnp.minimum(out[0][:, 0], out[1][:, 0])
+        else:
+            q = sum(jax.nn.softmax(o) @ categorical.support(10.0, 11) for o in out) / 2
+        return jnp.mean(alpha * (chain.running + chain.terminal) - q)
+
+    losses = []
+    for i, key in enumerate(keys_of_policies(setup)):
+        noise = draw_noise(key, config.denoising_steps, len(batch.ret), setup.spec.act_dim)
+        parts = (at_agent(part, i) for part in (learner.actors, after.critics, after.stats))
+        loss, grads = objective(*parts, batch.obs[:, i], noise, mask[i], alpha[i])
+        losses.append(float(loss))
+        seen = at_agent(moment(after.actor_opt, learner.actors), i).denoiser
+        for mu, g in zip(jax.tree.leaves(seen), jax.tree.leaves(grads.denoiser), strict=True):
+            np.testing.assert_allclose(mu, 0.5 * jnp.clip(g, -config.actor_clip, config.actor_clip), atol=1e-4)
+    due = np.sum(losses) if policy_update == "simultaneous" else np.mean(losses)
+    assert value(metrics, "policy/loss") == pytest.approx(float(due), rel=1e-4)
+
+
+def test_hidden_weights_of_xqc_are_at_unit_length_after_a_step() -> None:
+    """Every unit's incoming ones, though Adam has moved them and they were of other lengths before."""
+    setup = in_turn()
+
+    def lengths(learner: Any) -> np.ndarray:
+        return np.concatenate([np.linalg.norm(weight, axis=-2).ravel() for weight in learner.critics.weights])
+
+    assert np.abs(lengths(setup.learner) - 1).max() > 0.1
+    np.testing.assert_allclose(lengths(setup.plain[0]), 1.0, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from learners import SMALL, batch_for
+from learners import CONFIGS, SMALL, batch_for, small_setup
 
 from omad import algos
 from omad.algos.delayed import linear_decay
@@ -22,8 +23,8 @@ from omad.reward_norm import ReturnStats
 GAMMA, ENVS = 0.9, 3
 
 
-def slow(reward: np.ndarray, over: np.ndarray, bound: float) -> float:
-    """max(std, max |G| / bound) over every G of every env."""
+def discounted(reward: np.ndarray, over: np.ndarray) -> np.ndarray:
+    """Every G of every env."""
     seen = []
     for r, o in zip(reward.T, over.T, strict=True):
         g = 0.0
@@ -31,6 +32,12 @@ def slow(reward: np.ndarray, over: np.ndarray, bound: float) -> float:
             g = GAMMA * g + one
             seen.append(g)
             g = 0.0 if ends else g
+    return np.asarray(seen)
+
+
+def slow(reward: np.ndarray, over: np.ndarray, bound: float) -> float:
+    """max(std, max |G| / bound) over all of them."""
+    seen = discounted(reward, over)
     return max(float(np.std(seen)), float(np.abs(seen).max()) / bound)
 
 
@@ -63,6 +70,22 @@ def test_episodes_from_elsewhere_count_as_if_they_had_come_first() -> None:
     for r, o in zip(reward[40:], over[40:], strict=True):
         stats = stats.seen(jnp.asarray(r, jnp.float32), jnp.asarray(o))
     assert float(stats.scale()) == pytest.approx(slow(reward, over, 5.0), rel=1e-4)
+
+
+def test_two_samples_of_returns_merge_into_one() -> None:
+    """Of unlike sizes, means and spreads: all four numbers, and the scale, are those of both samples together."""
+    rng = np.random.default_rng(2)
+    reward, over = rng.normal(1.0, 2.0, (30, ENVS)), rng.uniform(size=(30, ENVS)) < 0.1
+    theirs, ends = rng.normal(-3.0, 0.5, 200), rng.uniform(size=200) < 0.05
+    none = ReturnStats.none(ENVS, GAMMA, 50.0)
+    ours, other = none, none.after(theirs, ends)
+    for r, o in zip(reward, over, strict=True):
+        ours = ours.seen(jnp.asarray(r, jnp.float32), jnp.asarray(o))
+    both = np.concatenate([discounted(reward, over), discounted(theirs[:, None], ends[:, None])])
+    merged = ours.merged(other)
+    found = [float(x) for x in (merged.count, merged.mean, merged.variance, merged.highest, merged.scale())]
+    assert found == pytest.approx([290, both.mean(), both.var(), np.abs(both).max(), both.std()], rel=1e-4)
+    np.testing.assert_array_equal(merged.running, ours.running)
 
 
 @pytest.mark.parametrize("given", ["state", "obs"])
@@ -127,3 +150,27 @@ def test_rates_fall_to_a_tenth() -> None:
     rate: Any = linear_decay(1e-3, 300, 3)
     for step, expected in ((0, 1e-3), (50, 0.55e-3), (100, 1e-4), (500, 1e-4)):
         assert float(rate(step)) == pytest.approx(expected)
+
+
+def after_steps(opt: Any, steps: int) -> Any:
+    """The optimiser's state, with a rate as after so many of its steps; what Adam has gathered stays as it is."""
+    is_rate = lambda node: isinstance(node, optax.ScaleByScheduleState)  # noqa: E731
+    moved = lambda node: node._replace(count=jnp.full_like(node.count, steps)) if is_rate(node) else node  # noqa: E731
+    return jax.tree.map(moved, opt, is_leaf=is_rate)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_rates_fall_in_every_algorithm(name: str) -> None:
+    """To a tenth in 30 gradient steps, 10 of them with a step of the actors; halfway to 0.55 of what they were."""
+    setup = small_setup(name)
+    before = setup.learner
+    for share, done in ((0.55, 15), (0.1, 30)):
+        opts = {
+            "critic_opt": after_steps(before.critic_opt, done),
+            "actor_opt": after_steps(before.actor_opt, done // 3),
+        }
+        learner = dataclasses.replace(before, **opts)
+        after, _ = setup.update(learner, setup.batch, setup.key, jnp.asarray(setup.due))
+        for part, rate in (("critics", setup.config.critic_lr), ("actors", setup.config.actor_lr)):
+            moved = jax.tree.map(lambda new, old: jnp.abs(new - old).max(), getattr(after, part), getattr(before, part))
+            assert max(map(float, jax.tree.leaves(moved))) == pytest.approx(share * rate, rel=2e-2), (part, done)

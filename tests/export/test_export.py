@@ -263,14 +263,30 @@ def test_what_unpacks_to_our_runner_is_not_our_runner(out: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "words"),
     [
-        {"settings": {}}, {"settings": [1]}, {"settings": {"activations": ["gelu"]}}, {"noise_rows": 1}, {"obs_dim": 2},
-        {"history": "x"}, {"action_high": [{}]}, {"action_high": [7.0]}, {"tolerance": "x"}, {"kind": "distilled"},
-        "header", "offsets", "short", "twice", "type",
+        ({}, None),
+        ({"settings": {}}, "agent_0 cannot be used .*activations"),
+        ({"settings": [1]}, r"policy\.json cannot be used: .* `settings`"),
+        ({"settings": {"activations": ["gelu"]}}, r"hidden\.0\.bias has the shape \(16,\), as no policy has"),
+        ({"noise_rows": 1}, "agent_0 has other sizes or bounds than"),
+        ({"obs_dim": 2}, r"obs\.weight has the shape \(1, 16\), as no policy has"),
+        ({"history": "x"}, r"policy\.json cannot be used: .* `history`"),
+        ({"action_high": [{}]}, r"policy\.json cannot be used: .* `action_high\[0\]`"),
+        ({"action_high": [7.0]}, "agent_0 has other sizes or bounds than"),
+        ({"tolerance": "x"}, "agent_0 cannot be used .*less_equal"),
+        ({"kind": "distilled"}, "agent_0 cannot be used .*group"),
+        ("header", "agent_0 cannot be used .*decode byte"),
+        ("offsets", "agent_0 cannot be used .*'str' and 'int'"),
+        ("short", "agent_0 cannot be used .*buffer size"),
+        ("twice", "time is not float32, or out of place"),
+        ("type", "time is not float32, or out of place"),
     ],
-)  # fmt: skip
-def test_files_that_agree_in_checksums_alone_are_refused(out: Path, tmp_path: Path, change: Any) -> None:
+)
+def test_files_that_agree_in_checksums_alone_are_refused(
+    out: Path, tmp_path: Path, change: Any, words: str | None
+) -> None:
+    """Each for what is wrong with it; the same files are read where nothing was changed."""
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
     folder, team_json = copy / "agent_0", json.loads((copy / "team.json").read_text())
@@ -297,7 +313,10 @@ def test_files_that_agree_in_checksums_alone_are_refused(out: Path, tmp_path: Pa
     for name in team_json["files"]:
         team_json["files"][name] = hashlib.sha256((copy / name).read_bytes()).hexdigest()
     (copy / "team.json").write_text(json.dumps(team_json))
-    with pytest.raises(UserError):
+    if words is None:
+        assert len(bundle.policies(copy, bundle.load(copy))) == 2
+        return
+    with pytest.raises(UserError, match=words):
         bundle.policies(copy, bundle.load(copy))
 
 
@@ -465,6 +484,40 @@ def test_fewer_denoising_steps(algorithm: str, tmp_path: Path) -> None:
     assert bundle.load(path).steps == 2 and bundle.load(path).trained_steps > 2
     found = compare(path, trained, VECTORS)["difference"]
     assert max(found.values()) <= 1e-5, found
+
+
+def test_fewer_steps_of_a_chain_go_just_as_far() -> None:
+    """The way along the drift is the same in all, and each stretch begins where the one before it has ended."""
+    trained = team("omad", UNEQUAL)
+    every = [fold(trained.policy, trained.config, trained.spec, "none", steps)[1].tensors for steps in range(1, 5)]
+    (all_steps, all_times) = every[-1]["step"], every[-1]["time"]
+    for tensors in every:
+        np.testing.assert_allclose(tensors["step"].sum(0), all_steps.sum(0), rtol=1e-6)
+        before = np.cumsum(tensors["step"], 0) - tensors["step"]
+        starts = [int(np.argmin(np.abs(np.cumsum(all_steps, 0) - all_steps - way).sum(1))) for way in before]
+        np.testing.assert_allclose((np.cumsum(all_steps, 0) - all_steps)[starts], before, atol=1e-6)
+        np.testing.assert_array_equal(tensors["time"], all_times[starts])
+
+
+@pytest.mark.parametrize("steps", range(1, 6))
+def test_fewer_steps_of_a_denoising_model_lead_from_level_to_level(steps: int) -> None:
+    """Given x_0, from the noising model's own x at one kept level to its x at the one before.
+
+    They begin at the highest level, and all but a single one end below the lowest.
+    """
+    trained = team("madpmd", UNEQUAL)
+    table = fold(trained.policy, trained.config, trained.spec, "none", steps)[0].tensors["coefficients"].astype(float)
+    kept = 1.0 / table[:, 0] ** 2
+    levels = [math.prod(1 - 0.8 * b for b in np.linspace(1e-4, 0.999, 5)[: t + 1]) for t in range(5)]
+    used = [int(np.argmin(np.abs(np.log(levels) - np.log(share)))) for share in kept]
+    assert used[-1] == 4 and (steps == 1 or used[0] == 0) and used == sorted(set(used))
+    np.testing.assert_allclose(kept, [levels[t] for t in used], rtol=1e-5)
+    kept = np.asarray([levels[t] for t in used])
+    below = np.asarray([1.0, *(levels[t] for t in used[:-1])])
+    _, from_noise, mean_x0, mean_x, std = table.T
+    np.testing.assert_allclose(from_noise**2, 1 / kept - 1, rtol=1e-4)
+    np.testing.assert_allclose(mean_x0 + mean_x * np.sqrt(kept), np.sqrt(below), rtol=1e-5)
+    np.testing.assert_allclose(mean_x**2 * (1 - kept) + std**2, 1 - below, atol=1e-6)
 
 
 # ---------------------------------------------------------------- one process an agent

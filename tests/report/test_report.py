@@ -222,6 +222,13 @@ def test_tasks_are_put_together_by_normalised_returns(found: Any) -> None:
     assert across.statistic == "mean" and across.notes
     assert across.finals["omad"] == stats.estimate(scores, stats.mean)
     assert across.improvements["hatd3"] == stats.probability_of_improvement(scores, across.scores["hatd3"])
+    for name in ("omad", "hatd3"):
+        series = {one.task.name: next(s for s in one.series if s.algorithm == name) for one in found.tasks}
+        areas = {task: stats.area(one.curves) for task, one in series.items()}
+        due, area = stats.estimate(stats.normalise(areas, references), stats.mean), across.areas[name]
+        assert (area.value, area.low, area.high) == pytest.approx((due.value, due.low, due.high))
+        assert area.value < across.finals[name].value
+        assert across.bands[name].last.value == pytest.approx(across.finals[name].value)
 
 
 def test_the_page_is_made_again_from_its_summary(report: Path, tmp_path: Path) -> None:

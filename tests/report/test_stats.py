@@ -143,17 +143,30 @@ def test_a_few_runs_that_all_win_do_not_settle_it(runs: int, low: float) -> None
     assert (1 - low) ** 2 == pytest.approx(1.959964**2 * low * (1 - low) * spread / runs**2, rel=1e-2)
 
 
+@pytest.mark.parametrize(("x", "y", "low"), [(2, 10, 0.5461), (10, 2, 0.5461), (3, 5, 0.5662)])
+def test_unlike_numbers_of_runs_that_all_win_count_by_their_mean(x: int, y: int, low: float) -> None:
+    """Low solves n m (1 - low) = z^2 low (1 + ((n + m) / 2 - 1) ((1 - low) / (2 - low) + low / (1 + low)))."""
+    found = stats.probability_of_improvement({"a": range(10, 10 + x)}, {"a": range(y)})
+    assert (found.value, found.low, found.high) == (1.0, pytest.approx(low, abs=1e-4), 1.0)
+    spread = 1 + ((x + y) / 2 - 1) * ((1 - low) / (2 - low) + low / (1 + low))
+    assert x * y * (1 - low) == pytest.approx(1.959964**2 * low * spread, rel=1e-3)
+
+
 @pytest.mark.parametrize(
-    ("tasks", "runs", "held"), [(1, 2, 0.93), (1, 3, 0.89), (1, 5, 0.93), (1, 10, 0.93), (4, 3, 0.86), (4, 10, 0.90)]
-)
-def test_intervals_of_equal_algorithms_hold_one_half(tasks: int, runs: int, held: float) -> None:
+    ("tasks", "runs", "held", "most"),
+    [
+        (1, 2, 0.93, 1.0), (1, 3, 0.89, 0.98), (1, 5, 0.93, 0.98), (1, 10, 0.93, 0.98), (4, 3, 0.86, 0.98),
+        (4, 10, 0.90, 0.98),
+    ],
+)  # fmt: skip
+def test_intervals_of_equal_algorithms_hold_one_half(tasks: int, runs: int, held: float, most: float) -> None:
     """How often, of 1,000 pairs of equal algorithms; docs/statistics.md has the measured shares."""
     rng = np.random.default_rng(0)
     draws = rng.standard_normal((1_000, 2, tasks, runs))
     found = [
         stats.probability_of_improvement(*({str(t): one[t] for t in range(tasks)} for one in pair)) for pair in draws
     ]
-    assert np.mean([one.low <= 0.5 <= one.high for one in found]) >= held
+    assert held <= np.mean([one.low <= 0.5 <= one.high for one in found]) <= most
 
 
 def test_profile_is_that_of_rliable() -> None:
@@ -337,6 +350,14 @@ def test_an_interval_may_be_open_where_the_value_is_known() -> None:
     assert (found.value, found.kind, found.low, found.high) == (20, "exact", 10, INF)
 
 
+def test_ends_of_an_interval_are_resamples_outwards() -> None:
+    """Of 1 to 40 the quantiles are 1.975 and 39.025, so the ends are 1 and 40; of 1 to 44, 2.075 and 42.925."""
+    for count, ends in ((40, (1, 40)), (44, (2, 43))):
+        resamples = np.random.default_rng(0).permutation(np.arange(1.0, count + 1))
+        found = survival._bounded(20.0, 20.0, resamples, resamples[::-1])
+        assert (found.value, found.low, found.high, found.kind) == (20.0, *ends, "exact")
+
+
 def test_intervals_of_the_median_cover_it() -> None:
     """Exponential steps with mean 100 000, budget 150 000: median 69 315; 15 runs, a fifth of them censored."""
     rng, repetitions, true = np.random.default_rng(3), 300, 1e5 * math.log(2)
@@ -403,6 +424,15 @@ def test_pooled_ratios_by_hand() -> None:
     assert (found.value, found.kind) == (pytest.approx(1), "exact")
     found = survival.pooled_ratio({"c": (never, two["a"][1]), "b": half["a"]}, resamples=20)
     assert (found.value, found.kind, found.high) == (pytest.approx(math.sqrt(8)), "lower bound", INF)
+
+
+def test_each_task_has_resamples_of_its_own() -> None:
+    """Two tasks with the same runs have the ratio of one, and a narrower interval."""
+    rng = np.random.default_rng(1)
+    first, second = (Crossings(tuple(rng.exponential(1e5, 8).tolist()), (True,) * 8) for _ in range(2))
+    one, two = (survival.pooled_ratio(dict.fromkeys(names, (first, second)), resamples=400) for names in ("a", "ab"))
+    assert two.value == pytest.approx(one.value)
+    assert one.low < two.low < two.high < one.high
 
 
 # ------------------------------------------------------------------------------------------------ export
