@@ -303,7 +303,7 @@ def test_help_shows_the_source_of_the_value_shown(capsys: pytest.CaptureFixture[
     def of(flag: str) -> str:
         return text[text.index(f" {flag} ") :].split("(default: ")[0]
 
-    assert "three times quicker than 3e-4" in of("--actor-lr FLOAT") and "[D]" not in of("--actor-lr FLOAT")
+    assert "three seeds: -20.1, not -21.8" in of("--actor-lr FLOAT") and "[D]" not in of("--actor-lr FLOAT")
     assert "preset" not in of("--prior-scale FLOAT") and "[D]" in of("--prior-scale FLOAT")
 
 
