@@ -29,9 +29,9 @@ def normalised(task: str, algorithm: str, values: Mapping[str, Any], gamma: floa
     if values["reward_norm"] != "return":
         return {}
     bound, gamma = values["reward_bound"], values.get("gamma", gamma)
-    # A bound that cannot be is refused under its own name.
     cut_off = task.startswith(("mpe/", "mamujoco-", "probe/timeout"))
     support = support_of(bound, gamma, tasks.find(task).horizon if cut_off else 0)
+    # A bound that cannot be is refused under its own name.
     found = {"v_max": (support, "derived: reward_bound")} if bound > 0 else {}
     # A bonus for entropy in raw units would outweigh all rewards; HASAC's presets choose what they fix.
     if algorithm == "omad" or (algorithm == "hasac" and values.get("alpha_mode", "auto") == "auto"):

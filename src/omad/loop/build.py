@@ -125,11 +125,11 @@ def _narrow_support(config: RunConfig, spec: EnvSpec) -> tuple[str, ...]:
     """What to say of a user's env whose episodes may be cut off so early that values leave the derived support."""
     if config.reward_norm != "return" or "v_max" in config.given or tasks.find(config.task).horizon:
         return ()
-    algo: Any = config.algo
-    if getattr(algo, "v_max", math.inf) >= (due := support_of(config.reward_bound, algo.gamma, spec.horizon)):
+    v_max, gamma = getattr(config.algo, "v_max", math.inf), getattr(config.algo, "gamma", 0.0)
+    if v_max >= (due := support_of(config.reward_bound, gamma, spec.horizon)):
         return ()
     return (
-        f"v_max is {algo.v_max:g}. If {config.task} cuts episodes off after {spec.horizon} steps (truncated), their "
+        f"v_max is {v_max:g}. If {config.task} cuts episodes off after {spec.horizon} steps (truncated), their "
         f"values go on and may reach {due:g} in units of normalised returns: then give --v-max {due:g}.",
     )
 
