@@ -522,7 +522,7 @@ def last_carry(path: Path) -> Carry:
 @pytest.mark.parametrize(
     ("task", "deaths", "changes"),
     [
-        ("probe/push", 20, {"total_steps": 40_000, "save_every": 250, "log_every": 200, "eval_every": 1_000}),
+        ("probe/push", 20, {"total_steps": 120_000, "save_every": 250, "log_every": 200, "eval_every": 1_000}),
         # Physics in worker processes, which have to end with the process that was killed.
         (
             "mamujoco-full/swimmer-2x1",
