@@ -112,7 +112,9 @@ def resume(
             envs.of_object(env, complete.config.task)
         complete.trusted = True
         return complete
-    return _to_its_end(Experiment.of_run(folder, env, callbacks, loggers, trust).work(folder, fresh=False))
+    experiment = Experiment.of_run(folder, env, callbacks, loggers, trust)
+    experiment.forecast(resumed=True)
+    return _to_its_end(experiment.work(folder, fresh=False))
 
 
 def open_to_resume(

@@ -122,11 +122,12 @@ class Experiment:
 
     # ------------------------------------------------------------ forecasts
 
-    def forecast(self, at_once: int | None = None) -> str:
+    def forecast(self, at_once: int | None = None, resumed: bool = False) -> str:
         """A sentence with the memory forecast of the run.
 
         Args:
             at_once: Seeds that are trained at a time; by default all of them.
+            resumed: Whether it has begun, so that its sizes can no longer be chosen.
 
         Raises:
             UserError: It cannot fit.
@@ -138,10 +139,13 @@ class Experiment:
         words = ", ".join(f"{name} {value:,.0f} MiB" for name, value in need.items() if name not in _SUMS)
         more = f"; {need['compiler']:,.0f} MiB more while it compiles for the first time" if need["compiler"] else ""
         if need["total"] > free:
+            smaller = (
+                f"lower --buffer-size (now {config.buffer_size}), --batch-size (now {config.batch_size}), "
+                f"--eval-episodes (now {config.eval_episodes}), {fewer} or the networks' widths"
+            )
             raise UserError(
                 f"The run needs about {need['total']:,.0f} MiB ({words}){more}, but only {free:,.0f} MiB are free on "
-                f"{where}; lower --buffer-size (now {config.buffer_size}), --batch-size (now {config.batch_size}), "
-                f"--eval-episodes (now {config.eval_episodes}), {fewer} or the networks' widths."
+                f"{where}; {'end other programs, or resume it where more is free' if resumed else smaller}."
             )
         return f"memory forecast {need['total']:,.0f} MiB ({words}){more}; {free:,.0f} MiB free"
 

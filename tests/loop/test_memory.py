@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+import omad
+from omad import experiment as experiments
+from omad.commands import resume
 from omad.config import resolve
+from omad.errors import UserError
 from omad.experiment import Experiment
 from omad.loop.build import forecast
 
@@ -74,3 +78,23 @@ def test_a_forecast_counts_every_process_and_the_compiler_apart() -> None:
     said = experiment.forecast()
     assert f"{one['compiler']:,.0f} MiB more while it compiles" in said and "program 350 MiB" in said
     experiment.close()
+
+
+def test_a_resume_that_cannot_fit_is_refused_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a smaller machine than the one that it began on; no size of the run can be chosen any more."""
+    path = tmp_path / "run"
+    omad.train("probe/push", "hatd3", "tiny", total_steps=48, warmup_steps=16, loggers=(), run_dir=path)
+    written = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    monkeypatch.setattr(experiments, "available_mib", lambda: (1.0, "a small machine"))
+    with pytest.raises(UserError, match="only 1 MiB are free on a small machine; end other programs") as refusal:
+        omad.resume(path, total_steps=64)
+    assert "--buffer-size" not in str(refusal.value)
+    with pytest.raises(UserError, match="a small machine"):
+        resume.main([str(path), "--total-steps", "64"])
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == written
+    monkeypatch.undo()
+    capsys.readouterr()
+    assert resume.main([str(path), "--total-steps", "64"]) == 0
+    assert "memory forecast" in capsys.readouterr().out

@@ -97,4 +97,5 @@ def main(arguments: Sequence[str]) -> int:
         out.print(str(options.run))
         return 0
     experiment = Experiment.of_run(folder, callbacks=[LearningCurve()], trust=options.trust)
+    out.print(experiment.forecast(resumed=True))
     return finish(experiment.work(folder, fresh=False))
