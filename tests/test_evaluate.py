@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from jaxtyping import Array, Float, Int
 
+import omad.episodes
 from omad.commands.record import record
+from omad.episodes import played
 from omad.errors import EnvFailed
 from omad.evaluate import Episodes, envs_for, make_evaluate
-from omad.export.play import _round_in_jax
 from omad.keys import Stream, run_key, stream
 from omad.types import Algorithm, EnvSpec, JaxEnv, Observation, Outcome
 
@@ -152,22 +153,30 @@ def test_nothing_is_counted_after_an_episode_ended() -> None:
     np.testing.assert_allclose(out.returns[0], out.lengths[0] * start[0], rtol=1e-5)
 
 
-def test_what_plays_whole_episodes_looks_at_nothing_after_their_end() -> None:
-    """Recorded transitions and returns of exported policies are finite, as those of evaluations are."""
+def test_what_plays_whole_episodes_looks_at_nothing_after_their_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Actors see finite numbers only, as exported policies ask; each episode is played once, whatever fits a round."""
+    monkeypatch.setattr(omad.episodes, "_AT_ONCE", 2)
+    rounds: list[int] = []
 
-    def decide(obs: Any, *key: Any) -> np.ndarray:
-        assert key or np.isfinite(obs).all(), "exported policies refuse observations that are not finite"
-        return np.asarray(obs)
+    def decide(obs: np.ndarray, _: object) -> np.ndarray:
+        assert obs.shape == (2, 2, 1) and np.isfinite(obs).all()
+        return obs
+
+    def begin() -> None:
+        rounds.append(len(rounds))
 
     env = walk(True)
+    moments = list(played(env, "walk", decide, EPISODES, 3, begin))
+    assert rounds == [0, 1, 2] == sorted({moment.round for moment in moments})
+    assert sum(moment.alive.sum() for moment in moments if moment.round == 2) in (2, HORIZON)  # one, not its double
     found = record(env, "walk", decide, EPISODES, 3)
     assert all(np.isfinite(array).all() for array in found.values())
     ends = found["terminated"] | found["truncated"]
     assert ends.sum() == EPISODES and found["terminated"].any() and found["truncated"].any()
-    keys, again = (jax.random.split(jax.random.key(0), EPISODES) for _ in range(2))
-    returns = _round_in_jax(env, jax.random.key(1), decide)(keys, 0, None)
-    starts = np.asarray(jax.vmap(env.reset)(again)[1].obs)[:, 0, 0]
-    np.testing.assert_allclose(returns, np.where(starts < 0, 2, HORIZON) * 2 * starts, rtol=1e-5)
+    starts = jax.random.split(stream(run_key(3), Stream.EVAL_RESET, 0), EPISODES)
+    start = np.asarray(jax.vmap(env.reset)(starts)[1].obs)[:, 0, 0]
+    returns = [part.sum() for part in np.split(found["reward"], np.flatnonzero(ends)[:-1] + 1)]
+    np.testing.assert_allclose(np.sort(returns), np.sort(np.where(start < 0, 2, HORIZON) * 2 * start), rtol=1e-5)
 
 
 def test_one_compilation_serves_all_steps_and_seeds() -> None:

@@ -30,7 +30,7 @@ LAYERS = (
     ("derived", "config"),
     ("config_file",),
     ("console", "evaluate", "run", "report"),
-    ("callbacks", "loggers", "trust"),
+    ("callbacks", "episodes", "loggers", "trust"),
     ("loop", "launch", "launch_ray", "study", "export"),
     ("manifest", "policy"),
     ("experiment",),

@@ -31,6 +31,7 @@ from teams import ALGORITHMS, team
 import omad
 from omad import envs
 from omad.cli import main
+from omad.envs.pool import Pool
 from omad.errors import EnvFailed, UserError
 from omad.export import bundle, play
 from omad.export import distil as distilling
@@ -578,10 +579,11 @@ def test_every_episode_of_a_visit_is_driven_by_its_own_actions(monkeypatch: pyte
         del key
         return jnp.tanh(obs[..., : spec.act_dim]) * (1.0 if explore else 0.5)
 
-    class Episodes:
-        """Five envs that show fresh numbers at every step."""
+    class Episodes(Pool):
+        """Five instances that show fresh numbers at every step."""
 
-        rng = np.random.default_rng(0)
+        def __init__(self, *_: Any) -> None:
+            self.rng = np.random.default_rng(0)
 
         def see(self) -> np.ndarray:
             shown.append(self.rng.standard_normal((5, spec.n_agents, spec.obs_dim)).astype(np.float32))
@@ -590,19 +592,23 @@ def test_every_episode_of_a_visit_is_driven_by_its_own_actions(monkeypatch: pyte
         def reset(self, seeds: Any) -> Any:
             return self.see(), None
 
-        def send(self, action: np.ndarray, *_: Any) -> None:
-            given.append(np.asarray(action))
+        def send(self, actions: Any, seeds: Any, reset_seeds: Any, number: int) -> None:
+            given.append(np.asarray(actions))
 
-        def receive(self, t: int) -> Any:
-            return types.SimpleNamespace(obs=self.see())
+        def receive(self, number: int) -> Any:
+            seen, zeros = self.see(), np.zeros(5)
+            return types.SimpleNamespace(
+                next_obs=seen, next_state=seen, reward=zeros, terminated=zeros > 0, truncated=zeros == number - 2
+            )
 
         def close(self) -> None:
             pass
 
     algorithm = distilling.as_algorithm(teachers, spec)._replace(act=act)
     monkeypatch.setattr(distilling, "as_algorithm", lambda *_: algorithm)
-    monkeypatch.setattr(distilling.envs, "make", lambda task: types.SimpleNamespace(spec=spec))
-    monkeypatch.setattr(distilling.Pool, "of", lambda *_: Episodes())
+    env = envs.make(f"{UNEQUAL}?host=true")._replace(spec=spec)
+    monkeypatch.setattr(distilling.envs, "make", lambda _: env)
+    monkeypatch.setattr(Pool, "of", lambda *_: Episodes())
     observations(teachers, UNEQUAL, 5, 0)
     assert len(given) == 3
     for obs, action in zip(shown, given, strict=False):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import itertools
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,13 +16,9 @@ from omad import files
 from omad.algos.validate import check
 from omad.compilation import use_compilation_cache
 from omad.console import console, visible
-from omad.errors import NonFinite, UserError
+from omad.errors import UserError
 
 __all__ = ["main", "record"]
-
-_IN_JAX, _ON_HOST = 500, 16
-"""Episodes that are stepped together."""
-_FIELDS = ("obs", "state", "action", "reward", "terminated", "truncated", "next_obs", "next_state")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,108 +45,19 @@ class Options:
     """Keep compiled programs in the user's cache folder for the next start."""
 
 
-Decide = Callable[[Any, Any], Any]
-"""(observations, key) -> actions in [-1, 1]."""
-Begin = Callable[[Any], tuple[Any, Any]]
-"""(keys) -> observations and states of fresh episodes."""
-Advance = Callable[[Any, Any], tuple[Any, ...]]
-"""(actions, keys) -> observations and states that follow, rewards, terminated, truncated."""
+def record(env: Any, task: str, act: Any, episodes: int, seed: int) -> dict[str, np.ndarray]:
+    """Transitions of complete episodes, one after another: the fields of `types.Step`; arguments as of `played`."""
+    from omad.episodes import Moment, played
 
-
-def _in_jax(env: Any) -> tuple[Begin, Advance]:
-    import jax
-    import jax.numpy as jnp
-
-    reset, step = jax.jit(jax.vmap(env.reset)), jax.jit(jax.vmap(env.step))
-    state: Any = None
-
-    def begin(keys: Any) -> tuple[Any, Any]:
-        nonlocal state
-        state, first = reset(keys)
-        return first.obs, first.state
-
-    def advance(action: Any, keys: Any) -> tuple[Any, ...]:
-        nonlocal state
-        state, outcome = step(state, jnp.asarray(action), keys)
-        return outcome.next.obs, outcome.next.state, outcome.reward, outcome.terminated, outcome.truncated
-
-    return begin, advance
-
-
-def _on_host(pool: Any) -> tuple[Begin, Advance]:
-    import jax
-
-    from omad.envs.pool import seeds_of
-
-    number = 0
-
-    def begin(keys: Any) -> tuple[Any, Any]:
-        return pool.reset(seeds_of(jax.random.key_data(keys)))
-
-    def advance(action: Any, keys: Any) -> tuple[Any, ...]:
-        nonlocal number
-        seeds = seeds_of(jax.random.key_data(keys))
-        pool.send(action, seeds, seeds, number)
-        result, number = pool.receive(number), number + 1
-        return result[:5]
-
-    return begin, advance
-
-
-def record(env: Any, task: str, decide: Decide, episodes: int, seed: int) -> dict[str, np.ndarray]:
-    """Transitions of complete episodes, one after another: the fields of `types.Step`.
-
-    Args:
-        env: A `JaxEnv` or a `HostEnv`.
-        task: Its name, to create instances of it on the host.
-        decide: Who acts.
-        episodes: How many.
-        seed: Of all draws.
-
-    Raises:
-        NonFinite: An action is not finite.
-        EnvFailed: A hosted env failed, or an episode goes on after the declared horizon.
-    """
-    import jax
-
-    from omad.envs.pool import Pool
-    from omad.evaluate import refuse_unfinished
-    from omad.keys import Stream, run_key, stream
-    from omad.types import JaxEnv
-
-    spec, root = env.spec, run_key(seed)
-    starts = jax.random.split(stream(root, Stream.EVAL_RESET, 0), episodes)
-    act_root, env_root = stream(root, Stream.EVAL_ACT, 0), stream(root, Stream.EVAL_ENV, 0)
-    size = min(episodes, _IN_JAX if isinstance(env, JaxEnv) else _ON_HOST)
     found: list[list[np.ndarray]] = []
-    with contextlib.ExitStack() as stack:
-        if isinstance(env, JaxEnv):
-            begin, advance = _in_jax(env)
-        else:
-            begin, advance = _on_host(stack.enter_context(contextlib.closing(Pool.of(task, spec, size))))
-        for number, first in enumerate(range(0, episodes, size)):
-            # The last round may have fewer episodes than envs; the surplus repeats and is not kept.
-            obs, state = map(np.asarray, begin(starts[np.minimum(np.arange(first, first + size), episodes - 1)]))
-            alive, rows = np.ones(size, bool), []
-            for t in range(spec.horizon):
-                when = number * spec.horizon + t
-                action = np.asarray(decide(obs, jax.random.fold_in(act_root, when)))
-                if not np.isfinite(action[alive]).all():
-                    raise NonFinite(f"{spec.name}: the policy returned an action that is not finite")
-                keys = jax.random.split(jax.random.fold_in(env_root, when), size)
-                next_obs, next_state, reward, terminated, truncated = map(np.asarray, advance(action, keys))
-                rows.append((alive, obs, state, action, reward, terminated, truncated, next_obs, next_state))
-                alive, obs, state = alive & ~(terminated | truncated), next_obs, next_state
-                if not alive.any():
-                    break
-            refuse_unfinished(spec, bool(alive.any()))
-            kept, *columns = (np.stack(column, axis=1) for column in zip(*rows, strict=True))
-            for j in range(min(size, episodes - first)):
-                found.append([column[j][kept[j]] for column in columns])
-    return {name: np.concatenate(parts) for name, parts in zip(_FIELDS, zip(*found, strict=True), strict=True)}
+    for _, moments in itertools.groupby(played(env, task, act, episodes, seed), lambda moment: moment.round):
+        alive, *columns = (np.stack(column, axis=1) for column in zip(*(moment[1:] for moment in moments), strict=True))
+        found += [[column[j][kept] for column in columns] for j, kept in enumerate(alive)]
+    columns = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return dict(zip(Moment._fields[2:], columns, strict=True))
 
 
-def _acting(options: Options) -> tuple[Any, str, Decide]:
+def _acting(options: Options) -> tuple[Any, str, Any]:
     """The env, its task's name, and who acts in it.
 
     Raises:

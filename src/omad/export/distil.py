@@ -14,7 +14,6 @@ Warmuth 1995 (matching losses); Ross, Gordon and Bagnell 2011 (DAgger).
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -26,16 +25,13 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from omad import envs
-from omad.envs.pool import Pool, seeds_of
+from omad.episodes import played
 from omad.errors import UserError
 from omad.export.fold import Folded, sample, squashed, unsquashed
 from omad.export.play import as_algorithm
-from omad.keys import Stream, run_key, stream
 from omad.types import JaxEnv
 
 __all__ = ["MOST", "Settings", "distil", "matching", "observations", "usual_episodes"]
-
-_N_ENVS = 16
 
 
 class Settings(NamedTuple):
@@ -82,43 +78,15 @@ def observations(folded: Sequence[Folded], task: str, episodes: int, seed: int) 
         seed: Of initial states and noise.
     """
     env = envs.make(task)
-    algorithm, root = as_algorithm(folded, env.spec), run_key(jnp.int32(seed))
-    tensors = [one.tensors for one in folded]
-    keys = jax.random.split(stream(root, Stream.EVAL_RESET, 0), episodes)
-    draws, own = stream(root, Stream.EVAL_ACT, 0), stream(root, Stream.EVAL_ENV, 0)
-    sampled = jax.jit(lambda obs, t: algorithm.act(tensors, obs, jax.random.fold_in(draws, t), True))
-    still = jax.jit(lambda obs, t: algorithm.act(tensors, obs, jax.random.fold_in(draws, t), False))
+    algorithm, tensors = as_algorithm(folded, env.spec), [one.tensors for one in folded]
+    sampled = jax.jit(lambda obs, key: algorithm.act(tensors, obs, key, True))
+    still = jax.jit(lambda obs, key: algorithm.act(tensors, obs, key, False))
 
-    def act(obs: Any, t: int) -> np.ndarray:
+    def act(obs: np.ndarray, key: Key[Array, ""]) -> np.ndarray:
         half = len(obs) // 2
-        obs = jnp.asarray(obs)
-        return np.concatenate([still(obs[:half], t), sampled(obs[half:], t)]) if half else np.asarray(sampled(obs, t))
+        return np.concatenate([*([still(obs[:half], key)] if half else []), sampled(obs[half:], key)])
 
-    found: list[np.ndarray] = []
-    if isinstance(env, JaxEnv):
-        state, observation = jax.jit(jax.vmap(env.reset))(keys)
-        step, alive = jax.jit(jax.vmap(env.step)), np.ones(episodes, bool)
-        for t in range(env.spec.horizon):
-            obs = np.asarray(observation.obs)
-            found.append(obs[alive])
-            state, outcome = step(
-                state, jnp.asarray(act(obs, t)), jax.random.split(jax.random.fold_in(own, t), episodes)
-            )
-            alive &= ~np.asarray(outcome.terminated | outcome.truncated)
-            observation = outcome.next
-            if not alive.any():
-                break
-        return np.concatenate(found)
-    size, seeds = min(episodes, _N_ENVS), seeds_of(jax.random.key_data(keys))
-    with contextlib.closing(Pool.of(task, env.spec, size)) as pool:
-        for first in range(0, episodes, size):
-            now = np.resize(seeds[first : first + size], size)
-            obs, _ = pool.reset(now)
-            for t in range(env.spec.horizon):
-                found.append(np.array(obs))
-                pool.send(act(obs, first * env.spec.horizon + t), now + np.uint64(t), now, t)
-                obs = pool.receive(t).obs  # where an episode is over, that of the next one
-    return np.concatenate(found)
+    return np.concatenate([moment.obs[moment.alive] for moment in played(env, task, act, episodes, seed)])
 
 
 def distil(

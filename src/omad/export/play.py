@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,15 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from omad import envs, processes, schema, tasks
-from omad.envs.pool import Pool, seeds_of
+from omad.envs.pool import Pool
+from omad.episodes import played
 from omad.errors import EnvFailed, UserError
 from omad.evaluate import Episodes, envs_for, make_evaluate, make_host_evaluate
 from omad.export.bundle import RUNNER, Team
 from omad.export.fold import Folded, draw_noise, sample, unscaled
-from omad.keys import Stream, run_key, stream
 from omad.types import Algorithm, EnvSpec, JaxEnv
 
 __all__ = ["Agents", "as_algorithm", "evaluate", "play", "run_episodes", "spec_of", "tensors_of"]
-
-_AT_ONCE = 500
-"""Episodes that are stepped together in JAX."""
 
 
 class Agents:
@@ -179,12 +177,11 @@ def spec_of(team: Team, task: str) -> EnvSpec:
 
 def play(agents: Agents, task: str, episodes: int, seed: int) -> np.ndarray:
     """Team returns of episodes that start where those of an evaluation with the same seed do."""
-    env, team, root = envs.make(task), agents.team, run_key(jnp.int32(seed))
+    env, team = envs.make(task), agents.team
     spec: EnvSpec = env.spec
-    starts = jax.random.split(stream(root, Stream.EVAL_RESET, 0), episodes)
     low, high = ([np.asarray(row, np.float32) for row in box] for box in (team.action_low, team.action_high))
 
-    def decide(obs: np.ndarray) -> np.ndarray:
+    def act(obs: np.ndarray, _: object) -> np.ndarray:
         """From padded rows to each agent's own, and from its box back to the learner's [-1, 1]."""
         given = agents.act([obs[:, i, :size] for i, size in enumerate(team.obs_dims)])
         joint = np.zeros((len(obs), spec.n_agents, spec.act_dim), np.float32)
@@ -192,56 +189,9 @@ def play(agents: Agents, task: str, episodes: int, seed: int) -> np.ndarray:
             joint[:, i, : action.shape[1]] = unscaled(action, below, above)
         return joint
 
-    one_round = _round_in_jax(env, root, decide) if isinstance(env, JaxEnv) else _round_on_host(spec, decide)
-    size = min(episodes, _AT_ONCE) if isinstance(env, JaxEnv) else envs_for(episodes)
-    found = []
-    with contextlib.ExitStack() as stack:
-        pool = None if isinstance(env, JaxEnv) else stack.enter_context(contextlib.closing(Pool.of(task, spec, size)))
-        for number, first in enumerate(range(0, episodes, size)):
-            agents.reset()
-            keys = starts[np.minimum(np.arange(first, first + size), episodes - 1)]
-            found.append(one_round(keys, number, pool))
+    moments = itertools.groupby(played(env, task, act, episodes, seed, agents.reset), lambda moment: moment.round)
+    found = [sum(np.where(one.alive, one.reward, 0.0) for one in of_a_round) for _, of_a_round in moments]
     return np.concatenate(found)[:episodes]
-
-
-def _round_in_jax(env: JaxEnv, root: Any, decide: Callable[[np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:
-    reset, step = jax.jit(jax.vmap(env.reset)), jax.jit(jax.vmap(env.step))
-    draws = stream(root, Stream.EVAL_ENV, 0)
-
-    def one_round(keys: Any, number: int, pool: None) -> np.ndarray:
-        del pool
-        state, seen = reset(keys)
-        returns, alive = np.zeros(len(keys)), np.ones(len(keys), bool)
-        for t in range(env.spec.horizon):
-            action = decide(np.where(alive[:, None, None], seen.obs, 0.0))  # beyond its end an env may return NaN
-            own = jax.random.split(jax.random.fold_in(draws, number * env.spec.horizon + t), len(keys))
-            state, outcome = step(state, jnp.asarray(action, float), own)
-            returns += np.where(alive, outcome.reward, 0.0)
-            alive &= ~np.asarray(outcome.terminated | outcome.truncated)
-            seen = outcome.next
-            if not alive.any():
-                break
-        return returns
-
-    return one_round
-
-
-def _round_on_host(spec: EnvSpec, decide: Callable[[np.ndarray], np.ndarray]) -> Callable[..., np.ndarray]:
-    def one_round(keys: Any, number: int, pool: Pool) -> np.ndarray:
-        seeds = seeds_of(jax.random.key_data(keys))
-        obs, _ = pool.reset(seeds)
-        returns, alive = np.zeros(len(seeds)), np.ones(len(seeds), bool)
-        for t in range(spec.horizon):
-            pool.send(decide(obs), seeds + np.uint64(number * spec.horizon + t), seeds, t)
-            arrival = pool.receive(t)
-            returns += alive * arrival.reward
-            alive &= ~(arrival.terminated | arrival.truncated)
-            obs = arrival.obs
-            if not alive.any():
-                break
-        return returns
-
-    return one_round
 
 
 # ---------------------------------------------------------------- in JAX
