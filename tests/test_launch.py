@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from omad import api, cli, launch, processes
@@ -158,6 +159,23 @@ def test_a_group_goes_on_without_the_seed_that_is_complete_and_has_lost_its_chec
     monkeypatch.setattr(launch, "begin", reaching_the_end(begun))
     assert cli.main(["resume", str(tmp_path / "both")]) == 0
     assert begun == [folders[1 - gone]]
+
+
+def test_a_group_is_continued_from_python_as_well(tmp_path: Path) -> None:
+    """One seed after the other, which equals seeds of one process; made longer, all are before one is trained."""
+    both: dict[str, Any] = SMALL | {"seeds": 2, "first_seed": 5}
+    folders = Experiment(resolve("probe/push", "hatd3", **both)).create_each(tmp_path / "both")
+    before = {path: path.read_bytes() for folder in folders for path in folder.glob("*.json")}
+    with pytest.raises(UserError, match="--total-steps"):
+        api.resume(tmp_path / "both", total_steps=1, loggers=())
+    assert {path: path.read_bytes() for folder in folders for path in folder.glob("*.json")} == before
+    run = api.resume(tmp_path / "both", loggers=())
+    assert run.complete and run.seeds == (5, 6) and run.stopped is None and run.trusted
+    one = api.train("probe/push", "hatd3", run_dir=tmp_path / "one", loggers=(), **both)
+    np.testing.assert_array_equal(run.evaluations()["returns"], one.evaluations()["returns"])
+    longer = both["total_steps"] + 200
+    assert api.resume(tmp_path / "both", total_steps=longer, loggers=()).config.total_steps == longer
+    assert all(RunFolder.open(folder).complete for folder in folders)
 
 
 def test_a_group_is_made_longer_by_the_same_command_again(

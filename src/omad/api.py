@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from omad.loop.session import Result
 from omad.policy import TrainedPolicy
 from omad.processes import interruption, refuse_inside_env
 from omad.run.folder import RunFolder
+from omad.run.places import members
 from omad.saved import Which
 from omad.trained import Run
 from omad.trust import refuse_foreign
@@ -85,7 +87,7 @@ def resume(
     """Continue a run from its newest good checkpoint to its end; a complete run is left as it is.
 
     Args:
-        run: A run folder.
+        run: A run folder, or a folder of runs `seed-K`, which are continued one after the other.
         trust: Import the code of a user's env that the folder names; needless for what `train` or `resume` returned.
         total_steps: Train to this many env steps instead, more than the run has. Fields that followed from the old
             number where they were not given keep their values: `buffer_size`, and where a preset has values change
@@ -105,6 +107,16 @@ def resume(
     refuse_inside_env()
     trust = trust or (isinstance(run, Run) and run.trusted)
     stepping = {"env_workers": env_workers, "env_timeout": env_timeout}
+    if members(run) != [Path(run)]:
+        group = Run(run)
+        if env is not None:
+            envs.of_object(env, group.config.task)
+        due = prepare_group(group.folders, total_steps, trust or env is not None, demonstrations, stepping)
+        ended = [resume(path, trust, env=env, callbacks=callbacks, loggers=loggers) for path in due]
+        group = Run(run)
+        group.stopped = next((one.stopped for one in ended if one.stopped), None)
+        group.trusted = trust or env is not None or bool(ended)
+        return group
     folder = open_to_resume(run, total_steps, trust or env is not None, demonstrations, stepping)
     if folder is None:
         complete = Run(run)
@@ -115,6 +127,27 @@ def resume(
     experiment = Experiment.of_run(folder, env, callbacks, loggers, trust)
     experiment.forecast(resumed=True)
     return _to_its_end(experiment.work(folder, fresh=False))
+
+
+def prepare_group(
+    runs: Sequence[RunFolder],
+    total_steps: int | None,
+    trust: bool,
+    demonstrations: str | os.PathLike[str] | None,
+    stepping: Mapping[str, int | float | None],
+) -> list[Path]:
+    """The runs of a group that have something left to do, with what changes for them written into each.
+
+    All are looked at before one is written. Arguments and errors are those of `open_to_resume`.
+    """
+    due = [run.path for run in runs if not run.complete or total_steps not in (None, run.config.total_steps)]
+    opened = [open_to_resume(path, total_steps, trust, demonstrations, stepping) for path in due]
+    changed = any(change is not None for change in (total_steps, demonstrations, *stepping.values()))
+    for run in filter(None, opened if changed else []):
+        with contextlib.closing(run):
+            run.lock()
+            run.write_changes()
+    return due
 
 
 def open_to_resume(

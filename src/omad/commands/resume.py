@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -68,22 +67,14 @@ def main(arguments: Sequence[str]) -> int:
     use_device(options.device)
     opened = [RunFolder.open(folder) for folder in folders]  # what is none is refused before JAX is imported
     use_compilation_cache(options.compilation_cache)
-    from omad.api import open_to_resume
+    from omad.api import open_to_resume, prepare_group
     from omad.commands.curve import LearningCurve
     from omad.experiment import Experiment
     from omad.launch import side_by_side
 
     out = console()
     if folders != [options.run]:
-        length, place = options.total_steps, options.demonstrations
-        changes = (length, place, *stepping.values())
-        due = [one.path for one in opened if not one.complete or length not in (None, one.config.total_steps)]
-        # All are looked at before one is written.
-        longer = [open_to_resume(folder, length, options.trust, place, stepping) for folder in due]
-        for run in filter(None, longer if any(change is not None for change in changes) else []):
-            with contextlib.closing(run):
-                run.lock()
-                run.write_changes()
+        prepare_group(opened, options.total_steps, options.trust, options.demonstrations, stepping)
         if words := kept_of_length(RunFolder.open(folders[0])):
             out.print(words)
         at_once = options.parallel_seeds or cores_at_once()
