@@ -23,7 +23,7 @@ class DriftConfig:
 
 
 def make(config, spec):
-    """An algorithm is a record of pure functions; `learner` may be any pytree."""
+    """An algorithm is a record of pure functions; `learner` may be any pytree of arrays."""
     mask = jnp.asarray(spec.act_mask, float)
 
     def act(policy, obs, key, explore):

@@ -1,4 +1,6 @@
-"""Act with a trained team in a loop of your own, one agent at a time, as a robot would.
+"""Act with a trained team in a loop of your own, all agents in one call; for tasks in JAX.
+
+A robot acts with `policy.agent(i)`, which takes its own observation alone and answers in the env's units.
 
 python examples/own_loop.py RUN
 """

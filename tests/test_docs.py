@@ -143,6 +143,17 @@ def test_tutorials_run(
     assert all((ROOT / "docs" / "assets" / "tutorials" / name).is_file() for name in shown)
 
 
+def test_the_env_of_a_tutorial_can_be_checked_by_its_path(
+    desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Put into a file of its own with the imports, as the tutorial says."""
+    source = ast.parse((ROOT / "examples" / "tutorials" / "own_env.py").read_text())
+    kept: list[ast.stmt] = [node for node in source.body if isinstance(node, ast.Import | ast.FunctionDef)]
+    (desk / "barge.py").write_text(ast.unparse(ast.Module(kept, [])))
+    monkeypatch.syspath_prepend(str(desk))
+    assert cli.main(["check-env", "jax:barge:tugs", "--steps", "50"]) == 0, capsys.readouterr().out
+
+
 @pytest.fixture
 def parser(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Reads a command as `omad` does, and stops where it would begin to work."""

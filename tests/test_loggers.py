@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -190,7 +190,8 @@ def test_the_console_names_the_folder_and_fits_eighty_columns(
     logger.event("note", 10_000, "a note")
     logger.close()
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == f"run folder {tmp_path}; watch it with: tensorboard --logdir {tmp_path / 'tb'}"
+    assert said[0].startswith(f"run folder {tmp_path}; watch it with: tensorboard --logdir {tmp_path / 'tb'}")
+    assert said[0].endswith(" (pip install tensorboard)") == (importlib.util.find_spec("tensorboard") is None)
     assert "return -1234.57 ± 12.35" in said[1] and said[2] == "a note"
     from omad.loggers.console import _short
 

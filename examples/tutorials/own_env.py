@@ -65,9 +65,10 @@ def tugs(horizon: int = 40) -> omad.JaxEnv:
 # %% [markdown]
 # ## Check
 #
-# `omad check-env jax:own_env:tugs`, in the folder of the file, takes 1,000 random steps and says in sentences what is
-# wrong: shapes, numbers that are not finite, episodes that never end. `Experiment` makes the same checks before
-# training.
+# Training looks at shapes before it compiles anything. Only `omad check-env` takes steps, 1,000 random ones, and says
+# in sentences what is wrong: numbers that are not finite, episodes that never end. Commands import an env by its path,
+# so put `tugs` and the imports into a file of their own, `barge.py`, which does nothing but define it:
+# `omad check-env jax:barge:tugs`.
 
 # %%
 env = tugs()
@@ -139,7 +140,8 @@ figure.savefig("tugs-paths.png", dpi=100)
 #
 # ## Next
 #
-# - The command line trains the same env by its path: `omad train --task "jax:own_env:tugs?horizon=60" --v-max 60`.
-# - Give `omad.JaxEnv` a `picture`, and `omad render` draws it.
+# - Commands know an env by its path only, not one that Python was given as an object, as above. With `barge.py` they
+#   train it, `omad train --task "jax:barge:tugs?horizon=60" --v-max 60`, and evaluate such a run.
+# - Give `omad.JaxEnv` a `picture`, and `omad render` draws runs of that path.
 # - If the task has symmetries, state them in `JaxEnv.symmetry`, and `--symmetry` learns from them.
 # - Returns stay flat? The tuning guide says what to look at, in order.

@@ -111,7 +111,7 @@ def resume(
         group = Run(run)
         if env is not None:
             envs.of_object(env, group.config.task)
-        due = prepare_group(group.folders, total_steps, trust or env is not None, demonstrations, stepping)
+        due, _ = prepare_group(group.folders, total_steps, trust, demonstrations, stepping, env)
         ended = [resume(path, trust, env=env, callbacks=callbacks, loggers=loggers) for path in due]
         group = Run(run)
         group.stopped = next((one.stopped for one in ended if one.stopped), None)
@@ -135,19 +135,30 @@ def prepare_group(
     trust: bool,
     demonstrations: str | os.PathLike[str] | None,
     stepping: Mapping[str, int | float | None],
-) -> list[Path]:
+    env: Any = None,
+    at_once: int = 1,
+) -> tuple[list[Path], str]:
     """The runs of a group that have something left to do, with what changes for them written into each.
 
-    All are looked at before one is written. Arguments and errors are those of `open_to_resume`.
+    All are looked at before one is written. Arguments and errors are those of `open_to_resume`, but for `env` and for
+    `at_once`, the number of runs that go on at a time.
+
+    Returns:
+        The folders, and the memory forecast of these runs.
     """
     due = [run.path for run in runs if not run.complete or total_steps not in (None, run.config.total_steps)]
-    opened = [open_to_resume(path, total_steps, trust, demonstrations, stepping) for path in due]
+    trusted = trust or env is not None
+    opened = [open_to_resume(path, total_steps, trusted, demonstrations, stepping) for path in due]
+    said = ""
+    if (first := next(filter(None, opened), None)) is not None:
+        with contextlib.closing(Experiment.of_run(first, env, loggers=(), trust=trust)) as experiment:
+            said = experiment.forecast(min(at_once, len(due)), resumed=True)
     changed = any(change is not None for change in (total_steps, demonstrations, *stepping.values()))
     for run in filter(None, opened if changed else []):
         with contextlib.closing(run):
             run.lock()
             run.write_changes()
-    return due
+    return due, said
 
 
 def open_to_resume(

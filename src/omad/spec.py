@@ -33,7 +33,7 @@ class EnvSpec:
     state_dim: int
     """Size of the global state, 0 where the env gives none (critics then read all observations)."""
     horizon: int
-    """Env steps until an episode is truncated."""
+    """The most env steps that an episode can have; the env itself ends it, by then at the latest."""
     info_keys: tuple[str, ...] = ()
     """Names of the extra per-step numbers in `Outcome.info`; evaluation sums them over an episode."""
     agents: tuple[str, ...] = ()

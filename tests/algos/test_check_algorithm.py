@@ -64,3 +64,18 @@ def test_a_mistake_is_one_sentence_that_names_the_function(
         omad.train("probe/relay", "drift", "tiny", tmp_path / "run")
     assert str(raised.value).startswith("The algorithm ") and "\n" not in str(raised.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_traced_field_that_is_looked_at_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it is JAX that says so, at length, once the loop compiles."""
+    module = importlib.import_module("own_algorithm")
+    monkeypatch.setattr(algos, "_registered", {"drift": "own_algorithm:DriftConfig"})
+    monkeypatch.setattr(module.DriftConfig, "traced", ("gamma",), raising=False)
+    right = module.make
+    monkeypatch.setattr(module, "make", lambda config, spec: right(config, spec)._replace(gamma=config.gamma + 0.0))
+    assert omad.train("probe/relay", "drift", "tiny", tmp_path / "run", loggers=()).complete
+    monkeypatch.setattr(module, "make", lambda config, spec: right(config, spec) if config.gamma > 0.5 else None)
+    with pytest.raises(UserError, match=r"asks for the value of a field .* traced \(gamma\).*test_check_algorithm.py"):
+        omad.train(
+            "probe/relay", "drift", "tiny", tmp_path / "other", gamma=0.8
+        )  # a test run builds what is alike once

@@ -12,6 +12,7 @@ from gymnasium.spaces import Box
 
 from omad import envs, processes, tasks
 from omad.envs.contract import Broken
+from omad.envs.pettingzoo import create
 from omad.envs.pettingzoo_instance import PettingZooInstance
 from omad.envs.pool import Pool
 from omad.errors import UserError
@@ -259,6 +260,11 @@ def test_pictures() -> None:
     assert world.render().tolist() == np.full((4, 6, 3), 1).tolist()
     with pytest.raises(UserError, match="render_mode='rgb_array'"):
         start("pair").render()
+
+
+def test_a_factory_that_takes_no_render_mode_is_not_drawn() -> None:
+    with pytest.raises(UserError, match="own_pettingzoo_env:Lift cannot be drawn, as it takes no render_mode"):
+        create("own_pettingzoo_env:Lift", {}, render=True)
 
 
 def test_in_worker_processes(monkeypatch: pytest.MonkeyPatch) -> None:

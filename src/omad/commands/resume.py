@@ -74,10 +74,13 @@ def main(arguments: Sequence[str]) -> int:
 
     out = console()
     if folders != [options.run]:
-        prepare_group(opened, options.total_steps, options.trust, options.demonstrations, stepping)
+        at_once = options.parallel_seeds or cores_at_once()
+        length, place = options.total_steps, options.demonstrations
+        due, forecast = prepare_group(opened, length, options.trust, place, stepping, at_once=at_once)
+        if due:
+            out.print(forecast)
         if words := kept_of_length(RunFolder.open(folders[0])):
             out.print(words)
-        at_once = options.parallel_seeds or cores_at_once()
         code = run_with_dashboard(functools.partial(side_by_side, folders, at_once), Stop())
         out.print(str(options.run))
         return code

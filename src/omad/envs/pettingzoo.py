@@ -26,7 +26,7 @@ from omad.envs import contract
 from omad.envs.contract import Broken, guarded
 from omad.envs.description import EnvDescription, given_or_found
 from omad.envs.host_env import HostEnv
-from omad.envs.imported import built, imported
+from omad.envs.imported import built, imported, takes
 from omad.envs.pettingzoo_instance import PettingZooInstance, info_of, saved, state_of
 from omad.errors import UserError
 
@@ -69,6 +69,8 @@ def create(factory: str, arguments: Mapping[str, Any], render: bool = False) -> 
         UserError: It cannot be imported or called, or gives something that is not a PettingZoo env.
     """
     made = imported(factory, _classes(), "a PettingZoo ParallelEnv class")
+    if render and not takes(made, "render_mode"):
+        raise UserError(f"{factory} cannot be drawn, as it takes no render_mode='rgb_array'; give it this argument.")
     return parallel(factory, built(factory, made, arguments, OURS, **({"render_mode": "rgb_array"} if render else {})))
 
 

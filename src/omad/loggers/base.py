@@ -76,7 +76,7 @@ class Logger:
         """One seed has been evaluated with one kind of actions."""
 
     def picture(self, env_steps: int, seed: int, image: np.ndarray) -> None:
-        """An episode of one seed's policies, `(height, width, 3)` bytes: where the env draws, at the end of the run."""
+        """An episode of one seed's policies, `(height, width, 3)` bytes: of JAX envs that draw, at a run's end."""
 
     def event(self, name: str, env_steps: int, text: str) -> None:
         """An event with a sentence: `note`, `stop` or `end`."""

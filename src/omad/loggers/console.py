@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import time
 from typing import Any
@@ -62,6 +63,8 @@ class Console(Logger):
     def start(self, run: RunInfo) -> None:
         """Print where the run is, and start the live line."""
         board = f"; watch it with: tensorboard --logdir {run.path / 'tb'}"
+        if importlib.util.find_spec("tensorboard") is None:
+            board += " (pip install tensorboard)"
         self.out.print(f"run folder {run.path}{board if 'TensorBoard' in run.manifest.get('loggers', []) else ''}")
         if self.out.is_terminal:
             self._live = Bar(

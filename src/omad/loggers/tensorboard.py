@@ -15,9 +15,9 @@ __all__ = ["TensorBoard"]
 
 
 class TensorBoard(Logger):
-    """Metrics, returns, the configuration as text and as hyperparameters, and a picture of an episode.
+    """Metrics, returns, the configuration as text and as hyperparameters; pictures of an episode where JAX envs draw.
 
-    Look at them with `tensorboard --logdir RUN/tb`.
+    Look at them with `pip install tensorboard` and `tensorboard --logdir RUN/tb`.
     """
 
     def start(self, run: RunInfo) -> None:

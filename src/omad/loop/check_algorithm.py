@@ -15,7 +15,7 @@ from omad import buffer
 from omad.algos import make
 from omad.algos.validate import shown
 from omad.config import RunConfig
-from omad.envs.contract import Broken, finite, guarded
+from omad.envs.contract import Broken, finite, guarded, place_of
 from omad.errors import UserError
 from omad.loop.fused import episode_metrics
 from omad.tree import difference, key_in
@@ -36,6 +36,7 @@ def check_algorithm(config: RunConfig, spec: EnvSpec) -> None:
     try:
         algorithm = guarded("make(config, spec)", make, config.algo, spec)
         _check(algorithm, spec, config.n_envs, config.batch_size)
+        _check_traced(algorithm, spec, config.batch_size)
         rows = min(buffer.rows_for(config.buffer_size, config.n_envs), config.warmup_vector_steps)
         if algorithm.n_step > rows:
             raise Broken(
@@ -80,6 +81,28 @@ def _check(algorithm: Algorithm, spec: EnvSpec, n_envs: int, batch_size: int) ->
             raise Broken(f"update() returned a metric called {name!r}; it must have a name of its own, as policy/loss")
         if not isinstance(value, Mean) or jnp.shape(value.total) or jnp.shape(value.weight):
             raise Broken(f"update() returned the metric {name!r} as {_kind(value)}; it must be a Mean.of(one number)")
+
+
+def _check_traced(algorithm: Algorithm, spec: EnvSpec, batch_size: int) -> None:
+    """Loops hand over the fields that a configuration calls `traced` when a program runs: no value is known before."""
+    remade = algorithm.remade
+    if remade is None:
+        return
+
+    def update(given: dict[str, Any], key: Any, batch: Any, count: Any) -> Any:
+        made = remade(given)
+        return made.update(made.init(key), batch, key, count)
+
+    numbers = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in algorithm.hyperparameters}
+    key, count = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), jnp.int32)
+    try:
+        jax.eval_shape(update, numbers, key, buffer.batch_shapes(spec, batch_size), count)
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+        raise Broken(
+            f"make(), init() or update() asks for the value of a field that its configuration calls traced "
+            f"({', '.join(numbers)}) while a program is traced ({place_of(error)}); use jnp.where() or jax.lax.cond(), "
+            "or leave that field out of traced"
+        ) from error
 
 
 def _shapes(call: str, function: Any, *given: Any) -> Any:
