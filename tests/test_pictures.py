@@ -50,7 +50,8 @@ def test_a_demo_and_its_films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert films == {f"episode-{name}" for name in (f"7-{at}.mp4", f"8-{at}.mp4", f"7-{at}.png", f"7-{at}.gif")}
     first = (run / "pictures" / f"episode-7-{at}.mp4").read_bytes()
     assert b"ftyp" in first[:16]
-    assert main(["render", str(run), "--noise-free", "--seed", "7", "--no-gif"]) == 0
+    assert main(["render", str(run), "--noise-free", "--seed", "7", "--no-gif", "--which", "best"]) == 0
+    assert main(["render", str(run), "--which", "17"]) == 2 and "step 17" in capsys.readouterr().err
     assert (run / "pictures" / f"episode-7-{at}.mp4").read_bytes() == first, "of other actions, so under another name"
     assert (run / "pictures" / f"episode-7-{at}-noise-free.mp4").exists()
     with Image.open(run / "pictures" / f"episode-7-{at}.gif") as film:

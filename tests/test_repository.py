@@ -223,3 +223,16 @@ def test_what_only_linux_has_stands_in_few_places() -> None:
         "omad.run.machine": {"/proc/"},  # the processor's name
         "omad.commands.doctor": {"/proc/"},  # whether there is a GPU
     }
+
+
+def test_messages_to_users_are_sentences() -> None:
+    """Where a message ends in a word of its own, not in what was given, it ends in a full stop or a question mark."""
+    cut: list[str] = []
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and node.args and ast.unparse(node.func) == "UserError"):
+                continue
+            last = node.args[0].values[-1] if isinstance(node.args[0], ast.JoinedStr) else node.args[0]
+            if isinstance(last, ast.Constant) and not str(last.value).rstrip().endswith((".", "?")):
+                cut.append(f"{name}:{node.lineno} ends with {last.value!r}")
+    assert not cut, cut

@@ -67,7 +67,7 @@ def test_runs_are_listed_with_their_states(root: Path, capsys: pytest.CaptureFix
     states = {name: run["state"] for name, run in runs.items()}
     assert states == {"a": "complete", "b/seed-0": "stopped", "c": "failed", "d/e": "stopped", "f": "running"}
     first = runs["a"]
-    assert (first["last_return"], first["best_return"], first["steps"], first["seeds"]) == (-1.5, -0.5, 600, [0, 1])
+    assert (first["last_return"], first["best_return"], first["env_steps"], first["seeds"]) == (-1.5, -0.5, 600, [0, 1])
     assert (first["task"], first["algorithm"], first["preset"]) == ("probe/push", "omad", "tiny")
     assert runs["f"]["last_return"] is None and 0 <= first["age_s"] < 600
     assert len(found["damaged"]) == 4

@@ -9,13 +9,14 @@ if TYPE_CHECKING:
     from omad import algos, callbacks, envs, loggers
     from omad.algos import register as register_algorithm
     from omad.api import load_policy, load_run, resume, train
-    from omad.callbacks import BestPolicy, Callback, EarlyStopping
+    from omad.callbacks import BestPolicy, Callback, EarlyStopping, TimeLimit
     from omad.config import RunConfig
     from omad.envs import register as register_env
-    from omad.envs.host_env import HostEnv
+    from omad.envs.host_env import HostEnv, HostObservation, StepResult
+    from omad.errors import UserError
     from omad.experiment import Experiment
     from omad.loggers import Logger
-    from omad.spec import EnvSpec
+    from omad.spec import EnvSpec, Symmetry
     from omad.trained import Run
     from omad.types import JaxEnv, Observation, Outcome
 
@@ -27,12 +28,17 @@ _LAZY = {
     "EnvSpec": "omad.spec:EnvSpec",
     "Experiment": "omad.experiment:Experiment",
     "HostEnv": "omad.envs.host_env:HostEnv",
+    "HostObservation": "omad.envs.host_env:HostObservation",
     "JaxEnv": "omad.types:JaxEnv",
     "Logger": "omad.loggers:Logger",
     "Observation": "omad.types:Observation",
     "Outcome": "omad.types:Outcome",
     "Run": "omad.trained:Run",
     "RunConfig": "omad.config:RunConfig",
+    "StepResult": "omad.envs.host_env:StepResult",
+    "Symmetry": "omad.spec:Symmetry",
+    "TimeLimit": "omad.callbacks:TimeLimit",
+    "UserError": "omad.errors:UserError",
     "algos": "omad.algos",
     "callbacks": "omad.callbacks",
     "envs": "omad.envs",
@@ -46,9 +52,10 @@ _LAZY = {
 }
 """Public name -> the module, or what of it, is meant; imported on first use, so that `import omad` stays light."""
 __all__ = [
-    "BestPolicy", "Callback", "EarlyStopping", "EnvSpec", "Experiment", "HostEnv", "JaxEnv", "Logger", "Observation",
-    "Outcome", "Run", "RunConfig", "__version__", "algos", "callbacks", "envs", "load_policy", "load_run", "loggers",
-    "register_algorithm", "register_env", "resume", "train",
+    "BestPolicy", "Callback", "EarlyStopping", "EnvSpec", "Experiment", "HostEnv", "HostObservation", "JaxEnv",
+    "Logger", "Observation", "Outcome", "Run", "RunConfig", "StepResult", "Symmetry", "TimeLimit", "UserError",
+    "__version__", "algos", "callbacks", "envs", "load_policy", "load_run", "loggers", "register_algorithm",
+    "register_env", "resume", "train",
 ]  # fmt: skip
 
 

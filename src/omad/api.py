@@ -29,11 +29,8 @@ from omad.trust import refuse_foreign
 __all__ = ["load_policy", "load_run", "resume", "train"]
 
 
-_TASK = "mpe/spread-3"
-
-
 def train(
-    task: str = _TASK,
+    task: str | None = None,
     algorithm: str = "omad",
     preset: str = "cpu",
     run_dir: str | Path | None = None,
@@ -46,7 +43,7 @@ def train(
     """Train to the end and return the run.
 
     Args:
-        task: Name of a task, as `omad tasks` lists them.
+        task: Name of a task, as `omad tasks` lists them; by default mpe/spread-3.
         algorithm: Name of the algorithm.
         preset: `cpu`, `efficient`, `paper`, `matched` or `tiny`.
         run_dir: A new folder; by default one below `runs/`, named after task, algorithm, preset and time.
@@ -65,10 +62,10 @@ def train(
     """
     refuse_inside_env()
     if env is not None:
-        if task != _TASK:
+        if task is not None:
             raise UserError(f"both the task {task!r} and env are given; give one of them.")
         task = envs.of_object(env)
-    experiment = Experiment(resolve(task, algorithm, preset, **fields), None, callbacks, loggers)
+    experiment = Experiment(resolve(task or RunConfig.task, algorithm, preset, **fields), None, callbacks, loggers)
     return _to_its_end(experiment.start(run_dir))
 
 

@@ -23,7 +23,6 @@ from omad.errors import UserError
 __all__ = [
     "LARGEST",
     "MOST",
-    "MOST_LINES",
     "Finite",
     "Lines",
     "Seed",
@@ -176,9 +175,7 @@ class Lines(NamedTuple):
     """A sentence for every line that cannot be used, but for a last one that is cut short."""
 
 
-def read_lines(
-    path: Path, kind: type[Any] | GenericAlias, most: int = MOST_LINES, head: type[Any] | None = None
-) -> Lines:
+def read_lines(path: Path, kind: type[Any] | GenericAlias, head: type[Any] | None = None) -> Lines:
     """The lines of a JSON-lines file as typed values; a file that is not there has none.
 
     A last line without its line break, as a killed run may leave it, is passed over in silence.
@@ -186,14 +183,13 @@ def read_lines(
     Args:
         path: The file.
         kind: What each line must be.
-        most: Bytes that the file may have.
         head: What it must be too, such as fields that a mapping must have.
 
     Raises:
         UserError: As `read_bytes`.
     """
     try:
-        data = read_bytes(path, most)
+        data = read_bytes(path, MOST_LINES)
     except FileNotFoundError:
         return Lines([], [])
     also = None if head in (None, kind) else msgspec.json.Decoder(head)

@@ -715,13 +715,14 @@ def test_commands(run: omad.Run, tmp_path: Path, capsys: pytest.CaptureFixture[s
     for one, other in zip(fewer, json.loads(capsys.readouterr().out)["results"], strict=True):
         np.testing.assert_allclose(one["returns"], other["returns"], atol=1e-3)
     for arguments, words in (
-        (["export", str(run), "--out", "x", "--seed", "7"], "no seed 7"),
+        (["export", str(run), "--out", "x", "--training-seed", "7"], "no seed 7"),
         (["export", str(run), "--out", "x", "--which", "17"], "no checkpoint of env step 17; it has 60"),
         (["export", str(run), "--out", "x", "--which", "first"], "must be last, best, or the env step"),
         (["export", str(run), "--out", str(out)], "exists already"),
         (["run-bundle", str(run)], "not an exported team"),
         (["run-bundle", str(out), "--task", "mpe/spread-3"], "give a task of these sizes"),
         (["distil", str(run), "--out", str(out)], "exists already"),
+        (["latency", str(out), "--which", "best"], "is one exported team; leave --which out"),
         (["eval", str(run), "--denoising-steps", "3"], "give 1 to 2"),
     ):
         assert main(arguments) == 2
@@ -734,14 +735,14 @@ def test_commands_for_fewer_steps(run: omad.Run, tmp_path: Path, capsys: pytest.
     fast = tmp_path / "fast"
     assert main(["distil", str(run), "--out", str(fast), "--updates", "1", "--episodes", "2", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert (said["teacher_steps"], said["observations"]) == (2, 2 * envs.make(UNEQUAL).spec.horizon + 60)
+    assert (said["teacher_denoising_steps"], said["observations"]) == (2, 2 * envs.make(UNEQUAL).spec.horizon + 60)
     assert bundle.load(fast).steps == 1
-    words = ["latency", str(run), "--actions", "5", "--episodes", "4", "--steps", "1,2", "--json"]
+    words = ["latency", str(run), "--actions", "5", "--episodes", "4", "--denoising-steps", "1,2", "--json"]
     assert main([*words, "--out", str(tmp_path / "a.png")]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert {row["steps"] for row in rows} == {1, 2} and all(row["median_ms"] <= row["p99_ms"] for row in rows)
-    of_two = {row["return"] for row in rows if row["steps"] == 2}
-    assert len(of_two) == 1 and not of_two & {row["return"] for row in rows if row["steps"] == 1}
+    assert {row["denoising_steps"] for row in rows} == {1, 2} and all(row["median_ms"] <= row["p99_ms"] for row in rows)
+    of_two = {row["return"] for row in rows if row["denoising_steps"] == 2}
+    assert len(of_two) == 1 and not of_two & {row["return"] for row in rows if row["denoising_steps"] == 1}
     assert (tmp_path / "a.png").stat().st_size > 1000
     for more, said in (
         (["--out", str(tmp_path / "a.png")], "exists already"),

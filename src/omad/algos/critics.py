@@ -54,7 +54,7 @@ def joint_input(spec: EnvSpec, critic_input: Literal["auto", "state", "obs"]) ->
     """
     use_state = critic_input == "state" or (critic_input == "auto" and spec.state_dim > 0)
     if use_state and spec.state_dim == 0:
-        raise UserError(f"critic_input is 'state' but {spec.name} has none; use 'auto' or 'obs'")
+        raise UserError(f"critic_input is 'state' but {spec.name} has none; use 'auto' or 'obs'.")
     context = spec.state_dim if use_state else spec.n_agents * spec.obs_dim
     return JointInput(use_state, context + spec.n_agents * spec.act_dim)
 

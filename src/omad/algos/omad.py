@@ -80,7 +80,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
     if config.share_policy and len(set(zip(spec.obs_dims, spec.act_dims, strict=True))) > 1:
         raise UserError(
             f"share_policy needs agents of equal sizes, but {spec.name} has observations {spec.obs_dims} and actions "
-            f"{spec.act_dims}; leave it off"
+            f"{spec.act_dims}; leave it off."
         )
     n_agents, steps = spec.n_agents, config.denoising_steps
     mask = jnp.asarray(spec.act_mask)

@@ -66,8 +66,9 @@ def fitted(name: str, value: Any, kind: Any) -> Any:
     if kind is int:
         if not number or not isinstance(value, numbers.Integral):
             raise UserError(f"{name} is {shown(value)}; it must be a whole number.")
-        if not -MOST <= int(value) <= MOST:
-            raise UserError(f"{name} is {shown(int(value))}; it must be at most {MOST}.")
+        if abs(int(value)) > MOST:
+            limit = f"at most {MOST}" if int(value) > 0 else f"at least -{MOST}"
+            raise UserError(f"{name} is {shown(int(value))}; it must be {limit}.")
         return int(value)
     if kind is float:
         if not number:

@@ -25,10 +25,10 @@ class Options:
     """The run folder, as printed by omad train."""
     out: Path
     """New folder of the distilled team, as omad export writes it."""
-    steps: int = 1
+    denoising_steps: int = 1
     """Evaluations of the network for one action."""
-    seed: int | None = None
-    """Training seed of the teacher; by default the first."""
+    training_seed: int | None = None
+    """Which training seed's policies are the teacher; by default the first."""
     which: str = "last"
     """Checkpoint of the teacher: last, best, or its env steps."""
     updates: int = 24_000
@@ -40,7 +40,7 @@ class Options:
     """Equal parts of the training, between which students play; 1 takes the teacher's episodes alone."""
     formats: str = "numpy,onnx"
     """numpy, onnx or both, separated by a comma."""
-    distil_seed: int = 0
+    seed: int = 0
     """Seed of episodes, first weights, batches and noise."""
     trust: bool = False
     """Import the code of a user's env that the run folder names; only for folders that you trust."""
@@ -56,9 +56,13 @@ def distil_run(options: Options) -> dict[str, Any]:
     Raises:
         UserError: Something given cannot work, or the run's policies take one step already.
     """
-    most = {"updates": 10**9, "episodes": 10**7, "rounds": 1000, "distil_seed": 2**31 - 1001}
+    most = {"updates": 10**9, "episodes": 10**7, "rounds": 1000, "seed": 2**31 - 1001}
     check(
-        options, counts=("steps", "updates", "episodes", "rounds"), not_negative=("distil_seed",), most=most, flags=True
+        options,
+        counts=("denoising_steps", "updates", "episodes", "rounds"),
+        not_negative=("seed",),
+        most=most,
+        flags=True,
     )
     import numpy as np
 
@@ -74,11 +78,11 @@ def distil_run(options: Options) -> dict[str, Any]:
 
     bundle.check_new(options.out, formats := bundle.parsed(options.formats))
     run = Run(options.run)
-    teacher = run.policy(options.seed, which_of(options.which)).team
+    teacher = run.policy(options.training_seed, which_of(options.which)).team
     refuse_foreign(teacher.facts.task, options.run, options.trust)
     refuse_changed(run.folders[0], envs.make(teacher.facts.task).spec)
     folded = fold(teacher.policy, teacher.config, teacher.spec, teacher.obs_norm)
-    settings = Settings(steps=options.steps, updates=options.updates, rounds=options.rounds)
+    settings = Settings(steps=options.denoising_steps, updates=options.updates, rounds=options.rounds)
     episodes = options.episodes or usual_episodes(teacher.facts.task)
     rows, (free, where) = episodes * teacher.spec.horizon, available_mib()
     need = max(2 * rows, options.rounds * min(rows, MOST)) * 4 * teacher.spec.n_agents * teacher.spec.obs_dim / 2**20
@@ -89,18 +93,18 @@ def distil_run(options: Options) -> dict[str, Any]:
         )
 
     def visit(players: Sequence[Any], number: int) -> Any:
-        return observations(players, teacher.facts.task, episodes, options.distil_seed + number)
+        return observations(players, teacher.facts.task, episodes, options.seed + number)
 
-    obs = np.concatenate([visit(folded, 0), run.buffered_obs(options.seed, options.trust)])
-    students, errors = distil(folded, obs, settings, options.distil_seed, visit)
+    obs = np.concatenate([visit(folded, 0), run.buffered_obs(options.training_seed, options.trust)])
+    students, errors = distil(folded, obs, settings, options.seed, visit)
     bundle.write(
         options.out, students, team.folded_vectors(students, VECTORS), team.boxes(teacher.spec),
         team.history_of(teacher.facts.task), teacher.facts, formats, teacher.spec.agents,
     )  # fmt: skip
     return {
         "out": str(options.out),
-        "steps": options.steps,
-        "teacher_steps": folded[0].steps,
+        "denoising_steps": options.denoising_steps,
+        "teacher_denoising_steps": folded[0].steps,
         "observations": len(obs),
         "rms_difference": errors,
     }

@@ -24,8 +24,8 @@ class Options:
     """The run folder, as printed by omad train."""
     out: Path
     """New folder of the team; with --check it may be there, and is then compared only."""
-    seed: int | None = None
-    """Training seed; by default the first."""
+    training_seed: int | None = None
+    """Which training seed's policies; by default the first."""
     which: str = "last"
     """Checkpoint: last, best, or its env steps."""
     formats: str = "numpy,onnx"
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     from omad.export import bundle, team
     from omad.saved import which_of
 
-    policy = load_policy(options.run, options.seed, which_of(options.which))
+    policy = load_policy(options.run, options.training_seed, which_of(options.which))
     if options.check and options.out.exists():
         if options.denoising_steps is not None or options.formats != Options.formats:
             raise UserError(f"{options.out} exists and is compared only; leave out --denoising-steps and --formats.")

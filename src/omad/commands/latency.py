@@ -27,9 +27,11 @@ class Options:
 
     team: Annotated[Path, tyro.conf.Positional]
     """A run folder, or a team written by omad export or omad distil."""
-    seed: int | None = None
-    """Training seed of a run; by default the first."""
-    steps: str = ""
+    training_seed: int | None = None
+    """Which training seed's policies of a run; by default the first."""
+    which: str = "last"
+    """Checkpoint of a run: last, best, or its env steps."""
+    denoising_steps: str = ""
     """Denoising steps to try on a run, separated by commas; by default all of them, half of them, and so on to 1."""
     actions: int = 2000
     """Actions to time for each number."""
@@ -74,13 +76,13 @@ def _bundle(folder: Path, options: Options) -> list[dict[str, Any]]:
     team = bundle.load(folder)
     folded = bundle.policies(folder, team)
     one, rng = folded[0], np.random.default_rng(0)
-    row: dict[str, Any] = {"kind": team.kind, "steps": team.steps, "return": None, "return_se": None}
+    row: dict[str, Any] = {"kind": team.kind, "denoising_steps": team.steps, "return": None, "se": None}
     if options.episodes:
         refuse_foreign(team.facts.task, folder, options.trust)
         play.spec_of(team, team.facts.task)
         found = play.evaluate(folded, team.facts.task, options.episodes, 2_000_000, explore=True)
         returns = np.asarray(found.returns[0], float)
-        row |= {"return": float(returns.mean()), "return_se": float(returns.std(ddof=1) / len(returns) ** 0.5)}
+        row |= {"return": float(returns.mean()), "se": float(returns.std(ddof=1) / len(returns) ** 0.5)}
     policy = runner(folder / team.agents[0])
     raw = rng.standard_normal(policy.obs_dim).astype(np.float32)
     rows = [row | {"runtime": "NumPy runner"} | _timed(lambda: policy.act(raw), options.actions)]
@@ -115,9 +117,10 @@ def measure(options: Options) -> list[dict[str, Any]]:
     if options.episodes == 1:
         raise UserError("--episodes is 1, which has no standard error; give at least 2, or 0 for no returns.")
     if (options.team / "team.json").exists():
-        if options.seed is not None or options.steps:
-            flag = "--steps" if options.steps else "--seed"
-            raise UserError(f"{options.team} is a team with its own steps; leave {flag} out, or give its run folder.")
+        for name in ("training_seed", "which", "denoising_steps"):
+            if getattr(options, name) != getattr(Options, name):
+                flag = f"--{name.replace('_', '-')}"
+                raise UserError(f"{options.team} is one exported team; leave {flag} out, or give its run folder.")
         return _bundle(options.team, options)
     import importlib.util
 
@@ -125,19 +128,22 @@ def measure(options: Options) -> list[dict[str, Any]]:
 
     from omad import api, envs
     from omad.export import bundle
+    from omad.saved import which_of
     from omad.trained import Run
     from omad.trust import refuse_changed, refuse_foreign
 
-    policy = api.load_policy(options.team, options.seed)
+    policy = api.load_policy(options.team, options.training_seed, which_of(options.which))
     if options.episodes:
         refuse_foreign(policy.team.facts.task, options.team, options.trust)
         refuse_changed(Run(options.team).folders[0], envs.make(policy.team.facts.task).spec)
     trained = getattr(policy.team.config, "denoising_steps", 1)
     halves = [max(1, trained >> i) for i in range(trained.bit_length())]
     try:
-        steps = [int(word) for word in options.steps.split(",")] if options.steps else halves
+        steps = [int(word) for word in options.denoising_steps.split(",")] if options.denoising_steps else halves
     except ValueError:
-        raise UserError(f"--steps is {options.steps!r}; give whole numbers, separated by commas.") from None
+        raise UserError(
+            f"--denoising-steps is {options.denoising_steps!r}; give whole numbers, separated by commas."
+        ) from None
     onnx = importlib.util.find_spec("onnx") and importlib.util.find_spec("onnxruntime")
     formats = [name for name in bundle.FORMATS if name != "onnx" or onnx]
     rows: list[dict[str, Any]] = []
@@ -145,12 +151,12 @@ def measure(options: Options) -> list[dict[str, Any]]:
         for k in dict.fromkeys(steps):
             path = policy.export(Path(folder) / str(k), formats, k if k != trained else None)
             rows += _bundle(path, options)
-    seeds = itertools.count(options.seed or 0)
+    seeds = itertools.count(options.training_seed or 0)
     obs = np.zeros((policy.spec.n_agents, policy.spec.obs_dim), np.float32)
     spent = _timed(lambda: np.asarray(policy.act(obs, next(seeds))), options.actions)
-    alike: dict[str, Any] = next((row for row in rows if row["steps"] == trained), {})
-    same = {"kind": rows[0]["kind"], "return": alike.get("return"), "return_se": alike.get("return_se")}
-    return [*rows, same | {"steps": trained, "runtime": "load_policy(run).act, all agents"} | spent]
+    alike: dict[str, Any] = next((row for row in rows if row["denoising_steps"] == trained), {})
+    same = {"kind": rows[0]["kind"], "return": alike.get("return"), "se": alike.get("se")}
+    return [*rows, same | {"denoising_steps": trained, "runtime": "load_policy(run).act, all agents"} | spent]
 
 
 def _check_picture(path: Path) -> None:
@@ -168,12 +174,15 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
     for runtime in dict.fromkeys(row["runtime"] for row in rows):
         mine = [row for row in rows if row["runtime"] == runtime and row["return"] is not None]
         axes.errorbar(
-            [row["median_ms"] for row in mine], [row["return"] for row in mine], [row["return_se"] for row in mine],
+            [row["median_ms"] for row in mine], [row["return"] for row in mine], [row["se"] for row in mine],
             marker="o", capsize=2, label=runtime,
         )  # fmt: skip
         for row in mine:
             axes.annotate(
-                str(row["steps"]), (row["median_ms"], row["return"]), xytext=(4, 4), textcoords="offset points"
+                str(row["denoising_steps"]),
+                (row["median_ms"], row["return"]),
+                xytext=(4, 4),
+                textcoords="offset points",
             )
     axes.set(xscale="log", xlabel="milliseconds per action (median); numbers: denoising steps", ylabel="team return")
     axes.legend()
@@ -198,7 +207,9 @@ def main(arguments: Sequence[str]) -> int:
 
     table = Table("runtime", "steps", "median ms", "99 % ms", "team return")
     for row in rows:
-        result = "–" if row["return"] is None else f"{row['return']:.2f} ± {row['return_se']:.2f}"
-        table.add_row(row["runtime"], str(row["steps"]), f"{row['median_ms']:.3f}", f"{row['p99_ms']:.3f}", result)
+        result = "–" if row["return"] is None else f"{row['return']:.2f} ± {row['se']:.2f}"
+        table.add_row(
+            row["runtime"], str(row["denoising_steps"]), f"{row['median_ms']:.3f}", f"{row['p99_ms']:.3f}", result
+        )
     console().print(table)
     return 0

@@ -15,7 +15,7 @@ import tyro
 from omad import files
 from omad.algos.validate import check
 from omad.compilation import use_compilation_cache
-from omad.console import console, visible
+from omad.console import console
 from omad.errors import UserError
 
 __all__ = ["main", "record"]
@@ -136,5 +136,5 @@ def main(arguments: Sequence[str]) -> int:
         f"{options.episodes:,} episodes of {task}, {len(found['reward']):,} transitions, mean return {returns:.2f}; "
         f"learn from them with: omad train --task {shlex.quote(task)} --demonstrations {shlex.quote(str(options.out))}"
     )
-    out.print(visible(str(options.out)))
+    out.print(str(options.out))
     return 0

@@ -34,7 +34,7 @@ GIF_FRAMES = 200
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Draw episodes by the policies of a run's newest checkpoint; no display is needed.
+    """Draw episodes by the policies of a run; no display is needed.
 
     Films are MP4; without the extra `render`, which brings their encoder, they are GIFs.
     """
@@ -47,6 +47,8 @@ class Options:
     """Seed K of the first episode's start and noise."""
     training_seed: int | None = None
     """Which training seed's policies; by default the first."""
+    which: str = "last"
+    """Checkpoint: last, best, or its env steps."""
     noise_free: bool = False
     """Noise-free actions instead of sampled ones."""
     max_steps: int | None = None
@@ -182,6 +184,7 @@ def films(
     from omad.api import load_policy
     from omad.envs.draw import draws
     from omad.run.folder import RunFolder
+    from omad.saved import which_of
     from omad.trust import refuse_changed, refuse_foreign
     from omad.types import JaxEnv
 
@@ -199,7 +202,7 @@ def films(
                 "can be drawn, PettingZoo envs and HostEnvs that render, and a JaxEnv that has a picture."
             )
         refuse_changed(folder, env.spec)
-        policy = load_policy(options.run, options.training_seed)
+        policy = load_policy(options.run, options.training_seed, which_of(options.which))
         steps = min(options.max_steps or env.spec.horizon, env.spec.horizon)
         names = [_name(options, seed, policy.team.facts, folder.config.first_seed) for seed in _seeds(options)]
         begin(names)
@@ -294,7 +297,7 @@ def _write_all(options: Options, folder: Path, out: Any, tick: Callable[[], obje
             if options.out is not None and path.exists():
                 raise UserError(f"{path} exists already; give another --out or --seed.")
         if not coded:
-            out.print("films are GIFs, for there is no encoder of MP4: pip install 'omad[render]'", markup=False)
+            out.print("films are GIFs, for there is no encoder of MP4: pip install 'omad[render]'")
 
     for i, film in enumerate(films(options, tick, begin)):
         if root is None:

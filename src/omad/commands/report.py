@@ -22,7 +22,6 @@ from omad.config import RunConfig, resolve
 from omad.console import console
 from omad.derived import FOLLOWING
 from omad.errors import UserError
-from omad.report.format import plain
 from omad.schema import LARGEST
 
 __all__ = ["command_of", "main", "write_report"]
@@ -240,5 +239,5 @@ def main(arguments: Sequence[str]) -> int:
     """Write the report; the last line printed is the page."""
     options = tyro.cli(Options, prog="omad report", args=list(arguments))
     page = write_report(options.runs, options.out, _thresholds(options.threshold), options.actions, options.baseline)
-    console().print(plain(str(page)), markup=False, emoji=False)
+    console().print(str(page))
     return 0

@@ -68,7 +68,7 @@ def _described(path: Path) -> dict[str, Any]:
         "algorithm": config.algorithm,
         "preset": config.preset,
         "seeds": list(config.all_seeds),
-        "steps": steps,
+        "env_steps": steps,
         "total_steps": config.total_steps,
         "last_return": returns[-1] if returns else None,
         "best_return": max(returns, default=None),
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str]) -> int:
         name = os.path.relpath(one["run"], options.dir)
         row(
             made, name, one["task"], one["algorithm"], one["preset"], _seeds(one["seeds"]),
-            f"{one['steps']:,} of {one['total_steps']:,}", last, best, one["state"], _age(one["age_s"]),
+            f"{one['env_steps']:,} of {one['total_steps']:,}", last, best, one["state"], _age(one["age_s"]),
         )  # fmt: skip
     if rows:
         out.print(made)

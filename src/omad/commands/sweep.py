@@ -180,7 +180,12 @@ def _show(lengths: Mapping[Path, int], as_json: bool) -> int:
 
     states = [state(path, length) for path, length in lengths.items()]
     if as_json:
-        print_json([{**dataclasses.asdict(state), "folder": str(state.folder)} for state in states])
+        print_json(
+            [
+                {"run": str(state.folder), **{k: v for k, v in dataclasses.asdict(state).items() if k != "folder"}}
+                for state in states
+            ]
+        )
     else:
         console().print(status_table(states, len(states)))
     return 0

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
         out.print(chosen[0].protocol)
         if not chosen[0].obs_dims:
             hint = f"only the env itself knows its sizes: omad check-env {shlex.quote(chosen[0].name)}"
-            out.print(hint, markup=False)
+            out.print(hint)
         for label, value, source in chosen[0].references:
             out.print(f"{label}: {value:g} ({source})")
         for label, value, std, source in chosen[0].published:

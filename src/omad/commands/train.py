@@ -22,6 +22,7 @@ from omad.derived import FOLLOWING, OF_REWARDS
 from omad.device import share_device, use_device
 from omad.errors import UserError
 from omad.presets import LEGEND
+from omad.processes import cores_at_once
 from omad.trust import refuse_foreign
 
 __all__ = ["main", "parse"]
@@ -50,7 +51,7 @@ class Options(ConfigOptions):
     """New folder of the run; by default one below runs/ named after task, algorithm, preset and time."""
     parallel_seeds: int = 1
     """Processes at a time, one a seed, each on its own share of the cores and in a folder seed-K of the run folder;
-    with 1, all seeds are trained in one process and one folder."""
+    with 1, all seeds are trained in one process and one folder; 0 for one a core."""
 
 
 def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -216,10 +217,11 @@ def print_config(config: RunConfig) -> int:
 def main(arguments: Sequence[str]) -> int:
     """Train from nothing."""
     config, options = parse(arguments, "omad train [ALGO]", Options())
-    check(options, counts=("parallel_seeds",), most={"parallel_seeds": 10_000}, flags=True)
+    check(options, not_negative=("parallel_seeds",), most={"parallel_seeds": 10_000}, flags=True)
+    at_once = min(options.parallel_seeds or cores_at_once(), config.seeds)
     if options.print_config:
         return print_config(config)
-    if options.parallel_seeds > 1 and config.seeds > 1:
+    if at_once > 1:
         share_device()
     use_device(options.device)
     use_compilation_cache(options.compilation_cache)
@@ -233,8 +235,7 @@ def main(arguments: Sequence[str]) -> int:
         f"{config.algorithm} on {config.task}, preset {config.preset}, seeds {', '.join(map(str, config.all_seeds))}, "
         f"{config.total_steps:,} env steps, {config.updates_per_env_step:g} gradient steps per env step"
     )
-    if options.parallel_seeds > 1 and config.seeds > 1:
-        at_once = min(options.parallel_seeds, config.seeds)
+    if at_once > 1:
         out.print(experiment.forecast(at_once))
         folders = experiment.create_each(options.run_dir)
         code = run_with_dashboard(functools.partial(side_by_side, folders, at_once), Stop())

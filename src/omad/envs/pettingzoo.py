@@ -151,7 +151,7 @@ def _horizon(env: Any, arguments: Mapping[str, Any]) -> tuple[int, bool]:
     return DEFAULT_HORIZON, True
 
 
-def _exact(env: Any, agents: list[str]) -> tuple[bool, str]:
+def _exact(env: Any) -> tuple[bool, str]:
     """Whether a state that was saved can be loaded again, and why not; it is tried."""
     inner = env.unwrapped
     if not hasattr(inner, "save_state"):
@@ -217,7 +217,7 @@ def described(env: Any, factory: str, arguments: Mapping[str, Any]) -> dict[str,
                 contract.row_of(seen[agent], size, "reset()", agent)
         state = state_of(env).size
         horizon, guessed = guarded("asking how long an episode is", _horizon, env, arguments)
-        exact, why = _exact(env, agents)
+        exact, why = _exact(env)
         own = _own_numbers(env, keys)
         notes = [f"Its state cannot be saved: {why}. A resumed run begins new episodes."] if why else []
         if guessed:

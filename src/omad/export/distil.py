@@ -111,7 +111,7 @@ def distil(
     if folded[0].kind not in ("chain", "ddpm"):
         raise UserError(f"A team of {folded[0].kind} policies takes one step already; there is nothing to distil.")
     if not 1 <= settings.steps <= folded[0].steps:
-        raise UserError(f"--steps is {settings.steps}; the teacher takes {folded[0].steps}; give 1 to that.")
+        raise UserError(f"--denoising-steps is {settings.steps}; the teacher takes {folded[0].steps}; give 1 to that.")
     rounds = settings.rounds if visit else 1
     share = min(len(obs), MOST)
     obs = _thinned(obs, share)

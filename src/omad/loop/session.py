@@ -139,7 +139,7 @@ class Session:
             except Unreadable:
                 raise
             except UserError as error:
-                passed.append(f"{error}; falling back to the one before.")
+                passed.append(f"{str(error).rstrip('.')}; falling back to the one before.")
                 continue
             self.run.rewind(checkpoint)
             self.carry = rest

@@ -128,14 +128,14 @@ def load(path: Path, part: Part, like: PyTree, loose: Collection[str] = ()) -> P
                     leaves.append(jnp.zeros((*due.shape[:-1], 0), due.dtype))
                     continue
                 if name not in stored:
-                    raise UserError(f"the checkpoint {path} does not fit this configuration: it has no {name}")
+                    raise UserError(f"the checkpoint {path} does not fit this configuration: it has no {name}.")
                 found = file.get_slice(name)
                 shape, code = tuple(found.get_shape()), found.get_dtype()
                 fits = shape[:-1] == due.shape[:-1] if name in loose else shape == due.shape
                 if not fits or code != _CODES[due.dtype.name]:
                     raise UserError(
                         f"the checkpoint {path} does not fit this configuration: it holds {name} as {code} of shape "
-                        f"{shape}, not {_CODES[due.dtype.name]} of {due.shape}"
+                        f"{shape}, not {_CODES[due.dtype.name]} of {due.shape}."
                     )
                 # Not bound to a device: programs of bound arrays are others than those the run began with, and would be
                 # compiled again. Nor copied, which would compile a program a shape.
@@ -144,9 +144,9 @@ def load(path: Path, part: Part, like: PyTree, loose: Collection[str] = ()) -> P
     except OSError as error:  # its checksum is right
         raise Unreadable(path, error) from None
     except safetensors.SafetensorError as error:
-        raise UserError(f"the checkpoint {path} cannot be read: {error}") from None
+        raise UserError(f"the checkpoint {path} cannot be read: {error}.") from None
     if extra := sorted(stored - named.keys()):
-        raise UserError(f"the checkpoint {path} does not fit this configuration: it holds {', '.join(extra[:3])} too")
+        raise UserError(f"the checkpoint {path} does not fit this configuration: it holds {', '.join(extra[:3])} too.")
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
@@ -165,7 +165,7 @@ def read(path: Path, part: Part, prefixes: str | tuple[str, ...]) -> dict[str, n
     except OSError as error:  # its checksum is right
         raise Unreadable(path, error) from None
     except safetensors.SafetensorError as error:
-        raise UserError(f"the checkpoint {path} cannot be read: {error}") from None
+        raise UserError(f"the checkpoint {path} cannot be read: {error}.") from None
 
 
 def _verify(path: Path, part: Part) -> None:
@@ -178,9 +178,9 @@ def _verify(path: Path, part: Part) -> None:
             while size == part.size and (block := file.read(_AT_ONCE)):
                 digest.update(block)
     except FileNotFoundError:
-        raise UserError(f"the checkpoint {path} is damaged: there is no such file") from None
+        raise UserError(f"the checkpoint {path} is damaged: there is no such file.") from None
     except OSError as error:
         refuse_unreadable(path, error)
-        raise UserError(f"the checkpoint {path} is damaged: it cannot be read ({error.strerror})") from None
+        raise UserError(f"the checkpoint {path} is damaged: it cannot be read ({error.strerror}).") from None
     if digest.hexdigest() != part.sha256:
-        raise UserError(f"the checkpoint {path} is damaged: it does not match its checksum")
+        raise UserError(f"the checkpoint {path} is damaged: it does not match its checksum.")

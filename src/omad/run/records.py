@@ -113,7 +113,7 @@ class Unreadable(UserError):
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(
-            f"The checkpoint {path} cannot be read ({error.strerror}), though it may be whole. Mend that and try "
+            f"The checkpoint {path} cannot be read ({error.strerror}), though it may be whole. Fix that and try "
             "again, or move what begins with its step out of checkpoints/ to go on from the one before it."
         )
 

@@ -107,10 +107,10 @@ class DenoisingConfig:
             finite=("target_entropy_per_dim",),
         )  # fmt: skip
         if self.time_width % 2:
-            raise UserError(f"time_width is {self.time_width}; it must be even, for sines and cosines come in pairs")
+            raise UserError(f"time_width is {self.time_width}; it must be even, for sines and cosines come in pairs.")
         if self.alpha_mode == "auto" and self.noise_scale == 0:
             raise UserError(
-                f"noise_scale is {self.noise_scale}, so there is no entropy to tune alpha by; set alpha_mode to 'fixed'"
+                f"noise_scale is {self.noise_scale}, so there is no entropy to tune alpha by; give alpha_mode 'fixed'."
             )
 
     @property
@@ -188,5 +188,5 @@ class MasdacConfig(DenoisingConfig):
         check(self, units=("reconstructions",), positive=("weight_scale",))
         if self.reconstructions < 2:
             raise UserError(
-                f"reconstructions is {self.reconstructions}; it must be at least 2, or none outweighs another"
+                f"reconstructions is {self.reconstructions}; it must be at least 2, or none outweighs another."
             )

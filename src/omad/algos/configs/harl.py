@@ -82,7 +82,7 @@ class HasacConfig:
         )
         if self.alpha_init == 0 and self.alpha_mode == "auto":
             raise UserError(
-                f"alpha_init is {self.alpha_init}; it must be positive (0 is allowed with alpha_mode fixed)"
+                f"alpha_init is {self.alpha_init}; it must be positive (0 is allowed with alpha_mode fixed)."
             )
 
 

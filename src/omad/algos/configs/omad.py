@@ -155,39 +155,42 @@ class OmadConfig:
         )  # fmt: skip
         for name in ("prior_scale", "step_init", "friction_init"):
             if getattr(self, name) < 1e-3:
-                raise UserError(f"{name} is {getattr(self, name)}; it must lie between 0.001 and 1000")
+                raise UserError(f"{name} is {getattr(self, name)}; it must lie between 0.001 and 1000.")
         if not self.target_run_steps and self.target_run_end == self.target_run_per_dim:
             object.__setattr__(self, "target_run_end", None)  # it stays where it is
         if (self.target_run_end is None) != (self.target_run_steps == 0):
             raise UserError(
                 f"target_run_end is {self.target_run_end} and target_run_steps {self.target_run_steps}; give both, or "
-                "neither if the limit is to stay as it is"
+                "neither if the limit is to stay as it is."
             )
         if self.target_run_begin and not self.target_run_steps:
             raise UserError(
                 f"target_run_begin is {self.target_run_begin}, but the limit does not change; give target_run_end and "
-                "target_run_steps too"
+                "target_run_steps too."
             )
         if self.atoms < 2:
-            raise UserError(f"atoms is {self.atoms}; a value distribution needs at least 2")
+            raise UserError(f"atoms is {self.atoms}; a value distribution needs at least 2.")
         if self.v_max < 1e-30:
-            raise UserError(f"v_max is {self.v_max}; it must be a positive number of at least 1e-30, or atoms coincide")
+            raise UserError(
+                f"v_max is {self.v_max}; it must be a positive number of at least 1e-30, or atoms coincide."
+            )
         if self.alpha_init == 0 and self.alpha_mode == "auto":
             raise UserError(
-                f"alpha_init is {self.alpha_init}; it must be positive (0 is allowed with alpha_mode fixed)"
+                f"alpha_init is {self.alpha_init}; it must be positive (0 is allowed with alpha_mode fixed)."
             )
         if self.critic_blocks and self.critic_net != "xqc":
             raise UserError(
-                f"critic_blocks is {self.critic_blocks}, but only critic_net 'xqc' has blocks; use it, or 0"
+                f"critic_blocks is {self.critic_blocks}, but only critic_net 'xqc' has blocks; use it, or 0."
             )
         if self.critic_scope == "independent" and self.critic_input != "auto":
             raise UserError(
                 f"critic_input is {self.critic_input!r}, but with critic_scope 'independent' each critic reads its own "
-                "agent's observation and action only; use 'auto', or critic_scope 'joint'"
+                "agent's observation and action only; use 'auto', or critic_scope 'joint'."
             )
         if self.share_policy and self.policy_update == "sequential":
             raise UserError(
-                "policy_update is 'sequential', but with share_policy there is one policy to update; use one."
+                "policy_update is 'sequential', but with share_policy there is one policy to update; give "
+                "policy_update 'simultaneous', or share_policy false."
             )
 
     @property
