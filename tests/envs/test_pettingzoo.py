@@ -262,7 +262,8 @@ def test_pictures() -> None:
         start("pair").render()
 
 
-def test_a_factory_that_takes_no_render_mode_is_not_drawn() -> None:
+def test_a_factory_that_takes_no_render_mode_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(HERE.parents[1] / "examples"))
     with pytest.raises(UserError, match="own_pettingzoo_env:Lift cannot be drawn, as it takes no render_mode"):
         create("own_pettingzoo_env:Lift", {}, render=True)
 

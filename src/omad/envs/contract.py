@@ -23,7 +23,6 @@ from omad.errors import Stopped, UserError
 from omad.spec import EnvSpec
 
 __all__ = [
-    "LENGTHS",
     "RETURN",
     "Broken",
     "beyond",
@@ -47,8 +46,6 @@ __all__ = [
 
 T = TypeVar("T")
 
-LENGTHS = ("horizon", "max_cycles", "max_steps", "episode_length", "max_episode_steps")
-"""Names under which envs keep the length of an episode."""
 RETURN = "return/"
 """Begins the info keys under which evaluations have each agent's own return."""
 

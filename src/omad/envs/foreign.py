@@ -26,11 +26,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from omad.envs import adapt
-from omad.envs.contract import LENGTHS, RETURN
+from omad.envs.adapted import team_options
+from omad.envs.contract import RETURN
 from omad.errors import UserError
 from omad.types import EnvSpec, EnvState, JaxEnv, Observation, Outcome
 
-__all__ = ["OURS", "Source", "Stepped", "as_team", "box_of", "length_of", "own_limit", "strong"]
+__all__ = ["OURS", "Source", "Stepped", "as_team", "own_limit", "strong"]
 
 OURS = ("team_reward", "horizon", "done")
 """Arguments that are read here; a factory gets them only if it takes arguments of these names."""
@@ -71,37 +72,6 @@ class Timed(eqx.Module):
     state: EnvState
     time: Int[Array, "*b"]
     ended: Bool[Array, "*b agent"]
-
-
-def box_of(task: str, agent: str, space: Any, hint: str = "") -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """The bounds of a space of actions.
-
-    Raises:
-        UserError: It is not continuous and bounded.
-    """
-    name = type(space).__name__
-    if not (hasattr(space, "low") and hasattr(space, "high")) or not jnp.issubdtype(space.dtype, jnp.floating):
-        raise UserError(
-            f"{task}: agent {agent} acts in a {name}; diffusion policies need continuous actions, a Box of real "
-            f"numbers.{hint}"
-        )
-    shape = tuple(space.shape)
-    low, high = (np.broadcast_to(np.asarray(part, float), shape).ravel() for part in (space.low, space.high))
-    if not low.size or not np.isfinite([low, high]).all() or not (low < high).all():
-        raise UserError(
-            f"{task}: agent {agent} acts in a {name} from {low} to {high}, which has no finite bounds low < high."
-        )
-    return low, high, shape
-
-
-def length_of(*owners: Any) -> int | None:
-    """How long an env, or its parameters, says that an episode is."""
-    for owner in owners:
-        for name in (*LENGTHS, "max_steps_in_episode"):
-            value = getattr(owner, name, None)
-            if isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 < value < 2**31:
-                return int(value)
-    return None
 
 
 def own_limit(source: Source) -> int | None:
@@ -147,7 +117,7 @@ def as_team(task: str, source: Source, arguments: Mapping[str, Any]) -> JaxEnv:
     Raises:
         UserError: One of these cannot be what it is, or the env does not say how long an episode is.
     """
-    mean, horizon, meaning = _options(task, arguments)
+    (mean, horizon), meaning = team_options(task, arguments), _meaning(task, arguments)
     limit = own_limit(source)
     if horizon is None and limit is None:
         raise UserError(f"{task}: the env does not say how long an episode is; give ?horizon= to cut it there.")
@@ -204,25 +174,19 @@ def as_team(task: str, source: Source, arguments: Mapping[str, Any]) -> JaxEnv:
     return adapt.rescale(env, lows, highs)
 
 
-def _options(task: str, arguments: Mapping[str, Any]) -> tuple[bool, int | None, str]:
-    """Whether the reward is a mean, the horizon that was asked for, and what `done` means.
+def _meaning(task: str, arguments: Mapping[str, Any]) -> str:
+    """What `done` means.
 
     Raises:
-        UserError: One cannot be that.
+        UserError: It cannot be that.
     """
-    for name, allowed in (("team_reward", ("sum", "mean")), ("done", ("auto", "terminated", "truncated"))):
-        if (value := arguments.get(name, allowed[0])) not in allowed:
-            raise UserError(
-                f"{task}: {name} is {value!r}; it may be {', '.join(allowed)}. The env's own argument of this name is "
-                f"written env.{name}."
-            )
-    horizon = arguments.get("horizon")
-    if horizon is not None and (not isinstance(horizon, int) or isinstance(horizon, bool) or horizon < 1):
+    meaning, allowed = arguments.get("done", "auto"), ("auto", "terminated", "truncated")
+    if meaning not in allowed:
         raise UserError(
-            f"{task}: horizon is {horizon!r}; it must be a whole number of steps, at least 1. The env's own argument "
-            "of this name is written env.horizon."
+            f"{task}: done is {meaning!r}; it may be {', '.join(allowed)}. The env's own argument of this name is "
+            "written env.done."
         )
-    return arguments.get("team_reward", "sum") == "mean", horizon, arguments.get("done", "auto")
+    return meaning
 
 
 def _words(limit: int | None, horizon: int | None, meaning: str) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from omad.envs.adapted import bounds_of, length_of
 from omad.envs.contract import Broken, guarded
-from omad.envs.foreign import Source, Stepped, as_team, box_of, length_of
+from omad.envs.foreign import Source, Stepped, as_team
 from omad.errors import UserError
 from omad.types import EnvState, JaxEnv
 
@@ -41,7 +42,7 @@ def adopted(task: str, made: Any, arguments: Mapping[str, Any]) -> JaxEnv:
     except Broken as error:
         raise UserError(f"{task}: it declares no space of actions ({error}).") from error
     hint = " A task of the same kind with continuous actions may exist, as MountainCarContinuous-v0 for MountainCar-v0."
-    box = box_of(task, "0", space, hint)
+    box = bounds_of(task, "0", space, hint)
 
     def reset(key: Any) -> tuple[EnvState, list[Array], Array]:
         obs, state = env.reset(key, params)

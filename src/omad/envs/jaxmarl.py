@@ -21,8 +21,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from omad import extras
+from omad.envs.adapted import bounds_of, length_of
 from omad.envs.contract import Broken, guarded
-from omad.envs.foreign import OURS, Source, Stepped, as_team, box_of, length_of
+from omad.envs.foreign import OURS, Source, Stepped, as_team
 from omad.envs.imported import OWN
 from omad.errors import UserError
 from omad.tasks import nearest
@@ -102,7 +103,7 @@ def adopted(task: str, env: Any, arguments: Mapping[str, Any]) -> JaxEnv:
     agents = [str(agent) for agent in env.agents]
     if not agents or len(set(agents)) < len(agents):
         raise UserError(f"{task}: its agents are {', '.join(agents) or 'none'}; each needs a name of its own.")
-    boxes = [box_of(task, agent, _space(task, env, agent), hint) for agent in agents]
+    boxes = [bounds_of(task, agent, _space(task, env, agent), hint) for agent in agents]
     world_state = getattr(env, "get_world_state", None)
 
     def world(state: EnvState) -> Array:

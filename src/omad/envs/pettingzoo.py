@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 
 from omad.envs import contract
+from omad.envs.adapted import bounds_of, length_of, team_options
 from omad.envs.contract import Broken, guarded
 from omad.envs.description import EnvDescription, given_or_found
 from omad.envs.host_env import HostEnv
@@ -35,6 +36,7 @@ __all__ = ["create", "describe", "described", "is_class", "is_env", "make", "par
 OURS = ("team_reward", "horizon")
 """Arguments that are read here; the factory gets them only if it takes arguments of these names."""
 DEFAULT_HORIZON = 1000
+_HINT = " If the env has a continuous form, ask for it (often ?continuous_actions=true)."
 _TOO_LARGE = 20_000
 _MOST_NUMBERS = 64
 """Numbers of the env's infos that are kept."""
@@ -110,45 +112,22 @@ def _sizes(env: Any, factory: str) -> tuple[list[int], list[int], list[list[floa
     obs_dims, act_dims, lows, highs = [], [], [], []
     for agent in env.possible_agents:
         seen, acts = env.observation_space(agent), env.action_space(agent)
-        if not (hasattr(acts, "low") and np.issubdtype(acts.dtype, np.floating)):
-            raise UserError(
-                f"{factory}: agent {agent} acts in {acts}; diffusion policies need continuous actions, a Box of real "
-                "numbers. If the env has a continuous form, ask for it (often ?continuous_actions=true)."
-            )
-        if not (np.isfinite(acts.low).all() and np.isfinite(acts.high).all() and (acts.low < acts.high).all()):
-            raise UserError(f"{factory}: agent {agent} acts in {acts}, which has no finite bounds low < high.")
+        low, high, _ = bounds_of(factory, agent, acts, _HINT)
         if not hasattr(seen, "low"):
             raise UserError(f"{factory}: agent {agent} observes {seen}; only Box observations can be read.")
         obs_dims.append(int(np.prod(seen.shape)))
-        act_dims.append(int(np.prod(acts.shape)))
-        lows.append(np.asarray(acts.low, float).ravel().tolist())
-        highs.append(np.asarray(acts.high, float).ravel().tolist())
+        act_dims.append(len(low))
+        lows.append(low.tolist())
+        highs.append(high.tolist())
         if obs_dims[-1] > _TOO_LARGE:
             raise UserError(
                 f"{factory}: agent {agent} observes {seen.shape}; at most {_TOO_LARGE} numbers can be read."
             )
-        if not min(obs_dims[-1], act_dims[-1]):
+        if not obs_dims[-1]:
             raise UserError(f"{factory}: agent {agent} has a space without a number; each needs at least one.")
     if not obs_dims:
         raise UserError(f"{factory}: the env has no agents.")
     return obs_dims, act_dims, lows, highs
-
-
-def _horizon(env: Any, arguments: Mapping[str, Any]) -> tuple[int, bool]:
-    """As asked, as the env says, or a guess; and whether it is one."""
-    inner = env.unwrapped
-    for value in (
-        *(arguments.get(name) for name in contract.LENGTHS),
-        *(getattr(inner, name, None) for name in contract.LENGTHS),
-    ):
-        try:
-            if isinstance(value, bool) or value is None or np.ndim(value) or float(value) != int(value):
-                continue
-        except (TypeError, ValueError, OverflowError):
-            continue
-        if 0 < int(value) < 2**31:
-            return int(value), False
-    return DEFAULT_HORIZON, True
 
 
 def _exact(env: Any) -> tuple[bool, str]:
@@ -216,7 +195,8 @@ def described(env: Any, factory: str, arguments: Mapping[str, Any]) -> dict[str,
             if agent in seen:
                 contract.row_of(seen[agent], size, "reset()", agent)
         state = state_of(env).size
-        horizon, guessed = guarded("asking how long an episode is", _horizon, env, arguments)
+        length = guarded("asking how long an episode is", lambda: length_of(arguments, env.unwrapped))
+        horizon, guessed = length or DEFAULT_HORIZON, length is None
         exact, why = _exact(env)
         own = _own_numbers(env, keys)
         notes = [f"Its state cannot be saved: {why}. A resumed run begins new episodes."] if why else []
@@ -259,22 +239,11 @@ def make(
     Raises:
         UserError: It cannot be made, or not be used; the message says why.
     """
-    kind = arguments.get("team_reward", "sum")
-    if kind not in ("sum", "mean"):
-        raise UserError(
-            f"{task}: team_reward is {kind!r}; it may be sum or mean. The factory's own argument of this "
-            "name is written env.team_reward."
-        )
-    wanted = arguments.get("horizon", 1)
-    if not isinstance(wanted, int) or isinstance(wanted, bool) or wanted < 1:
-        raise UserError(
-            f"{task}: horizon is {wanted!r}; it must be a whole number of steps, at least 1. The "
-            "factory's own argument of this name is written env.horizon."
-        )
+    mean, _ = team_options(task, arguments)
     found = given_or_found(task, "omad.envs.pettingzoo:describe", factory, arguments, description, timeout_s)
     spec = found.spec(task)
 
     def create_instance(render: bool) -> PettingZooInstance:
-        return PettingZooInstance(create(factory, arguments, render), spec, kind == "mean")
+        return PettingZooInstance(create(factory, arguments, render), spec, mean)
 
     return HostEnv(spec, create_instance, found.exact, tuple(found.notes))
