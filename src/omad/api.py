@@ -99,7 +99,7 @@ def resume(
 
     Raises:
         UserError: The folder names a user's env and is not trusted, or cannot be continued.
-        KeyboardInterrupt: As `train` does, and `SystemExit`.
+        NonFinite: As `train` does, and `EnvFailed`, `CallbackFailed`, `KeyboardInterrupt` and `SystemExit`.
     """
     refuse_inside_env()
     trust = trust or (isinstance(run, Run) and run.trusted)
@@ -217,5 +217,14 @@ def load_run(path: str | os.PathLike[str]) -> Run:
 
 
 def load_policy(run: str | os.PathLike[str], seed: int | None = None, which: Which = "last") -> TrainedPolicy:
-    """The policies of one training seed; short for `load_run(run).policy(seed, which)`."""
+    """The policies of one training seed; short for `load_run(run).policy(seed, which)`.
+
+    Args:
+        run: A run folder, or a folder of runs `seed-K`.
+        seed: Which training seed; by default the first.
+        which: `last`, `best`, or the env step of a checkpoint.
+
+    Raises:
+        UserError: It is not a run folder, or has no such seed or checkpoint.
+    """
     return Run(run).policy(seed, which)

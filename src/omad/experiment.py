@@ -327,7 +327,11 @@ def _default_dir(config: RunConfig) -> Path:
 
 
 def claim(config: RunConfig) -> Path:
-    """A new, empty folder with a default name. That making it succeeds decides whose it is."""
+    """A new, empty folder with a default name. That making it succeeds decides whose it is.
+
+    Raises:
+        UserError: It cannot be made.
+    """
     first = _default_dir(config)
     for number in itertools.count(1):
         path = first if number == 1 else first.with_name(f"{first.name}-{number}")

@@ -238,6 +238,9 @@ class Run(os.PathLike[str]):
         Args:
             seed: Which training seed; by default the first.
             trust: Import the code of a user's env that the run folder names; needless after `train` or `resume`.
+
+        Raises:
+            UserError: There is no such seed, no checkpoint can be read, or the env may not be imported or is another.
         """
         folder, seed = self._folder_of(seed)
         obs = np.asarray(replayed(folder, trust or self.trusted, whole=False).obs[folder.config.all_seeds.index(seed)])

@@ -97,7 +97,15 @@ def config_class(name: str) -> type:
 def make(config: Any, spec: EnvSpec, obs_norm: ObsNorm = "none", updates_per_env_step: float = 1.0) -> Algorithm:
     """The algorithm that a configuration belongs to, for a task of the given sizes.
 
-    Where `alpha_pace` is `env`, a gradient step moves the temperature the less, the more of them an env step has.
+    Args:
+        config: Hyperparameters; its module, or the one that its `program` names, has the `make` of the algorithm.
+        spec: Sizes of the task.
+        obs_norm: How observations are normalised before any function of the algorithm sees them.
+        updates_per_env_step: Where `alpha_pace` is `env`, a gradient step moves the temperature the less, the more of
+            them an env step has.
+
+    Raises:
+        UserError: The configuration does not fit the task, or `make` gives something else.
     """
     from omad.standardise import standardised
     from omad.types import Algorithm

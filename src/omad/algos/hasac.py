@@ -64,7 +64,11 @@ class HasacState(eqx.Module):
 
 
 def make(config: HasacConfig, spec: EnvSpec) -> Algorithm:
-    """HASAC for a task of the given sizes."""
+    """HASAC for a task of the given sizes.
+
+    Raises:
+        UserError: Critics are to read a state that is not there.
+    """
     n_agents, mask = spec.n_agents, jnp.asarray(spec.act_mask, float)
     target_entropy = config.target_entropy_per_dim * jnp.asarray(spec.act_dims, float)
     critic_input = joint_input(spec, config.critic_input)

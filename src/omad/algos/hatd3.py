@@ -55,7 +55,11 @@ class Hatd3State(eqx.Module):
 
 
 def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
-    """HATD3 for a task of the given sizes."""
+    """HATD3 for a task of the given sizes.
+
+    Raises:
+        UserError: Critics are to read a state that is not there.
+    """
     n_agents, mask = spec.n_agents, jnp.asarray(spec.act_mask, float)
     critic_input = joint_input(spec, config.critic_input)
     critic_sizes = [critic_input.size, *[config.critic_width] * config.critic_layers, 1]

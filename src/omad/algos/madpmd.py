@@ -63,7 +63,11 @@ def critic_optimiser(config: MadpmdConfig) -> optax.GradientTransformation:
 
 
 def make(config: MadpmdConfig, spec: EnvSpec) -> Algorithm:
-    """MADPMD for a task of the given sizes."""
+    """MADPMD for a task of the given sizes.
+
+    Raises:
+        UserError: Critics are to read a state that is not there.
+    """
     shared = make_diffusion_learner(config, spec, each(critic_optimiser(config)))
     mask = spec.act_mask
 

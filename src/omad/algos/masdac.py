@@ -43,7 +43,11 @@ __all__ = ["MasdacConfig", "make"]
 
 
 def make(config: MasdacConfig, spec: EnvSpec) -> Algorithm:
-    """MASDAC for a task of the given sizes."""
+    """MASDAC for a task of the given sizes.
+
+    Raises:
+        UserError: Critics are to read a state that is not there.
+    """
     critic_tx = each(optax.flatten(optax.adam(linear_decay(config.critic_lr, config.critic_decay_steps))))
     shared = make_diffusion_learner(config, spec, critic_tx)
     n_agents, act_dim, mask = spec.n_agents, spec.act_dim, spec.act_mask

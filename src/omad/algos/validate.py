@@ -54,7 +54,11 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def fitted(name: str, value: Any, kind: Any) -> Any:
-    """A value as its annotation wants it, in plain Python types; NumPy's numbers are taken too."""
+    """A value as its annotation wants it, in plain Python types; NumPy's numbers are taken too.
+
+    Raises:
+        UserError: It is of another kind, or too large.
+    """
     options = typing.get_args(kind)
     if typing.get_origin(kind) in (Union, UnionType) and NoneType in options:
         return None if value is None else fitted(name, value, Union[tuple(o for o in options if o is not NoneType)])  # noqa: UP007

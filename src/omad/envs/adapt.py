@@ -32,6 +32,9 @@ def rescale(env: JaxEnv, low: Sequence[Bound], high: Sequence[Bound]) -> JaxEnv:
         env: env whose `step` takes an `agent act` array in the units of the box.
         low: lower limits, one entry an agent.
         high: upper limits, one entry an agent.
+
+    Raises:
+        ValueError: Limits are not finite, not ordered, or not one an agent.
     """
     lower, upper = _table(env, low), _table(env, high)
     if not np.all(np.isfinite(lower) & np.isfinite(upper) & (lower <= upper)):

@@ -66,6 +66,9 @@ def build(config: RunConfig, env: JaxEnv | HostEnv, batch_seeds: bool | None = N
         config: The run.
         env: Its env.
         batch_seeds: Whether seeds are one batch, or run one after the other; by default the former on accelerators.
+
+    Raises:
+        UserError: Algorithm, env and settings do not fit together.
     """
     if config.algorithm not in REGISTRY:
         check_algorithm(config, env.spec)

@@ -90,6 +90,11 @@ def _tasks(scores: Scores, what: str = "scores") -> dict[str, Floats]:
 
 
 def two_runs(runs: Mapping[str, Any], resamples: int = 1) -> None:
+    """Refuse runs of a task, by its name, from which no interval can be had.
+
+    Raises:
+        UserError: A task has one run only, or there are no resamples.
+    """
     if resamples < 1:
         raise UserError(f"resamples must be 1 or more, not {resamples}.")
     for task, one in runs.items():
