@@ -108,7 +108,7 @@ def test_seeds_side_by_side_are_the_seeds_of_one_process(tmp_path: Path, algorit
     assert folders == members(tmp_path / "both") == [tmp_path / "both" / f"seed-{k}" for k in (5, 6)]
     seen: list[str] = []
     ended = launch.side_by_side(folders, 2, lambda states: seen.extend(state.state for state in states))
-    assert [state.state for state in ended] == ["done", "done"], [state.message for state in ended]
+    assert [state.state for state in ended] == ["finished", "finished"], [state.message for state in ended]
     assert "running" in seen
     assert [state.env_steps for state in ended] == [600, 600]
     api.train("probe/push", algorithm, run_dir=tmp_path / "one", **both)
@@ -117,10 +117,10 @@ def test_seeds_side_by_side_are_the_seeds_of_one_process(tmp_path: Path, algorit
         key = lambda line: (line["seed"], line["step"], line.get("actions", ""))  # noqa: E731
         assert sorted(together, key=key) == sorted(lines(tmp_path / "one", name), key=key)
     before = [(folder / "log.txt").stat().st_mtime_ns for folder in folders]
-    assert [state.state for state in launch.side_by_side(folders, 2, quiet)] == ["done", "done"]
+    assert [state.state for state in launch.side_by_side(folders, 2, quiet)] == ["finished", "finished"]
     assert [(folder / "log.txt").stat().st_mtime_ns for folder in folders] == before
     shutil.rmtree(folders[0] / "checkpoints")
-    assert [state.state for state in launch.side_by_side(folders, 2, quiet)] == ["done", "done"]
+    assert [state.state for state in launch.side_by_side(folders, 2, quiet)] == ["finished", "finished"]
     with pytest.raises(UserError, match="checkpoints are gone"):
         api.resume(folders[0])
     assert len(lines(folders[0], "episodes.jsonl")) == len(lines(folders[1], "episodes.jsonl")) > 0
@@ -218,7 +218,7 @@ def test_runs_that_others_have_stopped_are_not_done(tmp_path: Path, capsys: pyte
     def ended(how: str) -> Any:
         return lambda update, stop: [launch.State(tmp_path / "run", how, 5, 10, 0.0, None)]
 
-    assert run_with_dashboard(ended("done"), Stop()) == 0
+    assert run_with_dashboard(ended("finished"), Stop()) == 0
     assert run_with_dashboard(ended("stopped"), Stop()) == 1
     assert "omad resume or the same omad sweep continues it" in " ".join(capsys.readouterr().out.split())
     assert run_with_dashboard(ended("stopped"), Stop(0.0)) == 0, "the time limit is no fault"
@@ -271,7 +271,7 @@ def test_a_run_that_is_held_and_one_that_cannot_go_on_keep_no_other_from_its_tur
             held.close()
 
     states = launch.side_by_side(folders, 1, on_update, stop=lambda: order == ["running", "waiting"])
-    assert [state.state for state in states] == ["done", "failed"]
+    assert [state.state for state in states] == ["finished", "failed"]
     assert "no_such_module" in states[1].message
     ended = [RunFolder.open(folder).ended for folder in folders]
     assert ended[0] == Ended("finished")

@@ -65,7 +65,7 @@ def test_runs_are_listed_with_their_states(root: Path, capsys: pytest.CaptureFix
     found = json.loads(capsys.readouterr().out)
     runs = {str(Path(run["run"]).relative_to(root)): run for run in found["runs"]}
     states = {name: run["state"] for name, run in runs.items()}
-    assert states == {"a": "complete", "b/seed-0": "stopped", "c": "failed", "d/e": "stopped", "f": "running"}
+    assert states == {"a": "finished", "b/seed-0": "stopped", "c": "failed", "d/e": "stopped", "f": "running"}
     first = runs["a"]
     assert (first["last_return"], first["best_return"], first["env_steps"], first["seeds"]) == (-1.5, -0.5, 600, [0, 1])
     assert (first["task"], first["algorithm"], first["preset"]) == ("probe/push", "omad", "tiny")

@@ -51,7 +51,7 @@ class State:
 
     folder: Path
     state: str
-    """`waiting`, `running`, `done`, `stopped` or `failed`."""
+    """`waiting`, `running`, `finished`, `stopped` or `failed`."""
     env_steps: int
     total_steps: int
     steps_per_s: float
@@ -102,7 +102,8 @@ def state_of(run: RunFolder, state: str = "", message: str = "") -> State:
     if not state:
         try:
             ended = run.ended
-            state = "done" if run.complete else "running" if run.busy(run.path) else "failed" if ended else "waiting"
+            open_ = "running" if run.busy(run.path) else "failed" if ended else "waiting"
+            state = "finished" if run.complete else open_
             message = ended.words if ended and state == "failed" else message
         except UserError as error:
             state, message = "failed", str(error)
@@ -148,8 +149,8 @@ def side_by_side(
         The last state of every run.
     """
     runs = [RunFolder.open(folder) for folder in folders]
-    states = [state_of(run, "done" if finished(run) else "waiting") for run in runs]
-    queue = [i for i, state in enumerate(states) if state.state != "done"]
+    states = [state_of(run, "finished" if finished(run) else "waiting") for run in runs]
+    queue = [i for i, state in enumerate(states) if state.state != "finished"]
     at_once = max(1, min(at_once, len(queue)))  # fewer runs have more cores each
     waited_s = 0.0  # in this process's own time: not while it is stopped
     free = list(range(at_once))
@@ -196,7 +197,7 @@ def side_by_side(
 
 
 def verdict(run: RunFolder, code: int, logged: int) -> tuple[str, str]:
-    """The state of a run after its process has ended: `done`, `stopped` or `failed`, and its last message.
+    """The state of a run after its process has ended: `finished`, `stopped` or `failed`, and its last message.
 
     Args:
         run: The run.
@@ -204,7 +205,7 @@ def verdict(run: RunFolder, code: int, logged: int) -> tuple[str, str]:
         logged: Bytes of its `log.txt` that are of earlier processes.
     """
     if finished(run):
-        return "done", ""
+        return "finished", ""
     if code in (*(128 + n for n in STOPPING), *(-n for n in STOPPING)):  # the latter: before it could listen
         return "stopped", ""
     rows = [row.decode(errors="replace") for row in _last_rows(run.path / "log.txt", logged) if row.strip()]

@@ -80,9 +80,9 @@ def on_ray(
     """
     ray = connect()
     runs = [RunFolder.open(folder.resolve()) for folder in folders]
-    states = [state_of(run, "done" if finished(run) else "waiting") for run in runs]
+    states = [state_of(run, "finished" if finished(run) else "waiting") for run in runs]
     remote: Any = ray.remote(max_retries=_RETRIES, **resources)(_task)
-    open_ = {i: remote.remote(str(run.path)) for i, run in enumerate(runs) if states[i].state != "done"}
+    open_ = {i: remote.remote(str(run.path)) for i, run in enumerate(runs) if states[i].state != "finished"}
     left = {i: (_AGAIN, states[i].env_steps) for i in open_}
     stopping = False
     while open_:

@@ -18,7 +18,7 @@ from omad.processes import StopSignals
 
 __all__ = ["Stop", "run_with_dashboard", "status_table"]
 
-_COLOURS = {"done": "green", "failed": "red", "stopped": "yellow"}
+_COLOURS = {"finished": "green", "failed": "red", "stopped": "yellow"}
 
 
 class Stop(StopSignals):
@@ -109,12 +109,12 @@ def _names(states: Sequence[State]) -> dict[Path, str]:
 
 def status_table(states: Sequence[State], rows: int = 30) -> Table:
     """The states of runs: those that are not done, at most so many."""
-    counts = {kind: sum(state.state == kind for state in states) for kind in ("done", "failed")}
+    counts = {kind: sum(state.state == kind for state in states) for kind in ("finished", "failed")}
     numbers = ("env steps", "steps/s", "return")
-    title = f"{counts['done']} of {len(states)} runs done, {counts['failed']} failed"
+    title = f"{counts['finished']} of {len(states)} runs finished, {counts['failed']} failed"
     made = table(title, "run", *numbers, "state", right=numbers)
     name = _names(states)
-    open_ = [state for state in states if state.state != "done"]
+    open_ = [state for state in states if state.state != "finished"]
     for state in states if len(states) <= rows else open_[:rows] or states[-rows:]:
         row(
             made,
