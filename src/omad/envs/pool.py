@@ -44,6 +44,8 @@ class PoolStep(NamedTuple):
     obs: np.ndarray
     """What to act on next: the successor, or the first observation of the next episode."""
     state: np.ndarray
+    table: np.ndarray
+    """All of these, `(env, number)`, as the workers answered: see `loop.packing.Layout`."""
 
 
 def seeds_of(words: Any) -> np.ndarray:
@@ -266,6 +268,7 @@ class Pool:
             numbers[:, 2] > 0,
             {key: numbers[:, 3 + i] for i, key in enumerate(s.info)},
             *self._seen(rows[:, -seen:]),
+            rows,
         )
 
     def save(self, number: int) -> np.ndarray:

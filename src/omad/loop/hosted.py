@@ -330,7 +330,7 @@ class Hosted:
                     cores[i], ring = learn_from(cores[i], ring, given[i], of[i], step, real, shared, seed_indices[i])
                 elif real:
                     cores[i], ring = keep(cores[i], ring, given[i], np.int32(vector_step - 1), seed_indices[i])
-            shown = self._layout.pack(self._receive(pool, cores, seeds, vector_step)).reshape(shown.shape)
+            shown = self._receive(pool, cores, seeds, vector_step).table.reshape(shown.shape)
             before, tables, real = tables, self._put(shown), np.bool_(True)
             given = list(zip(before, acted, tables, strict=True))
         for i in parts if real else ():

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from omad.envs.pool import PoolStep
+from omad.envs.worker import Shapes
 from omad.loop.fused import Carry
 from omad.loop.seeds import with_ring, without_ring
 from omad.types import Algorithm, EnvSpec, Learner, Observation, Step
@@ -29,7 +29,7 @@ def on_host(carry: Carry) -> tuple[Any, Any]:
 
 
 class Layout:
-    """How the results of a vector step lie in one row of numbers an env, so that they are one transfer to the device.
+    """How the results of a vector step lie in one row of numbers an env, as in `PoolStep.table`: one transfer, then.
 
     Successor and its state, reward, terminated, truncated, extra numbers, next observation and its state.
     """
@@ -38,15 +38,7 @@ class Layout:
         self.agents, self.obs = spec.n_agents, spec.n_agents * spec.obs_dim
         self.shown = self.obs + spec.state_dim
         self.info_keys = spec.info_keys
-        self.width = 2 * self.shown + 3 + len(spec.info_keys)
-
-    def pack(self, result: PoolStep) -> np.ndarray:
-        """`(env, number)`."""
-        n = len(result.reward)
-        extra = (result.info[name] for name in self.info_keys)
-        numbers = (part[:, None] for part in (result.reward, result.terminated, result.truncated, *extra))
-        successor, shown = ((obs.reshape(n, -1), state) for obs, state in (result[:2], result[-2:]))
-        return np.concatenate([*successor, *numbers, *shown], axis=1, dtype=np.float32)
+        self.width = Shapes.of(spec).row()
 
     def pack_shown(self, observation: Observation) -> np.ndarray:
         """`(seed, env, number)` with the next observation only."""
