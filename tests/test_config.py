@@ -120,7 +120,7 @@ NUMBERS = [
     ("train --updates-per-step 1000000", "updates_per_step"),
     ("train --parallel-seeds -1", "--parallel-seeds"),
     ("train --parallel-seeds 999999999", "--parallel-seeds"),
-    ("train --total-steps -99999999999", "at least -2147483647"),
+    ("train --total-steps -99999999999", "between -2147483647 and 2147483647"),
     ("bench --seconds -1", "--seconds"),
     ("bench --seconds 0", "--seconds"),
     ("bench --seconds nan", "--seconds"),

@@ -88,9 +88,10 @@ def desk(run: omad.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def stand_in(run: omad.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """`omad.train` checks everything that it is given, env and callbacks included, and gives the run that there is."""
 
-    def train(task: str = "mpe/spread-3", algorithm: str = "omad", preset: str = "cpu", run_dir: Any = None, *,
+    def train(task: str | None = None, algorithm: str = "omad", preset: str = "cpu", run_dir: Any = None, *,
               env: Any = None, callbacks: Any = (), loggers: Any = None, **fields: Any) -> omad.Run:  # fmt: skip
-        Experiment(resolve(task, algorithm, preset, **fields), env, callbacks, loggers)
+        assert env is None or task is None
+        Experiment(resolve(task or "mpe/spread-3", algorithm, preset, **fields), env, callbacks, loggers)
         return run
 
     monkeypatch.setattr(api, "train", train)

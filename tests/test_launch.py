@@ -17,10 +17,11 @@ import jax
 import numpy as np
 import pytest
 
+import omad
 from omad import api, cli, launch, processes
 from omad.commands.dashboard import Stop, run_with_dashboard
 from omad.config import resolve
-from omad.errors import UserError
+from omad.errors import CallbackFailed, UserError
 from omad.experiment import Experiment
 from omad.run.folder import RunFolder
 from omad.run.places import members
@@ -159,6 +160,31 @@ def test_a_group_goes_on_without_the_seed_that_is_complete_and_has_lost_its_chec
     monkeypatch.setattr(launch, "begin", reaching_the_end(begun))
     assert cli.main(["resume", str(tmp_path / "both")]) == 0
     assert begun == [folders[1 - gone]]
+
+
+@pytest.mark.parametrize(("cores", "names"), [(1, {"run"}), (2, {"seed-0", "seed-1"})])
+def test_seeds_in_parallel_may_be_as_many_as_there_are_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, names: set[str]
+) -> None:
+    begun: list[Path] = []
+    monkeypatch.setattr(launch, "begin", reaching_the_end(begun))
+    monkeypatch.setattr("omad.commands.train.cores_at_once", lambda: cores)
+    words = "train hatd3 --task probe/push --preset tiny --total-steps 240 --seeds 2 --parallel-seeds 0".split()
+    assert cli.main([*words, "--run-dir", str(tmp_path / "run")]) == 0
+    assert {path.name for path in members(tmp_path / "run")} == names
+    assert {path.name for path in begun} == (names if cores > 1 else set())
+
+
+def test_one_seed_that_fails_does_not_keep_the_others_of_a_group_from_going_on(tmp_path: Path) -> None:
+    class Failing(omad.Callback):
+        def on_start(self, context: Any) -> None:
+            if context.config.first_seed == 5:
+                raise RuntimeError("the fuse is blown")
+
+    folders = Experiment(small(seeds=2, first_seed=5)).create_each(tmp_path / "both")
+    with pytest.raises(CallbackFailed, match="the fuse is blown"):
+        api.resume(tmp_path / "both", callbacks=[Failing()], loggers=())
+    assert [RunFolder.open(folder).complete for folder in folders] == [False, True]
 
 
 def test_a_group_is_continued_from_python_as_well(tmp_path: Path) -> None:

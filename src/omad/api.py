@@ -14,7 +14,7 @@ from omad.algos.validate import typed
 from omad.callbacks import Callback
 from omad.config import RunConfig, resolve
 from omad.demonstrations import unchanged
-from omad.errors import UserError
+from omad.errors import CallbackFailed, EnvFailed, NonFinite, UserError
 from omad.experiment import Experiment
 from omad.loggers import Logger
 from omad.loop.session import Result
@@ -65,7 +65,9 @@ def train(
         if task is not None:
             raise UserError(f"both the task {task!r} and env are given; give one of them.")
         task = envs.of_object(env)
-    experiment = Experiment(resolve(task or RunConfig.task, algorithm, preset, **fields), None, callbacks, loggers)
+    experiment = Experiment(
+        resolve(RunConfig.task if task is None else task, algorithm, preset, **fields), None, callbacks, loggers
+    )
     return _to_its_end(experiment.start(run_dir))
 
 
@@ -84,7 +86,8 @@ def resume(
     """Continue a run from its newest good checkpoint to its end; a complete run is left as it is.
 
     Args:
-        run: A run folder, or a folder of runs `seed-K`, which are continued one after the other.
+        run: A run folder, or a folder of runs `seed-K`, which are continued one after the other: each calls callbacks
+            from `on_start` on, and one that fails or is stopped by a callback does not keep the others from going on.
         trust: Import the code of a user's env that the folder names; needless for what `train` or `resume` returned.
         total_steps: Train to this many env steps instead, more than the run has. Fields that followed from the old
             number where they were not given keep their values: `buffer_size`, and where a preset has values change
@@ -109,7 +112,14 @@ def resume(
         if env is not None:
             envs.of_object(env, group.config.task)
         due, _ = prepare_group(group.folders, total_steps, trust, demonstrations, stepping, env)
-        ended = [resume(path, trust, env=env, callbacks=callbacks, loggers=loggers) for path in due]
+        ended, failures = list[Run](), list[NonFinite | EnvFailed | CallbackFailed]()
+        for path in due:
+            try:
+                ended.append(resume(path, trust, env=env, callbacks=callbacks, loggers=loggers))
+            except (NonFinite, EnvFailed, CallbackFailed) as error:  # the others go on without it
+                failures.append(error)
+        if failures:
+            raise failures[0]
         group = Run(run)
         group.stopped = next((one.stopped for one in ended if one.stopped), None)
         group.trusted = trust or env is not None or bool(ended)

@@ -45,18 +45,18 @@ commands:
 
 `omad COMMAND --help` shows every option with its default. `omad --version` prints the version;
 `omad --print-completion bash|zsh|fish` prints a script that completes commands and options in that shell.
-Exit codes: 0 done; 1 training diverged, or an env, callback or logger failed, or a check found a fault; 2 something
-given cannot work. Stopped, after saving: 130 by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 141 because the reader of the
-output has gone."""
+Exit codes: 0 done; 1 training diverged, or an env, callback or logger failed, or `doctor` or `export --check` found a
+fault; 2 something given cannot work, or `check-env` refuses the env. Stopped, after saving: 130 by Ctrl-C, 143 by
+SIGTERM, 129 by SIGHUP, 141 because the reader of the output has gone."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0 done; 1 training met a non-finite number, or an env, a callback or a logger failed, or a check
-        found a fault; 2 something given cannot work; 128 + n stopped by signal n (SIGPIPE: the reader of the output
-        has gone), after saving.
+        The exit code: 0 done; 1 training met a non-finite number, or an env, a callback or a logger failed, or `doctor`
+        or `export --check` found a fault; 2 something given, an env of `check-env` too, cannot work; 128 + n stopped
+        by signal n (SIGPIPE: the reader of the output has gone), after saving.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     for name in ("stdout", "stderr"):  # closed by whoever started this

@@ -70,7 +70,7 @@ def played(
     act_root, env_root = stream(root, Stream.EVAL_ACT, 0), stream(root, Stream.EVAL_ENV, 0)
     with contextlib.ExitStack() as stack:
         if isinstance(env, JaxEnv):
-            size, instances = min(episodes, _AT_ONCE), _InJax(env)
+            size, instances = envs_for(episodes, _AT_ONCE), _InJax(env)
         else:
             size = envs_for(episodes)
             instances = _OnHost(stack.enter_context(contextlib.closing(Pool.of(task, spec, size))))

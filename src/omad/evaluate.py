@@ -114,12 +114,12 @@ def refuse_unfinished(spec: EnvSpec, unfinished: bool) -> None:
         raise EnvFailed(f"{spec.name}: {beyond(spec.horizon)}.")
 
 
-def envs_for(episodes: int) -> int:
-    """Instances of a hosted env that an evaluation steps, at most 16; episodes go through them in even rounds.
+def envs_for(episodes: int, most: int = _MOST_ENVS) -> int:
+    """Instances that are stepped together, of a hosted env 16 at most; episodes go through them in even rounds.
 
     An env without an episode in the last round is stepped all the same: 20 episodes are two rounds of 10.
     """
-    return math.ceil(episodes / math.ceil(episodes / _MOST_ENVS))
+    return math.ceil(episodes / math.ceil(episodes / most))
 
 
 def make_host_evaluate(

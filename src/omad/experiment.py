@@ -139,9 +139,10 @@ class Experiment:
         words = ", ".join(f"{name} {value:,.0f} MiB" for name, value in need.items() if name not in _SUMS)
         more = f"; {need['compiler']:,.0f} MiB more while it compiles for the first time" if need["compiler"] else ""
         if need["total"] > free and resumed:
+            fewer = f", lower --parallel-seeds (now {at_once})" if at_once and at_once > 1 else ""
             raise UserError(
                 f"The run needs about {need['total']:,.0f} MiB ({words}){more}, but only {free:,.0f} MiB are free on "
-                f"{where}; end other programs, or resume it where more is free."
+                f"{where}; end other programs{fewer}, or resume it where more is free."
             )
         if need["total"] > free:
             raise UserError(

@@ -218,6 +218,9 @@ def verdict(run: RunFolder, code: int, logged: int) -> tuple[str, str]:
     return "failed", words
 
 
+LAUNCHED = "OMAD_LAUNCHED"
+"""Environment variable of a run's process: that all runs at a time fit into memory was looked at before."""
+
 _CHILD = """
 import sys
 from omad.processes import keep_to_cores, stop_with
@@ -248,7 +251,7 @@ def begin(folder: Path, cores: set[int]) -> Started:
         logged = log.seek(0, os.SEEK_END)
         process = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            env={SHARED: "false"} | os.environ | inherited(),
+            env={SHARED: "false"} | os.environ | inherited() | {LAUNCHED: "1"},
         )  # fmt: skip
     return Started(process, logged)
 

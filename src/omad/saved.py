@@ -60,7 +60,7 @@ def policies_at(folder: RunFolder, algorithm: Any, which: Which = "last") -> tup
         try:
             return one.restore("policy", shapes), (env_steps,) * len(every)
         except UserError as error:
-            reason = str(error)
+            reason = str(error).rstrip(".")
     raise UserError(f"{folder.path} has no readable checkpoint: {reason}.")
 
 

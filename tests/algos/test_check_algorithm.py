@@ -74,8 +74,19 @@ def test_a_traced_field_that_is_looked_at_is_named(tmp_path: Path, monkeypatch: 
     right = module.make
     monkeypatch.setattr(module, "make", lambda config, spec: right(config, spec)._replace(gamma=config.gamma + 0.0))
     assert omad.train("probe/relay", "drift", "tiny", tmp_path / "run", loggers=()).complete
-    monkeypatch.setattr(module, "make", lambda config, spec: right(config, spec) if config.gamma > 0.5 else None)
-    with pytest.raises(UserError, match=r"asks for the value of a field .* traced \(gamma\).*test_check_algorithm.py"):
-        omad.train(
-            "probe/relay", "drift", "tiny", tmp_path / "other", gamma=0.8
-        )  # a test run builds what is alike once
+
+    def acting(config: Any, spec: Any) -> Any:
+        made = right(config, spec)
+        return made._replace(act=lambda *given: made.act(*given) if config.gamma > 0.5 else None)
+
+    looking: list[Any] = [
+        lambda config, spec: right(config, spec) if config.gamma > 0.5 else None,
+        lambda config, spec: [right(config, spec)][0 if isinstance(config.gamma, float) else config.gamma.astype(int)],
+        acting,
+    ]
+    for number, make in enumerate(looking):
+        monkeypatch.setattr(module, "make", make)
+        gamma = 0.8 + 0.01 * number  # a run of tests builds what is alike once
+        with pytest.raises(UserError, match=r"asks for the value of a field .* \(gamma\).*test_check_algorithm.py"):
+            omad.train("probe/relay", "drift", "tiny", tmp_path / "other", gamma=gamma)
+        assert not (tmp_path / "other").exists()

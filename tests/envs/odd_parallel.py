@@ -220,3 +220,8 @@ def turns() -> Any:
     env = simple_spread_v3.raw_env(continuous_actions=True)
     env.metadata = {**env.metadata, "is_parallelizable": False}
     return env
+
+
+def wrapped(**given: Any) -> Any:
+    """As PettingZoo's own factories are: of any arguments."""
+    return pair(**given)

@@ -266,6 +266,7 @@ def test_a_factory_that_takes_no_render_mode_is_not_drawn(monkeypatch: pytest.Mo
     monkeypatch.syspath_prepend(str(HERE.parents[1] / "examples"))
     with pytest.raises(UserError, match="own_pettingzoo_env:Lift cannot be drawn, as it takes no render_mode"):
         create("own_pettingzoo_env:Lift", {}, render=True)
+    assert create("odd_parallel:wrapped", {}, render=True).render_mode == "rgb_array"
 
 
 def test_in_worker_processes(monkeypatch: pytest.MonkeyPatch) -> None:

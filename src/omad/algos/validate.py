@@ -71,7 +71,7 @@ def fitted(name: str, value: Any, kind: Any) -> Any:
         if not number or not isinstance(value, numbers.Integral):
             raise UserError(f"{name} is {shown(value)}; it must be a whole number.")
         if abs(int(value)) > MOST:
-            limit = f"at most {MOST}" if int(value) > 0 else f"at least -{MOST}"
+            limit = f"at most {MOST}" if int(value) > 0 else f"between -{MOST} and {MOST}"
             raise UserError(f"{name} is {shown(int(value))}; it must be {limit}.")
         return int(value)
     if kind is float:

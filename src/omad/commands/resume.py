@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     from omad.api import open_to_resume, prepare_group
     from omad.commands.curve import LearningCurve
     from omad.experiment import Experiment
-    from omad.launch import side_by_side
+    from omad.launch import LAUNCHED, side_by_side
 
     out = console()
     if folders != [options.run]:
@@ -91,5 +92,6 @@ def main(arguments: Sequence[str]) -> int:
         out.print(str(options.run))
         return 0
     experiment = Experiment.of_run(folder, callbacks=[LearningCurve()], trust=options.trust)
-    out.print(experiment.forecast(resumed=True))
+    if LAUNCHED not in os.environ:
+        out.print(experiment.forecast(resumed=True))
     return finish(experiment.work(folder, fresh=False))

@@ -51,7 +51,7 @@ class Options(ConfigOptions):
     """New folder of the run; by default one below runs/ named after task, algorithm, preset and time."""
     parallel_seeds: int = 1
     """Processes at a time, one a seed, each on its own share of the cores and in a folder seed-K of the run folder;
-    with 1, all seeds are trained in one process and one folder; 0 for one a core."""
+    with 1, all seeds are trained in one process and one folder; 0 for one a core, which on one core is 1."""
 
 
 def _split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:

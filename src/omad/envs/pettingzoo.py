@@ -16,6 +16,7 @@ For an exact resume an env may offer `save_state() -> bytes` (always of one leng
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ from omad.envs.adapted import bounds_of, length_of, team_options
 from omad.envs.contract import Broken, guarded
 from omad.envs.description import EnvDescription, given_or_found
 from omad.envs.host_env import HostEnv
-from omad.envs.imported import built, imported, takes
+from omad.envs.imported import built, imported
 from omad.envs.pettingzoo_instance import PettingZooInstance, info_of, saved, state_of
 from omad.errors import UserError
 
@@ -71,9 +72,16 @@ def create(factory: str, arguments: Mapping[str, Any], render: bool = False) -> 
         UserError: It cannot be imported or called, or gives something that is not a PettingZoo env.
     """
     made = imported(factory, _classes(), "a PettingZoo ParallelEnv class")
-    if render and not takes(made, "render_mode"):
-        raise UserError(f"{factory} cannot be drawn, as it takes no render_mode='rgb_array'; give it this argument.")
-    return parallel(factory, built(factory, made, arguments, OURS, **({"render_mode": "rgb_array"} if render else {})))
+    more = {"render_mode": "rgb_array"} if render else {}
+    try:
+        inspect.signature(made).bind_partial(**more)
+    except TypeError:
+        raise UserError(
+            f"{factory} cannot be drawn, as it takes no render_mode='rgb_array'; give it this argument."
+        ) from None
+    except ValueError:  # its signature cannot be read
+        pass
+    return parallel(factory, built(factory, made, arguments, OURS, **more))
 
 
 def parallel(factory: str, env: Any) -> Any:

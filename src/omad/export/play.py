@@ -190,7 +190,7 @@ def play(agents: Agents, task: str, episodes: int, seed: int) -> np.ndarray:
         return joint
 
     moments = itertools.groupby(played(env, task, act, episodes, seed, agents.reset), lambda moment: moment.round)
-    found = [sum(np.where(one.alive, one.reward, 0.0) for one in of_a_round) for _, of_a_round in moments]
+    found = [sum(np.where(one.alive, one.reward, 0.0).astype(float) for one in of_a_round) for _, of_a_round in moments]
     return np.concatenate(found)[:episodes]
 
 

@@ -23,6 +23,12 @@ from omad.types import Algorithm, EnvSpec, Mean
 
 __all__ = ["check_algorithm"]
 
+_LOOKED_AT = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+"""What JAX raises where the value of a tracer is asked for."""
 _KEPT = ("step", "seed", "gradient_steps")
 """Names in `metrics.jsonl` that are no metrics."""
 
@@ -89,17 +95,19 @@ def _check_traced(algorithm: Algorithm, spec: EnvSpec, batch_size: int) -> None:
     if remade is None:
         return
 
-    def update(given: dict[str, Any], key: Any, batch: Any, count: Any) -> Any:
-        made = remade(given)
-        return made.update(made.init(key), batch, key, count)
+    def use(given: dict[str, Any], key: Any, batch: Any, count: Any) -> Any:
+        made, (first, second, *third) = remade(given), jax.random.split(key, 4)
+        learner, _ = made.update(made.init(first), batch, second, count)
+        acted = [made.act(made.policy(learner), batch.obs, one, bool(i)) for i, one in enumerate(third)]
+        return learner, made.behaviour_policy(learner), acted
 
     numbers = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in algorithm.hyperparameters}
     key, count = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), jnp.int32)
     try:
-        jax.eval_shape(update, numbers, key, buffer.batch_shapes(spec, batch_size), count)
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+        jax.eval_shape(use, numbers, key, buffer.batch_shapes(spec, batch_size), count)
+    except _LOOKED_AT as error:
         raise Broken(
-            f"make(), init() or update() asks for the value of a field that its configuration calls traced "
+            f"make() or one of its functions asks for the value of a field that its configuration calls traced "
             f"({', '.join(numbers)}) while a program is traced ({place_of(error)}); use jnp.where() or jax.lax.cond(), "
             "or leave that field out of traced"
         ) from error
