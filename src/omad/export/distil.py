@@ -83,8 +83,8 @@ def observations(folded: Sequence[Folded], task: str, episodes: int, seed: int) 
     still = jax.jit(lambda obs, key: algorithm.act(tensors, obs, key, False))
 
     def act(obs: np.ndarray, key: Key[Array, ""]) -> np.ndarray:
-        half = len(obs) // 2
-        return np.concatenate([*([still(obs[:half], key)] if half else []), sampled(obs[half:], key)])
+        half, (first, second) = len(obs) // 2, jax.random.split(key)
+        return np.concatenate([*([still(obs[:half], first)] if half else []), sampled(obs[half:], second)])
 
     return np.concatenate([moment.obs[moment.alive] for moment in played(env, task, act, episodes, seed)])
 
