@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import omad
-from omad import api, cli, launch, processes
+from omad import api, cli, launch, launch_ray, processes
 from omad.commands.dashboard import Stop, run_with_dashboard
 from omad.config import resolve
 from omad.errors import CallbackFailed, UserError
@@ -321,6 +321,75 @@ def test_processes_end_with_the_one_that_launched_them(tmp_path: Path) -> None:
         time.sleep(0.2)
     assert not RunFolder.busy(folder)
     assert len(RunFolder.open(folder).checkpoints()) == 1
+
+
+def test_runs_on_one_machine_of_a_cluster_keep_to_cores_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch_ray.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(launch_ray, "available_cores", lambda: [2, 3, 5])
+    everything = {2, 3, 5}
+    with launch_ray._cores(2) as first, launch_ray._cores(1) as second, launch_ray._cores(1) as none_left:
+        assert len(first) == 2 and len(second) == 1 and first | second == everything
+        assert none_left == everything
+    with launch_ray._cores(1) as one, launch_ray._cores(3) as too_many, launch_ray._cores(1) as another:
+        assert too_many == everything and not one & another, "what is not enough is left to others"
+    with launch_ray._cores(0.5) as shared:
+        assert shared == everything
+
+
+def test_a_run_that_no_machine_of_a_cluster_has_room_for_says_what_it_waits_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 4.0}},
+        {"Alive": True, "Resources": {"CPU": 2.0, "GPU": 1.0}},
+        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+    ]
+    ray = SimpleNamespace(nodes=lambda: nodes)
+    assert not launch_ray._want(ray, {"num_cpus": 2, "num_gpus": 1})
+    assert not launch_ray._want(ray, {"num_cpus": 4, "num_gpus": 0})
+    want = launch_ray._want(ray, {"num_cpus": 4, "num_gpus": 1})
+    assert "(4 CPU, 1 GPU; at most 4 CPU, 1 GPU)" in want
+    state = launch.State(tmp_path / "run", "waiting", 0, 10, 0.0, None, want)
+
+    def work(update: Any, stop: Stop) -> list[launch.State]:
+        for _ in range(3):
+            update([state])
+        return [state]
+
+    run_with_dashboard(work, Stop())
+    assert " ".join(capsys.readouterr().out.split()).count(want) == 1
+
+
+STUDY = """
+from omad.study import Study, grid
+
+FIELDS = {small!r}
+STUDY = Study("two", grid(["probe/push"], ["hatd3"], {{"small": FIELDS}}, seeds=[0, 1]))
+"""
+
+
+@pytest.mark.slow
+def test_runs_on_ray_are_those_of_this_machine(tmp_path: Path) -> None:
+    """Each on its one core, to the same policies; stopped while they wait for a machine that does not come."""
+    pytest.importorskip("ray", reason="the extra cluster is not installed")
+    (tmp_path / "two.py").write_text(STUDY.format(small=SMALL))
+
+    def sweep(*words: str) -> str:
+        command = [sys.executable, "-m", "omad", "sweep", "two.py", *words]
+        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
+        assert not ended.returncode, ended.stderr
+        return " ".join(ended.stdout.split())
+
+    sweep("--out", "here", "--workers", "2")
+    ray = ["--out", "there", "--launcher", "ray"]
+    assert "(4096 CPU, 0 GPU; at most" in sweep(*ray, "--cpus-per-run", "4096", "--time-limit", "5s")
+    sweep(*ray, "--cpus-per-run", "1")
+    for seed in ("seed-0", "seed-1"):
+        here, there = (next((tmp_path / name).glob(f"**/{seed}")) for name in ("here", "there"))
+        assert RunFolder.open(there).complete and RunFolder.open(there).manifest["cores"] == 1
+        assert lines(here, "metrics.jsonl") == lines(there, "metrics.jsonl")
 
 
 def test_cores_are_shared_out() -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "OnUpdate",
     "Started",
     "State",
+    "as_begun",
     "begin",
     "cores_for",
     "finished",
@@ -58,7 +59,7 @@ class State:
     evaluation: tuple[int, float] | None
     """Env step and mean return of the newest evaluation with sampled actions."""
     message: str = ""
-    """The last message of a failed run."""
+    """The last message of a failed run, or what a waiting one waits for."""
 
 
 OnUpdate = Callable[[list[State]], None]
@@ -126,7 +127,7 @@ def cores_for(slots: int) -> list[set[int]]:
     return [set(own[i::slots]) for i in range(slots)]
 
 
-def _as_begun(run: RunFolder, cores: set[int]) -> set[int]:
+def as_begun(run: RunFolder, cores: set[int]) -> set[int]:
     """A run continues on as many cores as it began on, if there are as many, for rounding depends on their number."""
     return set(sorted(cores)[: run.manifest.get("cores")]) if run.checkpoints() else cores
 
@@ -171,7 +172,7 @@ def side_by_side(
                     states[i] = state_of(runs[i])
                     continue
                 slot = free.pop(0)
-                busy[i] = slot, begin(runs[i].path, _as_begun(runs[i], cores[slot]))
+                busy[i] = slot, begin(runs[i].path, as_begun(runs[i], cores[slot]))
             waited_s = 0.0 if busy else waited_s + _POLL_S
             if queue and waited_s > _PATIENCE_S:
                 for i in queue:

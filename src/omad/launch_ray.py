@@ -6,14 +6,20 @@ dies, Ray starts the task again elsewhere, and the run continues from its newest
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
+import math
+import os
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from omad import files
 from omad.extras import require
-from omad.launch import OnUpdate, State, begin, finished, state_of, verdict
+from omad.launch import OnUpdate, State, as_begun, begin, finished, state_of, verdict
 from omad.processes import available_cores
 from omad.run.folder import RunFolder
 
@@ -26,21 +32,45 @@ _AGAIN = 3
 _POLL_S = 0.5
 
 
-def _task(folder: str) -> tuple[str, str]:
+@contextlib.contextmanager
+def _cores(count: float) -> Iterator[set[int]]:
+    """Cores of this machine that no other run on it keeps to, as long as this is entered.
+
+    Ray counts cores but hands none out, and every run would compute on all of them. Where too few are left, or less
+    than a core is asked for, these are all that this process may use.
+    """
+    own, wanted, kept = available_cores(), math.ceil(count), set[int]()
+    folder = Path(tempfile.gettempdir()) / f"omad-cores-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        for core in own if count >= 1 else ():
+            if len(kept) == wanted or files.is_locked(folder / str(core), folder):
+                continue
+            if (claim := files.lock(folder / str(core), folder)) is not None:
+                held.callback(os.close, claim)
+                kept.add(core)
+        if len(kept) < wanted:
+            held.close()
+        yield kept if len(kept) == wanted else set(own)
+
+
+def _task(folder: str, cores: float) -> tuple[str, str]:
     """Go on with a run until its process ends; runs inside a Ray worker."""
-    process, logged = begin(Path(folder), set(available_cores()))
-    try:
-        while True:
-            try:
-                if (code := process.poll()) is not None:
-                    return verdict(RunFolder.open(folder), code, logged)
-                time.sleep(_POLL_S)  # not process.wait(), which a cancellation does not interrupt
-            except KeyboardInterrupt:  # the task is cancelled: let the run save
+    run = RunFolder.open(folder)
+    with _cores(cores) as kept:
+        process, logged = begin(run.path, as_begun(run, kept))
+        try:
+            while True:
+                try:
+                    if (code := process.poll()) is not None:
+                        return verdict(run, code, logged)
+                    time.sleep(_POLL_S)  # not process.wait(), which a cancellation does not interrupt
+                except KeyboardInterrupt:  # the task is cancelled: let the run save
+                    process.terminate()
+        finally:
+            if process.poll() is None:
                 process.terminate()
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
+                process.wait()
 
 
 def connect() -> Any:
@@ -82,7 +112,8 @@ def on_ray(
     runs = [RunFolder.open(folder.resolve()) for folder in folders]
     states = [state_of(run, "finished" if finished(run) else "waiting") for run in runs]
     remote: Any = ray.remote(max_retries=_RETRIES, **resources)(_task)
-    open_ = {i: remote.remote(str(run.path)) for i, run in enumerate(runs) if states[i].state != "finished"}
+    start = functools.partial(remote.remote, cores=resources["num_cpus"])
+    open_ = {i: start(str(run.path)) for i, run in enumerate(runs) if states[i].state != "finished"}
     left = {i: (_AGAIN, states[i].env_steps) for i in open_}
     stopping = False
     while open_:
@@ -90,6 +121,7 @@ def on_ray(
             stopping = True
             for task in open_.values():
                 ray.cancel(task, recursive=False)
+        want = _want(ray, resources)
         ready, _ = ray.wait(list(open_.values()), num_returns=len(open_), timeout=_POLL_S)
         for i, task in list(open_.items()):
             if task in ready:
@@ -99,11 +131,26 @@ def on_ray(
                     again, step = left[i]
                     moved = states[i].env_steps > step
                     left[i] = _AGAIN if moved else again - 1, states[i].env_steps
-                    open_[i] = remote.remote(str(runs[i].path))
+                    open_[i] = start(str(runs[i].path))
             else:
-                states[i] = state_of(runs[i], "running" if RunFolder.busy(runs[i].path) else "waiting")
+                busy = RunFolder.busy(runs[i].path)
+                states[i] = state_of(runs[i], "running") if busy else state_of(runs[i], "waiting", want)
         on_update(states)
     return states
+
+
+def _want(ray: Any, resources: Mapping[str, float]) -> str:
+    """What no machine of the cluster has as much of as a run takes up, in words; empty if one has all.
+
+    Such a run waits, for machines may join.
+    """
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    asked = {"CPU": resources["num_cpus"], "GPU": resources["num_gpus"]}
+    if any(all(machine.get(kind, 0.0) >= count for kind, count in asked.items()) for machine in machines):
+        return ""
+    largest = ", ".join(f"{max((m.get(kind, 0.0) for m in machines), default=0.0):g} {kind}" for kind in asked)
+    wanted = ", ".join(f"{count:g} {kind}" for kind, count in asked.items())
+    return f"no machine of the cluster has what a run takes up ({wanted}; at most {largest}); it waits for one"
 
 
 def _ended(ray: Any, task: Any) -> tuple[str, str]:

@@ -61,7 +61,8 @@ def run_with_dashboard(work: Callable[[OnUpdate, Stop], list[State]], stop: Stop
         for state in states:
             step = state.evaluation and state.evaluation[0]
             now = (state.state, step)
-            if printed.get(state.folder) != now and state.state != "waiting":
+            said = state.state != "waiting" or state.message
+            if printed.get(state.folder) != now and said:
                 printed[state.folder] = now
                 out.print(f"{time.strftime('%H:%M:%S')} {name[state.folder]}: {_format(state)}")
 
@@ -98,6 +99,8 @@ def _format(state: State) -> str:
         words.append(f"{state.steps_per_s:,.0f} steps/s")
     if state.evaluation:
         words.append(f"return {state.evaluation[1]:.2f}")
+    if state.state == "waiting" and state.message:
+        words.append(state.message)
     return ", ".join(words)
 
 
@@ -122,7 +125,7 @@ def status_table(states: Sequence[State], rows: int = 30) -> Table:
             f"{state.env_steps:,} / {state.total_steps:,}",
             f"{state.steps_per_s:,.0f}" if state.state == "running" else "",
             f"{state.evaluation[1]:.2f}" if state.evaluation else "",
-            state.state,
+            f"waiting: {state.message}" if state.state == "waiting" and state.message else state.state,
             style=_COLOURS.get(state.state),
         )
     return made
