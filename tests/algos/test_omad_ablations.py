@@ -25,6 +25,7 @@ from learners import (
 
 from omad import algos
 from omad.algos.omad import OmadConfig
+from omad.algos.omad_ablations import critic_scope
 from omad.algos.value_head import distributional, scalar
 from omad.critic_nets import RenormConfig
 from omad.envs import games, probe
@@ -33,6 +34,7 @@ from omad.loop import fused
 from omad.ops import categorical
 from omad.policies import draw_noise, sample_chain
 from omad.tree import at_agent
+from omad.types import Mean
 
 
 def test_scalar_values_by_hand() -> None:
@@ -87,6 +89,22 @@ def test_independent_critics_know_nothing_of_other_agents() -> None:
     one, two = updated(joint, joint.batch, joint.due), updated(joint, other, joint.due)
     assert changed(one.critics, two.critics, 0)
     assert changed(one.actors, two.actors, 0)
+
+
+def test_losses_of_independent_critics_are_summed_and_reported_as_their_mean() -> None:
+    """Then each agent's critics step as if they were alone, and the metric does not grow with the team."""
+    spec = probe.push().spec
+    scope = critic_scope(dataclasses.replace(SMALL, critic_scope="independent"), spec)
+
+    def of_one(critics: Any, *batch: Any) -> Any:
+        loss = critics * batch[0]
+        return loss, (batch[0], {"critic/loss": Mean.of(loss)})
+
+    losses, values = jnp.asarray([1.0, 5.0]), jnp.asarray([2.0, 3.0])
+    total, (stats, metrics) = scope.loss(of_one)(losses, values, *[values] * 4, None)
+    assert float(total) == 17.0
+    np.testing.assert_array_equal(stats, values)
+    np.testing.assert_allclose(metrics["critic/loss"].total / metrics["critic/loss"].weight, 8.5)
 
 
 @functools.cache
