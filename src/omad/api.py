@@ -26,8 +26,6 @@ from omad.saved import Which
 from omad.trained import Run
 from omad.trust import refuse_foreign
 
-__all__ = ["load_policy", "load_run", "resume", "train"]
-
 
 def train(
     task: str | None = None,

@@ -17,8 +17,6 @@ from jaxtyping import Array, Float, Int, Key
 
 from omad.types import Batch, EnvSpec, Step
 
-__all__ = ["add", "batch_shapes", "make", "n_bytes", "rows_for", "sample", "sample_complete", "where"]
-
 
 def rows_for(capacity: int, n_envs: int) -> int:
     """Rows of a ring that holds `capacity` transitions of `n_envs` parallel envs, rounded up."""

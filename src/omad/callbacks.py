@@ -23,8 +23,6 @@ from omad.run.records import EARLY, PLATEAU, rounded
 from omad.spec import EnvSpec
 from omad.tree import at_seed
 
-__all__ = ["BestPolicy", "Callback", "Context", "EarlyStopping", "TimeLimit"]
-
 
 class Context:
     """The run as a callback sees it: its progress, policies and evaluations, and how to stop it."""

@@ -12,8 +12,6 @@ from pathlib import Path
 from omad.errors import CallbackFailed, EnvFailed, NonFinite, UserError
 from omad.processes import StopSignals, silence
 
-__all__ = ["COMMANDS", "answer", "main"]
-
 COMMANDS = {
     "train": ("omad.commands.train", "train a team; the last line printed is the run folder"),
     "resume": ("omad.commands.resume", "continue a run from its newest checkpoint"),

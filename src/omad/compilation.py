@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["cache_folder", "use_compilation_cache"]
-
 _SHORTEST_S = 0.3
 """Programs that take less to compile are not kept."""
 

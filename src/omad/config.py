@@ -19,18 +19,6 @@ from omad.errors import UserError
 from omad.presets import PRESETS, Preset, settings_of
 from omad.spec import LONGEST_HOLD, ObsNorm, RewardNorm
 
-__all__ = [
-    "RUN_FIELDS",
-    "TAG",
-    "RunConfig",
-    "from_dict",
-    "resolve",
-    "source_of",
-    "sourced",
-    "sources",
-    "to_dict",
-]
-
 TAG = re.compile(r" ?\[(?:A|S|D|X|H|R|I|M|\?)(?:[^\]]*)\](?=[\s.;,:\[]|$)")
 """The source of a default value, as documentation of fields has it; `presets.LEGEND` says what the letters mean."""
 

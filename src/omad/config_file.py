@@ -19,9 +19,6 @@ from omad.config import RUN_FIELDS, RunConfig, sources
 from omad.errors import UserError
 from omad.tasks import nearest
 
-__all__ = ["read", "to_toml"]
-
-
 _NONE = "none"
 
 

@@ -15,8 +15,6 @@ from rich.text import Text
 from omad.processes import Output
 from omad.schema import plain
 
-__all__ = ["Plain", "console", "print_json", "row", "table", "visible"]
-
 
 class Plain(Console):
     """Text as it is: no markup, no emoji, control characters written out, and no width where nobody looks.

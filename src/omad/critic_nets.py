@@ -17,17 +17,6 @@ from jaxtyping import Array, Float, Int, Key
 
 from omad.nets import Linear
 
-__all__ = [
-    "BatchRenorm",
-    "Critic",
-    "CriticStats",
-    "RenormConfig",
-    "RenormStats",
-    "XqcCritic",
-    "renorm_eval",
-    "renorm_train",
-]
-
 
 class BatchRenorm(eqx.Module):
     """Scale and bias of one batch-renormalisation layer."""

@@ -31,8 +31,6 @@ from omad.errors import UserError
 from omad.spec import EnvSpec
 from omad.types import Step
 
-__all__ = ["FORMAT", "MOST", "digest", "load", "remark", "row_bytes", "save", "unchanged"]
-
 FORMAT = 1
 """Version of the layout."""
 MOST = 1 << 31

@@ -9,8 +9,6 @@ from typing import Any
 from omad import tasks
 from omad.presets import OVER_THE_RUN
 
-__all__ = ["FOLLOWING", "OF_REWARDS", "normalised", "over_the_run", "support_of"]
-
 OF_REWARDS = frozenset({"v_max", "alpha_init", "reward_scale"})
 """Fields in the units of rewards, which follow from these where they are normalised."""
 FOLLOWING = ("buffer_size", *sorted(OF_REWARDS), "lr_decay_steps", "target_run_begin", "target_run_steps")

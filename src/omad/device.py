@@ -7,8 +7,6 @@ import os
 from omad.errors import UserError
 from omad.tasks import nearest
 
-__all__ = ["DEVICES", "SHARED", "share_device", "use_device"]
-
 DEVICES = {
     "cpu": ("cpu",),
     "gpu": ("gpu", "cuda", "rocm"),

@@ -19,8 +19,6 @@ from omad.evaluate import envs_for, refuse_unfinished
 from omad.keys import Stream, run_key, stream
 from omad.types import JaxEnv
 
-__all__ = ["Act", "Moment", "played"]
-
 _AT_ONCE = 500
 """Episodes that are stepped together in JAX."""
 

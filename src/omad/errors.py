@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["CallbackFailed", "EnvFailed", "NonFinite", "Stopped", "UnevenSaves", "UserError"]
-
 
 class Stopped(SystemExit):
     """A signal asks this process to end; nobody's code raised it."""

@@ -19,8 +19,6 @@ from omad.keys import Stream, run_key, stream
 from omad.tree import at_seed
 from omad.types import Algorithm, EnvSpec, JaxEnv, Policy, seed_axis
 
-__all__ = ["Episodes", "EvaluationStopped", "envs_for", "make_evaluate", "make_host_evaluate", "refuse_unfinished"]
-
 _MOST_ENVS = 16
 
 Stop = Callable[[], bool]

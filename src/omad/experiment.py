@@ -31,8 +31,6 @@ from omad.run.folder import RunFolder
 from omad.run.records import Ended
 from omad.trust import refuse_changed, refuse_foreign
 
-__all__ = ["Experiment", "default_loggers"]
-
 
 def default_loggers() -> list[Logger]:
     """What is logged to beside the run folder's own lines, where nothing else is asked for."""

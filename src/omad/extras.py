@@ -10,17 +10,6 @@ from typing import NamedTuple
 
 from omad.errors import UserError
 
-__all__ = [
-    "EXTRAS",
-    "Extra",
-    "add_working_folder",
-    "installed",
-    "refuse_missing",
-    "require",
-    "require_for_task",
-    "version",
-]
-
 
 class Extra(NamedTuple):
     """An extra of this package."""

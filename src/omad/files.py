@@ -20,25 +20,6 @@ from pathlib import Path
 
 from omad.errors import UserError
 
-__all__ = [
-    "PARTIAL",
-    "check_new",
-    "create",
-    "free_bytes",
-    "is_locked",
-    "lock",
-    "make_folder",
-    "open_append",
-    "remove",
-    "rename_folder",
-    "sync",
-    "sync_folder",
-    "truncate",
-    "write",
-    "write_bytes",
-    "write_text",
-]
-
 PARTIAL = ".partial"
 """Ends the name of a file or folder that is being written."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

@@ -14,8 +14,6 @@ from jaxtyping import Array, Float, Int, Key
 
 from omad.spec import LONGEST_HOLD
 
-__all__ = ["Stream", "held", "normal", "run_key", "stream"]
-
 
 class Stream(enum.IntEnum):
     """One number a purpose. Never renumber: a renumbered stream changes every run."""

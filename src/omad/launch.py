@@ -27,20 +27,6 @@ from omad.processes import STOPPING, available_cores
 from omad.run.folder import RunFolder
 from omad.run.records import EPISODES, METRICS, Count, Ended, EpisodesLine
 
-__all__ = [
-    "OnUpdate",
-    "Started",
-    "State",
-    "as_begun",
-    "begin",
-    "cores_for",
-    "finished",
-    "last_line",
-    "side_by_side",
-    "state_of",
-    "verdict",
-]
-
 _POLL_S = 0.2
 _PATIENCE_S = 120.0
 """How long to wait for a process of an earlier, killed launch that is still saving."""

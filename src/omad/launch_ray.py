@@ -23,8 +23,6 @@ from omad.launch import OnUpdate, State, as_begun, begin, finished, state_of, ve
 from omad.processes import available_cores
 from omad.run.folder import RunFolder
 
-__all__ = ["on_ray"]
-
 _RETRIES = 20
 """Times that Ray starts a task whose worker has died."""
 _AGAIN = 3

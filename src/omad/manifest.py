@@ -19,8 +19,6 @@ from omad.loop.session import AT_A_BOUNDARY, EXACT
 from omad.run import machine
 from omad.types import JaxEnv
 
-__all__ = ["manifest_of"]
-
 _PACKAGES = ("jax", "jaxlib", "equinox", "optax", "safetensors", "numpy")
 _HOSTED = ("mujoco", "gymnasium", "gymnasium-robotics", "pettingzoo")
 

@@ -17,18 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-__all__ = [
-    "Denoiser",
-    "Linear",
-    "Mlp",
-    "NoiseNet",
-    "gelu",
-    "mish",
-    "scale_last_layer",
-    "sinusoidal_features",
-    "time_features",
-]
-
 
 class Linear(eqx.Module):
     """x W + b."""

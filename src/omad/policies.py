@@ -21,21 +21,6 @@ from omad.keys import normal
 from omad.nets import Denoiser, Linear, Mlp, NoiseNet
 from omad.ops.entropy import tanh_log_det
 
-__all__ = [
-    "LOG_STD",
-    "DdpmPolicy",
-    "DiffusionPolicy",
-    "GaussianPolicy",
-    "GaussianSample",
-    "TanhPolicy",
-    "agent_noise",
-    "draw_noise",
-    "inverse_softplus",
-    "sample_chain",
-    "sample_ddpm",
-    "sample_gaussian",
-]
-
 
 def draw_noise(key: Key[Array, ""], steps: int, batch: int, act: int) -> Float[Array, "points batch act"]:
     """The `steps` + 1 standard normal draws of `batch` chains of one agent. The key is consumed."""

@@ -19,8 +19,6 @@ from omad.export.team import export as export_team
 from omad.spec import inward
 from omad.tasks import nearest
 
-__all__ = ["AgentPolicy", "TrainedPolicy"]
-
 Randomness = int | Key[Array, ""] | None
 """A seed, a JAX key, or None for noise-free actions."""
 

@@ -22,29 +22,6 @@ from typing import Any
 from omad import cgroups
 from omad.errors import Stopped, UserError
 
-__all__ = [
-    "STOPPING",
-    "WORKER",
-    "Output",
-    "Patience",
-    "StopSignals",
-    "available_cores",
-    "blocked",
-    "cores_at_once",
-    "descendants",
-    "end_family",
-    "end_with",
-    "env_code",
-    "held",
-    "interruption",
-    "keep_to_cores",
-    "nobody_reads",
-    "outlive_signals",
-    "refuse_inside_env",
-    "silence",
-    "stop_with",
-]
-
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that ask a run to save and end."""
 WORKER = "OMAD_WORKER"

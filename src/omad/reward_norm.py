@@ -27,8 +27,6 @@ from jaxtyping import Array, Bool, Float
 from omad.standardise import STILL_COUNTS
 from omad.types import Batch
 
-__all__ = ["SCALE", "ReturnStats"]
-
 SCALE = "train/reward_scale"
 """What rewards are divided by."""
 

@@ -16,8 +16,6 @@ from omad.run import arrays
 from omad.run.folder import RunFolder
 from omad.trust import refuse_foreign
 
-__all__ = ["Which", "policies_at", "replayed", "which_of"]
-
 Which = Literal["last", "best"] | int
 """A moment of a run: its newest checkpoint, each seed's best evaluation, or the checkpoint of an env step."""
 

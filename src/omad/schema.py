@@ -20,21 +20,6 @@ import msgspec
 
 from omad.errors import UserError
 
-__all__ = [
-    "LARGEST",
-    "MOST",
-    "Finite",
-    "Lines",
-    "Seed",
-    "convert",
-    "decode",
-    "open_plain",
-    "plain",
-    "read_bytes",
-    "read_json",
-    "read_lines",
-]
-
 T = TypeVar("T")
 
 MOST = 1 << 28

@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["LONGEST_HOLD", "EnvSpec", "ObsNorm", "RewardNorm", "Symmetry", "inward"]
-
 ObsNorm = Literal["none", "running", "harl"]
 """How observations may be standardised (`standardise.py`)."""
 RewardNorm = Literal["none", "return"]

@@ -18,8 +18,6 @@ from jaxtyping import Array, Float, Int, Key
 from omad.spec import ObsNorm
 from omad.types import Algorithm, Batch, EnvSpec, Learner, Metrics, Policy
 
-__all__ = ["STILL_COUNTS", "RunningStats", "Standardised", "standardised", "within"]
-
 STILL_COUNTS = 2.0**22
 """Batches after which running moments are a moving average: to more, one more would add nothing in float32."""
 _LIMIT = 10.0

@@ -34,8 +34,6 @@ from omad.run.records import LINES, WITHOUT_EFFECT
 from omad.schema import LARGEST
 from omad.tasks import nearest
 
-__all__ = ["PlannedRun", "Study", "grid", "load", "place"]
-
 
 def _slug(words: str) -> str:
     """As a part of a path."""

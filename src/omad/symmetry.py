@@ -23,8 +23,6 @@ from jaxtyping import Array, Float, Int, Key
 
 from omad.types import Algorithm, Batch, Learner, Metrics, Symmetry
 
-__all__ = ["image", "plane", "symmetric"]
-
 _SWAPS = ((0, 1), (1, 0))
 _SIGNS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 

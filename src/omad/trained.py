@@ -30,8 +30,6 @@ from omad.tasks.returns import RANDOM
 from omad.tree import at_agent, at_seed
 from omad.trust import refuse_changed, refuse_foreign
 
-__all__ = ["Evaluated", "Records", "Run"]
-
 RENAMED_METRICS = {
     "policy/update_share": "policy/update_fraction",
     "policy/effective_share": "policy/ess_fraction",

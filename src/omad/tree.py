@@ -11,22 +11,6 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-__all__ = [
-    "all_finite",
-    "at_agent",
-    "at_seed",
-    "descend",
-    "difference",
-    "each",
-    "global_norm",
-    "key_in",
-    "polyak",
-    "put_agent",
-    "put_seed",
-    "stacked",
-    "start",
-]
-
 T = TypeVar("T")
 
 

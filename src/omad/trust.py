@@ -9,8 +9,6 @@ from omad.errors import UserError
 from omad.run.folder import RunFolder
 from omad.spec import EnvSpec
 
-__all__ = ["refuse_changed", "refuse_foreign"]
-
 _TRUST = "give --trust (trust=True in Python), or name the task yourself where --task is offered"
 
 

@@ -17,22 +17,6 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from omad.spec import EnvSpec, Symmetry
 
-__all__ = [
-    "Algorithm",
-    "Batch",
-    "EnvSpec",
-    "GlobalState",
-    "JaxEnv",
-    "Mean",
-    "Metrics",
-    "Observation",
-    "Outcome",
-    "Step",
-    "Symmetry",
-    "TeamAction",
-    "TeamObs",
-]
-
 
 class Observation(eqx.Module):
     """Observations at one step: one row an agent, and the state for critics only."""

@@ -26,8 +26,6 @@ from omad.report.figures import COLOURS, panels
 from omad.report.records import Section
 from omad.report.sections import write_section
 
-__all__ = ["at", "draw", "main", "measure"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:

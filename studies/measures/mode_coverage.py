@@ -27,8 +27,6 @@ from omad.report.format import drawable
 from omad.report.records import Section
 from omad.report.sections import write_section
 
-__all__ = ["ModeCoverage", "count", "draw", "main", "measure", "nearest"]
-
 RADIUS = 0.3
 """Farther than this from every mode, an action is at none: a quarter of the distance between two of them."""
 LEAST = 0.05

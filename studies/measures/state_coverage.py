@@ -31,8 +31,6 @@ from omad.report.format import drawable
 from omad.report.records import Section
 from omad.report.sections import write_section
 
-__all__ = ["Coverage", "cover", "draw", "main", "visited_states"]
-
 _MOST = 1 << 30
 """Bytes that a grid may take."""
 

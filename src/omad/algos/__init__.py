@@ -24,8 +24,6 @@ from omad.tasks import nearest
 if TYPE_CHECKING:
     from omad.types import Algorithm
 
-__all__ = ["GROUP", "REGISTRY", "available", "config_class", "make", "register"]
-
 REGISTRY: dict[str, str] = {
     "omad": "omad.algos.configs.omad:OmadConfig",
     "hasac": "omad.algos.configs.harl:HasacConfig",

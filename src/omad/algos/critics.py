@@ -17,16 +17,6 @@ from omad.ops import td
 from omad.tree import descend, global_norm
 from omad.types import EnvSpec, GlobalState, Mean, Metrics, TeamAction, TeamObs
 
-__all__ = [
-    "CriticStep",
-    "JointInput",
-    "fit_twins",
-    "init_twins",
-    "joint_input",
-    "regression_loss",
-    "twin_values",
-]
-
 
 class JointInput(NamedTuple):
     """What a joint critic reads: the env's state or all observations, then all actions."""

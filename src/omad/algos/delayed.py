@@ -12,8 +12,6 @@ from jaxtyping import Array, Bool, Float
 
 from omad.types import Mean, Metrics
 
-__all__ = ["delayed_update", "linear", "linear_decay"]
-
 T = TypeVar("T")
 
 

@@ -26,16 +26,6 @@ from omad.policies import DdpmPolicy, agent_noise, sample_ddpm
 from omad.tree import descend, each, global_norm, polyak, start
 from omad.types import Batch, EnvSpec, GlobalState, Mean, Metrics, TeamAction, TeamObs
 
-__all__ = [
-    "DenoisingConfig",
-    "DenoisingState",
-    "DiffusionLearner",
-    "ValueStats",
-    "actor_rate",
-    "excess_entropy",
-    "make_diffusion_learner",
-]
-
 
 class ValueStats(eqx.Module):
     """Running mean and standard deviation of values: carried, not trained."""

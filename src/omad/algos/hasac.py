@@ -40,8 +40,6 @@ from omad.policies import GaussianPolicy, GaussianSample, sample_gaussian
 from omad.tree import descend, each, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics, TeamAction
 
-__all__ = ["HasacConfig", "HasacState", "Temperatures", "make"]
-
 
 class Temperatures(eqx.Module):
     """Log temperatures: one an agent for its own loss, one for the critics' targets."""

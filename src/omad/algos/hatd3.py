@@ -39,8 +39,6 @@ from omad.policies import TanhPolicy
 from omad.tree import each, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics, TeamAction
 
-__all__ = ["Hatd3Config", "Hatd3State", "make"]
-
 
 class Hatd3State(eqx.Module):
     """Everything that is learned or carried along; leading axes are agents (actors) and twins (critics)."""

@@ -41,8 +41,6 @@ from omad.ops import weights
 from omad.tree import each
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics, TeamAction, TeamObs
 
-__all__ = ["MadpmdConfig", "make"]
-
 
 def twice(optimiser: optax.GradientTransformation) -> optax.GradientTransformation:
     """The optimiser that takes two steps with each gradient."""

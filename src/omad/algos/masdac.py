@@ -39,8 +39,6 @@ from omad.ops import weights
 from omad.tree import each
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics, TeamAction, TeamObs
 
-__all__ = ["MasdacConfig", "make"]
-
 
 def make(config: MasdacConfig, spec: EnvSpec) -> Algorithm:
     """MASDAC for a task of the given sizes.

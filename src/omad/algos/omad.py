@@ -41,8 +41,6 @@ from omad.policies import DiffusionPolicy, agent_noise, draw_noise, sample_chain
 from omad.tree import at_agent, descend, each, global_norm, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics, TeamAction, TeamObs
 
-__all__ = ["OmadConfig", "OmadState", "Temperature", "make"]
-
 AnyCritic = Critic | XqcCritic
 
 

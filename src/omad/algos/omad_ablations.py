@@ -28,17 +28,6 @@ from omad.algos.value_head import ValueHead, distributional, scalar
 from omad.diffusion.sde import Chain
 from omad.types import EnvSpec, GlobalState, TeamAction, TeamObs
 
-__all__ = [
-    "CriticScope",
-    "TemperatureScope",
-    "TwinReduction",
-    "critic_scope",
-    "sequential_policies",
-    "temperature_scope",
-    "twin_reduction",
-    "value_head",
-]
-
 
 def value_head(config: OmadConfig) -> ValueHead:
     """Value distributions, or scalar values."""

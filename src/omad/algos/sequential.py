@@ -25,8 +25,6 @@ from jaxtyping import Array, Float, Int, Key
 from omad.tree import at_agent, descend, global_norm, put_agent
 from omad.types import TeamAction
 
-__all__ = ["Act", "Loss", "SequentialUpdate", "sequential_update"]
-
 Act = Callable[[Any, Int[Array, ""], Key[Array, ""]], tuple[Float[Array, "batch act"], Any]]
 """(one agent's parameters, which agent, key) -> its actions on the batch, and what else its loss needs."""
 Loss = Callable[[TeamAction, Any, Int[Array, ""]], tuple[Float[Array, ""], Any]]

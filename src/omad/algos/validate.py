@@ -19,8 +19,6 @@ from typing import Any, Literal, Union, cast
 from omad.errors import UserError
 from omad.schema import plain
 
-__all__ = ["MOST", "check", "documented", "fitted", "may_be_none", "shown", "typed"]
-
 MOST = 2**31 - 1
 """The largest whole number: sizes and counters are int32 in compiled loops."""
 _MOST_UNITS = 2**20

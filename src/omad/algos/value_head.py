@@ -11,8 +11,6 @@ from jaxtyping import Array, Float
 
 from omad.ops import categorical
 
-__all__ = ["ValueHead", "distributional", "scalar"]
-
 
 class ValueHead(NamedTuple):
     """How values are decoded from a critic's outputs, backed up, and fitted. Axes before the last one are free."""

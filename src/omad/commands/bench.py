@@ -20,8 +20,6 @@ from omad.console import console, print_json, row, table
 from omad.device import use_device
 from omad.errors import UserError
 
-__all__ = ["main", "measure"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Options(ConfigOptions):

@@ -31,8 +31,6 @@ from omad.envs.isolated import call
 from omad.envs.pool import MOST_ALONE
 from omad.errors import UserError
 
-__all__ = ["inspect", "main"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:

@@ -16,8 +16,6 @@ from omad.errors import UserError
 from omad.run.folder import RunFolder, of_one_run
 from omad.run.places import members
 
-__all__ = ["differences", "main"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:

@@ -16,8 +16,6 @@ from omad.device import DEVICES
 from omad.errors import UserError
 from omad.presets import PRESETS
 
-__all__ = ["SHELLS", "script"]
-
 _CONFIGURED = ("train", "bench")
 """Commands that take the fields of a run and of its algorithm as options."""
 _VALUES: dict[str, tuple[str, ...]] = {

@@ -8,8 +8,6 @@ from omad import files
 from omad.callbacks import Callback, Context
 from omad.errors import UserError
 
-__all__ = ["LearningCurve", "draw_curve"]
-
 
 def draw_curve(run_dir: Path) -> Path | None:
     """Draw `curve.png`: the mean over seeds with its interval, every seed thin, reference returns.

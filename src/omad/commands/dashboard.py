@@ -16,8 +16,6 @@ from omad.console import console, row, table
 from omad.launch import OnUpdate, State
 from omad.processes import StopSignals
 
-__all__ = ["Stop", "run_with_dashboard", "status_table"]
-
 _COLOURS = {"finished": "green", "failed": "red", "stopped": "yellow"}
 
 

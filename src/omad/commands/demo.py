@@ -17,8 +17,6 @@ from omad.commands.train import finish
 from omad.compilation import use_compilation_cache
 from omad.console import console
 
-__all__ = ["main"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:

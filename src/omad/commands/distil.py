@@ -14,8 +14,6 @@ from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
 from omad.errors import UserError
 
-__all__ = ["distil_run", "main"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:

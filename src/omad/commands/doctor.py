@@ -26,8 +26,6 @@ from omad import extras
 from omad.compilation import cache_folder
 from omad.processes import available_cores
 
-__all__ = ["conflicts", "environment_notes", "examine", "main", "self_test", "unmet"]
-
 _LIMIT_S = 600.0
 """A self-test that takes longer hangs; on a busy machine with an empty cache it may take a minute."""
 

@@ -20,8 +20,6 @@ from omad.run.records import rounded
 if TYPE_CHECKING:
     from omad.trained import Evaluated, Run
 
-__all__ = ["as_json", "main", "result_rows"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:

@@ -13,8 +13,6 @@ from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
 from omad.errors import UserError
 
-__all__ = ["main"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:

@@ -16,8 +16,6 @@ from jax.extend.core import Jaxpr, jaxprs_in_params
 from omad import buffer
 from omad.types import Algorithm, EnvSpec
 
-__all__ = ["Product", "of_jaxpr", "products", "rehearsal", "update_jaxpr"]
-
 _EACH = 64
 """Times that a product is made in a row: with one pair of numbers after the other, as in an update's loops."""
 

@@ -12,8 +12,6 @@ from typing import Any
 
 import jax
 
-__all__ = ["PARTS", "shares"]
-
 PARTS = ("acting", "env", "sampling", "target", "critic", "policy", "optimiser", "records")
 """Scopes that loop and algorithms name; an operation belongs to the innermost one that it stands in."""
 _NAMED = re.compile(r'%([\w.\-]+) = .*metadata=\{[^}]*op_name="([^"]*)"')

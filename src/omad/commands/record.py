@@ -18,8 +18,6 @@ from omad.compilation import use_compilation_cache
 from omad.console import console
 from omad.errors import UserError
 
-__all__ = ["main", "record"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:

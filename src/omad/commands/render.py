@@ -26,8 +26,6 @@ from omad.envs.contract import Broken, checked_result, guarded, observed, pictur
 from omad.errors import EnvFailed, UserError
 from omad.extras import installed, require
 
-__all__ = ["Film", "films", "main", "write_gif", "write_mp4"]
-
 GIF_FRAMES = 200
 """A GIF holds at most about this many pictures; of a longer episode every n-th is taken."""
 

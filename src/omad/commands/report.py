@@ -24,8 +24,6 @@ from omad.derived import FOLLOWING
 from omad.errors import UserError
 from omad.schema import LARGEST
 
-__all__ = ["command_of", "main", "write_report"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:

@@ -20,8 +20,6 @@ from omad.device import share_device, use_device
 from omad.errors import UserError
 from omad.processes import cores_at_once
 
-__all__ = ["main"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:

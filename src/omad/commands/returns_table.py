@@ -7,8 +7,6 @@ from rich.table import Table
 from omad import tasks
 from omad.console import row, table
 
-__all__ = ["reference_rows", "returns_table"]
-
 
 def reference_rows(task: tasks.Task) -> list[tuple[str, float, str]]:
     """Returns to compare a result with: label, return, source."""

@@ -15,8 +15,6 @@ from omad.console import console, print_json
 from omad.errors import UserError
 from omad.run.records import rounded
 
-__all__ = ["main", "run_bundle"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:

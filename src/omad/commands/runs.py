@@ -18,8 +18,6 @@ from omad.run.folder import RunFolder
 from omad.run.places import holds_run
 from omad.run.records import LINES
 
-__all__ = ["list_runs", "main"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:

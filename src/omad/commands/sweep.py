@@ -22,8 +22,6 @@ from omad.device import share_device
 from omad.errors import UserError
 from omad.processes import cores_at_once
 
-__all__ = ["main", "seconds"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:

@@ -14,8 +14,6 @@ import tyro
 from omad import tasks
 from omad.console import console, row, table
 
-__all__ = ["main"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:

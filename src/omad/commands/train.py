@@ -25,8 +25,6 @@ from omad.presets import LEGEND
 from omad.processes import cores_at_once
 from omad.trust import refuse_foreign
 
-__all__ = ["main", "parse"]
-
 
 @dataclasses.dataclass(frozen=True)
 class ConfigOptions:

@@ -17,8 +17,6 @@ import numpy as np
 
 from omad.errors import UserError
 
-__all__ = ["Side", "compare", "ratio"]
-
 WORKER = """
 import json, os, sys, time
 answers = os.fdopen(os.dup(1), "w")

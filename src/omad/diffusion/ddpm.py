@@ -19,8 +19,6 @@ from jaxtyping import Array, Float, Int
 
 from omad.diffusion.schedule import linear_variances
 
-__all__ = ["Predict", "Schedule", "linear_schedule", "predict_x0", "q_sample", "sample"]
-
 Predict = Callable[[Float[Array, "batch act"], Array], Float[Array, "batch act"]]
 """(x_t, input of this step) -> the noise that it is taken to hold."""
 

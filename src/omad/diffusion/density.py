@@ -19,8 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Entropies", "entropies"]
-
 _FINENESS, _FINEST = 4, 256
 """Grid points within a standard deviation; doubled where the control is so steep that they would be drawn apart."""
 _REACH = 8.5

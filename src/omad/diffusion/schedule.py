@@ -6,8 +6,6 @@ import math
 
 import numpy as np
 
-__all__ = ["cosine_squared", "linear_variances"]
-
 
 def linear_variances(steps: int, scale: float, low: float = 1e-4, high: float = 0.999) -> np.ndarray:
     """beta_t = scale * linspace(low, high, T), variances that T noising steps add, `(step,)`.

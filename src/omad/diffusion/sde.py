@@ -30,8 +30,6 @@ from jaxtyping import Array, Float
 
 from omad.ops.entropy import tanh_log_det
 
-__all__ = ["Chain", "Kernel", "rollout", "transition"]
-
 Kernel = Literal["euler", "exact"]
 
 Control = Callable[[Float[Array, "batch act"], Array], Float[Array, "batch act"]]

@@ -11,8 +11,6 @@ from jaxtyping import Array, Float, Key
 
 from omad.types import EnvState, JaxEnv, Outcome
 
-__all__ = ["Bound", "pad", "rescale"]
-
 Bound = float | Sequence[float]
 """One limit of an agent's action box: the same for all dimensions, or one number a dimension."""
 

@@ -9,8 +9,6 @@ import numpy as np
 
 from omad.errors import UserError
 
-__all__ = ["bounds_of", "length_of", "team_options"]
-
 _LENGTHS = ("horizon", "max_cycles", "max_steps", "episode_length", "max_episode_steps", "max_steps_in_episode")
 """Where the length of an episode is looked for, in this order."""
 

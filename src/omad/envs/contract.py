@@ -22,28 +22,6 @@ from omad.envs.host_env import HostObservation, StepResult
 from omad.errors import Stopped, UserError
 from omad.spec import EnvSpec
 
-__all__ = [
-    "RETURN",
-    "Broken",
-    "beyond",
-    "checked_reset",
-    "checked_result",
-    "checked_step",
-    "finite",
-    "guarded",
-    "number",
-    "numbers_of",
-    "observed",
-    "padding_of",
-    "picture",
-    "place_of",
-    "problem",
-    "row_of",
-    "said_by",
-    "saved",
-    "write_seen",
-]
-
 T = TypeVar("T")
 
 RETURN = "return/"

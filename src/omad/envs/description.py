@@ -10,8 +10,6 @@ import msgspec
 from omad.envs.isolated import apart
 from omad.spec import EnvSpec
 
-__all__ = ["EnvDescription", "describe_spec", "given_or_found", "hand_over"]
-
 
 class EnvDescription(msgspec.Struct):
     """Sizes, bounds and notes of an env, as its process reports them."""

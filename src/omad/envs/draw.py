@@ -19,8 +19,6 @@ from omad.keys import Stream, run_key, stream
 from omad.tasks import GAME_MODES
 from omad.types import EnvState, JaxEnv
 
-__all__ = ["contact_sheet", "draws", "episode_frames", "frames_of", "labelled", "play"]
-
 Colour = tuple[int, int, int]
 
 FIELD = 480

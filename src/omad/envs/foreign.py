@@ -31,8 +31,6 @@ from omad.envs.contract import RETURN
 from omad.errors import UserError
 from omad.types import EnvSpec, EnvState, JaxEnv, Observation, Outcome
 
-__all__ = ["OURS", "Source", "Stepped", "as_team", "own_limit", "strong"]
-
 OURS = ("team_reward", "horizon", "done")
 """Arguments that are read here; a factory gets them only if it takes arguments of these names."""
 

@@ -19,8 +19,6 @@ from jaxtyping import Array, Float, Key
 from omad import tasks
 from omad.types import EnvState, JaxEnv, Observation, Outcome, Symmetry
 
-__all__ = ["StackedState", "env_state", "stack_frames"]
-
 
 class StackedState(eqx.Module):
     """The env's own state, the agents' present observations, and earlier observations and actions, the newest first."""

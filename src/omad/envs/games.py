@@ -16,8 +16,6 @@ from omad import tasks
 from omad.envs.probe import ProbeState, probe_env
 from omad.types import JaxEnv
 
-__all__ = ["MODES", "islands", "meeting"]
-
 MODES = tasks.GAME_MODES
 """The good points."""
 WIDTH = 0.3

@@ -18,8 +18,6 @@ from omad.envs.foreign import Source, Stepped, as_team
 from omad.errors import UserError
 from omad.types import EnvState, JaxEnv
 
-__all__ = ["adopted", "is_env"]
-
 
 def is_env(made: Any) -> bool:
     """Whether something is used as gymnax's envs are; `(env, parameters)`, as `gymnax.make` gives, is too."""

@@ -15,8 +15,6 @@ from omad.envs.host_env import EnvInstance, HostEnv
 from omad.envs.imported import built, imported
 from omad.errors import UserError
 
-__all__ = ["checked", "create", "describe", "described", "make"]
-
 
 def checked(factory: str, env: Any) -> HostEnv:
     """The env, if it is one.

@@ -14,8 +14,6 @@ import numpy as np
 
 from omad.spec import EnvSpec, Symmetry
 
-__all__ = ["EnvInstance", "HostEnv", "HostObservation", "StepResult", "scale", "stack"]
-
 
 class HostObservation(NamedTuple):
     """What agents and critics observe at one step."""

@@ -13,8 +13,6 @@ import numpy as np
 from omad.envs.host_env import HostEnv, HostObservation, StepResult
 from omad.types import JaxEnv, Observation
 
-__all__ = ["JaxInstance", "make"]
-
 
 def _key(seed: int) -> Any:
     return jax.random.wrap_key_data(jnp.asarray(np.asarray([seed], np.uint64).view(np.uint32)))

@@ -20,8 +20,6 @@ from omad.envs.contract import Broken, guarded
 from omad.errors import Stopped, UserError
 from omad.extras import add_working_folder
 
-__all__ = ["OWN", "built", "imported", "path_of", "takes"]
-
 OWN = "env."
 """Before the name of an argument: it goes to the factory only, as in `?env.team_reward=global`."""
 _HELPERS = ("pettingzoo",)

@@ -21,8 +21,6 @@ from typing import Any
 from omad import processes, schema
 from omad.errors import UserError
 
-__all__ = ["apart", "call"]
-
 _MOST = 1 << 26
 _POLL_S = 0.02
 

@@ -29,8 +29,6 @@ from omad.errors import UserError
 from omad.tasks import nearest
 from omad.types import EnvState, JaxEnv
 
-__all__ = ["adopted", "is_env", "named"]
-
 _CONTINUOUS = (
     ("jaxmarl.environments.mpe", "action_type=Continuous"),
     ("jaxmarl.environments.smax", "action_type=continuous"),

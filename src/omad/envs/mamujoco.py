@@ -30,8 +30,6 @@ from omad.envs.mirror import BODIES, mirrored
 from omad.errors import UserError
 from omad.spec import EnvSpec, Symmetry
 
-__all__ = ["MujocoInstance", "factored", "make"]
-
 _DIAGONAL = (("hip1", "ankle1", "hip3", "ankle3"), ("hip2", "ankle2", "hip4", "ankle4"))
 """Ant's legs 1 and 3, 2 and 4: what gymnasium-robotics calls 2x4d is front against back."""
 

@@ -23,8 +23,6 @@ import numpy as np
 from omad.errors import UserError
 from omad.spec import EnvSpec, Symmetry
 
-__all__ = ["BODIES", "Map", "Mirror", "mirrored"]
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Map:

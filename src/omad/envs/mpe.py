@@ -41,16 +41,6 @@ from omad.envs.particles import (
 from omad.symmetry import plane
 from omad.types import EnvSpec, JaxEnv, Observation, Outcome
 
-__all__ = [
-    "ADVERSARIES",
-    "deception",
-    "deception_distances",
-    "deception_observe",
-    "spread",
-    "spread_observe",
-    "spread_terms",
-]
-
 COVER_RADIUS = 0.1
 
 Adversary = Callable[[MpeState, Key[Array, ""]], Float[Array, " act"]]

@@ -27,8 +27,6 @@ from omad.tasks.outside import Entry, entry_of
 from omad.tree import difference, key_in
 from omad.types import JaxEnv, Observation, Outcome
 
-__all__ = ["adopted", "forgotten", "hand_over", "is_jax", "looked_at", "make", "make_entry", "make_jaxmarl", "unpadded"]
-
 _USABLE = "a JaxEnv, or an env in the style of JaxMARL or gymnax"
 _PATIENCE_S = 120.0
 """For the process that looks at what a registered path gives."""

@@ -9,18 +9,6 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-__all__ = [
-    "AGENT_RADIUS",
-    "MpeState",
-    "contact_force",
-    "distance",
-    "move",
-    "others_from_each",
-    "points_from_each",
-    "pursue",
-    "thrust_of",
-]
-
 DT = 0.1
 DAMPING = 0.25
 THRUST = 5.0

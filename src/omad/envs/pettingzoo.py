@@ -32,8 +32,6 @@ from omad.envs.imported import built, imported
 from omad.envs.pettingzoo_instance import PettingZooInstance, info_of, saved, state_of
 from omad.errors import UserError
 
-__all__ = ["create", "describe", "described", "is_class", "is_env", "make", "parallel"]
-
 OURS = ("team_reward", "horizon")
 """Arguments that are read here; the factory gets them only if it takes arguments of these names."""
 DEFAULT_HORIZON = 1000

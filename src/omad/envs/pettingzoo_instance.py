@@ -13,8 +13,6 @@ from omad.envs.host_env import HostObservation, StepResult, scale
 from omad.errors import UserError
 from omad.spec import EnvSpec
 
-__all__ = ["PettingZooInstance", "info_of", "saved", "state_of"]
-
 
 def state_of(env: Any) -> np.ndarray:
     """The global state, empty where the env has none.

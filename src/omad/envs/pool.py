@@ -29,8 +29,6 @@ from omad.envs.description import describe_spec
 from omad.errors import EnvFailed, UnevenSaves
 from omad.spec import EnvSpec
 
-__all__ = ["Pool", "PoolStep", "seeds_of", "worker_count"]
-
 
 class PoolStep(NamedTuple):
     """Results of one step of all envs, single precision; the leading axis is the env."""

@@ -17,8 +17,6 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from omad.envs.adapt import pad
 from omad.types import EnvSpec, JaxEnv, Observation, Outcome
 
-__all__ = ["ProbeState", "constant", "delay", "probe_env", "push", "relay", "signal", "timeout"]
-
 
 class ProbeState(eqx.Module):
     """The env state of every probe."""

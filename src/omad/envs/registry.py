@@ -10,8 +10,6 @@ from omad.errors import UserError
 from omad.extras import refuse_missing
 from omad.tasks.outside import NAME, OBJECT, Entry, add, entry_of, reserved
 
-__all__ = ["of_object", "register"]
-
 
 def register(name: str, factory: Any) -> None:
     """Give an env of your own a name, for as long as the process runs; `name?key=value` gives the factory arguments.

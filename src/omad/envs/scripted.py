@@ -18,8 +18,6 @@ from omad.envs.frame_stack import env_state
 from omad.envs.particles import MpeState, distance, pursue
 from omad.types import EnvSpec, EnvState, JaxEnv
 
-__all__ = ["Scripted", "assigned", "cover", "encode", "greedy", "random", "scripted_returns", "zero"]
-
 Scripted = Callable[[MpeState, Key[Array, ""]], Float[Array, "agent act"]]
 """(env state, key) -> actions in [-1, 1] of the learning agents."""
 

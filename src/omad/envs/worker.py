@@ -26,8 +26,6 @@ from omad import processes
 from omad.envs.contract import Broken, checked_result, numbers_of, place_of, said_by, saved, write_seen
 from omad.envs.host_env import EnvInstance, HostEnv
 
-__all__ = ["Frame", "Shapes", "main", "receive", "send", "serve"]
-
 _HEADER = struct.Struct("<BqQ")
 RESET, STEP, SAVE, LOAD, EXIT, DONE, FAILED = range(7)
 LINGER_S = 3e-4

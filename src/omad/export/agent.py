@@ -15,8 +15,6 @@ from omad.export.fold import Kind
 from omad.export.runner import BadPolicy, Policy, read_tensors
 from omad.spec import ObsNorm
 
-__all__ = ["VECTORS", "Agent", "Size", "runner"]
-
 VECTORS = 16
 """Test vectors of an agent; the last four are noise-free."""
 _MOST_ENTRIES = 2**26

@@ -30,8 +30,6 @@ from omad.export.agent import Agent, Size, runner
 from omad.export.fold import Folded
 from omad.export.runner import FORMAT
 
-__all__ = ["FORMATS", "RUNNER", "TOLERANCE", "Facts", "Team", "Vectors", "load", "policies", "write"]
-
 FORMATS = ("numpy", "onnx")
 _FILES = ("policy.json", "policy.safetensors", "policy.onnx", "runner.py")
 """What an agent's folder may hold."""

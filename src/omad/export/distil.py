@@ -31,8 +31,6 @@ from omad.export.fold import Folded, sample, squashed, unsquashed
 from omad.export.play import as_algorithm
 from omad.types import JaxEnv
 
-__all__ = ["MOST", "Settings", "distil", "matching", "observations", "usual_episodes"]
-
 
 class Settings(NamedTuple):
     """How a student is trained."""

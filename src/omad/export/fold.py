@@ -25,8 +25,6 @@ from omad.standardise import Standardised
 from omad.tree import at_agent
 from omad.types import EnvSpec
 
-__all__ = ["Folded", "Kind", "draw_noise", "fold", "normalised", "sample", "squashed", "unscaled", "unsquashed"]
-
 Kind = Literal["chain", "ddpm", "gaussian", "deterministic", "distilled"]
 
 

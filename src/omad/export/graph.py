@@ -10,8 +10,6 @@ import numpy as np
 from omad import extras
 from omad.export.fold import Folded
 
-__all__ = ["OPSET", "alike", "build", "require"]
-
 OPSET = 20
 """Operators of ONNX 1.15 (2023), the first with Gelu."""
 _IR = 9

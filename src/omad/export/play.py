@@ -28,8 +28,6 @@ from omad.export.bundle import RUNNER, Team
 from omad.export.fold import Folded, draw_noise, sample, unscaled
 from omad.types import Algorithm, EnvSpec, JaxEnv
 
-__all__ = ["Agents", "as_algorithm", "evaluate", "play", "run_episodes", "spec_of", "tensors_of"]
-
 
 class Agents:
     """One process an agent, each running the `runner.py` of its own folder; a context manager.

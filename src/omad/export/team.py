@@ -22,8 +22,6 @@ from omad.export.fold import Folded, draw_noise, fold, sample, unscaled
 from omad.spec import ObsNorm, inward
 from omad.types import EnvSpec
 
-__all__ = ["Trained", "boxes", "compare", "export", "folded_vectors", "history_of", "vectors"]
-
 _SEED = 16
 """Of the test vectors' observations and noise."""
 

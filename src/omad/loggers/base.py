@@ -8,8 +8,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-__all__ = ["Evaluation", "Logger", "Progress", "RunInfo"]
-
 
 class RunInfo(NamedTuple):
     """The run that a logger is opened for."""

@@ -15,8 +15,6 @@ from rich.table import Column
 from omad.console import Plain, console
 from omad.loggers.base import Logger, Progress, RunInfo
 
-__all__ = ["Console"]
-
 
 def _clock(seconds: float) -> str:
     if not math.isfinite(seconds):

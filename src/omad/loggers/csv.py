@@ -11,8 +11,6 @@ from pathlib import Path
 from omad import files, schema
 from omad.loggers.base import Evaluation, Logger, RunInfo
 
-__all__ = ["Csv"]
-
 METRICS = ("step", "seed", "name", "value")
 EVALUATIONS = ("step", "seed", "actions", "episode", "return")
 

@@ -8,8 +8,6 @@ from omad.loggers.base import Evaluation, Logger
 from omad.run.folder import RunFolder
 from omad.run.records import EPISODES, METRICS, rounded
 
-__all__ = ["JsonLines"]
-
 
 class JsonLines(Logger):
     """Always first; the lines are those of the run folder, which cuts off what a resumed run writes again.

@@ -11,8 +11,6 @@ import numpy as np
 from omad import files
 from omad.loggers.base import Evaluation, Logger, RunInfo
 
-__all__ = ["TensorBoard"]
-
 
 class TensorBoard(Logger):
     """Metrics, returns, the configuration as text and as hyperparameters; pictures of an episode where JAX envs draw.

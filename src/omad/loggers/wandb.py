@@ -11,8 +11,6 @@ from omad import files, schema
 from omad.extras import require
 from omad.loggers.base import Evaluation, Logger, RunInfo
 
-__all__ = ["Wandb"]
-
 
 class Wandb(Logger):
     """Metrics and returns for a Weights & Biases server, or offline (`mode="offline"`, then `wandb sync`).

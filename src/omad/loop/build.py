@@ -29,8 +29,6 @@ from omad.processes import cores_at_once
 from omad.symmetry import symmetric
 from omad.types import Algorithm, EnvSpec, JaxEnv, Step
 
-__all__ = ["Built", "EvaluationPool", "build", "evaluation_mib", "forecast"]
-
 _PROGRAM_MIB, _DENOISING_MIB = 350.0, 60.0
 """What an interpreter with JAX and the loaded programs of a run takes, and how much more if actions are denoised."""
 _COMPILER_MIB, _DENOISING_COMPILER_MIB, _FUSED_COMPILER_MIB = 200.0, 150.0, 75.0

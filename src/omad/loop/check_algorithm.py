@@ -21,8 +21,6 @@ from omad.loop.fused import episode_metrics
 from omad.tree import difference, key_in
 from omad.types import Algorithm, EnvSpec, Mean
 
-__all__ = ["check_algorithm"]
-
 _LOOKED_AT = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,

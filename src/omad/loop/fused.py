@@ -29,25 +29,6 @@ from omad.spec import RewardNorm
 from omad.tree import all_finite
 from omad.types import Algorithm, Batch, EnvSpec, EnvState, JaxEnv, Learner, Mean, Metrics, Observation, Step
 
-__all__ = [
-    "RETURN",
-    "Carry",
-    "Fused",
-    "LoopConfig",
-    "choose_actions",
-    "episode_metrics",
-    "fresh_carry",
-    "healthy",
-    "learn_vector_step",
-    "make",
-    "no_metrics",
-    "no_returns",
-    "program_inputs",
-    "record_step",
-    "sample_batch",
-    "traced_once",
-]
-
 T = TypeVar("T")
 
 RETURN = "train/return"

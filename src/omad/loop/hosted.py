@@ -45,8 +45,6 @@ from omad.loop.seeds import ProgramInputs, replicate, seed_sharding, shard_over_
 from omad.tree import all_finite, at_seed, stacked
 from omad.types import Algorithm, Observation, Step
 
-__all__ = ["Hosted"]
-
 _DRAWN = 32
 """Vector steps whose bits of randomness are computed at a time."""
 

@@ -13,8 +13,6 @@ from omad.loggers import JsonLines, Logger, Progress, RunInfo
 from omad.processes import StopSignals, nobody_reads
 from omad.run.folder import RunFolder
 
-__all__ = ["Listeners"]
-
 
 class Listeners:
     """Who is told what a run does.

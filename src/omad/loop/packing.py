@@ -15,8 +15,6 @@ from omad.loop.fused import Carry
 from omad.loop.seeds import with_ring, without_ring
 from omad.types import Algorithm, EnvSpec, Learner, Observation, Step
 
-__all__ = ["Layout", "Trees", "core_of", "on_host"]
-
 
 def core_of(carry: Carry) -> Carry:
     """What a seed's programs change, but for the ring."""

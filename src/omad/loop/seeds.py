@@ -14,17 +14,6 @@ from jaxtyping import Array, Int
 from omad.tree import at_seed, put_seed
 from omad.types import Step
 
-__all__ = [
-    "ProgramInputs",
-    "SequentialSeeds",
-    "ShardedSeeds",
-    "replicate",
-    "seed_sharding",
-    "shard_over_devices",
-    "with_ring",
-    "without_ring",
-]
-
 T = TypeVar("T")
 
 

@@ -35,8 +35,6 @@ from omad.run.records import EPISODES, Unreadable
 from omad.tree import all_finite, at_seed
 from omad.types import is_mean
 
-__all__ = ["AT_A_BOUNDARY", "EXACT", "Result", "Session"]
-
 EXACT, AT_A_BOUNDARY = "exact", "resumed at an episode boundary"
 """`resume` of the manifest: all continues where it was, or all envs begin new episodes."""
 _PERIODS = ("log_every", "eval_every", "save_every")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["cross_entropy", "edge_mass", "expectation", "negative_entropy", "project", "support"]
-
 _TINY = 1e-15
 """Added inside logarithms (Celik et al. 2025, code)."""
 

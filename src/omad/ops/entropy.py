@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["gaussian_entropy", "tanh_log_det"]
-
 
 def tanh_log_det(x: Float[Array, "*b"]) -> Float[Array, "*b"]:
     """Elementwise log(1 - tanh(x)^2), finite for every finite x.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["dual", "huber", "lower", "smoothed", "soft_value", "squared", "target"]
-
 
 def target(
     ret: Float[Array, " batch"], discount: Float[Array, " batch"], next_value: Float[Array, " batch"]

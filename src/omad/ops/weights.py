@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["ess_fraction", "mirror_descent", "softmax"]
-
 
 def mirror_descent(
     q: Float[Array, "*b"],

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from omad.presets.settings import Settings, robot
 
-__all__ = ["cpu", "efficient", "matched", "more_updates", "paper", "small", "ten_episodes", "tiny"]
-
 
 def _evaluations(settings: Settings) -> None:
     """Evaluations of tasks whose envs are hosted."""

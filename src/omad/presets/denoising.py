@@ -5,8 +5,6 @@ from __future__ import annotations
 from omad.presets import common
 from omad.presets.settings import Settings
 
-__all__ = ["masdac_cpu", "masdac_tiny", "matched", "paper", "tiny"]
-
 
 def paper(settings: Settings) -> None:
     """As DPMD and SDAC are run; their other settings are the defaults."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from omad.presets import common
 from omad.presets.settings import Settings, robot
 
-__all__ = ["hasac", "hasac_paper", "hasac_tiny", "hatd3", "hatd3_paper", "hatd3_tiny"]
-
 _AS_CHEETAH = "[?] as halfcheetah, the nearest row known"
 _AS_ANT = "[?] as another ant, the nearest row known"
 _AS_SPREAD = "[?] as spread-3, the nearest row known"

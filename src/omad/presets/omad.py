@@ -8,8 +8,6 @@ from omad.presets import common
 from omad.presets.settings import OVER_THE_RUN, Settings, robot
 from omad.tasks.returns import RANDOM, REFERENCES
 
-__all__ = ["cpu", "efficient", "matched", "paper", "tiny"]
-
 _V_MAX = {
     "ant": (1600.0, "[D]"),
     "walker2d": (1600.0, "[D]"),

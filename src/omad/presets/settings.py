@@ -7,8 +7,6 @@ from typing import Any
 
 from omad.tasks import Task
 
-__all__ = ["OVER_THE_RUN", "Settings", "robot"]
-
 OVER_THE_RUN = -1
 """In a preset, gradient steps that follow from how long the run will be; see `omad.derived`."""
 

@@ -12,8 +12,6 @@ from omad.errors import UserError
 from omad.report.records import Run
 from omad.run.records import WITHOUT_EFFECT, source_run
 
-__all__ = ["NEUTRAL", "differing", "fields", "refuse_mixed"]
-
 NEUTRAL = frozenset(
     {"seeds", "first_seed", "eval_every", "log_every", "save_every", "eval_seed", "eval_episodes", "eval_noise_free",
      "task", "algorithm", "preset", "algo", *WITHOUT_EFFECT}

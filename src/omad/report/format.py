@@ -10,8 +10,6 @@ from typing import Any
 
 from omad.report.stats import Estimate
 
-__all__ = ["code", "counts", "drawable", "duration", "interval", "markdown", "number", "paragraph", "plain"]
-
 
 def number(value: Any) -> str:
     """Two decimals, none from 1,000 on, and two digits of what is smaller than a tenth."""

@@ -17,8 +17,6 @@ from omad.errors import UserError
 from omad.report.results import Results
 from omad.report.stats import Evaluations
 
-__all__ = ["Record", "export", "nested"]
-
 
 class Record(NamedTuple):
     """All runs of one algorithm on one task."""

@@ -17,8 +17,6 @@ from omad.report.records import Run
 from omad.report.results import Results
 from omad.report.series import TaskResults
 
-__all__ = ["to_html", "to_markdown"]
-
 Block = tuple[str, Any]
 """`heading`, `text`, `list`, `code`, `table`, `figure` (drawn here) or `image` (of a section), and its value."""
 

@@ -38,8 +38,6 @@ from omad.run.places import holds_run
 from omad.run.records import EARLY, PLATEAU, EpisodesLine, Manifest
 from omad.schema import Lines, convert, read_json, read_lines
 
-__all__ = ["gather"]
-
 _LONGEST_NOTE = 10_000
 """Characters of what is said of a run; a summary takes ten times as many."""
 _PAUSE = 6.0

@@ -16,10 +16,6 @@ from omad.errors import UserError
 from omad.run.records import EpisodesLine
 from omad.schema import Finite, Seed, convert
 
-__all__ = ["FORMAT", "KIND", "Actions", "Evaluation", "Gathered", "MetricsLine",
-           "Options", "Run", "RunManifest", "RunSettings", "Section", "State", "StudyFile", "StudyRun", "Summary",
-           "SummaryKind", "contradiction", "misplaced", "settings_of"]  # fmt: skip
-
 KIND = "omad report"
 """Marks a summary as one of ours."""
 FORMAT = 1

@@ -30,8 +30,6 @@ from omad.report.series import (
 from omad.report.stats import Band, Curves, Estimate, Scores
 from omad.report.survival import Crossings
 
-__all__ = ["Across", "Comparison", "Results", "compute", "refuse_disagreed"]
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison:

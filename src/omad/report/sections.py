@@ -16,8 +16,6 @@ from omad.errors import UserError
 from omad.report.records import Section
 from omad.schema import read_bytes, read_json
 
-__all__ = ["inside", "read_section", "write_section", "wrong_figure"]
-
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 _LARGEST = 1 << 25
 """Bytes of a section's figure."""

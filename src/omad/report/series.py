@@ -27,9 +27,6 @@ from omad.report.records import Options, Run
 from omad.report.stats import Band, Curves, Estimate, Evaluations, Scores
 from omad.report.survival import Crossings
 
-__all__ = ["Panel", "Row", "Series", "TaskResults", "all_series", "estimated", "floor_of", "over_one_range",
-           "published_of", "task_of", "task_results"]  # fmt: skip
-
 MOST = 8
 """Curves in a picture."""
 _RANDOM = "uniformly random"

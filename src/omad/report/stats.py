@@ -22,9 +22,6 @@ from numpy.typing import NDArray
 
 from omad.errors import UserError
 
-__all__ = ["Band", "Curves", "Estimate", "Evaluations", "Scores", "Statistic", "area", "band", "curves", "estimate",
-           "final", "iqm", "mean", "normalise", "probability_of_improvement", "profile"]  # fmt: skip
-
 Floats = NDArray[np.float64]
 Real = float | int
 """Both written out: what checks types at run time does not take an int for a float."""

@@ -16,8 +16,6 @@ from omad.report.sections import wrong_figure
 from omad.run.records import with_defaults
 from omad.schema import decode, read_bytes
 
-__all__ = ["from_summary", "summary_of", "to_json"]
-
 
 def to_json(gathered: Gathered, options: Options) -> Iterator[bytes]:
     """The summary piece by piece, one run a line; `gather` reads it back."""

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from omad.errors import UserError
 from omad.report.stats import CONFIDENCE, Estimate, Evaluations, Floats, Real, checked, iqm, two_runs
 
-__all__ = ["Crossings", "crossings", "kaplan_meier", "known", "median_steps", "pooled_ratio", "steps_ratio"]
-
 Bools = NDArray[np.bool_]
 _ROUNDING = 1e-9
 """By which a product of fractions may miss one half."""

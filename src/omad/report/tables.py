@@ -13,11 +13,6 @@ from omad.report.records import Run
 from omad.report.results import Across, Comparison, Results
 from omad.report.series import Row, Series, TaskResults
 
-__all__ = ["Table", "across_table", "comparison_table", "count_sentence", "findings", "hardware_table",
-           "improvement_table", "reference_table", "returns_table", "runs_table", "steps_table",
-           "time_table"]  # fmt: skip
-
-
 Kind = Literal["text", "number", "code"]
 
 

@@ -21,8 +21,6 @@ from omad.errors import UserError
 from omad.run.records import Part, Unreadable, refuse_unreadable
 from omad.schema import open_plain
 
-__all__ = ["load", "n_bytes", "read", "save"]
-
 _CODES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "uint16": "U16", "int16": "I16", "uint32": "U32", "int32": "I32",
     "uint64": "U64", "int64": "I64", "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",

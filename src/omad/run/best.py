@@ -17,8 +17,6 @@ from omad.run.records import BestEntry, BestIndex, refuse_unreadable
 if TYPE_CHECKING:
     from jaxtyping import PyTree
 
-__all__ = ["BestPolicies"]
-
 
 class BestPolicies:
     """The best policies of a run.

@@ -18,8 +18,6 @@ from omad.run.records import LINES, PARTS, Index, Unreadable, refuse_unreadable
 if TYPE_CHECKING:
     from jaxtyping import PyTree
 
-__all__ = ["Checkpoint", "Checkpoints"]
-
 _SLACK = 1 << 14
 """Bytes that a checkpoint takes beside its arrays: index, folders, rounding up to blocks."""
 

@@ -43,8 +43,6 @@ from omad.spec import EnvSpec
 if TYPE_CHECKING:
     from jaxtyping import PyTree
 
-__all__ = ["RunFolder", "of_one_run"]
-
 
 def of_one_run(runs: list[RunFolder], path: str | os.PathLike[str]) -> list[RunFolder]:
     """The runs of a folder, which differ in their seeds only, and in what a resume that was cut off has changed.

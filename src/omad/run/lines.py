@@ -14,8 +14,6 @@ from omad import files, schema
 from omad.errors import UserError
 from omad.run.records import LINES, METRICS, EpisodesLine, MetricsLine
 
-__all__ = ["LineFiles", "read"]
-
 _Number = dict[str, int | float | None]
 
 

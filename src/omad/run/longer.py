@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from omad.run.folder import RunFolder
 
-__all__ = ["kept_of_length"]
-
 
 def kept_of_length(run: RunFolder) -> str:
     """What to know of a run that was made longer and keeps what followed from its length; else empty."""

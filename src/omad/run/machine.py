@@ -13,8 +13,6 @@ import jax
 
 from omad.processes import available_cores
 
-__all__ = ["differences", "facts"]
-
 _FLAGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl", "jax_threefry_partitionable")
 
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from omad.run.records import LINES
 
-__all__ = ["half_made", "holds_run", "members"]
-
 _EARLY = {"lock", "checkpoints", "config.json", "config.json.partial", "manifest.json.partial", *LINES}
 """What a folder may hold before it has its manifest."""
 

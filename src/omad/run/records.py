@@ -14,32 +14,6 @@ from omad import schema
 from omad.config import from_dict, source_of, to_dict
 from omad.errors import UserError
 
-__all__ = [
-    "EARLY",
-    "EPISODES",
-    "FORMAT",
-    "LINES",
-    "METRICS",
-    "PARTS",
-    "PLATEAU",
-    "WITHOUT_EFFECT",
-    "BestEntry",
-    "BestIndex",
-    "Count",
-    "Ended",
-    "EpisodesLine",
-    "Index",
-    "Manifest",
-    "MetricsLine",
-    "Part",
-    "Stop",
-    "Unreadable",
-    "refuse_unreadable",
-    "rounded",
-    "source_run",
-    "with_defaults",
-]
-
 FORMAT = 3
 """Version of the layout; a folder of another version is refused."""
 PARTS: tuple[str, ...] = ("policy", "rest")

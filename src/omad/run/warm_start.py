@@ -29,8 +29,6 @@ from omad.run.folder import RunFolder
 from omad.run.places import members
 from omad.run.records import Part
 
-__all__ = ["Learned", "Source", "find", "load", "said"]
-
 _ANEW = re.compile(r"^learner\.(.*[._])?opts?(\.|$)|^returns\.running$")
 """Optimisers, and the returns of episodes that are not gone on with."""
 _VALUES = re.compile(r"^learner\.(inner\.)?(critics|stats|value_stats)")

@@ -11,8 +11,6 @@ from typing import Any
 
 from omad.tasks.rows import UnknownTask, nearest
 
-__all__ = ["OPTIONS", "arguments_of", "family", "options_of", "spell", "stacked_dims", "text_of", "value_of"]
-
 # Options: name -> (default, parser of text, what is allowed)
 
 

@@ -17,19 +17,6 @@ from typing import Any
 from omad.tasks.grammar import arguments_of
 from omad.tasks.rows import Task, UnknownTask, nearest
 
-__all__ = [
-    "GROUP",
-    "NAME",
-    "OBJECT",
-    "SCHEMES",
-    "Entry",
-    "add",
-    "entry_of",
-    "find_outside",
-    "registered",
-    "reserved",
-]
-
 GROUP = "omad.envs"
 """Entry points of this group, `name = "module:factory"`, are envs too."""
 OBJECT = "object:"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from omad.tasks.rows import Published, Reference
 
-__all__ = ["PUBLISHED", "RANDOM", "REFERENCES", "ROBOTS_PUBLISHED", "robot_references"]
-
 RANDOM = "uniformly random"
 _SCRIPTED = "measured with this project's scripted policies (omad.envs.scripted), 20,000 episodes"
 _CEILING = "open-loop trajectory optimisation with full information, 300 episodes (s.e. < 0.6); code not included"

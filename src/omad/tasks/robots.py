@@ -8,8 +8,6 @@ from types import MappingProxyType
 from omad.tasks.returns import ROBOTS_PUBLISHED, robot_references
 from omad.tasks.rows import Task, UnknownTask
 
-__all__ = ["MIRRORED", "PROTOCOLS", "ROBOTS", "is_segments", "mujoco", "robot"]
-
 ROBOTS: dict[str, tuple[str, str, tuple[int, ...], tuple[int, ...], tuple[int, ...], int, int]] = {
     "ant-2x4": ("Ant", "2x4", (4, 4), (61, 61), (63, 63), 105, 1000),
     "ant-2x4d": ("Ant", "2x4d", (4, 4), (61, 61), (63, 63), 105, 1000),

@@ -9,8 +9,6 @@ from typing import Any
 
 from omad.errors import UserError
 
-__all__ = ["Published", "Reference", "Task", "UnknownTask", "nearest"]
-
 Reference = tuple[str, float, str]
 """Label, undiscounted return of an episode (mean), source."""
 Published = tuple[str, float, float | None, str]

@@ -12,8 +12,6 @@ from omad.tasks.returns import PUBLISHED, RANDOM, REFERENCES
 from omad.tasks.robots import PROTOCOLS, ROBOTS, mujoco
 from omad.tasks.rows import Task
 
-__all__ = ["FORMS", "GAME_MODES", "TASKS", "build"]
-
 
 def build(base: str, given: Mapping[str, Any]) -> Task:
     """A task of the table with some of its options set."""

@@ -12,8 +12,6 @@ from omad.algos.validate import check
 from omad.diffusion.schedule import linear_variances
 from omad.errors import UserError
 
-__all__ = ["DenoisingConfig", "MadpmdConfig", "MasdacConfig"]
-
 _MOST_EXPONENT = 80.0
 """e^88.7 is the largest number in single precision; sums and products need room."""
 

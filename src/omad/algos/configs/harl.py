@@ -8,8 +8,6 @@ from typing import ClassVar, Literal
 from omad.algos.validate import check
 from omad.errors import UserError
 
-__all__ = ["HasacConfig", "Hatd3Config"]
-
 
 @dataclasses.dataclass(frozen=True)
 class HasacConfig:

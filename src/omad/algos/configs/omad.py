@@ -13,8 +13,6 @@ from typing import ClassVar, Literal
 from omad.algos.validate import check
 from omad.errors import UserError
 
-__all__ = ["OmadConfig"]
-
 
 @dataclasses.dataclass(frozen=True)
 class OmadConfig:
