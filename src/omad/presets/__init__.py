@@ -32,7 +32,7 @@ _TABLE: dict[str, tuple[Sets, ...]] = {
     "cpu": (common.cpu, omad.cpu, harl.hasac, harl.hatd3, denoising.matched, denoising.masdac_cpu),
     "efficient": (common.efficient, omad.efficient, harl.hasac, harl.hatd3, denoising.matched, denoising.masdac_cpu),
     "paper": (common.paper, omad.paper, harl.hasac_paper, harl.hatd3_paper, denoising.paper, denoising.paper),
-    "matched": (common.matched, omad.matched, harl.hasac, harl.hatd3, denoising.matched, denoising.matched),
+    "matched": (common.matched, omad.matched, harl.hasac, harl.hatd3, denoising.matched, denoising.masdac_matched),
     "tiny": (common.tiny, omad.tiny, harl.hasac_tiny, harl.hatd3_tiny, denoising.tiny, denoising.masdac_tiny),
 }
 PRESETS: Mapping[str, tuple[Sets, Mapping[str, Sets]]] = MappingProxyType(
