@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,34 +15,14 @@ from omad.spec import EnvSpec
 class EnvDescription(msgspec.Struct):
     """Sizes, bounds and notes of an env, as its process reports them."""
 
-    agents: list[str]
-    obs_dims: list[int]
-    act_dims: list[int]
-    act_low: list[list[float]]
-    act_high: list[list[float]]
-    state_dim: int
-    horizon: int
-    guessed: bool = False
+    spec: EnvSpec
     exact: bool = True
-    notes: list[str] = []
-    info_keys: list[str] = []
-
-    def spec(self, task: str) -> EnvSpec:
-        """The sizes, under a task's name."""
-        return EnvSpec(
-            task, tuple(self.obs_dims), tuple(self.act_dims), self.state_dim, self.horizon, tuple(self.info_keys),
-            tuple(self.agents), tuple(map(tuple, self.act_low)), tuple(map(tuple, self.act_high)),
-        )  # fmt: skip
+    notes: tuple[str, ...] = ()
 
 
 def describe_spec(spec: EnvSpec, exact: bool = True, notes: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The description of an env of these sizes, for a worker that is to create the same one."""
-    description = EnvDescription(
-        list(spec.agents), list(spec.obs_dims), list(spec.act_dims), [list(row) for row in spec.act_low],
-        [list(row) for row in spec.act_high], spec.state_dim, spec.horizon, exact=exact, notes=list(notes),
-        info_keys=list(spec.info_keys),
-    )  # fmt: skip
-    return msgspec.to_builtins(description)
+    """The description of an env of these sizes, for a worker that is to create the same one; it has no name yet."""
+    return msgspec.to_builtins(EnvDescription(dataclasses.replace(spec, name=""), exact, tuple(notes)))
 
 
 _handed: dict[str, Mapping[str, Any]] = {}
@@ -59,7 +40,7 @@ def given_or_found(
     """An env's description: as given or handed over, else as a process of its own reports it.
 
     Args:
-        task: For messages.
+        task: The name that its spec gets.
         describe: `module:function` that describes it, called with `factory` and `arguments`.
         factory: `module:qualname` of the user's factory.
         arguments: Of the factory, and of omad.
@@ -73,4 +54,5 @@ def given_or_found(
     if description is None:
         given = {"factory": factory, "arguments": dict(arguments)}
         description = apart(task, describe, given, timeout_s)
-    return msgspec.convert(description, EnvDescription)
+    found = msgspec.convert(description, EnvDescription)
+    return msgspec.structs.replace(found, spec=dataclasses.replace(found.spec, name=task))

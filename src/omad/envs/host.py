@@ -91,17 +91,16 @@ def make(
         UserError: It cannot be made, or not be used; the message says why.
     """
     found = given_or_found(task, "omad.envs.host:describe", factory, arguments, description, timeout_s)
-    spec = found.spec(task)
 
     @functools.cache
     def host_env() -> HostEnv:
         env = create(factory, arguments)
-        if changed := spec.differences(env.spec):
+        if changed := found.spec.differences(env.spec):
             raise UserError(f"{task} is not what it was when it was first described: {'; '.join(changed)}.")
         return env
 
     def create_instance(render: bool) -> EnvInstance:
-        env = HostEnv(spec, imported(factory)) if creates_instance else host_env()
+        env = HostEnv(found.spec, imported(factory)) if creates_instance else host_env()
         return _started(env, factory, render)
 
-    return HostEnv(spec, create_instance, found.exact, tuple(found.notes))
+    return HostEnv(found.spec, create_instance, found.exact, found.notes)

@@ -20,17 +20,17 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from omad.envs import contract
 from omad.envs.adapted import bounds_of, length_of, team_options
 from omad.envs.contract import Broken, guarded
-from omad.envs.description import EnvDescription, given_or_found
+from omad.envs.description import describe_spec, given_or_found
 from omad.envs.host_env import HostEnv
 from omad.envs.imported import built, imported
 from omad.envs.pettingzoo_instance import PettingZooInstance, info_of, saved, state_of
 from omad.errors import UserError
+from omad.spec import EnvSpec
 
 OURS = ("team_reward", "horizon")
 """Arguments that are read here; the factory gets them only if it takes arguments of these names."""
@@ -109,7 +109,7 @@ def _parallel(factory: str, env: Any) -> Any:
     return env
 
 
-def _sizes(env: Any, factory: str) -> tuple[list[int], list[int], list[list[float]], list[list[float]]]:
+def _sizes(env: Any, factory: str) -> tuple[tuple[int, ...], tuple[int, ...], tuple[Any, ...], tuple[Any, ...]]:
     """Observation and action sizes of every agent, and the bounds of actions.
 
     Raises:
@@ -123,8 +123,8 @@ def _sizes(env: Any, factory: str) -> tuple[list[int], list[int], list[list[floa
             raise UserError(f"{factory}: agent {agent} observes {seen}; only Box observations can be read.")
         obs_dims.append(int(np.prod(seen.shape)))
         act_dims.append(len(low))
-        lows.append(low.tolist())
-        highs.append(high.tolist())
+        lows.append(tuple(low.tolist()))
+        highs.append(tuple(high.tolist()))
         if obs_dims[-1] > _TOO_LARGE:
             raise UserError(
                 f"{factory}: agent {agent} observes {seen.shape}; at most {_TOO_LARGE} numbers can be read."
@@ -133,7 +133,7 @@ def _sizes(env: Any, factory: str) -> tuple[list[int], list[int], list[list[floa
             raise UserError(f"{factory}: agent {agent} has a space without a number; each needs at least one.")
     if not obs_dims:
         raise UserError(f"{factory}: the env has no agents.")
-    return obs_dims, act_dims, lows, highs
+    return tuple(obs_dims), tuple(act_dims), tuple(lows), tuple(highs)
 
 
 def _exact(env: Any) -> tuple[bool, str]:
@@ -202,11 +202,11 @@ def described(env: Any, factory: str, arguments: Mapping[str, Any]) -> dict[str,
                 contract.row_of(seen[agent], size, "reset()", agent)
         state = state_of(env).size
         length = guarded("asking how long an episode is", lambda: length_of(arguments, env.unwrapped))
-        horizon, guessed = length or DEFAULT_HORIZON, length is None
+        horizon = length or DEFAULT_HORIZON
         exact, why = _exact(env)
         own = _own_numbers(env, keys)
         notes = [f"Its state cannot be saved: {why}. A resumed run begins new episodes."] if why else []
-        if guessed:
+        if length is None:
             notes.append(
                 f"The env does not say how long an episode is; omad cuts one that lasts longer than {horizon} steps. "
                 "Give ?horizon= to say it."
@@ -220,10 +220,8 @@ def described(env: Any, factory: str, arguments: Mapping[str, Any]) -> dict[str,
             raise UserError(str(inner)) from None
         raise UserError(f"{factory}: {error}; fix the env, or the versions of what it needs.") from None
     each = [f"{contract.RETURN}{agent}" for agent in agents]
-    description = EnvDescription(
-        agents, obs_dims, act_dims, lows, highs, state, horizon, guessed, exact, notes, [*each, *own]
-    )
-    return msgspec.to_builtins(description)
+    spec = EnvSpec("", obs_dims, act_dims, state, horizon, (*each, *own), tuple(agents), lows, highs)
+    return describe_spec(spec, exact, tuple(notes))
 
 
 def make(
@@ -247,9 +245,8 @@ def make(
     """
     mean, _ = team_options(task, arguments)
     found = given_or_found(task, "omad.envs.pettingzoo:describe", factory, arguments, description, timeout_s)
-    spec = found.spec(task)
 
     def create_instance(render: bool) -> PettingZooInstance:
-        return PettingZooInstance(create(factory, arguments, render), spec, mean)
+        return PettingZooInstance(create(factory, arguments, render), found.spec, mean)
 
-    return HostEnv(spec, create_instance, found.exact, tuple(found.notes))
+    return HostEnv(found.spec, create_instance, found.exact, found.notes)
