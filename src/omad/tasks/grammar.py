@@ -23,52 +23,35 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
     return parse
 
 
-def _flag(text: str) -> bool:
-    return {"true": True, "false": False}[text]
+def _within(kind: Callable[[str], float], low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not low <= value <= high:
+            raise ValueError(text)
+        return value
+
+    return parse
 
 
-def _seen_by_critics(text: str) -> bool | str:
-    return {"false": False, "true": True, "full": "full"}[text]
-
-
-def _ratio(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise ValueError(text)
-    return value
-
-
-def _steps(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 10_000:
-        raise ValueError(text)
-    return value
-
-
-def _history_length(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 10:
-        raise ValueError(text)
-    return value
-
+_flag = {"true": True, "false": False}.__getitem__
 
 Option = tuple[Any, Callable[[str], Any], str]
 
 _COMMON: dict[str, Option] = {
     "dynamics": ("v3", _one_of("v3", "v2"), "v3 or v2"),
-    "history": (1, _history_length, "a whole number from 1 to 10"),
-    "horizon": (25, _steps, "a whole number from 1 to 10000"),
+    "history": (1, _within(int, 1, 10), "a whole number from 1 to 10"),
+    "horizon": (25, _within(int, 1, 10_000), "a whole number from 1 to 10000"),
     "state": (False, _flag, "true or false"),
 }
 _SCRIPTS = ("random", "static", "landmark_mean", "follower")
 
 OPTIONS: Mapping[str, Mapping[str, Option]] = MappingProxyType(
     {
-        "mpe/spread": _COMMON | {"local_ratio": (0.5, _ratio, "a number from 0 to 1")},
+        "mpe/spread": _COMMON | {"local_ratio": (0.5, _within(float, 0, 1), "a number from 0 to 1")},
         "mpe/deception": _COMMON
         | {
             "adversary": ("random", _one_of(*_SCRIPTS), ", ".join(_SCRIPTS)),
-            "state": (False, _seen_by_critics, "true, false or full"),
+            "state": (False, {"true": True, "false": False, "full": "full"}.__getitem__, "true, false or full"),
         },
         **{
             f"probe/{kind}": {"host": (False, _flag, "true or false")}
