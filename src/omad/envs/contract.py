@@ -300,13 +300,9 @@ def number(value: Any, what: str) -> float:
 def finite(value: Any) -> float | None:
     """A finite real number, also as an array of one or as true and false; None for anything else."""
     try:
-        found = np.asarray(value)
-        if found.size != 1 or found.dtype.kind not in "buif":
-            return None
-        single = float(found.reshape(()))
-    except (TypeError, ValueError, OverflowError):
+        return number(value, "")
+    except (Broken, TypeError, ValueError, OverflowError):
         return None
-    return single if abs(single) < 3.4e38 else None
 
 
 def _flag(value: Any, what: str) -> bool:
