@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from omad.tree import all_finite, at_agent, descend, each, global_norm, polyak, put_agent
+from omad.tree import all_finite, at, descend, each, global_norm, polyak, put
 
 
 def test_descend_goes_downhill_and_counts_once() -> None:
@@ -49,7 +49,7 @@ def test_polyak_mixes_floats_and_takes_over_counters() -> None:
 def test_rows_of_one_agent() -> None:
     """The leading axis goes."""
     tree = {"w": jnp.arange(6.0).reshape(3, 2), "b": jnp.arange(3)}
-    row = at_agent(tree, 1)
+    row = at(tree, 1)
     np.testing.assert_array_equal(row["w"], [2.0, 3.0])
     assert int(row["b"]) == 1
 
@@ -71,6 +71,6 @@ def test_rows_of_one_agent_are_put_back() -> None:
     """Only they change; the agent may be traced."""
     tree = {"w": jnp.arange(6.0).reshape(3, 2), "b": jnp.arange(3)}
     row = {"w": jnp.asarray([-1.0, -2.0]), "b": jnp.asarray(7)}
-    for new in (put_agent(tree, 1, row), jax.jit(put_agent)(tree, 1, row)):
+    for new in (put(tree, 1, row), jax.jit(put)(tree, 1, row)):
         np.testing.assert_array_equal(new["w"], [[0.0, 1.0], [-1.0, -2.0], [4.0, 5.0]])
         np.testing.assert_array_equal(new["b"], [0, 7, 2])

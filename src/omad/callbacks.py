@@ -21,7 +21,7 @@ from omad.evaluate import Episodes
 from omad.run.folder import RunFolder
 from omad.run.records import EARLY, PLATEAU, rounded
 from omad.spec import EnvSpec
-from omad.tree import at_seed
+from omad.tree import at
 
 
 class Context:
@@ -170,7 +170,7 @@ class BestPolicy(Callback):
             return
         policies = jax.device_get(context.policies())
         for seed in better:
-            policy = at_seed(policies, context.seeds.index(seed))
+            policy = at(policies, context.seeds.index(seed))
             context.folder.best.save(seed, context.env_steps, means[seed], policy)
 
 

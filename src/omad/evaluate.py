@@ -16,7 +16,7 @@ from omad.envs.contract import beyond
 from omad.envs.pool import Pool, seeds_of
 from omad.errors import EnvFailed, NonFinite
 from omad.keys import Stream, run_key, stream
-from omad.tree import at_seed
+from omad.tree import at
 from omad.types import Algorithm, EnvSpec, JaxEnv, Policy, seed_axis
 
 _MOST_ENVS = 16
@@ -183,7 +183,7 @@ def make_host_evaluate(
 
     def evaluate(policies: Policy, eval_seed: Int[Array, ""], step: Int[Array, ""], stop: Stop = _never) -> Episodes:
         places = range(seed_axis(policies))
-        each = [one(at_seed(policies, i), int(eval_seed), int(step), stop) for i in places]
+        each = [one(at(policies, i), int(eval_seed), int(step), stop) for i in places]
         return jax.tree.map(lambda *parts: np.stack(parts), *each)
 
     return evaluate

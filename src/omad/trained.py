@@ -27,7 +27,7 @@ from omad.run.places import members
 from omad.run.records import METRICS
 from omad.saved import Which, policies_at, replayed
 from omad.tasks.returns import RANDOM
-from omad.tree import at_agent, at_seed
+from omad.tree import at
 from omad.trust import refuse_changed, refuse_foreign
 
 RENAMED_METRICS = {
@@ -227,7 +227,7 @@ class Run(os.PathLike[str]):
             run=folder.path.resolve().name,
             commit=folder.manifest.get("commit"),
         )
-        policy = jax.tree.map(jnp.asarray, at_agent(jax.device_get(policies), place))
+        policy = jax.tree.map(jnp.asarray, at(jax.device_get(policies), place))
         return TrainedPolicy(Trained(algorithm.act, policy, spec, config.algo, config.obs_norm, facts))
 
     def buffered_obs(self, seed: int | None = None, trust: bool = False) -> np.ndarray:
@@ -323,7 +323,7 @@ def _evaluate(
         else:
             places = range(len(config.all_seeds))
             host = jax.device_get(policies)
-            teams = [fold(at_seed(host, i), config.algo, spec, config.obs_norm, steps) for i in places]
+            teams = [fold(at(host, i), config.algo, spec, config.obs_norm, steps) for i in places]
             # Numbers that are no tensors, as the size of the added noise, are part of the program.
             alike = all([one.settings for one in team] == [one.settings for one in teams[0]] for team in teams)
             found, groups = {}, []

@@ -22,7 +22,7 @@ def descend(optimiser: optax.GradientTransformation, grads: Any, state: Any, par
 
 
 def start(optimiser: optax.GradientTransformation, params: Any) -> optax.OptState:
-    """The optimiser's state before its first step."""
+    """The optimiser's state before its first step; optax's own types do not know modules as parameters."""
     return optimiser.init(params)
 
 
@@ -48,24 +48,14 @@ def polyak(target: T, online: T, tau: float | Float[Array, ""]) -> T:
     return jax.tree.map(mix, target, online)
 
 
-def at_agent(tree: T, agent: int | Int[Array, ""]) -> T:
-    """The rows of one agent in a tree whose leaves carry a leading agent axis."""
-    return jax.tree.map(lambda leaf: leaf[agent], tree)
+def at(tree: T, place: int | Int[Array, ""]) -> T:
+    """The rows of one agent, or of one seed by its place, in a tree whose leaves carry a leading axis of these."""
+    return jax.tree.map(lambda leaf: leaf[place], tree)
 
 
-def put_agent(tree: T, agent: int | Int[Array, ""], row: T) -> T:
-    """The same tree with the rows of one agent replaced."""
-    return jax.tree.map(lambda leaf, new: leaf.at[agent].set(new), tree, row)
-
-
-def at_seed(tree: T, seed: int | Int[Array, ""]) -> T:
-    """The rows of one seed (by its place) in a tree whose leaves carry a leading seed axis."""
-    return jax.tree.map(lambda leaf: leaf[seed], tree)
-
-
-def put_seed(tree: T, seed: int | Int[Array, ""], row: T) -> T:
-    """The same tree with the rows of one seed (by its place) replaced."""
-    return jax.tree.map(lambda leaf, new: leaf.at[seed].set(new), tree, row)
+def put(tree: T, place: int | Int[Array, ""], row: T) -> T:
+    """The same tree with these rows replaced."""
+    return jax.tree.map(lambda leaf, new: leaf.at[place].set(new), tree, row)
 
 
 def stacked(trees: Sequence[T]) -> T:

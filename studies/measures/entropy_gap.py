@@ -98,11 +98,11 @@ def measure(path: Path, count: int, seed: int = 0, trust: bool = False) -> list[
     Raises:
         UserError: No such agent, no checkpoint, or the buffer has lost its first observations already.
     """
+    from omad import tree
     from omad.algos import make as make_algorithm
     from omad.run.folder import RunFolder
     from omad.run.places import members
     from omad.saved import policies_at, replayed
-    from omad.tree import at_seed
 
     rows = []
     for folder in [RunFolder.open(inside) for inside in members(path)]:
@@ -118,7 +118,7 @@ def measure(path: Path, count: int, seed: int = 0, trust: bool = False) -> list[
         for saved in sorted(folder.checkpoints(), key=lambda one: one.vector_steps):
             policies, _ = policies_at(folder, algorithm, saved.env_steps)
             for place, training_seed in enumerate(config.all_seeds):
-                team = fold(at_seed(policies, place), config.algo, spec, config.obs_norm)
+                team = fold(tree.at(policies, place), config.algo, spec, config.obs_norm)
                 known = seen[place, : saved.vector_steps].reshape(-1, *seen.shape[3:])
                 drawn = known[np.random.default_rng(seed).integers(len(known), size=count)]
                 for agent in agents:

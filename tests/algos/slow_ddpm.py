@@ -11,7 +11,7 @@ import numpy as np
 from learners import Setup
 
 from omad.keys import normal
-from omad.tree import at_agent
+from omad.tree import at
 
 
 def abar(config: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +51,7 @@ def actions(setup: Setup, actors: Any, obs: Any, noise: list[Any], noise_std: An
     beta, kept = abar(setup.config)
     out = []
     for i in range(setup.spec.n_agents):
-        net, mask = at_agent(actors, i), setup.spec.act_mask[i]
+        net, mask = at(actors, i), setup.spec.act_mask[i]
         x = setup.config.prior_scale * noise[i][0] * mask
         for t in reversed(range(setup.config.denoising_steps)):
             eps = noise_network(net, x, obs[:, i], jnp.full(len(x), t)) * mask
@@ -67,7 +67,7 @@ def actions(setup: Setup, actors: Any, obs: Any, noise: list[Any], noise_std: An
 def values(critics: Any, obs: Any, action: Any) -> Any:
     """Both critics on all observations and actions, (twin, batch)."""
     x = jnp.concatenate([obs.reshape(len(obs), -1), action.reshape(len(action), -1)], -1)
-    return jnp.stack([perceptron(at_agent(critics, c), x)[:, 0] for c in (0, 1)])
+    return jnp.stack([perceptron(at(critics, c), x)[:, 0] for c in (0, 1)])
 
 
 def critic_loss(critics: Any, setup: Setup, learner: Any, next_action: Any) -> Any:

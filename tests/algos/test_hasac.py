@@ -17,7 +17,7 @@ from omad import buffer
 from omad.algos.hasac import HasacConfig, Temperatures, make
 from omad.keys import normal
 from omad.policies import GaussianPolicy, sample_gaussian
-from omad.tree import at_agent
+from omad.tree import at
 from omad.types import EnvSpec
 
 SPEC = EnvSpec("unequal", (3, 1, 2), (1, 3, 2), 4, 5)
@@ -106,15 +106,15 @@ def test_critic_gradient_is_that_of_the_written_loss(trio: Setup) -> None:
     learner, batch, (after, metrics) = trio.learner, trio.batch, trio.plain
     noise = normal(jax.random.split(trio.key)[0], batch.action.shape)
     mask = jnp.asarray(SPEC.act_mask, jnp.float32)
-    drawn = [sample_gaussian(at_agent(learner.actors, i), batch.next_obs[:, i], noise[:, i], mask[i]) for i in range(N)]
+    drawn = [sample_gaussian(at(learner.actors, i), batch.next_obs[:, i], noise[:, i], mask[i]) for i in range(N)]
     next_x = jnp.concatenate([batch.next_state, *[d.action for d in drawn]], -1)
-    next_q = jnp.minimum(*[at_agent(learner.critics_target, c)(next_x)[:, 0] for c in (0, 1)])
+    next_q = jnp.minimum(*[at(learner.critics_target, c)(next_x)[:, 0] for c in (0, 1)])
     alpha = jnp.exp(learner.temperatures.log_critic)
     goal = batch.ret + batch.discount * (next_q - alpha * jnp.sum(jnp.stack([d.log_prob for d in drawn]), axis=0))
     x = jnp.concatenate([batch.state, batch.action.reshape(len(batch.ret), -1)], -1)
 
     def objective(critics: Any) -> Any:
-        return sum(0.5 * jnp.mean((at_agent(critics, c)(x)[:, 0] - goal) ** 2) for c in (0, 1))
+        return sum(0.5 * jnp.mean((at(critics, c)(x)[:, 0] - goal) ** 2) for c in (0, 1))
 
     loss, grads = jax.jit(jax.value_and_grad(objective))(learner.critics)
     assert value(metrics, "critic/loss") == pytest.approx(float(loss), rel=1e-4)
@@ -143,7 +143,7 @@ def one_after_the_other(setup: Setup, critics: Any) -> tuple[list[Any], list[flo
         jax.random.split(first_key, N),
         [jax.random.split(jax.random.fold_in(turns_key, t)) for t in range(N)],
     )
-    actors = [at_agent(learner.actors, i) for i in range(N)]
+    actors = [at(learner.actors, i) for i in range(N)]
     shape, optimiser = (len(batch.ret), SPEC.act_dim), optax.adam(setup.config.actor_lr)
 
     @jax.jit
@@ -158,7 +158,7 @@ def one_after_the_other(setup: Setup, critics: Any) -> tuple[list[Any], list[flo
             mine = draw(actor, batch.obs[:, i], again[turn][0], mask[i])
             joint = [mine.action if j == i else actions[j] for j in range(N)]
             x = jnp.concatenate([batch.state, *joint], -1)
-            q = jnp.minimum(*[at_agent(critics, c)(x)[:, 0] for c in (0, 1)])
+            q = jnp.minimum(*[at(critics, c)(x)[:, 0] for c in (0, 1)])
             return jnp.mean(setup.config.alpha_init * mine.log_prob - q), mine.log_prob.mean()
 
         grads, log_prob = jax.jit(jax.grad(loss, has_aux=True))(actors[i])
@@ -174,7 +174,7 @@ def test_sequential_update_is_a_plain_loop_over_agents(trio: Setup) -> None:
     after, metrics = trio.acting
     actors, log_probs = one_after_the_other(trio, after.critics)
     for i in range(N):
-        for looped, swept in zip(*map(jax.tree.leaves, (actors[i], at_agent(after.actors, i))), strict=True):
+        for looped, swept in zip(*map(jax.tree.leaves, (actors[i], at(after.actors, i))), strict=True):
             np.testing.assert_allclose(swept, looped, atol=1e-6)
     entropy = -sum(log_probs) / SPEC.joint_act_dim
     assert value(metrics, "policy/entropy") == pytest.approx(entropy, rel=1e-4)
@@ -195,7 +195,7 @@ def test_every_agent_has_its_own_temperature_and_critics_another(trio: Setup) ->
     for place, i in enumerate(order):
         same = all(
             np.array_equal(new, old)
-            for new, old in zip(*map(jax.tree.leaves, (at_agent(after.actors, i), at_agent(base.actors, i))),
+            for new, old in zip(*map(jax.tree.leaves, (at(after.actors, i), at(base.actors, i))),
                                 strict=True)
         )  # fmt: skip
         assert same or place >= order.index(1)
@@ -223,7 +223,7 @@ def test_acting_samples_or_takes_the_mean(trio: Setup) -> None:
     for explore in (True, False):
         action = trio.algorithm.act(actors, obs, trio.key, explore)
         for i in range(N):
-            mean, log_std = at_agent(actors, i)(obs[:, i])
+            mean, log_std = at(actors, i)(obs[:, i])
             expected = jnp.tanh(mean + explore * jnp.exp(log_std) * noise[:, i]) * mask[i]
             np.testing.assert_allclose(action[:, i], expected, atol=1e-6)
 

@@ -17,7 +17,7 @@ from omad import buffer
 from omad.algos.hatd3 import Hatd3Config, make
 from omad.keys import normal
 from omad.policies import TanhPolicy
-from omad.tree import at_agent
+from omad.tree import at
 from omad.types import EnvSpec
 
 SPEC = EnvSpec("unequal", (3, 1, 2), (1, 3, 2), 4, 5)
@@ -110,14 +110,14 @@ def one_after_the_other(setup: Setup, critics: Any) -> list[Any]:
     """A plain loop over agents in the order of the update: the new actors."""
     learner, batch, mask = setup.learner, setup.batch, jnp.asarray(MASK, jnp.float32)
     order = jax.random.permutation(jax.random.split(jax.random.split(setup.key)[1], 3)[0], N)
-    actors = [at_agent(learner.actors, i) for i in range(N)]
+    actors = [at(learner.actors, i) for i in range(N)]
     actions = [actors[i](batch.obs[:, i], mask[i]) for i in range(N)]
     optimiser = optax.adam(setup.config.actor_lr)
     for i in map(int, order):
 
         def loss(actor: Any, i: int = i) -> Any:
             joint = [actor(batch.obs[:, i], mask[i]) if j == i else actions[j] for j in range(N)]
-            return -jnp.mean(at_agent(critics, 0)(jnp.concatenate([batch.state, *joint], -1)))
+            return -jnp.mean(at(critics, 0)(jnp.concatenate([batch.state, *joint], -1)))
 
         updates, _ = optimiser.update(jax.jit(jax.grad(loss))(actors[i]), optimiser.init(actors[i]))
         actors[i] = optax.apply_updates(actors[i], updates)
@@ -129,7 +129,7 @@ def test_sequential_update_is_a_plain_loop_over_agents(trio: Setup) -> None:
     """Same order, first critic after its own step: actors within 1e-6; the largest step is Adam's first, 5e-4."""
     after, _ = trio.acting
     for i, actor in enumerate(one_after_the_other(trio, after.critics)):
-        for looped, swept in zip(*map(jax.tree.leaves, (actor, at_agent(after.actors, i))), strict=True):
+        for looped, swept in zip(*map(jax.tree.leaves, (actor, at(after.actors, i))), strict=True):
             np.testing.assert_allclose(swept, looped, atol=1e-6)
     moved = jax.tree.map(lambda new, old: jnp.abs(new - old).max(), after.actors, trio.learner.actors)
     assert max(float(leaf) for leaf in jax.tree.leaves(moved)) == pytest.approx(5e-4, rel=1e-3)

@@ -32,7 +32,7 @@ from omad.diffusion import ddpm
 from omad.errors import UserError
 from omad.keys import normal
 from omad.ops import weights
-from omad.tree import at_agent
+from omad.tree import at
 from omad.types import EnvSpec
 
 
@@ -112,7 +112,7 @@ def regression(actors: Any, setup: Setup, action: Any, weight: Any) -> Any:
     noisy = jnp.sqrt(kept) * action + jnp.sqrt(1 - kept) * noise
     error = 0.0
     for i in range(setup.spec.n_agents):
-        predicted = noise_network(at_agent(actors, i), noisy[:, i], setup.batch.next_obs[:, i], step[:, i])
+        predicted = noise_network(at(actors, i), noisy[:, i], setup.batch.next_obs[:, i], step[:, i])
         error = error + jnp.sum(((predicted - noise[:, i]) * setup.spec.act_mask[i]) ** 2, -1)
     return jnp.mean(weight * error)
 
@@ -143,7 +143,7 @@ def test_every_agent_regresses_on_its_own_part_of_the_joint_action(small: Setup)
         joint = jax.tree.map(lambda rows, one: jax.lax.stop_gradient(rows).at[i].set(one), learner.actors, mine)
         return regression(joint, small, action, weight)
 
-    grads = [jax.jit(jax.grad(lambda m, i=i: alone(m, i)))(at_agent(learner.actors, i)) for i in (0, 1)]
+    grads = [jax.jit(jax.grad(lambda m, i=i: alone(m, i)))(at(learner.actors, i)) for i in (0, 1)]
     expected = jax.tree.map(lambda *rows: 0.1 * jnp.stack(rows), *grads)
     assert_close(moment(after.actor_opt, expected), expected, 1e-3)
     assert value(metrics, "policy/loss") == pytest.approx(float(loss(learner.actors)), rel=1e-4)

@@ -19,7 +19,7 @@ from slow_ddpm import abar, actions, assert_close, critic_loss, draws, noise_net
 
 from omad.algos.masdac import MasdacConfig
 from omad.keys import normal
-from omad.tree import at_agent
+from omad.tree import at
 
 SAMPLES = 4
 
@@ -75,9 +75,7 @@ def test_every_agent_regresses_on_its_own_reconstructions(small: Setup) -> None:
     after, metrics = small.acting
     np.testing.assert_allclose(weight.sum(-1), 1.0, atol=1e-6)
     pairs = [
-        jax.jit(jax.value_and_grad(lambda a, i=i: regression(a, i, small, drawn, weight)))(
-            at_agent(small.learner.actors, i)
-        )
+        jax.jit(jax.value_and_grad(lambda a, i=i: regression(a, i, small, drawn, weight)))(at(small.learner.actors, i))
         for i in (0, 1)
     ]
     assert value(metrics, "policy/loss") == pytest.approx(float(sum(loss for loss, _ in pairs)), rel=1e-4)

@@ -23,7 +23,7 @@ from omad.envs import probe
 from omad.errors import UserError
 from omad.ops import categorical
 from omad.policies import DiffusionPolicy, draw_noise, sample_chain
-from omad.tree import at_agent
+from omad.tree import at
 from omad.types import EnvSpec
 
 CLIP = SMALL.actor_clip
@@ -48,7 +48,7 @@ def one_agent(actor: Any, obs: Any, noise: Any, mask: Any) -> Any:
 def agents_alone(setup: Setup, actors: Any, obs: Any, noise: Any) -> tuple[Any, Any, Any]:
     """Actions (batch, agent, act), R and P (batch, agent), one single-agent chain after the other."""
     mask = jnp.asarray(setup.spec.act_mask, obs.dtype)
-    outs = [one_agent(at_agent(actors, i), obs[:, i], noise[i], mask[i]) for i in range(setup.spec.n_agents)]
+    outs = [one_agent(at(actors, i), obs[:, i], noise[i], mask[i]) for i in range(setup.spec.n_agents)]
     actions, running, terminal = ([getattr(out, f) for out in outs] for f in ("action", "running", "terminal"))
     return jnp.stack(actions, 1), jnp.stack(running, 1), jnp.stack(terminal, 1)
 
@@ -80,7 +80,7 @@ def target_values(learner: OmadState, x: Any) -> list[Any]:
     """Both target critics' probabilities, under their running statistics."""
     assert learner.critics_target is not None
     critics, stats = learner.critics_target
-    return [jax.nn.softmax(at_agent(critics, c)(at_agent(stats, c), x, RenormConfig())) for c in (0, 1)]
+    return [jax.nn.softmax(at(critics, c)(at(stats, c), x, RenormConfig())) for c in (0, 1)]
 
 
 def critic_objective(critics: Any, setup: Setup, learner: OmadState, key: Any) -> Any:
@@ -96,10 +96,10 @@ def critic_objective(critics: Any, setup: Setup, learner: OmadState, key: Any) -
     rows = critic_rows(setup, batch.obs, batch.state, batch.action)
     next_rows = critic_rows(setup, batch.next_obs, batch.next_state, action)
     if learner.critics_target is None:
-        probs = [batch_norm_critic(at_agent(critics, c), jnp.concatenate([rows, next_rows])) for c in (0, 1)]
+        probs = [batch_norm_critic(at(critics, c), jnp.concatenate([rows, next_rows])) for c in (0, 1)]
         next_probs = [p[size:] for p in probs]
     else:
-        probs = [batch_norm_critic(at_agent(critics, c), rows) for c in (0, 1)]
+        probs = [batch_norm_critic(at(critics, c), rows) for c in (0, 1)]
         next_probs = target_values(learner, next_rows)
     shift = batch.ret - batch.discount * path_cost
     goals = [categorical.project(p, shift, batch.discount, setup.config.v_max) for p in next_probs]
@@ -122,7 +122,7 @@ def actor_objective(actors: Any, setup: Setup, critics: Any, stats: Any, log_alp
     x = critic_rows(setup, batch.obs, batch.state, action)
     z = jnp.linspace(-setup.config.v_max, setup.config.v_max, setup.config.atoms)
     q = sum(
-        jax.nn.softmax(at_agent(critics, c)(at_agent(stats, c), x, RenormConfig())) @ z for c in (0, 1)
+        jax.nn.softmax(at(critics, c)(at(stats, c), x, RenormConfig())) @ z for c in (0, 1)
     ) / 2  # fmt: skip
     return jnp.mean(jnp.exp(log_alpha[0]) * (running + terminal).sum(1) - q)
 
@@ -147,7 +147,7 @@ def actor_gradient(small: Setup) -> Any:
             log_alpha = learner.temperature.log_alpha
             return actor_objective(joint, small, after.critics, after.stats, log_alpha, noise)
 
-        grads = [jax.grad(alone)(at_agent(actors, i), i) for i in range(small.spec.n_agents)]
+        grads = [jax.grad(alone)(at(actors, i), i) for i in range(small.spec.n_agents)]
         return jax.tree.map(lambda *rows: jnp.stack(rows), *grads)
 
     return slope(learner.actors)
@@ -472,7 +472,7 @@ def test_lower_critic_is_used_where_asked(variant: Setup) -> None:
     action, _, _ = agents_alone(variant, variant.learner.actors, batch.obs, noise)
     x = critic_rows(variant, batch.obs, batch.state, action)
     z = categorical.support(10.0, 11)
-    q = [jax.nn.softmax(at_agent(after.critics, c)(at_agent(after.stats, c), x, RenormConfig())) @ z for c in (0, 1)]
+    q = [jax.nn.softmax(at(after.critics, c)(at(after.stats, c), x, RenormConfig())) @ z for c in (0, 1)]
     assert value(metrics, "policy/q") == pytest.approx(float(jnp.minimum(*q).mean()), rel=1e-3, abs=1e-4)
     assert 0 < float((q[0] < q[1]).mean()) < 1
 

@@ -33,7 +33,7 @@ from omad.errors import UserError
 from omad.loop import fused
 from omad.ops import categorical
 from omad.policies import draw_noise, sample_chain
-from omad.tree import at_agent
+from omad.tree import at
 from omad.types import Mean
 
 
@@ -142,7 +142,7 @@ def test_every_policy_is_pulled_by_its_own_critics_and_its_own_costs(policy_upda
     def objective(actor: Any, critics: Any, stats: Any, obs: Any, noise: Any, real: Any, alpha: Any) -> Any:
         chain = sample_chain(actor, obs, noise, real, 2.5, 1e4)
         x = jnp.concatenate([obs, chain.action], -1)
-        out = [at_agent(critics, c)(at_agent(stats, c), x, RenormConfig()) for c in (0, 1)]
+        out = [at(critics, c)(at(stats, c), x, RenormConfig()) for c in (0, 1)]
         if config.critic_kind == "scalar":
             q = jnp.minimum(out[0][:, 0], out[1][:, 0])
         else:
@@ -152,10 +152,10 @@ def test_every_policy_is_pulled_by_its_own_critics_and_its_own_costs(policy_upda
     losses = []
     for i, key in enumerate(keys_of_policies(setup)):
         noise = draw_noise(key, config.denoising_steps, len(batch.ret), setup.spec.act_dim)
-        parts = (at_agent(part, i) for part in (learner.actors, after.critics, after.stats))
+        parts = (at(part, i) for part in (learner.actors, after.critics, after.stats))
         loss, grads = objective(*parts, batch.obs[:, i], noise, mask[i], alpha[i])
         losses.append(float(loss))
-        seen = at_agent(moment(after.actor_opt, learner.actors), i).denoiser
+        seen = at(moment(after.actor_opt, learner.actors), i).denoiser
         for mu, g in zip(jax.tree.leaves(seen), jax.tree.leaves(grads.denoiser), strict=True):
             np.testing.assert_allclose(mu, 0.5 * jnp.clip(g, -config.actor_clip, config.actor_clip), atol=1e-4)
     due = np.sum(losses) if policy_update == "simultaneous" else np.mean(losses)

@@ -27,7 +27,7 @@ from omad.export.fold import fold
 from omad.loop.build import build
 from omad.policies import draw_noise, sample_chain
 from omad.run.folder import RunFolder
-from omad.tree import at_agent
+from omad.tree import at
 
 DRAWS = 20_000
 TASK = "probe/push"
@@ -46,7 +46,7 @@ def test_bounds_are_those_of_sampled_chains(kernel: Any) -> None:
     obs = np.asarray([[0.4], [-1.3]], np.float32)
     noise = draw_noise(jax.random.key(0), 4, DRAWS, 2)
     mask = jnp.asarray([1.0, 0.0])
-    sample = jax.jit(lambda row: sample_chain(at_agent(made.policy, 0), row, noise, mask, 2.5, 1e4, kernel))
+    sample = jax.jit(lambda row: sample_chain(at(made.policy, 0), row, noise, mask, 2.5, 1e4, kernel))
     for row, found in zip(obs, entropy_gap.at(one, obs), strict=True):
         out = sample(np.tile(np.append(row, 0.0), (DRAWS, 1)).astype(np.float32))
         cost = np.asarray(out.cost, float)

@@ -26,7 +26,7 @@ from omad.loop import fused
 from omad.loop.fused import Carry, LoopConfig
 from omad.loop.hosted import Hosted
 from omad.reward_norm import ReturnStats
-from omad.tree import at_seed
+from omad.tree import at
 
 PROBES = ("constant", "signal", "delay", "timeout", "push", "relay")
 SMALL: dict[str, Any] = {"actor_width": 8, "actor_layers": 1, "critic_width": 8, "critic_layers": 1, "n_step": 2}
@@ -174,7 +174,7 @@ def test_both_evaluations_agree(explore: bool, push: Both):
         np.testing.assert_allclose(np.asarray(left.returns), np.asarray(right.returns), rtol=1e-5)
         rounds = make_host_evaluate(algorithm, env.spec, lambda: pool, 12, explore)(*asked)
         for i in range(2):
-            expected = returns_in_rounds(push, at_seed(policies, i), 12, 5, explore)
+            expected = returns_in_rounds(push, at(policies, i), 12, 5, explore)
             assert len(np.unique(expected)) == 12
             np.testing.assert_allclose(rounds.returns[i], expected, rtol=1e-5, atol=1e-6)
     finally:

@@ -36,7 +36,7 @@ from omad.keys import normal
 from omad.nets import Mlp
 from omad.ops import td
 from omad.policies import TanhPolicy
-from omad.tree import each, polyak, start
+from omad.tree import at, each, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics, TeamAction
 
 
@@ -102,8 +102,7 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
 
         def policy_loss(joint: TeamAction, own: Any, agent: Int[Array, ""]) -> tuple[Any, Any]:
             """mean[ -Q_1(s, a) ]; also how many entries of this agent's action are saturated."""
-            first = jax.tree.map(lambda leaf: leaf[0], learner.critics)
-            loss = -jnp.mean(first(critic_input(batch.obs, batch.state, joint)))
+            loss = -jnp.mean(at(learner.critics, 0)(critic_input(batch.obs, batch.state, joint)))
             return loss, (loss, jnp.sum(jnp.abs(own) > 0.99) / own.shape[0])
 
         done = sequential_update(actor_tx, learner.actors, learner.actor_opt, act_one, policy_loss, key)

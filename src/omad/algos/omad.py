@@ -38,7 +38,7 @@ from omad.diffusion.sde import Chain
 from omad.errors import UserError
 from omad.nets import Denoiser
 from omad.policies import DiffusionPolicy, agent_noise, draw_noise, sample_chain
-from omad.tree import at_agent, descend, each, global_norm, polyak, start
+from omad.tree import at, descend, each, global_norm, polyak, start
 from omad.types import Algorithm, Batch, EnvSpec, Mean, Metrics, TeamAction, TeamObs
 
 AnyCritic = Critic | XqcCritic
@@ -139,7 +139,7 @@ def make(config: OmadConfig, spec: EnvSpec) -> Algorithm:
         # One set of parameters: the rows of all agents, which are of equal sizes, are one batch.
         rows = obs.shape[0] * n_agents
         draws = jnp.moveaxis(noise, 0, 2).reshape(-1, rows, spec.act_dim)
-        chains = sample(at_agent(actors, 0), obs.reshape(rows, -1), draws, mask[0])
+        chains = sample(at(actors, 0), obs.reshape(rows, -1), draws, mask[0])
         running, terminal = (cost.reshape(-1, n_agents) for cost in (chains.running, chains.terminal))
         return chains.action.reshape(-1, n_agents, spec.act_dim), running, terminal
 

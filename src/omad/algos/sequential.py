@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from omad.tree import at_agent, descend, global_norm, put_agent
+from omad.tree import at, descend, global_norm, put
 from omad.types import TeamAction
 
 Act = Callable[[Any, Int[Array, ""], Key[Array, ""]], tuple[Float[Array, "batch act"], Any]]
@@ -72,11 +72,11 @@ def sequential_update(
             action, drawn = act(actor, agent, loss_key)
             return loss(joint.at[:, agent].set(action), drawn, agent)
 
-        actor = at_agent(actors, agent)
+        actor = at(actors, agent)
         grads, aux = jax.grad(objective, has_aux=True)(actor)
-        actor, opt = descend(optimiser, grads, at_agent(opts, agent), actor)
+        actor, opt = descend(optimiser, grads, at(opts, agent), actor)
         joint = joint.at[:, agent].set(act(actor, agent, act_key)[0])
-        return (put_agent(actors, agent, actor), put_agent(opts, agent, opt), joint), (aux, global_norm(grads))
+        return (put(actors, agent, actor), put(opts, agent, opt), joint), (aux, global_norm(grads))
 
     (actors, opts, _), (aux, norms) = jax.lax.scan(step, (actors, opts, joint), (order, jnp.arange(n_agents)))
     by_agent = jnp.argsort(order)

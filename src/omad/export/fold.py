@@ -22,7 +22,7 @@ from omad.nets import Linear
 from omad.policies import LOG_STD, DdpmPolicy, DiffusionPolicy, GaussianPolicy, TanhPolicy
 from omad.spec import ObsNorm
 from omad.standardise import Standardised
-from omad.tree import at_agent
+from omad.tree import at
 from omad.types import EnvSpec
 
 Kind = Literal["chain", "ddpm", "gaussian", "deterministic", "distilled"]
@@ -195,7 +195,7 @@ def fold(policies: Any, config: Any, spec: EnvSpec, obs_norm: ObsNorm, steps: in
         raise UserError(f"{steps} denoising steps were asked for, but the policy has {trained}; give 1 to {trained}.")
     folded = []
     for i, (obs, act) in enumerate(zip(spec.obs_dims, spec.act_dims, strict=True)):
-        one = at_agent(inner, i)
+        one = at(inner, i)
         if isinstance(one, DiffusionPolicy):
             found = _chain(one, config, obs, act, steps or trained)
         elif isinstance(one, DdpmPolicy):

@@ -42,7 +42,7 @@ from omad.loop.fused import (
 )
 from omad.loop.packing import Layout, Trees, on_host
 from omad.loop.seeds import ProgramInputs, replicate, seed_sharding, shard_over_devices
-from omad.tree import all_finite, at_seed, stacked
+from omad.tree import all_finite, at, stacked
 from omad.types import Algorithm, Observation, Step
 
 _DRAWN = 32
@@ -151,7 +151,7 @@ class Hosted:
         self._programs: Any = functools.cache(self._batched if self.batch_seeds else self._sequential)
         self._functions: tuple[Any, Any, Any] = act, keep, learn
         # One program: leaf after leaf would be hundreds of dispatches a chunk.
-        self._split = jax.jit(lambda tree, n: [at_seed(tree, i) for i in range(n)], static_argnums=1)
+        self._split = jax.jit(lambda tree, n: [at(tree, i) for i in range(n)], static_argnums=1)
         self._join = jax.jit(stacked)
 
     @functools.cached_property

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
-from omad.tree import at_seed, put_seed
+from omad.tree import at, put
 from omad.types import Step
 
 T = TypeVar("T")
@@ -40,9 +40,9 @@ class SequentialSeeds:
     def __init__(self, one: Callable[..., Any], given: ProgramInputs | None) -> None:
         def program(carry: Any, seeds: Array, seed_index: Array, start: Array, count: Array, given: Any) -> Any:
             whole = without_ring(carry)
-            own = with_ring(at_seed(whole, seed_index), carry.ring)
+            own = with_ring(at(whole, seed_index), carry.ring)
             done = one(own, seeds[seed_index], start, count, given, seed_index)
-            return with_ring(put_seed(whole, seed_index, without_ring(done)), done.ring)
+            return with_ring(put(whole, seed_index, without_ring(done)), done.ring)
 
         self._program: Any = jax.jit(program, donate_argnums=0)
         self._given = given

@@ -32,7 +32,7 @@ from omad.run import machine, warm_start
 from omad.run.folder import RunFolder
 from omad.run.longer import kept_of_length
 from omad.run.records import EPISODES, Unreadable
-from omad.tree import all_finite, at_seed
+from omad.tree import all_finite, at
 from omad.types import is_mean
 
 EXACT, AT_A_BOUNDARY = "exact", "resumed at an episode boundary"
@@ -190,12 +190,12 @@ class Session:
                     break
                 self._saved = False
                 done = self.vector_steps == total
-                at = {name: done or self._due(name) for name in _PERIODS}
-                if at["log_every"]:
+                due = {name: done or self._due(name) for name in _PERIODS}
+                if due["log_every"]:
                     self._log()
-                if at["eval_every"] and self.vector_steps > config.warmup_vector_steps:
+                if due["eval_every"] and self.vector_steps > config.warmup_vector_steps:
                     self._evaluate(to_the_end=done)
-                if at["save_every"]:
+                if due["save_every"]:
                     self._save()
             self._end(total)
         if self.listeners.failed:
@@ -215,7 +215,7 @@ class Session:
             self._save()
         draw = self.built.picture
         if draw and self.signals.number is None and not self.listeners.failed:  # else whoever stopped it waits
-            self.listeners.show(lambda: draw(at_seed(self.context.policies(), 0), self.config.eval_seed))
+            self.listeners.show(lambda: draw(at(self.context.policies(), 0), self.config.eval_seed))
         self.listeners.call("on_end")
         if self.vector_steps == total:
             self.listeners.event("end", "complete")
@@ -285,7 +285,7 @@ class Session:
             return
         index = int(np.argmin(healthy))
         wrong = [k for k, v in self.carry.sums.items() if not np.isfinite(np.asarray(v.total)[index])]
-        learner = at_seed(self.carry.learner, index)
+        learner = at(self.carry.learner, index)
         if wrong and all(name.startswith("train/") for name in wrong) and bool(all_finite(learner)):
             raise EnvFailed(
                 f"{self.config.task} returned a number that is not finite: seed {self.config.all_seeds[index]}, in "
