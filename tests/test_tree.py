@@ -67,6 +67,12 @@ def test_all_finite_sees_every_leaf_and_ignores_integers() -> None:
         assert not bool(all_finite(good | {"b": jnp.asarray([0.0, bad])}))
 
 
+def test_what_holds_no_real_numbers_is_finite() -> None:
+    """Counters alone, and nothing at all; compiled as well."""
+    for tree in ({"n": jnp.asarray([1, 2])}, {}):
+        assert bool(all_finite(tree)) and bool(jax.jit(all_finite)(tree))
+
+
 def test_rows_of_one_agent_are_put_back() -> None:
     """Only they change; the agent may be traced."""
     tree = {"w": jnp.arange(6.0).reshape(3, 2), "b": jnp.arange(3)}
