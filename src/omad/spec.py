@@ -67,6 +67,16 @@ class EnvSpec:
         return max(self.act_dims)
 
     @property
+    def seen_size(self) -> int:
+        """Numbers that an env shows at one step: the padded observations of all agents, then the state."""
+        return self.n_agents * self.obs_dim + self.state_dim
+
+    @property
+    def row_size(self) -> int:
+        """Numbers in a worker's answer to a step: successor, reward, flags, info, and where the next episode begins."""
+        return 2 * self.seen_size + 3 + len(self.info_keys)
+
+    @property
     def joint_act_dim(self) -> int:
         """Real action dimensions of all agents together, the D of the paper."""
         return sum(self.act_dims)

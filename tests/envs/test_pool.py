@@ -606,7 +606,7 @@ def test_the_pool_of_a_task_of_the_table() -> None:
 def test_what_a_hosts_step_returns_is_looked_at(given: Any, words: str) -> None:
     """Whoever wrote it is told, in words of what may be returned."""
     spec = dataclasses.replace(odd_worlds.counter(state=True).spec, info_keys=("worth",))
-    world, shapes = odd_worlds.Counter(spec, {"seed": -1}, True), worker.Shapes.of(spec)
+    world = odd_worlds.Counter(spec, {"seed": -1}, True)
     step = world.step
 
     def wrong(action: Any, seed: int) -> Any:
@@ -614,10 +614,10 @@ def test_what_a_hosts_step_returns_is_looked_at(given: Any, words: str) -> None:
         return given if isinstance(given, tuple) else whole._replace(**given)
 
     world.step = wrong  # type: ignore[method-assign]
-    worker.serve([world], shapes, 0, worker.Frame(worker.RESET, 0, np.asarray([5], np.uint64).tobytes()))
+    worker.serve([world], spec, 0, worker.Frame(worker.RESET, 0, np.asarray([5], np.uint64).tobytes()))
     body = np.zeros((1, 2, 2), np.float32).tobytes() + np.asarray([7, 9], np.uint64).tobytes()
     with pytest.raises(worker._Stop) as stop:
-        worker.serve([world], shapes, 0, worker.Frame(worker.STEP, 1, body))
+        worker.serve([world], spec, 0, worker.Frame(worker.STEP, 1, body))
     assert words in str(stop.value.args[1])
 
 
@@ -635,11 +635,11 @@ class Reuses(odd_worlds.Counter):
 def test_a_reset_that_uses_memory_again_does_not_reach_the_successor() -> None:
     """The last step of an episode shows its own time, 4, and the next episode begins at 0 beside it."""
     spec = odd_worlds.counter(state=True).spec
-    world, shapes = Reuses(spec, {"seed": -1}, True), worker.Shapes.of(spec)
-    worker.serve([world], shapes, 0, worker.Frame(worker.RESET, 0, np.asarray([5], np.uint64).tobytes()))
+    world = Reuses(spec, {"seed": -1}, True)
+    worker.serve([world], spec, 0, worker.Frame(worker.RESET, 0, np.asarray([5], np.uint64).tobytes()))
     body = np.zeros((1, 2, 2), np.float32).tobytes() + np.asarray([7, 9], np.uint64).tobytes()
     for now in (1, 2, 3, 4):
-        (table,) = worker.serve([world], shapes, 0, worker.Frame(worker.STEP, now, body))
+        (table,) = worker.serve([world], spec, 0, worker.Frame(worker.STEP, now, body))
         row = np.asarray(table)[0]
         seen = 2 * odd_worlds.OBS + odd_worlds.STATE
         assert row[odd_worlds.PIECES] == now

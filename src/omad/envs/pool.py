@@ -97,7 +97,6 @@ class Pool:
         timeout_s: float = 60.0,
     ) -> None:
         self.spec, self.n_envs, self.timeout_s = spec, n_envs, timeout_s
-        self.shapes = worker.Shapes.of(spec)
         self._workers: list[_Worker] = []
         self._waiting = 0
         bounds = np.linspace(0, n_envs, worker_count(n_envs, workers) + 1).round().astype(int)
@@ -224,15 +223,12 @@ class Pool:
         for one in self._workers:
             self._ask(one, worker.RESET, 0, seeds[one.first : one.first + one.size].astype(np.uint64))
             self._waiting += 1
-        s = self.shapes
-        rows = np.concatenate(
-            [np.frombuffer(a, np.float32).reshape(-1, s.agents * s.obs + s.state) for a in self._gather(0)]
-        )
-        return self._seen(rows)
+        seen = self.spec.seen_size
+        return self._seen(np.concatenate([np.frombuffer(a, np.float32).reshape(-1, seen) for a in self._gather(0)]))
 
     def _seen(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        s = self.shapes
-        return rows[:, : s.agents * s.obs].reshape(-1, s.agents, s.obs), rows[:, s.agents * s.obs :]
+        agents, obs = self.spec.n_agents, self.spec.obs_dim
+        return rows[:, : agents * obs].reshape(-1, agents, obs), rows[:, agents * obs :]
 
     def send(self, actions: np.ndarray, seeds: np.ndarray, reset_seeds: np.ndarray, number: int) -> None:
         """Ask for one step.
@@ -255,16 +251,15 @@ class Pool:
         Raises:
             EnvFailed: A worker hangs or has died, or an env raised or returned unusable numbers; it is named.
         """
-        s = self.shapes
-        rows = np.concatenate([np.frombuffer(a, np.float32).reshape(-1, s.row()) for a in self._gather(number)])
-        seen = s.agents * s.obs + s.state
+        seen, row = self.spec.seen_size, self.spec.row_size
+        rows = np.concatenate([np.frombuffer(a, np.float32).reshape(-1, row) for a in self._gather(number)])
         numbers = rows[:, seen : -seen or None]
         return PoolStep(
             *self._seen(rows[:, :seen]),
             numbers[:, 0],
             numbers[:, 1] > 0,
             numbers[:, 2] > 0,
-            {key: numbers[:, 3 + i] for i, key in enumerate(s.info)},
+            {key: numbers[:, 3 + i] for i, key in enumerate(self.spec.info_keys)},
             *self._seen(rows[:, -seen:]),
             rows,
         )

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import importlib
 import json
+import math
 import os
 import select
 import struct
@@ -25,6 +26,7 @@ import numpy as np
 from omad import processes
 from omad.envs.contract import Broken, checked_result, numbers_of, place_of, said_by, saved, write_seen
 from omad.envs.host_env import EnvInstance, HostEnv
+from omad.spec import EnvSpec
 
 _HEADER = struct.Struct("<BqQ")
 RESET, STEP, SAVE, LOAD, EXIT, DONE, FAILED = range(7)
@@ -84,47 +86,24 @@ def receive(pipe: int, wait: Wait = _give_up) -> Frame:
     return Frame(kind, number, _exactly(pipe, size, wait))
 
 
-class Shapes(NamedTuple):
-    """Arrays of one answer, all of them single precision; the leading axis is the env."""
-
-    agents: int
-    obs: int
-    act: int
-    state: int
-    info: tuple[str, ...]
-    obs_dims: tuple[int, ...]
-    """Each agent's own numbers; zeros behind them."""
-
-    @staticmethod
-    def of(spec: Any) -> Shapes:
-        """From the sizes of a task."""
-        return Shapes(
-            spec.n_agents, spec.obs_dim, spec.act_dim, spec.state_dim, tuple(spec.info_keys), tuple(spec.obs_dims)
-        )
-
-    def row(self) -> int:
-        """Numbers in a step's answer: successor, reward, flags, info, and where the next episode begins."""
-        return 2 * (self.agents * self.obs + self.state) + 3 + len(self.info)
-
-
 class _Stop(Exception):
     """An env cannot continue; args are the index of the env and what happened."""
 
 
-def _complaints(shapes: Shapes, stepped: bool) -> list[str]:
+def _complaints(spec: EnvSpec, stepped: bool) -> list[str]:
     """What to say of each number of an answer's row if it is not finite."""
 
     def seen(what: str) -> list[str]:
-        sizes = (("an observation", shapes.agents * shapes.obs), ("a state", shapes.state))
+        sizes = (("an observation", spec.n_agents * spec.obs_dim), ("a state", spec.state_dim))
         return [f"{what} returned {name} that is not finite" for name, size in sizes for _ in range(size)]
 
     if not stepped:
         return seen("reset()")
-    numbers = [f"step() returned the {name} {{}}" for name in numbers_of(shapes.info)]
+    numbers = [f"step() returned the {name} {{}}" for name in numbers_of(spec.info_keys)]
     return [*seen("step()"), *numbers, *seen("reset()")]
 
 
-def _checked(table: np.ndarray, shapes: Shapes, first: int, stepped: bool) -> np.ndarray:
+def _checked(table: np.ndarray, spec: EnvSpec, first: int, stepped: bool) -> np.ndarray:
     """The rows, looked through at once, for that is ten times as fast as one by one.
 
     Raises:
@@ -134,57 +113,58 @@ def _checked(table: np.ndarray, shapes: Shapes, first: int, stepped: bool) -> np
     if not good.all():
         env = int(np.argmin(good.all(1)))
         place = int(np.argmin(good[env]))
-        raise _Stop(first + env, _complaints(shapes, stepped)[place].format(table[env, place]))
+        raise _Stop(first + env, _complaints(spec, stepped)[place].format(table[env, place]))
     return table
 
 
 def _advance(
-    instance: EnvInstance, action: np.ndarray, seed: int, reset_seed: int, row: np.ndarray, shapes: Shapes
+    instance: EnvInstance, action: np.ndarray, seed: int, reset_seed: int, row: np.ndarray, spec: EnvSpec, seen: int
 ) -> None:
     """Step one env and write its part of the answer; the successor first, for a reset may use its memory again.
 
     Raises:
         Broken: What it returned cannot be used.
     """
-    seen = shapes.agents * shapes.obs + shapes.state
     moved = instance.step(action, seed)
-    numbers = checked_result(moved, shapes.info)
-    write_seen(row[:seen], moved.next, shapes.obs_dims, shapes.state, "step()")
+    numbers = checked_result(moved, spec.info_keys)
+    write_seen(row[:seen], moved.next, spec.obs_dims, spec.state_dim, "step()")
     row[seen : seen + len(numbers)] = numbers
     if any(numbers[1:3]):
-        _begin(instance, reset_seed, row[row.size - seen :], shapes)
+        _begin(instance, reset_seed, row[row.size - seen :], spec)
     else:
         row[row.size - seen :] = row[:seen]
 
 
-def _begin(instance: EnvInstance, seed: int, row: np.ndarray, shapes: Shapes) -> None:
+def _begin(instance: EnvInstance, seed: int, row: np.ndarray, spec: EnvSpec) -> None:
     """Reset one env and write its observation; raises as `_advance`."""
-    write_seen(row, instance.reset(seed), shapes.obs_dims, shapes.state, "reset()")
+    write_seen(row, instance.reset(seed), spec.obs_dims, spec.state_dim, "reset()")
 
 
-def serve(instances: list[EnvInstance], shapes: Shapes, first: int, request: Frame) -> list[np.ndarray | bytes]:
+def serve(instances: list[EnvInstance], spec: EnvSpec, first: int, request: Frame) -> list[np.ndarray | bytes]:
     """The answer to one request.
 
     Raises:
         _Stop: An env raised something, or returned numbers that cannot be used.
     """
-    n = len(instances)
+    n, seen = len(instances), spec.seen_size
     if request.kind == RESET:
         seeds = np.frombuffer(request.body, np.uint64)
-        table = np.empty((n, shapes.agents * shapes.obs + shapes.state), np.float32)
+        table = np.empty((n, seen), np.float32)
         with np.errstate(over="ignore"):  # what single precision cannot hold becomes infinite and is found below
             for i, (instance, seed) in enumerate(zip(instances, seeds, strict=True)):
-                _guarded(first + i, _begin, instance, int(seed), table[i], shapes)
-        return [_checked(table, shapes, first, stepped=False)]
+                _guarded(first + i, _begin, instance, int(seed), table[i], spec)
+        return [_checked(table, spec, first, stepped=False)]
     if request.kind == STEP:
-        split = n * shapes.agents * shapes.act * 4
-        actions = np.frombuffer(request.body[:split], np.float32).reshape(n, shapes.agents, shapes.act).astype(float)
+        shape = n, spec.n_agents, spec.act_dim
+        split = math.prod(shape) * 4
+        actions = np.frombuffer(request.body[:split], np.float32).reshape(shape).astype(float)
         seeds = np.frombuffer(request.body[split:], np.uint64).reshape(2, n)
-        table = np.empty((n, shapes.row()), np.float32)
+        table = np.empty((n, spec.row_size), np.float32)
         with np.errstate(over="ignore"):
             for i, one in enumerate(instances):
-                _guarded(first + i, _advance, one, actions[i], int(seeds[0, i]), int(seeds[1, i]), table[i], shapes)
-        return [_checked(table, shapes, first, stepped=True)]
+                asked = actions[i], int(seeds[0, i]), int(seeds[1, i])
+                _guarded(first + i, _advance, one, *asked, table[i], spec, seen)
+        return [_checked(table, spec, first, stepped=True)]
     if request.kind == SAVE:
         states = [_guarded(first + i, saved, instance) for i, instance in enumerate(instances)]
         return [np.asarray([len(data) for data in states], np.int64), *states]
@@ -236,7 +216,6 @@ def main() -> None:
         first = order["first"]
         module, _, function = order["factory"].partition(":")
         env: HostEnv = _guarded(first, lambda: getattr(importlib.import_module(module), function)(**order["arguments"]))
-        shapes = Shapes.of(env.spec)
         instances = [_guarded(first + i, lambda: env.create(False)) for i in range(order["count"])]
         processes.outlive_signals()  # again, for what was imported may handle them
         send(outward, DONE, 0)
@@ -244,7 +223,7 @@ def main() -> None:
         asked.register(inward, select.POLLIN)
         while (request := _awaited(inward, asked)).kind != EXIT:
             number = request.number
-            send(outward, DONE, number, *serve(instances, shapes, first, request))
+            send(outward, DONE, number, *serve(instances, env.spec, first, request))
         for instance in instances:
             instance.close()
     except (EOFError, BrokenPipeError):

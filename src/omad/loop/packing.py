@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from omad.envs.worker import Shapes
 from omad.loop.fused import Carry
 from omad.loop.seeds import with_ring, without_ring
 from omad.types import Algorithm, EnvSpec, Learner, Observation, Step
@@ -34,9 +33,8 @@ class Layout:
 
     def __init__(self, spec: EnvSpec) -> None:
         self.agents, self.obs = spec.n_agents, spec.n_agents * spec.obs_dim
-        self.shown = self.obs + spec.state_dim
+        self.shown, self.width = spec.seen_size, spec.row_size
         self.info_keys = spec.info_keys
-        self.width = Shapes.of(spec).row()
 
     def pack_shown(self, observation: Observation) -> np.ndarray:
         """`(seed, env, number)` with the next observation only."""
