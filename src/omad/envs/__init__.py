@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import pkgutil
 from typing import Any
 
 from omad import processes, tasks
@@ -24,9 +24,8 @@ def make(name: str) -> Any:
         omad.errors.UserError: where a package is missing or a user's own env cannot be used.
     """
     task = tasks.find(name)
-    module, _, function = task.factory.partition(":")
     with processes.env_code():
-        return getattr(importlib.import_module(module), function)(**task.arguments)
+        return pkgutil.resolve_name(task.factory)(**task.arguments)
 
 
 def with_info(env: Any, name: str, info_keys: tuple[str, ...]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import pkgutil
 from typing import Any
 
 import jax
@@ -71,7 +71,6 @@ class JaxInstance:
 
 def make(factory: str, arguments: dict[str, Any]) -> HostEnv:
     """The host form of a JAX env of the table of tasks."""
-    module, _, function = factory.partition(":")
-    env: JaxEnv = getattr(importlib.import_module(module), function)(**arguments)
+    env: JaxEnv = pkgutil.resolve_name(factory)(**arguments)
     spec = env.spec
     return HostEnv(dataclasses.replace(spec, name=f"{spec.name}?host=true"), lambda render: JaxInstance(env))

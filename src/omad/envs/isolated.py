@@ -7,9 +7,9 @@ an answer in JSON arrives, or one sentence. Started by `call`, never by hand.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 import tempfile
@@ -92,8 +92,7 @@ def apart(task: str, function: str, arguments: Mapping[str, Any], timeout_s: flo
     """As `call`; in this process where it is one in which a user's code runs anyway."""
     if os.environ.get(processes.WORKER) is None:
         return call(task, function, arguments, timeout_s)
-    module, _, name = function.partition(":")
-    return getattr(importlib.import_module(module), name)(**arguments)
+    return pkgutil.resolve_name(function)(**arguments)
 
 
 def _standard_error() -> Any:
@@ -108,9 +107,8 @@ def main() -> None:
     answer = Path(sys.argv[1])
     request = json.loads(sys.stdin.buffer.readline())
     sys.argv = sys.argv[:1]
-    module, _, name = request["function"].partition(":")
     try:
-        result = getattr(importlib.import_module(module), name)(**request["arguments"])
+        result = pkgutil.resolve_name(request["function"])(**request["arguments"])
     except UserError as error:
         result = {"refused": str(error)}
     answer.with_suffix(".partial").write_text(json.dumps(schema.plain(result)), encoding="utf-8")

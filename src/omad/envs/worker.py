@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import json
 import math
 import os
+import pkgutil
 import select
 import struct
 import sys
@@ -214,8 +214,7 @@ def main() -> None:
     try:
         order = json.loads(receive(inward).body)
         first = order["first"]
-        module, _, function = order["factory"].partition(":")
-        env: HostEnv = _guarded(first, lambda: getattr(importlib.import_module(module), function)(**order["arguments"]))
+        env: HostEnv = _guarded(first, lambda: pkgutil.resolve_name(order["factory"])(**order["arguments"]))
         instances = [_guarded(first + i, lambda: env.create(False)) for i in range(order["count"])]
         processes.outlive_signals()  # again, for what was imported may handle them
         send(outward, DONE, 0)
