@@ -162,7 +162,6 @@ class Pool:
         one = _Worker(process, to, back, answer, room, order["first"], order["count"])
         self._workers.append(one)
         self._ask(one, worker.RESET, 0, json.dumps(order).encode())
-        self._waiting += 1
 
     # ------------------------------------------------------------ requests
 
@@ -172,6 +171,7 @@ class Pool:
             worker.send(one.to, kind, number, *parts, wait=lambda: self._wait(one, one.room, patience, number))
         except OSError:
             raise self._gone(one, number) from None
+        self._waiting += 1
 
     def _wait(self, one: _Worker, ready: Any, patience: processes.Patience, number: int) -> None:
         """Wait until a worker's pipe can be used; while the worker itself is stopped, time does not count.
@@ -222,7 +222,6 @@ class Pool:
         """Begin an episode everywhere: `(env, agent, obs)` and `(env, state)`."""
         for one in self._workers:
             self._ask(one, worker.RESET, 0, seeds[one.first : one.first + one.size].astype(np.uint64))
-            self._waiting += 1
         seen = self.spec.seen_size
         return self._seen(np.concatenate([np.frombuffer(a, np.float32).reshape(-1, seen) for a in self._gather(0)]))
 
@@ -243,7 +242,6 @@ class Pool:
         for one in self._workers:
             mine = slice(one.first, one.first + one.size)
             self._ask(one, worker.STEP, number, *(part[mine] for part in parts))
-            self._waiting += 1
 
     def receive(self, number: int) -> PoolStep:
         """Wait for the step that was asked for.
@@ -268,7 +266,6 @@ class Pool:
         """Bytes of every env, `(env, byte)`; no bytes where an env cannot save."""
         for one in self._workers:
             self._ask(one, worker.SAVE, number)
-            self._waiting += 1
         table, sizes = [], set()
         for one, answer in zip(self._workers, self._gather(number), strict=True):
             lengths = np.frombuffer(answer[: 8 * one.size], np.int64)
@@ -285,7 +282,6 @@ class Pool:
         """Go on from what `save` returned."""
         for one in self._workers:
             self._ask(one, worker.LOAD, number, np.ascontiguousarray(table[one.first : one.first + one.size]))
-            self._waiting += 1
         self._gather(number)
 
     def close(self) -> None:
