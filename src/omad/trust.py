@@ -18,7 +18,7 @@ def refuse_foreign(task: str, path: Path, trust: bool, remedy: str = _TRUST) -> 
     Raises:
         UserError: It names one, and the user has not said so.
     """
-    if (code := tasks.code_of(task)) and not trust:
+    if (code := tasks.find(task).code) and not trust:
         raise UserError(
             f"{path} names an env of its own: the module {code.partition(':')[0]} would be imported and "
             f"{code.partition(':')[2]} called. If you trust it, {remedy}."

@@ -101,10 +101,6 @@ def _numbers(result: Any, spec: Any) -> list[float]:
     return found[:3]
 
 
-def _nothing(t: int) -> None:
-    """No other instance steps in between."""
-
-
 def _traces(task: str, steps: int, seed: int) -> tuple[Any, list[dict[str, Any]]]:
     """The env, and the results of its steps: alone, alone again, and interleaved with a second instance."""
     from omad import envs
@@ -119,7 +115,7 @@ def _traces(task: str, steps: int, seed: int) -> tuple[Any, list[dict[str, Any]]
     runs: list[dict[str, Any]] = []
     for _ in range(2):
         with _closed(create()) as instance:
-            runs.append(_trace(instance, env.spec, steps, seed, _nothing))
+            runs.append(_trace(instance, env.spec, steps, seed, lambda t: None))
         if runs[0]["broken"]:
             return env, runs
     with _closed(create()) as instance, _closed(create()) as other:

@@ -140,10 +140,6 @@ def _on(text: str | None) -> bool:
     return (text or "").lower() in ("1", "true", "yes", "y", "on", "t")
 
 
-def _has_gpu() -> bool:
-    return Path("/proc/driver/nvidia/gpus").is_dir()  # not there on other systems than Linux
-
-
 def _cache() -> dict[str, Any]:
     """The compilation cache: its folder, how many programs it holds, their size, and whether more can be kept."""
     named = os.environ.get("JAX_COMPILATION_CACHE_DIR")
@@ -249,7 +245,8 @@ def examine(test: bool = True) -> dict[str, Any]:
     if wrong:
         what = "JAX does not start" if device is None else "The self-test failed"
         problems.append(f"{what}: {wrong.rstrip('.')}.")
-    notes += environment_notes(os.environ, device, _has_gpu())
+    gpu = Path("/proc/driver/nvidia/gpus").is_dir()  # not there on other systems than Linux
+    notes += environment_notes(os.environ, device, gpu)
     cache = _cache()
     if cache["folder"] and not cache["writable"]:
         notes.append(f"Compiled programs cannot be kept in {cache['folder']}, so every start compiles anew.")

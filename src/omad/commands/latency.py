@@ -157,13 +157,6 @@ def measure(options: Options) -> list[dict[str, Any]]:
     return [*rows, same | {"denoising_steps": trained, "runtime": "load_policy(run).act, all agents"} | spent]
 
 
-def _check_picture(path: Path) -> None:
-    """Refuse what cannot be written, before anything is measured."""
-    if path.suffix.lower() != ".png":
-        raise UserError(f"--out is {path}; it must end in .png.")
-    files.check_new(path)
-
-
 def _draw(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
@@ -191,10 +184,12 @@ def main(arguments: Sequence[str]) -> int:
     """Measure and print."""
     options = tyro.cli(Options, prog="omad latency", args=list(arguments))
     use_compilation_cache(options.compilation_cache)
-    if options.out is not None and not options.episodes:
-        raise UserError("--out draws returns, but --episodes is 0; give at least 2.")
-    if options.out is not None:
-        _check_picture(options.out)
+    if options.out is not None:  # what cannot be written is refused before anything is measured
+        if not options.episodes:
+            raise UserError("--out draws returns, but --episodes is 0; give at least 2.")
+        if options.out.suffix.lower() != ".png":
+            raise UserError(f"--out is {options.out}; it must end in .png.")
+        files.check_new(options.out)
     rows = measure(options)
     if options.out is not None:
         _draw(rows, options.out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes.util
 import dataclasses
 import functools
 import os
@@ -138,7 +139,8 @@ def _headless(drawn_here: bool) -> Iterator[None]:
         EnvFailed: The env is broken.
     """
     if not drawn_here and sys.platform == "linux" and "MUJOCO_GL" not in os.environ and "mujoco" not in sys.modules:
-        os.environ["MUJOCO_GL"] = _backend()
+        can = ctypes.util.find_library
+        os.environ["MUJOCO_GL"] = "egl" if can("EGL") or not can("OSMesa") else "osmesa"
     try:
         yield
     except UserError:
@@ -154,13 +156,6 @@ def _headless(drawn_here: bool) -> Iterator[None]:
             "renderer (Debian, Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri, or libosmesa6) "
             "or set MUJOCO_GL."
         ) from error
-
-
-def _backend() -> str:
-    """`egl` where its library can be loaded, else `osmesa`."""
-    import ctypes.util
-
-    return "egl" if ctypes.util.find_library("EGL") or not ctypes.util.find_library("OSMesa") else "osmesa"
 
 
 def films(

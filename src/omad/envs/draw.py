@@ -143,7 +143,7 @@ def labelled(picture: np.ndarray, name: str, step: int, total: float) -> Image.I
     height, width = picture.shape[:2]
     image = Image.new("RGB", (width + width % 2, height + height % 2 + 32), PAPER)
     image.paste(Image.fromarray(picture), (0, 32))
-    ImageDraw.Draw(image).text((8, 8), f"{name}   step {step}   return {total:.1f}", INK, _font(14))
+    ImageDraw.Draw(image).text((8, 8), f"{name}   step {step}   return {total:.1f}", INK, ImageFont.load_default(14))
     return image
 
 
@@ -237,7 +237,7 @@ def _field(episode: _Episode, time: int) -> Image.Image:
 
     pos = episode.pos[time]
     n = len(pos)
-    colours = [_colour(body, episode.team) for body in range(n)]
+    colours = [ADVERSARY if body < episode.team else AGENTS[(body - episode.team) % len(AGENTS)] for body in range(n)]
     for body in range(n):
         for t in range(time):
             fade = 0.18 + 0.5 * (t + 1) / time
@@ -275,27 +275,15 @@ def _field(episode: _Episode, time: int) -> Image.Image:
 def _with_header(field: Image.Image, episode: _Episode, time: int) -> Image.Image:
     image = Image.new("RGB", (FIELD, FIELD + HEADER), PAPER)
     image.paste(field, (0, HEADER))
-    _write_header(image, episode, time)
-    return image
-
-
-def _write_header(image: Image.Image, episode: _Episode, time: int) -> None:
     draw = ImageDraw.Draw(image)
     last = len(episode.pos) - 1
     clock = f"step {time} of {last}  ({time * 0.1:.1f} s)"
     value = f"return {episode.returns[time]:.1f}" if len(episode.returns) else ""
-    draw.text((14, 8), episode.title, INK, _font(18))
-    draw.text((14, 32), clock, FAINT, _font(14))
-    draw.text((image.width - 14, 32), value, INK, _font(14), anchor="ra")
+    draw.text((14, 8), episode.title, INK, ImageFont.load_default(18))
+    draw.text((14, 32), clock, FAINT, ImageFont.load_default(14))
+    draw.text((image.width - 14, 32), value, INK, ImageFont.load_default(14), anchor="ra")
     draw.line((0, HEADER - 1, image.width, HEADER - 1), EDGE)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def _colour(body: int, team: int) -> Colour:
-    return ADVERSARY if body < team else AGENTS[(body - team) % len(AGENTS)]
+    return image
 
 
 def _mix(one: Colour, other: Colour, weight: float) -> Colour:

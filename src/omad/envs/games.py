@@ -12,12 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from omad import tasks
 from omad.envs.probe import ProbeState, probe_env
+from omad.tasks import GAME_MODES
 from omad.types import JaxEnv
 
-MODES = tasks.GAME_MODES
-"""The good points."""
 WIDTH = 0.3
 """Divisor of squared distances, as in the probe `relay`."""
 
@@ -50,7 +48,7 @@ def meeting(n_agents: int = 2) -> JaxEnv:
 
 
 def _game(kind: str, n_agents: int, reward_of: Callable[[Array], Array]) -> JaxEnv:
-    points = jnp.asarray(MODES)
+    points = jnp.asarray(GAME_MODES)
 
     def sample_hint(key: Key[Array, ""]) -> Float[Array, "agent obs"]:
         return jnp.tile(jax.random.uniform(key, (1, 2), minval=-1.0), (n_agents, 1))

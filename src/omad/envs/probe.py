@@ -119,17 +119,13 @@ def _ones(key: Key[Array, ""]) -> Float[Array, "agent obs"]:
     return jnp.ones((2, 1))
 
 
-def _hint(state: ProbeState) -> Float[Array, "agent obs"]:
-    return state.hint
-
-
 def probe_env(
     name: str,
     sizes: tuple[int, ...] = (1, 1),
     *,
     sample_hint: SampleHint,
     reward: Reward,
-    observe_hint: ObserveHint = _hint,
+    observe_hint: ObserveHint = lambda state: state.hint,
     horizon: int = 1,
     ends: bool = True,
 ) -> JaxEnv:

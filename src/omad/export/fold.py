@@ -210,17 +210,11 @@ def fold(policies: Any, config: Any, spec: EnvSpec, obs_norm: ObsNorm, steps: in
             )
         found = found._replace(normaliser=obs_norm)
         if stats is not None:
-            rows = [
-                np.asarray(m, np.float32).reshape(spec.n_agents, spec.obs_dim)[i, :obs] for m in mean_and_std(stats)
-            ]
-            found.tensors.update({"norm.mean": _array(rows[0]), "norm.std": _array(rows[1])})
+            norm = {"norm.mean": stats.mean, "norm.std": jnp.sqrt(stats.variance + 1e-6)}
+            shape = (spec.n_agents, spec.obs_dim)
+            found.tensors.update({name: _array(rows.reshape(shape)[i, :obs]) for name, rows in norm.items()})
         folded.append(found)
     return folded
-
-
-def mean_and_std(stats: Any) -> tuple[Any, Any]:
-    """Mean and standard deviation that entries are standardised by."""
-    return stats.mean, jnp.sqrt(stats.variance + 1e-6)
 
 
 # ---------------------------------------------------------------- the same in JAX, for training and evaluating

@@ -24,7 +24,6 @@ __all__ = [
     "Reference",
     "Task",
     "UnknownTask",
-    "code_of",
     "find",
     "nearest",
     "options_of",
@@ -50,8 +49,3 @@ def find(name: str) -> Task:
             + (f"; and as registered: {own}." if own else "; an env of another name is registered first.")
         )
     return build(base, options_of(base, tail))
-
-
-def code_of(name: str) -> str:
-    """`module:function` that a task's name says to import; empty for all that this machine itself has installed."""
-    return find(name).code
