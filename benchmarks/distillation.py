@@ -37,9 +37,9 @@ from omad.export.fold import Folded, fold
 from omad.export.runner import Policy
 from omad.trained import Run
 
-sys.path.append(str(Path(__file__).parents[1] / "studies"))
+sys.path.append(str(Path(__file__).parents[1] / "studies" / "measures"))
 
-from measures import mode_coverage
+import mode_coverage
 
 SEED = 2_000_000
 """Of evaluation episodes."""

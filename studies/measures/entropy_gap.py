@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from density import Entropies, entropies
 from omad.algos.validate import check
 from omad.cli import answer
 from omad.console import console, print_json, row, table
-from omad.diffusion.density import Entropies, entropies
 from omad.errors import UserError
 from omad.export.fold import Folded, fold, normalised
 from omad.export.runner import ACTIVATIONS

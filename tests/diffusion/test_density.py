@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from omad.diffusion.density import entropies
+from density import entropies
 from omad.diffusion.schedule import cosine_squared
 from omad.diffusion.sde import Kernel, rollout, transition
 

@@ -19,7 +19,7 @@ sys.path.append(str(Path(__file__).parent))
 
 from teams import team
 
-from measures import entropy_gap
+import entropy_gap
 from omad import cli, envs
 from omad.config import resolve
 from omad.errors import UserError

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from measures import state_coverage as coverage
+import state_coverage as coverage
 from omad import api, cli
 from omad.run.folder import RunFolder
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from measures import mode_coverage as modes
+import mode_coverage as modes
 from omad import api, cli, tasks
 
 POINTS = np.asarray(tasks.GAME_MODES)
