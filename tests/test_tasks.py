@@ -11,9 +11,10 @@ import jax
 import numpy as np
 import pytest
 
+import scripted
 from omad import tasks
 from omad.commands.tasks import main
-from omad.envs import make, scripted
+from omad.envs import make
 from omad.tasks.returns import RANDOM
 
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import scripted
 from omad import envs, tasks
-from omad.envs import mpe, particles, scripted
+from omad.envs import mpe, particles
 from omad.envs.draw import episode_frames
 from omad.envs.frame_stack import env_state, stack_frames
 from omad.errors import UserError

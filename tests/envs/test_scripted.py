@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import scripted
 from omad import tasks
-from omad.envs import make, mpe, particles, scripted
+from omad.envs import make, mpe, particles
 from omad.types import EnvSpec
 
 EPISODES = 2000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from omad.tasks.rows import Published, Reference
 
 RANDOM = "uniformly random"
-_SCRIPTED = "measured with this project's scripted policies (omad.envs.scripted), 20,000 episodes"
+_SCRIPTED = "measured with this project's scripted policies (studies/measures/scripted.py), 20,000 episodes"
 _CEILING = "open-loop trajectory optimisation with full information, 300 episodes (s.e. < 0.6); code not included"
 _BPTT = "decentralised feed-forward networks, trained by gradients through the simulator, one seed; code not included"
 _PAPER = "arXiv 2602.18291, 5 seeds, through secondary summaries; env version unknown, this protocol fits"
