@@ -22,9 +22,9 @@ from omad.console import console, print_json, row, table
 from omad.errors import UserError
 from omad.export.fold import Folded, fold, normalised
 from omad.export.runner import ACTIVATIONS
-from omad.report.figures import COLOURS, panels
+from omad.report.figures import COLOURS
 from omad.report.records import Section
-from omad.report.sections import write_section
+from sections import panels, write_section
 
 
 @dataclasses.dataclass(frozen=True)

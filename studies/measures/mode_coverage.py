@@ -22,10 +22,10 @@ from omad.algos.validate import check
 from omad.cli import answer
 from omad.console import console, print_json, row, table
 from omad.errors import UserError
-from omad.report.figures import COLOURS, panels
+from omad.report.figures import COLOURS
 from omad.report.format import drawable
 from omad.report.records import Section
-from omad.report.sections import write_section
+from sections import panels, write_section
 
 RADIUS = 0.3
 """Farther than this from every mode, an action is at none: a quarter of the distance between two of them."""

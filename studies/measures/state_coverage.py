@@ -26,10 +26,9 @@ from omad.algos.validate import MOST
 from omad.cli import answer
 from omad.console import console, print_json, row, table
 from omad.errors import UserError
-from omad.report.figures import panels
 from omad.report.format import drawable
 from omad.report.records import Section
-from omad.report.sections import write_section
+from sections import panels, write_section
 
 _MOST = 1 << 30
 """Bytes that a grid may take."""

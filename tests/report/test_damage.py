@@ -29,7 +29,6 @@ from omad.report import page, results, survival, tables
 from omad.report.format import code, drawable, markdown, paragraph, plain
 from omad.report.read import gather
 from omad.report.records import Options, Section
-from omad.report.sections import write_section
 from omad.report.summary import to_json
 
 PNG = base64.b64decode(
@@ -485,6 +484,8 @@ def test_no_link_in_a_report_is_followed(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_sections_are_written_into_the_study_or_refused(tmp_path: Path) -> None:
+    from sections import write_section  # not where the process without the type checker looks
+
     section = Section(title="$x$", text="[b]", alt="A.")
     write_section(tmp_path / "new", "a/../b", section, PNG)
     assert sorted(snapshot(tmp_path / "new")) == ["sections", "sections/a----b.json", "sections/a----b.png"]

@@ -104,24 +104,6 @@ def draw_curves(results: Results) -> bytes:
         return to_bytes(learning_curves(one.panels[0], one.task, algorithms, results.options.actions))
 
 
-def panels(
-    title: str,
-    shape: tuple[int, int],
-    size: tuple[float, float],
-    fill: Callable[[Figure, Any], None],
-    **shared: Any,
-) -> bytes:
-    """A PNG with rows and columns of axes, on which `fill(figure, axes)` draws."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context({"text.parse_math": False}):
-        figure = Figure(figsize=size, layout="constrained")
-        figure.suptitle(drawable(title), fontsize=11)
-        fill(figure, figure.subplots(*shape, squeeze=False, **shared))
-        return to_bytes(figure)
-
-
 def _file_name(task: str, taken: set[str]) -> str:
     """A task's name as part of a file's, unlike those that are taken already."""
     base = "".join(c if c.isascii() and (c.isalnum() or c in "-.") else "-" for c in task)[:100]

@@ -11,7 +11,6 @@ from xml.parsers import expat
 
 import msgspec
 
-from omad import files
 from omad.errors import UserError
 from omad.report.records import Section
 from omad.schema import read_bytes, read_json
@@ -19,32 +18,6 @@ from omad.schema import read_bytes, read_json
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 _LARGEST = 1 << 25
 """Bytes of a section's figure."""
-
-
-def write_section(study: Path, name: str, section: Section, picture: bytes) -> None:
-    """Add a section with its picture, `NAME.png`, to what `omad report` shows of a study.
-
-    Args:
-        study: Its folder; made if it is not there.
-        name: Of the two files; what is no letter, digit or `-` becomes `-`.
-        section: Without the figure's name, which is set here.
-        picture: A PNG.
-
-    Raises:
-        UserError: The files cannot be written there.
-    """
-    name = "".join(c if c.isascii() and c.isalnum() else "-" for c in name)[:100]
-    folder = study / "sections"
-    if folder.is_symlink():
-        raise UserError(f"{folder} is a link; remove it, or give another --out: sections are written inside the study.")
-    section = msgspec.structs.replace(section, figure=f"{name}.png")
-    text = msgspec.json.format(msgspec.json.encode(section), indent=1) + b"\n"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(folder / f"{name}.png", picture, study)
-        files.write_bytes(folder / f"{name}.json", text, study)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror or error}); give another --out.") from None
 
 
 def read_section(path: Path, study: Path) -> Section:
