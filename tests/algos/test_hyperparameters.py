@@ -31,8 +31,10 @@ def others(config: Any) -> Any:
 @functools.cache
 def program(config: Any, how: str = "none") -> str:
     """What would be compiled."""
-    loop = fused.make(algos.make(config, ENV.spec, how), ENV, SIZES)  # pyright: ignore[reportArgumentType]
-    return loop.chunk.lower(jax.eval_shape(loop.init, SEEDS), SEEDS, NUMBER, NUMBER).as_text()
+    algorithm = algos.make(config, ENV.spec, how)  # pyright: ignore[reportArgumentType]
+    loop = fused.make(algorithm, ENV, SIZES, batch_seeds=False)
+    carry = jax.eval_shape(loop.init, SEEDS)
+    return loop.chunk._program.lower(carry, SEEDS, NUMBER, NUMBER, NUMBER, loop.chunk._given).as_text()
 
 
 @pytest.mark.parametrize(

@@ -126,10 +126,10 @@ def test_a_seed_is_the_same_alone_and_among_others(loop: Fused, done: Carry) -> 
 
 def test_one_compilation_serves_every_length_of_a_chunk() -> None:
     """Start and length are traced: one program for learning, one for warm-up."""
-    own = fused.make(counting(), clock(), LOOP)
+    own = fused.make(counting(), clock(), LOOP, batch_seeds=False)
     run(own, SEEDS, (1, 4, 2, 7), (1, 4))
-    assert own.chunk._cache_size() == 1
-    assert own.warm._cache_size() == 1
+    assert own.chunk._program._cache_size() == 1
+    assert own.warm._program._cache_size() == 1
 
 
 def test_updates_are_counted_from_one_and_the_delayed_branch_is_skipped(loop: Fused) -> None:
@@ -322,21 +322,21 @@ def test_omad_runs_alike_in_any_cut_and_in_any_company(omad_loop: Fused) -> None
     """One chunk and four are bit-identical; a seed's neighbour in the stack does not matter; all is finite."""
     whole = run(omad_loop, SEEDS, (6,))
     assert eqx.tree_equal(run(omad_loop, SEEDS, (1, 2, 2, 1)), whole)
-    assert omad_loop.chunk._cache_size() == 1
+    assert omad_loop.chunk._program(len(SEEDS))._cache_size() == 1
     assert np.asarray(omad_loop.healthy(whole)).all()
     np.testing.assert_array_equal(whole.sums["policy/loss"].weight, 4)  # 12 updates, every third
     np.testing.assert_array_equal(whole.sums["critic/loss"].weight, 12)
     elsewhere = run(omad_loop, jnp.asarray([int(SEEDS[1]), 99]), (6,))
     for a, b in zip(jax.tree.leaves(elsewhere), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(a[0], b[1], rtol=1e-5, atol=1e-6)
-    assert omad_loop.chunk._cache_size() == 1
+    assert omad_loop.chunk._program(len(SEEDS))._cache_size() == 1
 
 
 def test_omad_keeps_a_real_branch_for_its_delayed_update(omad_loop: Fused) -> None:
     """Under the vmap over seeds the actor update is a conditional, not a selection after computing both."""
     carry = jax.eval_shape(omad_loop.init, SEEDS)
     number = jax.ShapeDtypeStruct((), jnp.int32)
-    traced = omad_loop.chunk.trace(carry, SEEDS, number, number)
+    traced = omad_loop.chunk._program(len(SEEDS)).trace(carry, SEEDS, number, number, omad_loop.chunk._given)
 
     def branches(jaxpr: Any) -> list[Any]:
         found = []

@@ -81,7 +81,9 @@ def test_the_ring_is_never_copied(updates: int, demonstrated: int, batch: bool) 
     shown = buffer.make(env.spec, DEMONSTRATIONS, 1) if demonstrated else None
     loop = fused.make(algorithm, env, sizes, batch, shown)
     carry = jax.eval_shape(loop.init, SEEDS)
-    assert not copied(loop.chunk.lower(carry, SEEDS, NUMBER, NUMBER).compile(AS_USERS))
+    program, place = (loop.chunk._program(len(SEEDS)), ()) if batch else (loop.chunk._program, (NUMBER,))
+    lowered = program.lower(carry, SEEDS, *place, NUMBER, NUMBER, loop.chunk._given)
+    assert not copied(lowered.compile(AS_USERS))
 
     hosted = Hosted(algorithm, HostEnv(env.spec, never), sizes, never, batch, shown)
     _, keep, learn = hosted._programs(len(SEEDS))

@@ -53,13 +53,6 @@ class SequentialSeeds:
             carry = self._program(carry, seeds, np.int32(seed_index), start, count, self._given)
         return carry
 
-    def lower(self, carry: Any, seeds: Any, start: Any, count: Any) -> Any:
-        """The program for arguments of these shapes, to be looked at."""
-        return self._program.lower(carry, seeds, np.int32(0), start, count, self._given)
-
-    def _cache_size(self) -> int:
-        return self._program._cache_size()
-
 
 def shard_over_devices(function: Any, n_seeds: int, by_seed: tuple[bool, ...], donate: tuple[int, ...]) -> Any:
     """A function of a batch of seeds, compiled and shared out over the local devices.
@@ -111,17 +104,6 @@ class ShardedSeeds:
         """The carry after `count` steps; the given one is donated."""
         sharding = seed_sharding(len(seeds))
         return self._program(len(seeds))(*jax.device_put((carry, seeds), sharding), start, count, self._given)
-
-    def trace(self, carry: Any, seeds: Any, start: Any, count: Any) -> Any:
-        """The program for arguments of these shapes, to be looked at."""
-        return self._program(len(seeds)).trace(carry, seeds, start, count, self._given)
-
-    def lower(self, carry: Any, seeds: Any, start: Any, count: Any) -> Any:
-        """The same, further on."""
-        return self._program(len(seeds)).lower(carry, seeds, start, count, self._given)
-
-    def _cache_size(self) -> int:
-        return sum(program._cache_size() for program in self._programs.values())
 
 
 def _ring(carry: Any) -> Any:
