@@ -59,7 +59,7 @@ def test_requirements_that_are_not_met(monkeypatch: pytest.MonkeyPatch) -> None:
     have = {"omad": "1", "a": "1.9", "b": "3.0", "c": "0.1", "f": "1"}
     monkeypatch.setattr(metadata, "requires", lambda name: needs.get(name))
     monkeypatch.setattr(extras, "version", have.get)
-    assert sorted(doctor.unmet(wanted=["x"])) == [
+    assert sorted(doctor.unmet(["x"])) == [
         ("a 1.9 needs b<3, but 3.0 is installed.", False),
         ("f 1 needs g>=1, but it is not installed.", False),
         ("omad 1 needs a>=2, but 1.9 is installed.", True),

@@ -122,9 +122,9 @@ class Mlp(eqx.Module):
         return x
 
 
-def scale_last_layer(net: Mlp, factor: float = 0.01) -> Mlp:
-    """The same network with the last layer's weights scaled down, so that its outputs start out near zero."""
-    return eqx.tree_at(lambda n: n.layers[-1].weight, net, factor * net.layers[-1].weight)
+def scale_last_layer(net: Mlp) -> Mlp:
+    """The same network with the last layer's weights times 0.01, so that its outputs start out near zero."""
+    return eqx.tree_at(lambda n: n.layers[-1].weight, net, 0.01 * net.layers[-1].weight)
 
 
 def time_features(

@@ -43,32 +43,31 @@ class Options:
 # ---------------------------------------------------------------- packages
 
 
-def unmet(root: str = "omad", wanted: Sequence[str] = ()) -> Iterator[tuple[str, bool]]:
-    """Requirements that what is installed does not meet, down to those of dependencies.
+def unmet(wanted: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Requirements of omad that what is installed does not meet, down to those of dependencies.
 
     Args:
-        root: A distribution.
-        wanted: Extras of it that count too.
+        wanted: Extras that count too.
 
     Yields:
-        A sentence, and whether `root` itself cannot do without.
+        A sentence, and whether omad itself cannot do without.
     """
     from packaging.requirements import Requirement
 
-    queue: list[tuple[str, tuple[str, ...]]] = [(root, tuple(wanted))]
-    seen = {root}
+    queue: list[tuple[str, tuple[str, ...]]] = [("omad", tuple(wanted))]
+    seen = {"omad"}
     while queue:
         name, chosen = queue.pop()
         for text in metadata.requires(name) or ():
             need = Requirement(text)
             always, *on = (need.marker is None or need.marker.evaluate({"extra": one}) for one in ("", *chosen))
-            if need.name == root or not (always or any(on)):
+            if need.name == "omad" or not (always or any(on)):
                 continue
             found = extras.version(need.name)
             if found is None or not need.specifier.contains(found, prereleases=True):
                 here = f"{found} is installed" if found else "it is not installed"
                 asks = f"{name} {extras.version(name)} needs {need.name}{need.specifier}"
-                yield f"{asks}, but {here}.", always and name == root
+                yield f"{asks}, but {here}.", always and name == "omad"
             if found is not None and need.name not in seen:
                 seen.add(need.name)
                 queue.append((need.name, tuple(need.extras)))
@@ -231,7 +230,7 @@ def examine(test: bool = True) -> dict[str, Any]:
     available = {name: [m for m in extra.modules if not extras.installed(m)] for name, extra in extras.EXTRAS.items()}
     try:
         packages = _packages()
-        for sentence, needed in unmet(wanted=[name for name, missing in available.items() if not missing]):
+        for sentence, needed in unmet([name for name, missing in available.items() if not missing]):
             (problems if needed else notes).append(sentence)
     except metadata.PackageNotFoundError:
         packages = {name: found for name in ("jax", "jaxlib", "equinox") if (found := extras.version(name))}

@@ -43,12 +43,12 @@ class Schedule(NamedTuple):
         return len(self.beta)
 
 
-def linear_schedule(steps: int, scale: float = 0.8, low: float = 1e-4, high: float = 0.999) -> Schedule:
+def linear_schedule(steps: int, scale: float = 0.8) -> Schedule:
     """Variances that grow linearly, `linear_variances`.
 
     Source: Ho et al. 2020, eq. 4 for abar_t and eq. 7 for the posterior of x_{t-1}.
     """
-    beta = linear_variances(steps, scale, low, high)
+    beta = linear_variances(steps, scale)
     alpha_bar = np.cumprod(1.0 - beta)
     before = np.concatenate([[1.0], alpha_bar[:-1]])
     return Schedule(

@@ -34,9 +34,8 @@ def hand_over(task: str, description: Mapping[str, Any]) -> None:
 
 
 def given_or_found(
-    task: str, describe: str, factory: str, arguments: Mapping[str, Any], description: Mapping[str, Any] | None,
-    timeout_s: float,
-) -> EnvDescription:  # fmt: skip
+    task: str, describe: str, factory: str, arguments: Mapping[str, Any], description: Mapping[str, Any] | None
+) -> EnvDescription:
     """An env's description: as given or handed over, else as a process of its own reports it.
 
     Args:
@@ -45,14 +44,12 @@ def given_or_found(
         factory: `module:qualname` of the user's factory.
         arguments: Of the factory, and of omad.
         description: What is known already.
-        timeout_s: For the process that describes it.
 
     Raises:
         UserError: The env cannot be made, or not be used.
     """
     description = description or _handed.pop(task, None)
     if description is None:
-        given = {"factory": factory, "arguments": dict(arguments)}
-        description = apart(task, describe, given, timeout_s)
+        description = apart(task, describe, {"factory": factory, "arguments": dict(arguments)})
     found = msgspec.convert(description, EnvDescription)
     return msgspec.structs.replace(found, spec=dataclasses.replace(found.spec, name=task))

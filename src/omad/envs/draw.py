@@ -123,9 +123,9 @@ def play(env: JaxEnv, act: Callable[[Any, int], Any], seed: int, steps: int) -> 
     return frames_of(env, states, actions, rewards), float(np.sum(rewards))
 
 
-def contact_sheet(frames: Sequence[Image.Image], tiles: int = 8, columns: int = 4, width: int = 320) -> Image.Image:
-    """Evenly spaced frames of an episode, the first and the last among them, as one picture."""
-    times = sorted({round(t) for t in np.linspace(0, len(frames) - 1, tiles)})
+def contact_sheet(frames: Sequence[Image.Image], columns: int = 4, width: int = 320) -> Image.Image:
+    """At most eight evenly spaced frames of an episode, the first and the last among them, as one picture."""
+    times = sorted({round(t) for t in np.linspace(0, len(frames) - 1, 8)})
     first = frames[0]
     size = (width, round(width * first.height / first.width))
     columns = min(columns, len(times))

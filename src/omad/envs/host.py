@@ -75,7 +75,7 @@ def described(env: HostEnv, factory: str) -> dict[str, Any]:
 
 def make(
     task: str, factory: str, arguments: dict[str, Any], description: Mapping[str, Any] | None = None,
-    creates_instance: bool = False, timeout_s: float = 120.0,
+    creates_instance: bool = False,
 ) -> HostEnv:  # fmt: skip
     """The env of a user.
 
@@ -85,12 +85,11 @@ def make(
         arguments: Of the factory.
         description: What is known of it, so that no process is started to describe it.
         creates_instance: Whether the factory is the `create` of a `HostEnv`, which `description` describes.
-        timeout_s: For the process that describes it.
 
     Raises:
         UserError: It cannot be made, or not be used; the message says why.
     """
-    found = given_or_found(task, "omad.envs.host:describe", factory, arguments, description, timeout_s)
+    found = given_or_found(task, "omad.envs.host:describe", factory, arguments, description)
 
     @functools.cache
     def host_env() -> HostEnv:

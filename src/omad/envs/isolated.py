@@ -22,7 +22,7 @@ from omad import processes, schema
 from omad.errors import UserError
 
 _MOST = 1 << 26
-_POLL_S = 0.02
+_POLL_S, _PATIENCE_S = 0.02, 120.0
 
 
 def call(
@@ -88,10 +88,10 @@ def call(
     return result
 
 
-def apart(task: str, function: str, arguments: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
-    """As `call`; in this process where it is one in which a user's code runs anyway."""
+def apart(task: str, function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """As `call`, for two minutes at most; in this process where it is one in which a user's code runs anyway."""
     if os.environ.get(processes.WORKER) is None:
-        return call(task, function, arguments, timeout_s)
+        return call(task, function, arguments, _PATIENCE_S)
     return pkgutil.resolve_name(function)(**arguments)
 
 

@@ -28,8 +28,6 @@ from omad.tree import difference, key_in
 from omad.types import JaxEnv, Observation, Outcome
 
 _USABLE = "a JaxEnv, or an env in the style of JaxMARL or gymnax"
-_PATIENCE_S = 120.0
-"""For the process that looks at what a registered path gives."""
 _handed: dict[str, JaxEnv] = {}
 
 
@@ -91,7 +89,7 @@ def make_entry(task: str, arguments: Mapping[str, Any]) -> JaxEnv | HostEnv:
         return entry.given
     if entry.given is None:
         asked = {"path": entry.path, "arguments": dict(arguments)}
-        found = apart(task, "omad.envs.outside:looked_at", asked, _PATIENCE_S)
+        found = apart(task, "omad.envs.outside:looked_at", asked)
         if found["scheme"]:
             entry.scheme = found["scheme"]
             make_hosted = pettingzoo.make if entry.scheme == "pettingzoo" else host.make

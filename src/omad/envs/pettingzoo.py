@@ -224,13 +224,7 @@ def described(env: Any, factory: str, arguments: Mapping[str, Any]) -> dict[str,
     return describe_spec(spec, exact, tuple(notes))
 
 
-def make(
-    task: str,
-    factory: str,
-    arguments: dict[str, Any],
-    description: Mapping[str, Any] | None = None,
-    timeout_s: float = 120.0,
-) -> HostEnv:
+def make(task: str, factory: str, arguments: dict[str, Any], description: Mapping[str, Any] | None = None) -> HostEnv:
     """The env of a user.
 
     Args:
@@ -238,13 +232,12 @@ def make(
         factory: `module:function`.
         arguments: Of the factory, and of omad.
         description: What `describe` returned before, so that no process is started for it.
-        timeout_s: For the process that describes it.
 
     Raises:
         UserError: It cannot be made, or not be used; the message says why.
     """
     mean, _ = team_options(task, arguments)
-    found = given_or_found(task, "omad.envs.pettingzoo:describe", factory, arguments, description, timeout_s)
+    found = given_or_found(task, "omad.envs.pettingzoo:describe", factory, arguments, description)
 
     def create_instance(render: bool) -> PettingZooInstance:
         return PettingZooInstance(create(factory, arguments, render), found.spec, mean)
