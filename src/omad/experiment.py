@@ -227,8 +227,9 @@ class Experiment:
                 if old.name not in {"lock", *(f"seed-{seed}" for seed in config.all_seeds)}:
                     files.remove(old, partial)
             try:
-                files.rename_folder(partial, whole)
-            except OSError:
+                partial.rename(whole)
+                files.sync_folder(whole.parent)
+            except OSError:  # there is something by now
                 raise taken from None
             files.remove(whole / "lock", whole)  # only now, or another process could begin in the same place
         return [root / f"seed-{seed}" for seed in config.all_seeds]

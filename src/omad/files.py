@@ -216,16 +216,6 @@ def sync_folder(path: Path, root: Path | None = None) -> None:
         os.fsync(folder)
 
 
-def rename_folder(path: Path, to: Path) -> None:
-    """Give a folder another name beside its own, where there is nothing or an empty folder.
-
-    Raises:
-        OSError: There is something.
-    """
-    path.rename(to)
-    sync_folder(to.parent)
-
-
 def free_bytes(path: Path) -> int | None:
     """What can still be written where a path lies; None where the file system does not tell."""
     found = os.statvfs(path)
