@@ -22,34 +22,23 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _LAZY = {
-    "BestPolicy": "omad.callbacks:BestPolicy",
-    "Callback": "omad.callbacks:Callback",
-    "EarlyStopping": "omad.callbacks:EarlyStopping",
-    "EnvSpec": "omad.spec:EnvSpec",
-    "Experiment": "omad.experiment:Experiment",
-    "HostEnv": "omad.envs.host_env:HostEnv",
-    "HostObservation": "omad.envs.host_env:HostObservation",
-    "JaxEnv": "omad.types:JaxEnv",
-    "Logger": "omad.loggers:Logger",
-    "Observation": "omad.types:Observation",
-    "Outcome": "omad.types:Outcome",
-    "Run": "omad.trained:Run",
-    "RunConfig": "omad.config:RunConfig",
-    "StepResult": "omad.envs.host_env:StepResult",
-    "Symmetry": "omad.spec:Symmetry",
-    "TimeLimit": "omad.callbacks:TimeLimit",
-    "UserError": "omad.errors:UserError",
-    "algos": "omad.algos",
-    "callbacks": "omad.callbacks",
-    "envs": "omad.envs",
-    "load_policy": "omad.api:load_policy",
-    "load_run": "omad.api:load_run",
-    "loggers": "omad.loggers",
-    "register_algorithm": "omad.algos:register",
-    "register_env": "omad.envs:register",
-    "resume": "omad.api:resume",
-    "train": "omad.api:train",
+    name: f"omad.{module}:{name}"
+    for module, names in {
+        "api": ("load_policy", "load_run", "resume", "train"),
+        "callbacks": ("BestPolicy", "Callback", "EarlyStopping", "TimeLimit"),
+        "config": ("RunConfig",),
+        "envs.host_env": ("HostEnv", "HostObservation", "StepResult"),
+        "errors": ("UserError",),
+        "experiment": ("Experiment",),
+        "loggers": ("Logger",),
+        "spec": ("EnvSpec", "Symmetry"),
+        "trained": ("Run",),
+        "types": ("JaxEnv", "Observation", "Outcome"),
+    }.items()
+    for name in names
 }
+_LAZY |= {name: f"omad.{name}" for name in ("algos", "callbacks", "envs", "loggers")}
+_LAZY |= {"register_algorithm": "omad.algos:register", "register_env": "omad.envs:register"}
 """Public name -> the module, or what of it, is meant; imported on first use, so that `import omad` stays light."""
 __all__ = [
     "BestPolicy", "Callback", "EarlyStopping", "EnvSpec", "Experiment", "HostEnv", "HostObservation", "JaxEnv",
