@@ -10,7 +10,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from omad.types import Batch, EnvSpec, Mean, Step, is_mean, seed_axis
+from omad.types import Batch, EnvSpec, Mean, Step
 
 
 def test_sizes_of_unequal_agents() -> None:
@@ -28,12 +28,6 @@ def test_means_add_up_and_nothing_measured_counts_for_nothing() -> None:
     total = Mean.of(2) + nothing + Mean.of(jnp.asarray(4))
     assert float(total.total / total.weight) == 3.0
     assert float(total.weight) == 2.0
-    assert is_mean(total) and not is_mean(total.total)
-
-
-def test_seed_axis_is_the_leading_one() -> None:
-    """Of any leaf."""
-    assert seed_axis({"a": jnp.zeros((4, 2)), "b": jnp.zeros(4)}) == 4
 
 
 def test_records_are_checked_where_tests_run() -> None:

@@ -17,7 +17,7 @@ from omad.envs.pool import Pool, seeds_of
 from omad.errors import EnvFailed, NonFinite
 from omad.keys import Stream, run_key, stream
 from omad.tree import at
-from omad.types import Algorithm, EnvSpec, JaxEnv, Policy, seed_axis
+from omad.types import Algorithm, EnvSpec, JaxEnv, Policy
 
 _MOST_ENVS = 16
 
@@ -182,8 +182,8 @@ def make_host_evaluate(
         return jax.tree.map(lambda *parts: np.concatenate(parts)[:episodes], *found)
 
     def evaluate(policies: Policy, eval_seed: Int[Array, ""], step: Int[Array, ""], stop: Stop = _never) -> Episodes:
-        places = range(seed_axis(policies))
-        each = [one(at(policies, i), int(eval_seed), int(step), stop) for i in places]
+        n_seeds = len(jax.tree.leaves(policies)[0])
+        each = [one(at(policies, i), int(eval_seed), int(step), stop) for i in range(n_seeds)]
         return jax.tree.map(lambda *parts: np.stack(parts), *each)
 
     return evaluate

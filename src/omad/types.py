@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
@@ -138,13 +137,3 @@ class Algorithm(NamedTuple):
     def behaviour_policy(self, learner: Learner) -> Policy:
         """What collects transitions in training."""
         return (self.behaviour or self.policy)(learner)
-
-
-def is_mean(leaf: Any) -> bool:
-    """Whether a pytree node is a `Mean`, for `jax.tree.map(..., is_leaf=is_mean)`."""
-    return isinstance(leaf, Mean)
-
-
-def seed_axis(tree: PyTree) -> int:
-    """Length of the leading axis that all leaves share."""
-    return jax.tree.leaves(tree)[0].shape[0]

@@ -33,7 +33,6 @@ from omad.run.folder import RunFolder
 from omad.run.longer import kept_of_length
 from omad.run.records import EPISODES, Unreadable
 from omad.tree import all_finite, at
-from omad.types import is_mean
 
 EXACT, AT_A_BOUNDARY = "exact", "resumed at an episode boundary"
 """`resume` of the manifest: all continues where it was, or all envs begin new episodes."""
@@ -334,10 +333,10 @@ class Session:
         timing = {"time/steps_per_s": self._rate * self.config.n_envs, "time/unix_s": time.time()}
         rows = []
         for i, seed in enumerate(self.config.all_seeds):
-            values = {n: float(m.total[i] / m.weight[i]) for n, m in sums.items() if is_mean(m) and m.weight[i] > 0}
+            values = {n: float(m.total[i] / m.weight[i]) for n, m in sums.items() if m.weight[i] > 0}
             rows.append((self.env_steps, seed, {"gradient_steps": learned} | values | timing))
         self.listeners.record("metrics", rows)
-        means = {name: mean for name, mean in sums.items() if is_mean(mean) and np.sum(mean.weight) > 0}
+        means = {name: mean for name, mean in sums.items() if np.sum(mean.weight) > 0}
         self.last |= {name: float(np.sum(mean.total) / np.sum(mean.weight)) for name, mean in means.items()}
         with np.errstate(invalid="ignore", divide="ignore"):
             newest = {name: np.asarray(mean.total) / np.asarray(mean.weight) for name, mean in means.items()}
