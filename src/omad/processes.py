@@ -197,6 +197,14 @@ def silence(stream: Any) -> None:
         os.close(nowhere)
 
 
+def descriptor(stream: Any) -> int | None:
+    """A stream's number for processes that are to write to it; None where it has none, as in a notebook."""
+    try:
+        return stream.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
 class Patience:
     """A time to wait in which only this process's own time counts: not while it was stopped or paused.
 

@@ -54,10 +54,11 @@ def call(
         answer = Path(folder) / "answer.json"
         words = [sys.executable, "-m", "omad.envs.isolated", str(answer)]
         request = json.dumps({"function": function, "arguments": dict(arguments)}).encode() + b"\n"
+        printed = processes.descriptor(sys.stderr)
         with processes.blocked():
             child = subprocess.Popen(
-                words, stdin=subprocess.PIPE, stdout=_standard_error(), start_new_session=True,
-                env={**os.environ, **marked, **(environment or {})},
+                words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL if printed is None else printed,
+                start_new_session=True, env={**os.environ, **marked, **(environment or {})},
             )  # fmt: skip
         assert child.stdin is not None
         with contextlib.suppress(BrokenPipeError):
@@ -93,13 +94,6 @@ def apart(task: str, function: str, arguments: Mapping[str, Any]) -> dict[str, A
     if os.environ.get(processes.WORKER) is None:
         return call(task, function, arguments, _PATIENCE_S)
     return pkgutil.resolve_name(function)(**arguments)
-
-
-def _standard_error() -> Any:
-    try:
-        return sys.stderr.fileno()
-    except (AttributeError, OSError, ValueError):
-        return subprocess.DEVNULL
 
 
 def main() -> None:

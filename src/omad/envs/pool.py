@@ -144,7 +144,7 @@ class Pool:
                 [sys.executable, "-m", "omad.envs.worker", str(os.getpid()), str(there), str(here)],
                 pass_fds=(there, here),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL if quiet else sys.stderr.fileno() if _has_fileno(sys.stderr) else None,
+                stdout=subprocess.DEVNULL if quiet else processes.descriptor(sys.stderr),
                 stderr=subprocess.DEVNULL if quiet else None,
                 cwd=tempfile.gettempdir() if quiet else None,  # MuJoCo logs into the working directory
                 env=environment,
@@ -309,14 +309,6 @@ def _stopped(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_STOPPED
     except psutil.Error:
         return False
-
-
-def _has_fileno(stream: Any) -> bool:
-    try:
-        stream.fileno()
-    except (AttributeError, OSError, ValueError):
-        return False
-    return True
 
 
 def _name(one: _Worker) -> str:
