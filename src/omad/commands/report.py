@@ -7,9 +7,9 @@ import errno
 import json
 import os
 import re
+import secrets
 import shlex
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -201,7 +201,8 @@ def _replace(out: Path, files: Mapping[str, Iterable[bytes]]) -> None:
         for name in files:
             if (out / name).is_dir() and not (out / name).is_symlink():
                 raise IsADirectoryError(errno.EISDIR, f"{name} is a folder")
-    stage = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=out.parent if fresh else out))
+    stage = (out.parent if fresh else out) / f"{_UNFINISHED}{secrets.token_hex(8)}"
+    stage.mkdir()
     try:
         (stage / "figures").mkdir()
         for name, parts in files.items():
@@ -210,7 +211,6 @@ def _replace(out: Path, files: Mapping[str, Iterable[bytes]]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         if fresh:
-            stage.chmod(0o777 & ~_umask())
             stage.rename(out)
             return
         pictures = out / "figures"
@@ -225,12 +225,6 @@ def _replace(out: Path, files: Mapping[str, Iterable[bytes]]) -> None:
                 old.unlink()
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def main(arguments: Sequence[str]) -> int:
