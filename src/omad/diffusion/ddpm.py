@@ -30,6 +30,10 @@ class Schedule(NamedTuple):
     """Variance that step t adds."""
     alpha_bar: np.ndarray
     """abar_t, what is left of the variance of x_0: the product of 1 - beta up to t."""
+    from_x: np.ndarray
+    """Weight of x_t in the x_0 that a noise tells, `predict_x0`."""
+    from_noise: np.ndarray
+    """Weight of that noise, which is subtracted."""
     mean_x0: np.ndarray
     """Weight of x_0 in the mean of x_{t-1} given x_t and x_0."""
     mean_x: np.ndarray
@@ -44,16 +48,23 @@ class Schedule(NamedTuple):
 
 
 def linear_schedule(steps: int, scale: float = 0.8) -> Schedule:
-    """Variances that grow linearly, `linear_variances`.
-
-    Source: Ho et al. 2020, eq. 4 for abar_t and eq. 7 for the posterior of x_{t-1}.
-    """
+    """Variances that grow linearly, `linear_variances`. Source: Ho et al. 2020, eq. 4 for abar_t."""
     beta = linear_variances(steps, scale)
-    alpha_bar = np.cumprod(1.0 - beta)
+    return schedule_of(np.cumprod(1.0 - beta), beta)
+
+
+def schedule_of(alpha_bar: np.ndarray, beta: np.ndarray | None = None) -> Schedule:
+    """From abar_t; beta follows from it, but for rounding.
+
+    Source: Ho et al. 2020, eq. 15 for x_0 and eq. 7 for the posterior of x_{t-1}.
+    """
     before = np.concatenate([[1.0], alpha_bar[:-1]])
+    beta = 1.0 - alpha_bar / before if beta is None else beta
     return Schedule(
         beta=beta,
         alpha_bar=alpha_bar,
+        from_x=np.sqrt(1.0 / alpha_bar),
+        from_noise=np.sqrt(1.0 / alpha_bar - 1.0),
         mean_x0=np.sqrt(before) * beta / (1.0 - alpha_bar),
         mean_x=np.sqrt(1.0 - beta) * (1.0 - before) / (1.0 - alpha_bar),
         std=np.sqrt(beta * (1.0 - before) / (1.0 - alpha_bar)),
@@ -83,8 +94,7 @@ def predict_x0(
 
     Source: Ho et al. 2020, eq. 15.
     """
-    from_x, from_noise = np.sqrt(1.0 / schedule.alpha_bar), np.sqrt(1.0 / schedule.alpha_bar - 1.0)
-    return _at(from_x, step, x) * x - _at(from_noise, step, x) * noise
+    return _at(schedule.from_x, step, x) * x - _at(schedule.from_noise, step, x) * noise
 
 
 def sample(
@@ -116,9 +126,7 @@ def sample(
     takes x_0 to be is clipped to [-1, 1] at every step, as in the code of DPMD and SDAC.
     """
     noise = noise * mask
-    from_x, from_noise = np.sqrt(1.0 / schedule.alpha_bar), np.sqrt(1.0 / schedule.alpha_bar - 1.0)
-    tables = (from_x, from_noise, schedule.mean_x0, schedule.mean_x, schedule.std)
-    columns = tuple(jnp.asarray(table, noise.dtype) for table in tables)
+    columns = tuple(jnp.asarray(table, noise.dtype) for table in schedule[2:])  # from `from_x` to `std`
 
     def step(x: Array, inputs: tuple[Array, Array, tuple[Array, ...]]) -> tuple[Array, None]:
         step_input, eps, (from_x, from_noise, mean_x0, mean_x, std) = inputs

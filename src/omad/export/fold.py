@@ -127,19 +127,9 @@ def _ddpm(policy: DdpmPolicy, config: Any, obs: int, act: int, steps: int) -> Fo
     net, trained = policy.net, config.denoising_steps
     schedule = ddpm.linear_schedule(trained, config.beta_scale)
     kept = np.linspace(0, trained - 1, steps).round().astype(int) if steps > 1 else np.asarray([trained - 1])
-    alpha_bar = schedule.alpha_bar[kept]
-    before = np.concatenate([[1.0], alpha_bar[:-1]])
-    beta = 1.0 - alpha_bar / before
-    columns = (
-        np.sqrt(1.0 / alpha_bar),
-        np.sqrt(1.0 / alpha_bar - 1.0),
-        np.sqrt(before) * beta / (1.0 - alpha_bar),
-        np.sqrt(1.0 - beta) * (1.0 - before) / (1.0 - alpha_bar),
-        np.sqrt(beta * (1.0 - before) / (1.0 - alpha_bar)),
-    )
     layers = net.main.layers
     padded = layers[-1].bias.shape[-1]
-    tensors = {"coefficients": _array(np.stack(columns, 1))}
+    tensors = {"coefficients": _array(np.stack(ddpm.schedule_of(schedule.alpha_bar[kept])[2:], 1))}
     tensors |= _denoising(layers[0], _time_projection(net, jnp.arange(trained))[kept], (padded, obs, act))
     tensors |= _stack(layers[1:-1], layers[-1], act)
     settings = {
