@@ -5,6 +5,7 @@ They are written leaf by leaf, so that a large buffer is never held twice, and d
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -29,16 +30,16 @@ _CODES = {
 _AT_ONCE = 1 << 22
 
 
-def _leaves(tree: PyTree) -> dict[str, Any]:
+def leaves_of(tree: PyTree) -> dict[str, Any]:
     """Leaves by their path, which is all that is kept of a tree's structure.
 
     Raises:
         UserError: Two paths are written alike.
     """
-    found = jax.tree_util.tree_flatten_with_path(tree)[0]
-    leaves = {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in found}
-    if len(leaves) < len(found):
-        names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in found]
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
+    leaves = dict(zip(names, jax.tree.leaves(tree), strict=True))
+    if len(leaves) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(
             f"two arrays of the learner or of the env's state are both called {twice!r} in a checkpoint; give keys "
@@ -49,7 +50,7 @@ def _leaves(tree: PyTree) -> dict[str, Any]:
 
 def _kept(tree: PyTree) -> dict[str, Any]:
     """Leaves that have entries, the widest dtypes first, so that all lie aligned."""
-    full = [(name, leaf) for name, leaf in _leaves(tree).items() if leaf.size]
+    full = [(name, leaf) for name, leaf in leaves_of(tree).items() if leaf.size]
     return dict(sorted(full, key=lambda item: -item[1].dtype.itemsize))
 
 
@@ -110,39 +111,30 @@ def load(path: Path, part: Part, like: PyTree, loose: Collection[str] = ()) -> P
     Raises:
         UserError: The file is damaged, or the contents do not fit.
     """
-    import safetensors
-
-    _verify(path, part)
-    named = _leaves(like)
     leaves = []
-    try:
-        with safetensors.safe_open(path, "numpy") as file:
-            stored = set(file.keys())
-            for name, due in named.items():
-                if name not in stored and not due.size:
-                    leaves.append(jnp.zeros(due.shape, due.dtype))
-                    continue
-                if name not in stored and name in loose:
-                    leaves.append(jnp.zeros((*due.shape[:-1], 0), due.dtype))
-                    continue
-                if name not in stored:
-                    raise UserError(f"the checkpoint {path} does not fit this configuration: it has no {name}.")
-                found = file.get_slice(name)
-                shape, code = tuple(found.get_shape()), found.get_dtype()
-                fits = shape[:-1] == due.shape[:-1] if name in loose else shape == due.shape
-                if not fits or code != _CODES[due.dtype.name]:
-                    raise UserError(
-                        f"the checkpoint {path} does not fit this configuration: it holds {name} as {code} of shape "
-                        f"{shape}, not {_CODES[due.dtype.name]} of {due.shape}."
-                    )
-                # Not bound to a device: programs of bound arrays are others than those the run began with, and would be
-                # compiled again. Nor copied, which would compile a program a shape.
-                # Waited for, or the file's arrays would pile up beside those on the device.
-                leaves.append(jax.block_until_ready(jnp.asarray(file.get_tensor(name))))
-    except OSError as error:  # its checksum is right
-        raise Unreadable(path, error) from None
-    except safetensors.SafetensorError as error:
-        raise UserError(f"the checkpoint {path} cannot be read: {error}.") from None
+    with _opened(path, part) as file:
+        stored, named = set(file.keys()), leaves_of(like)
+        for name, due in named.items():
+            if name not in stored and not due.size:
+                leaves.append(jnp.zeros(due.shape, due.dtype))
+                continue
+            if name not in stored and name in loose:
+                leaves.append(jnp.zeros((*due.shape[:-1], 0), due.dtype))
+                continue
+            if name not in stored:
+                raise UserError(f"the checkpoint {path} does not fit this configuration: it has no {name}.")
+            found = file.get_slice(name)
+            shape, code = tuple(found.get_shape()), found.get_dtype()
+            fits = shape[:-1] == due.shape[:-1] if name in loose else shape == due.shape
+            if not fits or code != _CODES[due.dtype.name]:
+                raise UserError(
+                    f"the checkpoint {path} does not fit this configuration: it holds {name} as {code} of shape "
+                    f"{shape}, not {_CODES[due.dtype.name]} of {due.shape}."
+                )
+            # Not bound to a device: programs of bound arrays are others than those the run began with, and would be
+            # compiled again. Nor copied, which would compile a program a shape.
+            # Waited for, or the file's arrays would pile up beside those on the device.
+            leaves.append(jax.block_until_ready(jnp.asarray(file.get_tensor(name))))
     if extra := sorted(stored - named.keys()):
         raise UserError(f"the checkpoint {path} does not fit this configuration: it holds {', '.join(extra[:3])} too.")
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
@@ -154,12 +146,19 @@ def read(path: Path, part: Part, prefixes: str | tuple[str, ...]) -> dict[str, n
     Raises:
         UserError: The file is damaged.
     """
+    with _opened(path, part) as file:
+        return {k: file.get_tensor(k) for k in list(file.keys()) if k.startswith(prefixes)}
+
+
+@contextlib.contextmanager
+def _opened(path: Path, part: Part) -> Iterator[Any]:
+    """A file whose checksum is right, to read from inside; an error of the disk or the format becomes a `UserError`."""
     import safetensors
 
     _verify(path, part)
     try:
         with safetensors.safe_open(path, "numpy") as file:
-            return {k: file.get_tensor(k) for k in list(file.keys()) if k.startswith(prefixes)}
+            yield file
     except OSError as error:  # its checksum is right
         raise Unreadable(path, error) from None
     except safetensors.SafetensorError as error:

@@ -132,23 +132,22 @@ def load(source: Source, fresh: Learned, config: RunConfig) -> tuple[Learned, di
     scaled = any(word.startswith(("reward_norm", "reward_bound")) for word in units)
     newest = [_newest(run) for run in source.runs]
     found = _read(tuple((one.file("rest"), one.index.parts["rest"]) for one in newest))
-    stored = {run.path: arrays for run, arrays in zip(source.runs, found, strict=True)}
+    stored = {run.path: rows for run, rows in zip(source.runs, found, strict=True)}
     places = [source.of_seed(seed) for seed in seeds]
-    paths, tree = jax.tree_util.tree_flatten_with_path(fresh)
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
-    rows_of = {name: [_array(stored[run.path], name) for run, _ in places] for name in names}
+    named = arrays.leaves_of(fresh)
+    rows_of = {name: [_array(stored[run.path], name) for run, _ in places] for name in named}
 
     def fits(name: str, leaf: Any) -> bool:
         due = leaf.shape[1:], leaf.dtype
         return bool(leaf.size) and all(row is not None and (row.shape[1:], row.dtype) == due for row in rows_of[name])
 
-    values = [fits(n, leaf) for n, (_, leaf) in zip(names, paths, strict=True) if leaf.size and _VALUES.search(n)]
+    values = [fits(n, leaf) for n, leaf in named.items() if leaf.size and _VALUES.search(n)]
     parts = any(values) and not all(values)
     began = {"critics": _VALUES} if units or parts else {}
     began |= {"temperature": _TEMPERATURE} if fixed or scaled else {}
     anew = [_ANEW, *began.values()]
     leaves, taken, left = [], [], []
-    for name, (_, leaf) in zip(names, paths, strict=True):
+    for name, leaf in named.items():
         rows = rows_of[name]
         if any(pattern.search(name) for pattern in anew):
             leaves.append(leaf)
@@ -175,7 +174,7 @@ def load(source: Source, fresh: Learned, config: RunConfig) -> tuple[Learned, di
         "anew": list(began),
         "units": units,
     }
-    return jax.tree.unflatten(tree, leaves), facts
+    return jax.tree.unflatten(jax.tree.structure(fresh), leaves), facts
 
 
 def _array(stored: Mapping[str, np.ndarray], name: str) -> np.ndarray | None:
