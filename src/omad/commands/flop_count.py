@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +21,17 @@ _EACH = 64
 """Times that a product is made in a row: with one pair of numbers after the other, as in an update's loops."""
 
 
-class Product(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Product:
     """A kind of matrix product or convolution; equal ones take equally long."""
 
     operands: tuple[tuple[tuple[int, ...], Any], ...]
     """Shape and type of both sides."""
     flops: float
-    make: Callable[..., Any]
-    """(one side, the other) -> the product; compared by what it is called with."""
+    words: str
+    """The primitive and its parameters as they are written, by which equal kinds are known."""
+    make: Callable[[Any, Any], Any] = dataclasses.field(compare=False)
+    """(one side, the other) -> the product."""
 
 
 def products(jaxpr: Jaxpr, every: int = 1) -> dict[Product, float]:
@@ -65,24 +69,9 @@ def _product(eqn: Any) -> Product:
     else:
         kernel = shapes[1][0]
         depth = math.prod(kernel) / kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
-    return Product(shapes, 2.0 * depth * math.prod(eqn.outvars[0].aval.shape), _Call(eqn.primitive, eqn.params))
-
-
-class _Call:
-    """A primitive with its parameters, compared by how these are written."""
-
-    def __init__(self, primitive: Any, params: dict[str, Any]) -> None:
-        self._primitive, self._params = primitive, params
-        self._words = f"{primitive} {sorted(params.items(), key=str)}"
-
-    def __call__(self, one: Any, other: Any) -> Any:
-        return self._primitive.bind(one, other, **self._params)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Call) and self._words == other._words
-
-    def __hash__(self) -> int:
-        return hash(self._words)
+    flops = 2.0 * depth * math.prod(eqn.outvars[0].aval.shape)
+    words = f"{eqn.primitive} {sorted(eqn.params.items(), key=str)}"
+    return Product(shapes, flops, words, functools.partial(eqn.primitive.bind, **eqn.params))
 
 
 def _flops(found: dict[Product, float]) -> float:
