@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from omad import files, schema
-from omad.errors import UserError
+from omad import files
 from omad.run.checkpoints import Checkpoints
-from omad.run.records import BestEntry, BestIndex, refuse_unreadable
+from omad.run.records import BestEntry, BestIndex, read_index
 
 if TYPE_CHECKING:
     from jaxtyping import PyTree
@@ -45,13 +44,7 @@ class BestPolicies:
         Raises:
             Unreadable: The system does not let the index be read.
         """
-        place = self.root / "best.json"
-        try:
-            index = schema.read_json(place, BestIndex)
-        except FileNotFoundError:
-            return {}
-        except UserError as error:
-            refuse_unreadable(place, error.__cause__)
+        if (index := read_index(self.root / "best.json", BestIndex)) is None:
             return {}
         ours = {int(seed): one for seed, one in index.seeds.items() if seed in map(str, self._seeds)}
         return {seed: [*index.earlier.get(str(seed), []), one] for seed, one in ours.items()}

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from omad import files, schema
+from omad import files
 from omad.errors import UserError
 from omad.run.lines import LineFiles
-from omad.run.records import LINES, PARTS, Index, Unreadable, refuse_unreadable
+from omad.run.records import LINES, PARTS, Index, Unreadable, read_index
 
 if TYPE_CHECKING:
     from jaxtyping import PyTree
@@ -122,12 +122,7 @@ class Checkpoints:
         Raises:
             Unreadable: The system does not let it be read.
         """
-        try:
-            index = schema.read_json(self.root / f"{step}.json", Index)
-        except FileNotFoundError:
-            return None
-        except UserError as error:
-            refuse_unreadable(self.root / f"{step}.json", error.__cause__)
+        if (index := read_index(self.root / f"{step}.json", Index)) is None:
             return None
         named = index.env_steps == step and index.folder in (f"{step}", f"{step}.again")
         whole = (set(index.lengths), set(index.parts)) == (set(LINES), set(PARTS))

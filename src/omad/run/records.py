@@ -6,7 +6,7 @@ import errno
 import hashlib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -28,6 +28,7 @@ _OF_FILES = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAME
 """Errors that say what a file is; all others, as want of memory or of rights, say nothing of what it holds."""
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+T = TypeVar("T")
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,6 +97,21 @@ def refuse_unreadable(path: Path, error: BaseException | None) -> None:
     """Raise `Unreadable` where an error leaves it open what a file holds."""
     if isinstance(error, OSError) and error.errno not in _OF_FILES:
         raise Unreadable(path, error) from None
+
+
+def read_index(path: Path, kind: type[T]) -> T | None:
+    """What an index file holds; None where it is not there, or damaged.
+
+    Raises:
+        Unreadable: The system does not let it be read.
+    """
+    try:
+        return schema.read_json(path, kind)
+    except FileNotFoundError:
+        return None
+    except UserError as error:
+        refuse_unreadable(path, error.__cause__)
+        return None
 
 
 class Ended(msgspec.Struct, frozen=True):
