@@ -49,9 +49,8 @@ class Options:
 def main(arguments: Sequence[str]) -> int:
     """Continue a run."""
     options = tyro.cli(Options, prog="omad resume", args=list(arguments))
-    if options.total_steps is not None:
-        check(options, counts=("total_steps",))
-    check(options, not_negative=("parallel_seeds",), most={"parallel_seeds": 10_000}, flags=True)
+    limits = {"parallel_seeds": 10_000}
+    check(options, counts=("total_steps",), not_negative=("parallel_seeds",), most=limits, flags=True)
     from omad.files import PARTIAL
     from omad.run.folder import RunFolder
     from omad.run.longer import kept_of_length

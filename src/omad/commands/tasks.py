@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
 
 from omad import tasks
-from omad.console import console, row, table
+from omad.console import console, print_json, row, table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     options = tyro.cli(Options, prog="omad tasks", args=list(arguments))
     chosen = [tasks.find(options.task)] if options.task else list(tasks.TASKS.values())
     if options.json:
-        sys.stdout.write(json.dumps([_plain(task) for task in chosen], indent=1) + "\n")
+        print_json([_plain(task) for task in chosen])
         return 0
     out = console()
     made = table(

@@ -25,7 +25,7 @@ from omad.report.records import (
     Run,
     RunManifest,
     RunSettings,
-    Section,  # fmt: skip
+    Section,
     StudyFile,
     StudyRun,
     misplaced,

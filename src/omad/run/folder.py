@@ -366,8 +366,7 @@ class RunFolder:
                 f"--total-steps is {total_steps}, but {self.path} has {self.config.total_steps} and has done {done} of "
                 "them; give more."
             )
-        if longer != self.config:
-            self.config = longer
+        self.adjust(total_steps=total_steps)
 
     def look_for_demonstrations(self, path: str | os.PathLike[str]) -> None:
         """They lie elsewhere now, once `write_changes` is called.
