@@ -136,17 +136,17 @@ class Experiment:
         free, where = available_mib()
         words = ", ".join(f"{name} {value:,.0f} MiB" for name, value in need.items() if name not in _SUMS)
         more = f"; {need['compiler']:,.0f} MiB more while it compiles for the first time" if need["compiler"] else ""
-        if need["total"] > free:
-            remedy = (
-                f"lower --buffer-size (now {config.buffer_size}), --batch-size (now {config.batch_size}), "
-                f"--eval-episodes (now {config.eval_episodes}), {fewer} or the networks' widths"
-            )
-            if resumed:
-                fewer = f", lower --parallel-seeds (now {at_once})" if at_once and at_once > 1 else ""
-                remedy = f"end other programs{fewer}, or resume it where more is free"
+        if need["total"] > free and resumed:
+            fewer = f", lower --parallel-seeds (now {at_once})" if at_once and at_once > 1 else ""
             raise UserError(
                 f"The run needs about {need['total']:,.0f} MiB ({words}){more}, but only {free:,.0f} MiB are free on "
-                f"{where}; {remedy}."
+                f"{where}; end other programs{fewer}, or resume it where more is free."
+            )
+        if need["total"] > free:
+            raise UserError(
+                f"The run needs about {need['total']:,.0f} MiB ({words}){more}, but only {free:,.0f} MiB are free on "
+                f"{where}; lower --buffer-size (now {config.buffer_size}), --batch-size (now {config.batch_size}), "
+                f"--eval-episodes (now {config.eval_episodes}), {fewer} or the networks' widths."
             )
         return f"memory forecast {need['total']:,.0f} MiB ({words}){more}; {free:,.0f} MiB free"
 
