@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import tyro
 
 from omad.algos.validate import check
@@ -15,7 +14,7 @@ from omad.commands.returns_table import returns_table
 from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
 from omad.device import use_device
-from omad.run.records import rounded
+from omad.run.records import rounded, standard_error
 
 if TYPE_CHECKING:
     from omad.trained import Evaluated, Run
@@ -60,11 +59,6 @@ def result_rows(found: Evaluated) -> list[tuple[str, float, str]]:
         error = f" ± {standard_error(found.random):.2f}" if len(found.random) > 1 else ""
         rows.append(("uniformly random actions", float(found.random.mean()), f"{len(found.random)} episodes{error}"))
     return rows
-
-
-def standard_error(returns: np.ndarray) -> float:
-    """Of the mean."""
-    return float(returns.std(ddof=1) / np.sqrt(len(returns)))
 
 
 def as_json(found: Evaluated, run: Run, denoising_steps: int | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from omad.algos.validate import check
 from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
 from omad.errors import UserError
+from omad.run.records import standard_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +81,7 @@ def _bundle(folder: Path, options: Options) -> list[dict[str, Any]]:
         play.spec_of(team, team.facts.task)
         found = play.evaluate(folded, team.facts.task, options.episodes, 2_000_000, explore=True)
         returns = np.asarray(found.returns[0], float)
-        row |= {"return": float(returns.mean()), "se": float(returns.std(ddof=1) / len(returns) ** 0.5)}
+        row |= {"return": float(returns.mean()), "se": standard_error(returns)}
     policy = runner(folder / team.agents[0])
     raw = rng.standard_normal(policy.obs_dim).astype(np.float32)
     rows = [row | {"runtime": "NumPy runner"} | _timed(lambda: policy.act(raw), options.actions)]

@@ -26,6 +26,7 @@ from omad.console import console
 from omad.envs.contract import Broken, checked_result, guarded, observed, picture
 from omad.errors import EnvFailed, UserError
 from omad.extras import installed, require
+from omad.run.records import standard_error
 
 GIF_FRAMES = 200
 """A GIF holds at most about this many pictures; of a longer episode every n-th is taken."""
@@ -311,6 +312,5 @@ def _write_all(options: Options, folder: Path, out: Any, tick: Callable[[], obje
                 out.print(f"animation: {animation}")
         returns.append(film.total)
     if len(returns) > 1:
-        error = np.std(returns, ddof=1) / np.sqrt(len(returns))
-        out.print(f"mean return of {len(returns)} episodes: {np.mean(returns):.2f} ± {error:.2f}")
+        out.print(f"mean return of {len(returns)} episodes: {np.mean(returns):.2f} ± {standard_error(returns):.2f}")
     return 0

@@ -13,7 +13,7 @@ from omad.algos.validate import check
 from omad.compilation import use_compilation_cache
 from omad.console import console, print_json
 from omad.errors import UserError
-from omad.run.records import rounded
+from omad.run.records import rounded, standard_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ def run_bundle(options: Options) -> dict[str, Any]:
     together = np.asarray(play.evaluate(folded, task, options.episodes, options.seed, explore).returns[0], float)
 
     def words(returns: Any) -> dict[str, Any]:
-        return {"mean": float(returns.mean()), "se": float(returns.std(ddof=1) / len(returns) ** 0.5)}
+        return {"mean": float(returns.mean()), "se": standard_error(returns)}
 
     return {
         "folder": str(options.folder),

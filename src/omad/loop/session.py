@@ -31,7 +31,7 @@ from omad.processes import StopSignals
 from omad.run import machine, warm_start
 from omad.run.folder import RunFolder
 from omad.run.longer import kept_of_length
-from omad.run.records import EPISODES, Unreadable
+from omad.run.records import EPISODES, Unreadable, standard_error
 from omad.tree import all_finite, at
 
 EXACT, AT_A_BOUNDARY = "exact", "resumed at an episode boundary"
@@ -381,9 +381,7 @@ class Session:
                 rows.append((Evaluation(self.env_steps, seed, kind, config.eval_seed, episodes.returns[i], info),))
             label, means = "eval" if kind == "sampled" else "eval_noise_free", episodes.returns.mean(1)
             self.last[f"{label}/return"] = float(means.mean())
-            pooled = episodes.returns.std() / np.sqrt(episodes.returns.shape[1])
-            deviation = means.std(ddof=1) if len(means) > 1 else pooled * np.sqrt(len(means))
-            self.last[f"{label}/return_se"] = float(deviation / np.sqrt(len(means)))
+            self.last[f"{label}/return_se"] = standard_error(means if len(means) > 1 else episodes.returns[0])
         self.listeners.record("evaluation", rows)
         self.context.evaluation = found
         self._report_progress("eval")

@@ -37,7 +37,7 @@ from omad.run import lines
 from omad.run.best import BestPolicies
 from omad.run.checkpoints import Checkpoint, Checkpoints
 from omad.run.places import half_made, members
-from omad.run.records import EPISODES, FORMAT, LINES, WITHOUT_EFFECT, Ended, Manifest
+from omad.run.records import EPISODES, FORMAT, LINES, WITHOUT_EFFECT, Ended, Manifest, standard_error
 from omad.spec import EnvSpec
 
 if TYPE_CHECKING:
@@ -391,6 +391,5 @@ class RunFolder:
         rows = []
         for line in self.lines(EPISODES):
             returns = np.asarray(line["returns"])
-            error = returns.std(ddof=1) / np.sqrt(len(returns)) if len(returns) > 1 else 0.0
-            rows.append(line | {"mean": float(returns.mean()), "se": float(error)})
+            rows.append(line | {"mean": float(returns.mean()), "se": standard_error(returns)})
         return rows

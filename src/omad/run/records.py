@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+import numpy as np
 
 from omad import schema
 from omad.config import from_dict, source_of, to_dict
@@ -172,6 +174,11 @@ def rounded(value: float) -> float:
     """A return as files keep it: to four decimals, below 1 to the seven digits of single precision."""
     value = float(value)
     return round(value, 4) if abs(value) >= 1 else float(f"{value:.7g}")
+
+
+def standard_error(returns: Sequence[float] | np.ndarray) -> float:
+    """Of their mean; 0 of a single one, which has none."""
+    return float(np.std(returns, ddof=1) / np.sqrt(len(returns))) if len(returns) > 1 else 0.0
 
 
 def with_defaults(config: dict[str, Any]) -> dict[str, Any]:
