@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -49,9 +49,12 @@ def joint_input(spec: EnvSpec, critic_input: Literal["auto", "state", "obs"]) ->
     return JointInput(use_state, context + spec.n_agents * spec.act_dim)
 
 
-def init_twins(key: Key[Array, ""], sizes: Sequence[int]) -> Mlp:
-    """Two scalar critics, stacked. The key is consumed."""
-    return jax.vmap(lambda k: Mlp.init(k, sizes))(jax.random.split(key, 2))
+def init_twins(
+    key: Key[Array, ""], inputs: int, width: int, layers: int, activation: Callable[[Array], Array] = jax.nn.relu
+) -> Mlp:
+    """Two scalar critics of so many hidden layers, stacked. The key is consumed."""
+    sizes = [inputs, *[width] * layers, 1]
+    return jax.vmap(lambda k: Mlp.init(k, sizes, activation))(jax.random.split(key, 2))
 
 
 def twin_values(critics: Mlp, x: Float[Array, "batch in"]) -> Float[Array, "twin batch"]:

@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from omad.algos.configs.denoising import DenoisingConfig
-from omad.algos.critics import JointInput, fit_twins, joint_input, twin_values
+from omad.algos.critics import JointInput, fit_twins, init_twins, joint_input, twin_values
 from omad.algos.delayed import delayed_update
 from omad.diffusion import ddpm
 from omad.nets import Mlp, NoiseNet, mish, scale_last_layer
@@ -101,7 +101,6 @@ def make_diffusion_learner(
     mask = jnp.asarray(spec.act_mask, float)
     schedule = ddpm.linear_schedule(steps, config.beta_scale)
     critic_input = joint_input(spec, config.critic_input)
-    critic_sizes = [critic_input.size, *[config.critic_width] * config.critic_layers, 1]
     actor_tx, alpha_tx = each(optax.flatten(optax.adam(actor_rate(config)))), optax.adam(config.alpha_lr)
 
     # ---------------------------------------------------------------- state
@@ -109,13 +108,11 @@ def make_diffusion_learner(
     def init_actor(key: Key[Array, ""]) -> NoiseNet:
         return NoiseNet.init(key, act_dim, spec.obs_dim, config.time_width, config.actor_width, config.actor_layers)
 
-    def init_critic(key: Key[Array, ""]) -> Mlp:
-        return scale_last_layer(Mlp.init(key, critic_sizes, mish))
-
     def init(key: Key[Array, ""], with_value_stats: bool) -> DenoisingState:
         actor_key, critic_key = jax.random.split(key)
         actors = jax.vmap(init_actor)(jax.random.split(actor_key, n_agents))
-        critics = jax.vmap(init_critic)(jax.random.split(critic_key, 2))
+        critics = init_twins(critic_key, critic_input.size, config.critic_width, config.critic_layers, mish)
+        critics = scale_last_layer(critics)
         log_alpha = jnp.full((), math.log(config.alpha_init), float)
         return DenoisingState(
             actors, actors, critics, critics, log_alpha,

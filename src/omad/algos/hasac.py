@@ -70,7 +70,6 @@ def make(config: HasacConfig, spec: EnvSpec) -> Algorithm:
     n_agents, mask = spec.n_agents, jnp.asarray(spec.act_mask, float)
     target_entropy = config.target_entropy_per_dim * jnp.asarray(spec.act_dims, float)
     critic_input = joint_input(spec, config.critic_input)
-    critic_sizes = [critic_input.size, *[config.critic_width] * config.critic_layers, 1]
     error_loss = regression_loss(config.critic_loss, config.huber_delta)
     actor_tx = optax.flatten(optax.adam(linear_decay(config.actor_lr, config.lr_decay_steps, config.actor_every)))
     critic_tx = each(optax.flatten(optax.adam(linear_decay(config.critic_lr, config.lr_decay_steps))))
@@ -84,7 +83,7 @@ def make(config: HasacConfig, spec: EnvSpec) -> Algorithm:
     def init(key: Key[Array, ""]) -> HasacState:
         actor_key, critic_key = jax.random.split(key)
         actors = jax.vmap(init_actor)(jax.random.split(actor_key, n_agents))
-        critics = init_twins(critic_key, critic_sizes)
+        critics = init_twins(critic_key, critic_input.size, config.critic_width, config.critic_layers)
         log_alpha = math.log(max(config.alpha_init, 1e-30))
         temperatures = Temperatures(jnp.full(n_agents, log_alpha, float), jnp.asarray(log_alpha, float))
         return HasacState(

@@ -60,7 +60,6 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
     """
     n_agents, mask = spec.n_agents, jnp.asarray(spec.act_mask, float)
     critic_input = joint_input(spec, config.critic_input)
-    critic_sizes = [critic_input.size, *[config.critic_width] * config.critic_layers, 1]
     error_loss = regression_loss(config.critic_loss, config.huber_delta)
     actor_tx = optax.flatten(optax.adam(linear_decay(config.actor_lr, config.lr_decay_steps, config.actor_every)))
     critic_tx = each(optax.flatten(optax.adam(linear_decay(config.critic_lr, config.lr_decay_steps))))
@@ -71,7 +70,7 @@ def make(config: Hatd3Config, spec: EnvSpec) -> Algorithm:
             TanhPolicy.init, obs=spec.obs_dim, act=spec.act_dim, width=config.actor_width, layers=config.actor_layers
         )
         actors = jax.vmap(init_actor)(jax.random.split(actor_key, n_agents))
-        critics = init_twins(critic_key, critic_sizes)
+        critics = init_twins(critic_key, critic_input.size, config.critic_width, config.critic_layers)
         return Hatd3State(actors, critics, actors, critics, start(each(actor_tx), actors), start(critic_tx, critics))
 
     # ---------------------------------------------------------------- acting
