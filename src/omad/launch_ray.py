@@ -41,7 +41,8 @@ def _cores(count: float) -> Iterator[set[int]]:
     folder = Path(tempfile.gettempdir()) / f"omad-cores-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     with contextlib.ExitStack() as held:
-        for core in own if count >= 1 else ():
+        mine = folder.lstat().st_uid == os.getuid()  # anybody may have made it, or a link, where all may write
+        for core in own if mine and count >= 1 else ():
             if len(kept) == wanted or files.is_locked(folder / str(core), folder):
                 continue
             if (claim := files.lock(folder / str(core), folder)) is not None:
@@ -119,7 +120,7 @@ def on_ray(
             stopping = True
             for task in open_.values():
                 ray.cancel(task, recursive=False)
-        want = _want(ray, resources)
+        want = _want(ray, resources) if any(state.state == "waiting" for state in states) else ""
         ready, _ = ray.wait(list(open_.values()), num_returns=len(open_), timeout=_POLL_S)
         for i, task in list(open_.items()):
             if task in ready:

@@ -534,6 +534,24 @@ def test_agents_in_processes_do_as_well(out: Path) -> None:
         play.spec_of(bundle.load(out), "mpe/spread-3")
 
 
+def test_a_team_is_not_played_where_its_actions_mean_something_else(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor where its agents are others by now; another task of the same sizes may call them otherwise."""
+    team, spec = bundle.load(out), envs.make(UNEQUAL).spec
+    wide = dataclasses.replace(
+        spec,
+        act_low=tuple((-1.0,) * size for size in spec.act_dims),
+        act_high=tuple((1.0,) * (size - 1) + (40.0,) for size in spec.act_dims),
+    )
+    named = dataclasses.replace(spec, agents=("left", "right"))
+    for found, words in ((wide, "takes actions of agent_0 from"), (named, "has the agents left, right")):
+        monkeypatch.setattr(play.envs, "make", lambda task, found=found: types.SimpleNamespace(spec=found))
+        with pytest.raises(UserError, match=words):
+            play.spec_of(team, UNEQUAL)
+    assert play.spec_of(team, "another") == named
+    monkeypatch.undo()
+    assert play.spec_of(team, UNEQUAL) == spec
+
+
 def test_an_agent_that_dies_or_is_late_is_named(out: Path) -> None:
     """And no process is left."""
     obs = [np.zeros((1, 1), np.float32), np.zeros((1, 2), np.float32)]

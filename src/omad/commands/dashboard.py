@@ -58,9 +58,8 @@ def run_with_dashboard(work: Callable[[OnUpdate, Stop], list[State]], stop: Stop
         name = _names(states)
         for state in states:
             step = state.evaluation and state.evaluation[0]
-            now = (state.state, step)
-            said = state.state != "waiting" or state.message
-            if printed.get(state.folder) != now and said:
+            now = (_state(state), step)
+            if printed.get(state.folder) != now and now[0] != "waiting":
                 printed[state.folder] = now
                 out.print(f"{time.strftime('%H:%M:%S')} {name[state.folder]}: {_format(state)}")
 
@@ -91,14 +90,17 @@ def run_with_dashboard(work: Callable[[OnUpdate, Stop], list[State]], stop: Stop
     return 1 if failed or others else 0
 
 
+def _state(state: State) -> str:
+    """The word for it, and what a waiting run waits for."""
+    return f"waiting: {state.message}" if state.state == "waiting" and state.message else state.state
+
+
 def _format(state: State) -> str:
-    words = [state.state, f"step {state.env_steps:,} of {state.total_steps:,}"]
+    words = [_state(state), f"step {state.env_steps:,} of {state.total_steps:,}"]
     if state.state == "running" and state.steps_per_s:
         words.append(f"{state.steps_per_s:,.0f} steps/s")
     if state.evaluation:
         words.append(f"return {state.evaluation[1]:.2f}")
-    if state.state == "waiting" and state.message:
-        words.append(state.message)
     return ", ".join(words)
 
 
@@ -123,7 +125,7 @@ def status_table(states: Sequence[State], rows: int = 30) -> Table:
             f"{state.env_steps:,} / {state.total_steps:,}",
             f"{state.steps_per_s:,.0f}" if state.state == "running" else "",
             f"{state.evaluation[1]:.2f}" if state.evaluation else "",
-            f"waiting: {state.message}" if state.state == "waiting" and state.message else state.state,
+            _state(state),
             style=_COLOURS.get(state.state),
         )
     return made

@@ -26,6 +26,7 @@ from omad.errors import EnvFailed, UserError
 from omad.evaluate import Episodes, envs_for, make_evaluate, make_host_evaluate
 from omad.export.bundle import RUNNER, Team
 from omad.export.fold import Folded, draw_noise, sample, unscaled
+from omad.export.team import boxes
 from omad.types import Algorithm, EnvSpec, JaxEnv
 
 
@@ -160,7 +161,7 @@ def spec_of(team: Team, task: str) -> EnvSpec:
     """Sizes of the task that a team is to play.
 
     Raises:
-        UserError: It has other sizes than the team.
+        UserError: It has other sizes or bounds of actions than the team, or, as the team's own task, other agents.
     """
     spec = envs.make(task).spec
     act = tuple(team.act_dims)
@@ -170,6 +171,19 @@ def spec_of(team: Team, task: str) -> EnvSpec:
             f"{spec.name} has {spec.n_agents} agents with observations {spec.obs_dims} and actions {spec.act_dims}, "
             f"but the team has {len(act)}, of {obs} and {act}; give a task of these sizes."
         )
+    if task == team.facts.task and spec.agents and list(spec.agents) != team.names:
+        raise UserError(
+            f"{spec.name} has the agents {', '.join(spec.agents)}, but the team was trained as "
+            f"{', '.join(team.names)}; restore the env, or export a team that was trained in this one."
+        )
+    for name, box, due in zip(
+        team.names, boxes(spec), zip(team.action_low, team.action_high, strict=True), strict=True
+    ):
+        if not np.array_equal(box, np.asarray(due, np.float32)):
+            raise UserError(
+                f"{spec.name} takes actions of {name} from {box[0].tolist()} to {box[1].tolist()}, but the team's are "
+                f"from {due[0]} to {due[1]}; restore the env, or export a team that was trained in this one."
+            )
     return spec
 
 
