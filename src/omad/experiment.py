@@ -71,7 +71,7 @@ class Experiment:
         self.callbacks = [*listed(callbacks, Callback), *([BestPolicy()] if config.keep_best else [])]
         self.loggers = default_loggers() if loggers is None else listed(loggers, Logger)
         extras.require_for_task(config.task)
-        self.env = envs.make(config.task)
+        self.env = envs.make(config.task, config.env_timeout)
         if info_keys is not None:
             self.env = envs.with_info(self.env, config.task, info_keys)
         self.built: Built = build(config, self.env, batch_seeds)

@@ -41,6 +41,11 @@ class EnvSpec:
     act_high: tuple[tuple[float, ...], ...] = ()
     """Upper bounds."""
 
+    def __post_init__(self) -> None:
+        """Make lists and arrays tuples, and NumPy's numbers Python's: a spec is hashed, compared and written down."""
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
+
     def differences(self, other: EnvSpec) -> list[str]:
         """What another spec, of the same task at another time, has otherwise; the name and info numbers aside."""
         free = ("name", "info_keys")
@@ -90,6 +95,12 @@ class EnvSpec:
     def obs_mask(self) -> Any:
         """`(agent, obs)`: 1 where an observation entry is real, 0 where it is padding."""
         return (np.arange(self.obs_dim)[None, :] < np.asarray(self.obs_dims)[:, None]).astype(float)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

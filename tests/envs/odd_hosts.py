@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from omad import EnvSpec, HostEnv
 from omad.envs.host_env import HostObservation, StepResult
+from omad.envs.isolated import progress
 
 HORIZON = 4
 
@@ -37,8 +39,12 @@ class Odd:
         self.time += 1
         if self.kind == "raises":
             raise ValueError("the motor is on fire")
+        if self.kind == "hangs" and self.time == 3:
+            time.sleep(600)
         over = self.time >= HORIZON and self.kind != "endless"
-        moved = StepResult(self.see(), float(action[0, 0]), False, over, {} if self.kind == "no info" else {"lit": 2.0})
+        info = {} if self.kind == "no info" else {"lit": 2.0}
+        flags = (over, False) if self.kind == "clock terminates" else (False, over)
+        moved = StepResult(self.see(), float(action[0, 0]), *flags, info)
         if self.kind == "nan info":
             moved = moved._replace(info={"lit": np.nan})
         return tuple(moved) if self.kind == "tuple" else moved
@@ -66,3 +72,11 @@ def odd(kind: str = "") -> HostEnv:
         with Path(path).open("a") as file:
             file.write(f"{os.getpid()}\n")
     return HostEnv(EnvSpec("odd", (1, 2), (1, 1), 0, HORIZON, ("lit",)), lambda render: Odd(kind))
+
+
+def dawdle(steps: int, each_s: float) -> dict[str, int]:
+    """Takes its time, and says so."""
+    for t in range(steps):
+        progress(f"step {t}")
+        time.sleep(each_s)
+    return {"steps": steps}

@@ -192,6 +192,22 @@ class Emptied(Pair):
         return seen
 
 
+class Unseen(Pair):
+    """The left agent is shown nothing, at its reset or at a step, while it lives."""
+
+    def __init__(self, at: str = "step", left_ends: int = 0, left_clock: int = 0) -> None:
+        super().__init__(left_ends=left_ends, left_clock=left_clock)
+        self.at = at
+
+    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        seen, infos = super().reset(seed, options)
+        return {agent: row for agent, row in seen.items() if agent != "left" or self.at != "reset"}, infos
+
+    def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
+        seen, *rest = super().step(actions)
+        return {agent: row for agent, row in seen.items() if agent != "left" or self.at != "step"}, *rest
+
+
 class Nobody(Pair):
     def __init__(self) -> None:
         super().__init__()

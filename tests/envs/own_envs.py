@@ -55,6 +55,18 @@ def changing() -> JaxEnv:
     return env._replace(step=lambda state, action, key: ((state[0], 1.0 * state[1]), env.step(state, action, key)[1]))
 
 
+def vector() -> JaxEnv:
+    """Its info has a number an agent."""
+    env = reach(info_keys=("far",))
+
+    def step(state: Any, action: Any, key: Any) -> Any:
+        state, outcome = env.step(state, action, key)
+        object.__setattr__(outcome, "info", {"far": jnp.zeros(2)})  # past the checks of types, which only tests have
+        return state, outcome
+
+    return env._replace(step=step)
+
+
 def taken() -> JaxEnv:
     return reach(info_keys=("return",))
 

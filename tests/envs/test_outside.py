@@ -303,6 +303,7 @@ def test_an_object_that_cannot_be_used_is_refused(env: Any, words: str) -> None:
         (f"jax:{PATH}undeclared", "spec is a NoneType, not an omad.EnvSpec"),
         (f"jax:{PATH}misdeclared", r"reset\(\) returned obs of shape \(2, 2\); its spec declares \(2, 3\)"),
         (f"jax:{PATH}changing", r"a state\[1\] as float32\[\]; it must be int32\[\], as reset\(\)"),
+        (f"jax:{PATH}vector", r"step\(\) returned the info 'far' of shape \(2,\); it must be one number"),
         (f"jax:{PATH}failing", "ZeroDivisionError"),
         (f"jax:{PATH}reach?colour=red&n=2", "unexpected keyword argument 'colour'"),
         (f"jax:{PATH}reach?done=truncated", "done is no argument of its factory"),

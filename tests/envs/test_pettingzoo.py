@@ -175,6 +175,23 @@ def test_an_env_that_lists_no_agents_in_its_next_episode_is_named() -> None:
         world.reset(1)
 
 
+@pytest.mark.parametrize("flag", ["", "&left_clock=1"])
+def test_an_agent_that_lives_and_is_shown_nothing_is_named(flag: str) -> None:
+    """Zeros would be learned from; at a clock's end its last observation is bootstrapped."""
+    world = start(f"Unseen?at=step{flag}")
+    world.reset(0)
+    with pytest.raises(Broken, match=r"step\(\) returned no observations for left, who had not terminated"):
+        world.step(act(), 0)
+    with pytest.raises(UserError, match=r"reset\(\) returned no observations for left"):
+        envs.make(f"pettingzoo:odd_parallel:Unseen?at=reset{flag}")
+
+
+def test_of_an_agent_that_has_terminated_nothing_need_be_shown() -> None:
+    world = start("Unseen?at=step&left_ends=1")
+    world.reset(0)
+    assert not world.step(act(), 0).next.obs[0].any()
+
+
 @pytest.mark.parametrize(
     ("ends", "last"),
     [("left_ends=2&right_ends=4", END), ("left_ends=4&right_ends=4", END), ("left_clock=4&right_clock=4", CUT)],

@@ -27,7 +27,7 @@ from omad.envs.contract import (
     saved,
 )
 from omad.envs.host_env import HostEnv
-from omad.envs.isolated import call
+from omad.envs.isolated import call, progress
 from omad.envs.pool import MOST_ALONE
 from omad.errors import UserError
 
@@ -42,6 +42,8 @@ class Options:
     """Steps to take."""
     seed: int = 0
     """Seed of starts and actions."""
+    env_timeout: float = 60.0
+    """Seconds after which an env of the host that has not finished a reset or step is taken to hang."""
     json: bool = False
     """Print JSON."""
 
@@ -55,6 +57,7 @@ def _trace(instance: Any, spec: Any, steps: int, seed: int, between: Callable[[i
     length, total, t = 0, 0.0, 0
 
     def reset(at: int) -> None:
+        progress(f"the reset before step {t}")
         found["obs"].append(observed(guarded("reset()", instance.reset, at), spec, "reset()").obs)
 
     try:
@@ -62,6 +65,7 @@ def _trace(instance: Any, spec: Any, steps: int, seed: int, between: Callable[[i
         for t in range(steps):
             action = mask * rng.uniform(-1, 1, mask.shape)
             between(t)
+            progress(f"step {t}")
             started = time.perf_counter()
             result = guarded("step()", instance.step, action, seed + t)
             found["spent"] += (time.perf_counter() - started) * (t > 0)  # a JAX env is compiled in its first step
@@ -123,6 +127,7 @@ def _traces(task: str, steps: int, seed: int) -> tuple[Any, list[dict[str, Any]]
         guarded("reset()", other.reset, seed + 1)
 
         def between(t: int) -> None:
+            progress(f"step {t} of a second instance")
             result = guarded("step()", other.step, env.spec.act_mask * rng.uniform(-1, 1, env.spec.act_mask.shape), t)
             if any(checked_result(result, ())[1:]):
                 guarded("reset()", other.reset, t)
@@ -182,10 +187,11 @@ def fingerprint(task: str, steps: int, seed: int) -> dict[str, Any]:
     return {"agents": list(env.spec.agents), "digest": _digest(runs[0])}
 
 
-def inspect(task: str, steps: int = 1000, seed: int = 0) -> dict[str, Any]:
+def inspect(task: str, steps: int = 1000, seed: int = 0, env_timeout: float = 60.0) -> dict[str, Any]:
     """An env's properties, as plain values; `problems` is empty where it can be trained on.
 
-    A user's env on the host is run in two processes of its own, with unlike hash seeds, which are compared.
+    A user's env on the host is run in two processes of its own, with unlike hash seeds, which are compared. There it
+    may take `env_timeout` seconds for a reset or step.
 
     Raises:
         UserError: The env cannot be made, or not be used at all.
@@ -194,12 +200,10 @@ def inspect(task: str, steps: int = 1000, seed: int = 0) -> dict[str, Any]:
     if not row.isolated:
         return _inspect(task, steps, seed)
     given = {"task": row.name, "steps": steps, "seed": seed}
-    took = f"{steps:,} steps of check-env"
-    slow = "the env hangs, or steps too slowly for so many: give fewer --steps"
-    patience = _PATIENCE_S + steps * _STEP_S
+    first, slow = "making the env and its first reset", "the env hangs, or --env-timeout is too short"
 
     def apart(function: str, hash_seed: str) -> dict[str, Any]:
-        return call(row.name, function, given, patience, {"PYTHONHASHSEED": hash_seed}, took, slow)
+        return call(row.name, function, given, env_timeout, {"PYTHONHASHSEED": hash_seed}, first, slow)
 
     found = apart("omad.commands.check:_inspect", "0")
     digest = found.pop("digest")
@@ -220,10 +224,6 @@ def inspect(task: str, steps: int = 1000, seed: int = 0) -> dict[str, Any]:
     elif found["deterministic"] and other["digest"] != digest:
         found["notes"].append("Not the same in another process: the same seed and actions gave another result there.")
     return found
-
-
-_PATIENCE_S, _STEP_S = 600.0, 1.0
-"""How long it may take: to make the env, and for each of the steps, of which it takes more than two."""
 
 
 def _inspect(task: str, steps: int, seed: int) -> dict[str, Any]:
@@ -248,6 +248,17 @@ def _inspect(task: str, steps: int, seed: int) -> dict[str, Any]:
     notes += filter(None, (first["left"], "" if isinstance(env, HostEnv) else _spilt(env, seed)))
     if not same:
         notes.append("Not deterministic: the same seed and actions gave another result the second time.")
+    lengths = first["lengths"]
+    if len(lengths) > 1 and first["ends"]["terminated"] == len(lengths) and {*lengths} == {max(lengths[0], 2)}:
+        notes.append(
+            f"All {len(lengths)} episodes terminated after exactly {lengths[0]} steps. If a clock ends them, flag that "
+            "as truncated: what follows a termination is learned to be worth nothing."
+        )
+    if row.code and not spec.act_low:
+        notes.append(
+            "Its spec declares no bounds of actions, so exported policies act in [-1, 1]; if the env maps that to "
+            "units of its own, declare act_low and act_high."
+        )
     if seen.size and np.abs(seen).max() > 100:
         notes.append(
             f"Observations reach {np.abs(seen).max():.3g}; consider --obs-norm running, or smaller units in the env."
@@ -270,6 +281,8 @@ def _inspect(task: str, steps: int, seed: int) -> dict[str, Any]:
         "protocol": row.protocol,
         "agents": spec.n_agents,
         "agents_named": list(spec.agents),
+        "act_low": spec.act_low,
+        "act_high": spec.act_high,
         "digest": _digest(first),
         "isolated": apart,
         "obs_dims": spec.obs_dims,
@@ -304,15 +317,29 @@ _MEASURED = ("isolated", "episode_length", "random_return", "reward_min", "rewar
              "obs_max", "deterministic", "saves", "steps_per_s", "suggested_v_max")  # fmt: skip
 
 
+def _bounds(found: dict[str, Any]) -> str:
+    """The bounds of actions, agent by agent where they differ."""
+    boxes = [
+        ", ".join(dict.fromkeys(f"{low:g} to {high:g}" for low, high in zip(*rows, strict=True)))
+        for rows in zip(found["act_low"], found["act_high"], strict=True)
+    ]
+    if not boxes:
+        return "from -1 to 1"
+    if len(set(boxes)) == 1:
+        return f"from {boxes[0]}"
+    names = found["agents_named"] or [f"agent {i}" for i in range(len(boxes))]
+    return "from " + "; ".join(f"{box} ({name})" for name, box in zip(names, boxes, strict=True))
+
+
 def _sentences(found: dict[str, Any]) -> list[str]:
     ends = found["terminated"] + found["truncated"]
     declared = [
-        f"{found['task']}: {found['agents']} agents.",
+        f"{found['task']}: {found['agents']} agents{''.join(f', {name}' for name in found['agents_named'])}.",
         found["protocol"],
         f"Observations: {', '.join(map(str, found['obs_dims']))} numbers an agent"
         + ("." if found["obs_min"] is None else f", from {found['obs_min']:.3g} to {found['obs_max']:.3g} here."),
-        f"Actions: {', '.join(map(str, found['act_dims']))} numbers an agent; policies write [-1, 1], "
-        "mapped to the bounds of envs of other libraries; a JaxEnv or HostEnv of your own maps them itself.",
+        f"Actions: {', '.join(map(str, found['act_dims']))} numbers an agent, {_bounds(found)}; policies write "
+        "[-1, 1], mapped to the bounds of envs of other libraries; a JaxEnv or HostEnv of your own maps them itself.",
         f"State for critics: {found['state_dim']} numbers."
         if found["state_dim"]
         else "There is no state; critics read all observations.",
@@ -338,10 +365,11 @@ def _sentences(found: dict[str, Any]) -> list[str]:
 def main(arguments: Sequence[str]) -> int:
     """Run and report; exit code 2 where the env cannot be trained on."""
     options = tyro.cli(Options, prog="omad check-env", args=list(arguments))
-    check(options, counts=("steps",), not_negative=("seed",), most={"steps": 100_000_000}, flags=True)
+    check(options, counts=("steps",), not_negative=("seed",), positive=("env_timeout",),
+          most={"steps": 100_000_000, "env_timeout": 1_000_000.0}, flags=True)  # fmt: skip
     if options.seed + options.steps > MOST:
         raise UserError(f"--seed is {options.seed}; with --steps {options.steps} at most {MOST - options.steps}.")
-    found = inspect(options.task, options.steps, options.seed)
+    found = inspect(options.task, options.steps, options.seed, options.env_timeout)
     found.pop("digest", None)
     if options.json:
         print_json(found)

@@ -7,24 +7,26 @@ import pkgutil
 from typing import Any
 
 from omad import processes, tasks
+from omad.envs.isolated import waiting
 from omad.envs.registry import of_object, register
 
 __all__ = ["make", "of_object", "register", "with_info"]
 
 
-def make(name: str) -> Any:
+def make(name: str, timeout_s: float = 0.0) -> Any:
     """Make the env of a task: a `JaxEnv`, or a `HostEnv` where the env is not written in JAX.
 
     Args:
         name: as in `mpe/spread-3`, `mpe/deception-2?adversary=static&state=true`, `mamujoco-full/ant-2x4`,
             `pettingzoo:package.module:factory?n=3`, `jaxmarl:NAME`, or as registered; see `omad.tasks`.
+        timeout_s: Seconds that a user's env may take to be made and reset, if they are more than two minutes.
 
     Raises:
         omad.tasks.UnknownTask: where no such task or option exists.
         omad.errors.UserError: where a package is missing or a user's own env cannot be used.
     """
     task = tasks.find(name)
-    with processes.env_code():
+    with processes.env_code(), waiting(timeout_s):
         return pkgutil.resolve_name(task.factory)(**task.arguments)
 
 

@@ -96,10 +96,14 @@ def problem(spec: Any) -> str:
         if keys.count(key) > 1 or key in TAKEN:
             why = "twice" if keys.count(key) > 1 else "which is a metric of omad's own; give that number another name"
             return f"spec.info_keys has {key!r}, {why}"
-    if spec.agents and len(set(spec.agents)) != spec.n_agents:
+    if not isinstance(spec.agents, tuple) or not all(isinstance(name, str) and name for name in spec.agents):
+        return f"spec.agents is {spec.agents!r}; it must be a tuple of names"
+    if spec.agents and not len(set(spec.agents)) == len(spec.agents) == spec.n_agents:
         return f"spec.agents is {spec.agents!r}; it must name each of the {spec.n_agents} agents"
     for name in ("act_low", "act_high"):
         rows = getattr(spec, name)
+        if not isinstance(rows, tuple) or not all(isinstance(row, tuple) for row in rows):
+            return f"spec.{name} is {rows!r}; it must be a tuple of one row of numbers an agent"
         if rows and tuple(map(len, rows)) != spec.act_dims:
             return (
                 f"spec.{name} has rows of {', '.join(str(len(row)) for row in rows)} numbers; act_dims {spec.act_dims}"

@@ -7,6 +7,7 @@ an answer in JSON arrives, or one sentence. Started by `call`, never by hand.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import json
 import os
 import pkgutil
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,25 @@ from omad.errors import UserError
 
 _MOST = 1 << 26
 _POLL_S, _PATIENCE_S = 0.02, 120.0
+_PROGRESS = "OMAD_PROGRESS"
+"""Environment variable with the file into which the process writes what it is doing."""
+_waits: contextvars.ContextVar[float] = contextvars.ContextVar("waits", default=_PATIENCE_S)
+
+
+@contextlib.contextmanager
+def waiting(timeout_s: float) -> Iterator[None]:
+    """Within it an env may take so long to describe itself, or two minutes where that is longer."""
+    token = _waits.set(max(timeout_s, _PATIENCE_S))
+    try:
+        yield
+    finally:
+        _waits.reset(token)
+
+
+def progress(doing: str) -> None:
+    """Say what is done next, in the process that `call` started: the time that it may take begins again."""
+    if path := os.environ.get(_PROGRESS):
+        Path(path).write_text(doing, encoding="utf-8")
 
 
 def call(
@@ -32,7 +52,7 @@ def call(
     timeout_s: float,
     environment: Mapping[str, str] | None = None,
     what: str = "making the env and its first reset",
-    advice: str = "it hangs, or needs more time than a worker is given",
+    advice: str = "it hangs, or the --env-timeout of omad train is too short",
 ) -> dict[str, Any]:
     """Call one of omad's functions, `module:function`, in a process in which a user's code may run.
 
@@ -40,9 +60,9 @@ def call(
         task: For messages.
         function: Takes keyword arguments of plain values and gives a dict of plain values.
         arguments: These.
-        timeout_s: How long it may take.
+        timeout_s: How long it may take, anew after every `progress`.
         environment: Variables set for it.
-        what: What takes the time, for the message that it took too long.
+        what: What takes the time before the first `progress`, for the message that it took too long.
         advice: What may be wrong then, or be done.
 
     Raises:
@@ -51,26 +71,28 @@ def call(
     paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
     marked = {processes.WORKER: "1", "PYTHONPATH": paths, "PYTHONSAFEPATH": "1", "JAX_PLATFORMS": "cpu"}
     with tempfile.TemporaryDirectory(prefix="omad-isolated-") as folder:
-        answer = Path(folder) / "answer.json"
+        answer, doing = Path(folder) / "answer.json", Path(folder) / "progress"
+        doing.write_text(what, encoding="utf-8")
         words = [sys.executable, "-m", "omad.envs.isolated", str(answer)]
         request = json.dumps({"function": function, "arguments": dict(arguments)}).encode() + b"\n"
         printed = processes.descriptor(sys.stderr)
         with processes.blocked():
             child = subprocess.Popen(
                 words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL if printed is None else printed,
-                start_new_session=True, env={**os.environ, **marked, **(environment or {})},
+                start_new_session=True, env={**os.environ, **marked, _PROGRESS: str(doing), **(environment or {})},
             )  # fmt: skip
         assert child.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             child.stdin.write(request)
             child.stdin.flush()
         try:
-            for _ in range(max(1, round(timeout_s / _POLL_S))):  # a stopped process counts no time
-                if answer.exists() or child.poll() is not None:
-                    break
+            left = patience = max(1, round(timeout_s / _POLL_S))  # a stopped process counts no time
+            while not answer.exists() and child.poll() is None:
+                if not left:
+                    raise UserError(f"{task}: {what} took longer than {timeout_s:g} s; {advice}.")
                 time.sleep(_POLL_S)
-            else:
-                raise UserError(f"{task}: {what} took longer than {timeout_s:g} s; {advice}.")
+                now = doing.read_text(encoding="utf-8")
+                what, left = now or what, left - 1 if now in (what, "") else patience
         finally:
             # It still lives where it has answered, so that all that the env has started can be found.
             processes.end_family(child.pid, processes.descendants(child.pid))
@@ -90,9 +112,9 @@ def call(
 
 
 def apart(task: str, function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """As `call`, for two minutes at most; in this process where it is one in which a user's code runs anyway."""
+    """As `call`, for as long as `waiting` says; in this process where it is one in which a user's code runs anyway."""
     if os.environ.get(processes.WORKER) is None:
-        return call(task, function, arguments, _PATIENCE_S)
+        return call(task, function, arguments, _waits.get())
     return pkgutil.resolve_name(function)(**arguments)
 
 

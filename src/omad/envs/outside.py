@@ -254,6 +254,9 @@ def _checked(task: str, env: JaxEnv) -> JaxEnv:
                 raise Broken(f"step() returned {name} of {kind}; it must be true or false, as a comparison is")
         if set(outcome.info) != set(spec.info_keys):
             raise Broken(f"step() returned info {sorted(outcome.info)}; spec.info_keys is {sorted(spec.info_keys)}")
+        for name, value in outcome.info.items():
+            if (shape := jnp.shape(value)) != ():
+                raise Broken(f"step() returned the info {name!r} of shape {shape}; it must be one number")
     except Broken as error:
         raise UserError(f"{task}: {error}.") from error
     return env

@@ -28,7 +28,7 @@ from omad.envs.contract import Broken, guarded
 from omad.envs.description import describe_spec, given_or_found
 from omad.envs.host_env import HostEnv
 from omad.envs.imported import built, imported
-from omad.envs.pettingzoo_instance import PettingZooInstance, info_of, saved, state_of
+from omad.envs.pettingzoo_instance import PettingZooInstance, info_of, refuse_unseen, saved, state_of
 from omad.errors import UserError
 from omad.spec import EnvSpec
 
@@ -197,6 +197,7 @@ def described(env: Any, factory: str, arguments: Mapping[str, Any]) -> dict[str,
             raise UserError(f"{factory}: the names of agents must be text or whole numbers; they are {keys!r}.")
         obs_dims, act_dims, lows, highs = guarded("asking for its spaces", _sizes, env, factory)
         seen = contract.checked_reset(guarded("its reset()", env.reset, seed=0), keys)
+        refuse_unseen(seen, keys, env.agents, "reset()")
         for agent, size in zip(keys, obs_dims, strict=True):
             if agent in seen:
                 contract.row_of(seen[agent], size, "reset()", agent)

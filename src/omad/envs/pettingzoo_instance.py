@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,16 @@ def info_of(infos: Mapping[Any, Any], agent: Any) -> Mapping[Any, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def refuse_unseen(seen: Mapping[Any, Any], agents: Sequence[Any], due: Sequence[Any], what: str) -> None:
+    """Only of an agent that has terminated is nothing learned any more.
+
+    Raises:
+        Broken: Another one is shown nothing.
+    """
+    if missing := [str(agent) for agent in agents if agent in due and agent not in seen]:
+        raise Broken(f"{what} returned no observations for {', '.join(missing)}, who had not terminated")
+
+
 class PettingZooInstance:
     """One running env; its rows are in the order of the spec's agents.
 
@@ -90,6 +100,7 @@ class PettingZooInstance:
         seen = contract.checked_reset(self.env.reset(seed=seed & 0x7FFFFFFF), self.agents)
         if not self.env.agents:
             raise Broken("reset() has left the env's `agents` empty; it must list those that act in the new episode")
+        refuse_unseen(seen, self.agents, self.env.agents, "reset()")
         self.time = 0
         return self._see(seen, "reset()")
 
@@ -107,6 +118,8 @@ class PettingZooInstance:
         total = float(sum(paid.values()))
         self.time += 1
         living = [agent for agent in self.env.agents if not (terminations.get(agent) or truncations.get(agent))]
+        due = [*living, *(agent for agent in acts if not terminations.get(agent))]
+        refuse_unseen(seen, self.agents, due, "step()")
         over = not living
         terminated = over and all(terminations.get(agent, False) for agent in acts)
         self.cut = not over and self.time >= self.spec.horizon
