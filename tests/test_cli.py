@@ -113,6 +113,11 @@ def test_a_run_folder_that_exists_is_refused(tmp_path: Path, capsys: pytest.Capt
     assert f"continue it with: omad resume {tmp_path}" in capsys.readouterr().err
 
 
+def test_a_hyperparameter_of_another_algorithm_is_said_to_be_that(capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "hatd3", "--task", "probe/push", "--v-max", "5"]) == 2
+    assert "hatd3 has no --v-max, which is a hyperparameter of omad; leave it out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [["--help"], ["tasks"]])
 def test_readers_that_have_gone_and_closed_outputs_are_no_failure(words: list[str]):
     """As `omad ... | head` and `omad ... >&-`."""

@@ -165,6 +165,31 @@ def test_best_policies_that_could_not_be_written_are_when_the_run_goes_on(
     assert {seed: one.part for seed, one in ours.items()} == {seed: one.part for seed, one in theirs.items()}
 
 
+def test_a_method_that_would_never_be_called_is_refused() -> None:
+    """Its name is nearly that of one that is; others are the user's own."""
+
+    class Own(omad.Callback):
+        def on_metrics(self, context: Any) -> None:
+            self.metric_names()
+
+        def metric_names(self) -> list[str]:
+            return []
+
+    class Misspelt(Own):
+        def on_evaluations(self, context: Any) -> None:
+            raise AssertionError
+
+    class Log(Logger):
+        def metric(self, env_steps: int, seed: int, values: Any) -> None:
+            raise AssertionError
+
+    listed([Own()], omad.Callback)
+    with pytest.raises(UserError, match=r"on_evaluations\(\), which a callback has not; nearest: on_evaluation\(\)"):
+        listed([Misspelt()], omad.Callback)
+    with pytest.raises(UserError, match=r"Log has a method metric\(\), which a logger has not; nearest: metrics\(\)"):
+        listed([Log()], Logger)
+
+
 def test_a_class_or_another_thing_is_no_callback() -> None:
     for given in (omad.EarlyStopping, print):
         with pytest.raises(UserError, match=r"callbacks has .*must be an instance of omad\.Callback"):
@@ -205,7 +230,7 @@ def test_early_stopping_counts_alike_in_a_resumed_run(tmp_path: Path, whole: tup
                 context.stop("cut")
 
     cut = omad.train("probe/push", run_dir=tmp_path / "cut", callbacks=[*stopping(), Cut()], loggers=[], **SIZES)
-    assert cut.stopped == "cut" and not cut.complete
+    assert cut.stopped == omad.load_run(cut.path).stopped == "cut" and not cut.complete
     # Evaluations before the cut, which another one made, count.
     again = omad.resume(cut, callbacks=stopping(), loggers=[])
     assert [stop["env_steps"] for stop in again.manifest["stops"]] == [60, 80]
@@ -313,6 +338,11 @@ def test_which_policies(whole: tuple[omad.Run, Recorder], tmp_path: Path, capsys
     assert not np.array_equal(last, np.asarray(run.policy(1, earlier).act(obs)))
     with pytest.raises(UserError, match=r"no checkpoint of env step 7; it has 120, 90"):
         run.policy(which=7)
+    with pytest.raises(UserError, match=r"which is 'bset'; it must be last, best, or the env step of a checkpoint"):
+        run.policy(which=cast(Any, "bset"))
+    with pytest.raises(KeyError, match=r"'critic/los' is not there; nearest: critic/loss"):
+        run.metrics()["critic/los"]
+    assert "critic/los" not in run.metrics()
     found = run.evaluate(4, seed=3, which="best")
     assert found.returns["sampled"].shape == (2, 4) and found.env_steps == policies_env_steps(run)
     assert found.random is not None and found.random.shape == (4,) and (found.random < 0).all()

@@ -119,7 +119,6 @@ def resume(
         if failures:
             raise failures[0]
         group = Run(run)
-        group.stopped = next((one.stopped for one in ended if one.stopped), None)
         group.trusted = trust or env is not None or bool(ended)
         return group
     folder = open_to_resume(run, total_steps, trust or env is not None, demonstrations, stepping)
@@ -211,7 +210,7 @@ def _to_its_end(result: Result) -> Run:
     if result.signal is not None:
         raise interruption(result.signal)
     run = Run(result.run_dir)
-    run.stopped, run.trusted = result.stopped, True
+    run.trusted = True
     return run
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import difflib
 import itertools
 import os
 import re
@@ -28,6 +29,7 @@ from omad.manifest import manifest_of
 from omad.processes import StopSignals, held, interruption, refuse_inside_env
 from omad.run import warm_start
 from omad.run.folder import RunFolder
+from omad.run.places import how_to_resume
 from omad.run.records import Ended
 from omad.trust import refuse_changed, refuse_foreign
 
@@ -201,7 +203,8 @@ class Experiment:
         root = Path(run_dir) if run_dir else claim(config)
         if not run_dir:
             (root / "lock").unlink()  # the folder stays claimed by being there, and is replaced while it is empty
-        taken = UserError(f"{root} exists already; give another --run-dir, or continue it with: omad resume {root}")
+        again = how_to_resume(root, config.task)
+        taken = UserError(f"{root} exists already; give another --run-dir, or continue it with: {again}")
         if root.exists() and not (root.is_dir() and not any(root.iterdir())):
             raise taken
         # All are made beside the folder and get its name at once: a kill leaves all seeds or none.
@@ -304,7 +307,25 @@ def listed(given: Any, kind: type) -> list[Any]:
         if not isinstance(one, kind):
             hint = " Give an instance, not the class." if isinstance(one, type) else ""
             raise UserError(f"{word} has {one!r}; each must be an instance of omad.{kind.__name__}.{hint}")
+        _refuse_misspelt(one, kind)
     return ones
+
+
+def _refuse_misspelt(one: Any, kind: type) -> None:
+    """A method that is never called, as it has almost the name of one that would be.
+
+    Raises:
+        UserError: There is one.
+    """
+    own = {name for base in type(one).__mro__ if not base.__module__.startswith("omad.") for name in vars(base)}
+    called = {name for base in type(one).__mro__ for name in vars(base) if base.__module__.startswith("omad.")}
+    for name in sorted(own - called):
+        near = difflib.get_close_matches(name, [known for known in vars(kind) if known not in own], 1, 0.85)
+        if near and callable(getattr(one, name)):
+            raise UserError(
+                f"{type(one).__name__} has a method {name}(), which a {kind.__name__.lower()} has not; "
+                f"nearest: {near[0]}(). Give it that name, or one that is less like it."
+            )
 
 
 def available_mib() -> tuple[float, str]:

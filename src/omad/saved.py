@@ -51,6 +51,8 @@ def policies_at(folder: RunFolder, algorithm: Any, which: Which = "last") -> tup
         return _best(folder, shapes)
     reason = "it has none yet"
     known = {checkpoint.env_steps: checkpoint for checkpoint in folder.checkpoints()}
+    if isinstance(which, str) and which != "last":
+        raise UserError(f"which is {which!r}; it must be last, best, or the env step of a checkpoint.")
     if which != "last" and which not in known:
         there = ", ".join(map(str, known)) or "none"
         raise UserError(f"{folder.path} has no checkpoint of env step {which}; it has {there}.")

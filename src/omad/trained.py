@@ -46,6 +46,8 @@ class Records(Mapping[str, np.ndarray]):
         self._values = dict(values)
 
     def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._values:
+            raise KeyError(f"{name!r} is not there; nearest: {', '.join(tasks.nearest(name, self._values))}")
         return self._values[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -81,8 +83,12 @@ class Evaluated:
     """`sampled` and `noise_free` -> `(seed, episode)` undiscounted team returns."""
     random: np.ndarray | None
     """`(episode,)` returns of uniformly random actions, where the task has no reference return of these."""
+    lengths: dict[str, np.ndarray]
+    """The same of the episodes' env steps."""
     info: dict[str, dict[str, np.ndarray]]
     """The same of the env's extra numbers, by their names; sums over an episode."""
+    differences: tuple[str, ...] = ()
+    """In which the task is not what the policies were trained on, where another one was given."""
 
     def mean(self, actions: str = "sampled") -> np.ndarray:
         """`(seed,)` mean returns."""
@@ -102,8 +108,6 @@ class Run(os.PathLike[str]):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.folders = of_one_run([RunFolder.open(inside) for inside in members(path)], self.path)
-        self.stopped: str | None = None
-        """Why a callback stopped the run early, where `train` or `resume` gave this object."""
         self.trusted = False
         """Whether this process has trained the run, and so imported the env that its folder names."""
 
@@ -148,6 +152,15 @@ class Run(os.PathLike[str]):
     def complete(self) -> bool:
         """Whether all of it has reached its end."""
         return all(folder.complete for folder in self.folders)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why a callback stopped the run where it stands; None if it is complete, goes on, or was cut off otherwise."""
+        for folder in self.folders:
+            stops, saved = folder.manifest.get("stops", []), folder.checkpoints()
+            if stops and saved and stops[-1]["env_steps"] == saved[0].env_steps and not folder.complete:
+                return stops[-1]["reason"]
+        return None
 
     # ------------------------------------------------------------ numbers
 
@@ -282,6 +295,7 @@ class Run(os.PathLike[str]):
             seeds=tuple(seed for part in parts for seed in part.seeds),
             env_steps=tuple(steps for part in parts for steps in part.env_steps),
             returns={kind: np.concatenate([part.returns[kind] for part in parts]) for kind in kinds},
+            lengths={kind: np.concatenate([part.lengths[kind] for part in parts]) for kind in kinds},
             info={
                 kind: {name: np.concatenate([part.info[kind][name] for part in parts]) for name in parts[0].info[kind]}
                 for kind in kinds
@@ -343,5 +357,7 @@ def _evaluate(
         env_steps=env_steps,
         eval_seed=seed,
         returns={kind: np.asarray(one.returns, float) for kind, one in found.items()},
+        lengths={kind: np.asarray(one.lengths) for kind, one in found.items()},
         info={kind: {name: np.asarray(v, float) for name, v in one.info.items()} for kind, one in found.items()},
+        differences=tuple(spec.differences(built.spec)),
     )

@@ -204,8 +204,8 @@ class Unseen(Pair):
         return {agent: row for agent, row in seen.items() if agent != "left" or self.at != "reset"}, infos
 
     def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
-        seen, *rest = super().step(actions)
-        return {agent: row for agent, row in seen.items() if agent != "left" or self.at != "step"}, *rest
+        told = super().step(actions)
+        return {agent: row for agent, row in told[0].items() if agent != "left" or self.at != "step"}, *told[1:]
 
 
 class Nobody(Pair):

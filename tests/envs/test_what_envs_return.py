@@ -155,10 +155,12 @@ def test_agents_and_bounds_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_spec_takes_arrays_and_numpys_numbers() -> None:
     """It is hashed, compared and written to a run's manifest."""
-    given = EnvSpec(
-        "odd", [np.int64(1), 2], np.asarray([1, 1]), np.int32(0), 4, ["lit"], ["a", "b"],
-        act_low=np.asarray([[-0.5], [0.0]], np.float32), act_high=[np.ones(1), (np.float32(2.0),)],
-    )  # type: ignore[arg-type]  # fmt: skip
+    parts: dict[str, Any] = {
+        "obs_dims": [np.int64(1), 2], "act_dims": np.asarray([1, 1]), "state_dim": np.int32(0), "info_keys": ["lit"],
+        "agents": ["a", "b"], "act_low": np.asarray([[-0.5], [0.0]], np.float32),
+        "act_high": [np.ones(1), (np.float32(2.0),)],
+    }  # fmt: skip
+    given = EnvSpec("odd", horizon=4, **parts)
     due = EnvSpec("odd", (1, 2), (1, 1), 0, 4, ("lit",), ("a", "b"), ((-0.5,), (0.0,)), ((1.0,), (2.0,)))
     assert given == due and hash(given) == hash(due) and not contract.problem(given)
     assert json.loads(json.dumps(dataclasses.asdict(given)))["act_high"] == [[1.0], [2.0]]

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -439,6 +440,7 @@ def test_a_bundle_says_what_it_has(tmp_path: Path) -> None:
         out = export(trained, tmp_path / formats, [formats])
         words = (out / "README.md").read_text()
         assert named in words and missing not in words
+        assert "| `agent_1` | agent_1 | 2 | -1 | 1 |" in words
         assert bundle.load(out).facts.evaluation == {"sampled": -1.0}
         about = json.loads((out / "agent_0" / "policy.json").read_text())
         assert (about["tensors_sha256"] is None) == (formats == "onnx")
@@ -741,10 +743,31 @@ def test_commands(run: omad.Run, tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["run-bundle", str(out), "--task", "mpe/spread-3"], "give a task of these sizes"),
         (["distil", str(run), "--out", str(out)], "exists already"),
         (["latency", str(out), "--which", "best"], "is one exported team; leave --which out"),
+        (["eval", str(out)], "It is an exported team: omad run-bundle plays it"),
+        (["eval", str(run.path.parent)], f"It holds runs: give one, as {run.path}; omad runs"),
         (["eval", str(run), "--denoising-steps", "3"], "give 1 to 2"),
     ):
         assert main(arguments) == 2
         assert words in capsys.readouterr().err
+
+
+def test_an_evaluation_says_more_than_returns(run: omad.Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lengths of episodes, the env's own numbers, and in what another task differs."""
+    assert main(["eval", str(run), "--episodes", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "not as in training" not in said and re.search(r"env steps *│ *1 │ *1 │", said), said
+    longer = dataclasses.replace(envs.make(UNEQUAL).spec, horizon=11)
+    found = run.evaluate(4)
+    assert found.differences == () and all((rows == 1).all() for rows in found.lengths.values())
+    assert run.folders[0].spec.differences(longer) == ["horizon 1, now 11"]
+
+
+def test_a_comparison_that_fails_says_so(
+    run: omad.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omad.export.team.compare", lambda *_: {"observations": 4, "difference": {"numpy": 0.5}})
+    assert main(["export", str(run), "--out", str(tmp_path / "team"), "--formats", "numpy", "--check"]) == 1
+    assert "not the run's policies: numpy beyond 1e-05; export the run again" in capsys.readouterr().out
 
 
 @pytest.mark.slow

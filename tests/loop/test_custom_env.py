@@ -245,6 +245,9 @@ def test_a_jax_env_by_path_trains_and_is_drawn_where_it_is_trusted(tmp_path: Pat
         Run(run).evaluate(2)
     manifest = RunFolder.open(run).manifest
     assert (manifest["spec"]["name"], manifest["spec"]["horizon"]) == (task, 5)
+    with pytest.raises(UserError, match=f"continue it with: omad resume {run} --trust"):
+        api.train(task, "hatd3", "tiny", run_dir=run, loggers=(), **sizes)
+    assert Run(run).evaluate(2, task="jax:own_envs:reach?horizon=6").differences == ("horizon 5, now 6",)
     film = next(films(Options(run, trust=True)))
     assert (len(film.frames), film.frames[0].size) == (6, (8, 40))
     with pytest.raises(UserError, match="module own_envs would be imported and reach called"):

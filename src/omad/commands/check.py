@@ -238,42 +238,7 @@ def _inspect(task: str, steps: int, seed: int) -> dict[str, Any]:
     apart = len(runs) < 3 or not same or (_alike(first, runs[2]) and not runs[2]["broken"])
     spec = env.spec
     seen = first["obs"][np.isfinite(first["obs"])]
-    notes = [*(own := getattr(env, "notes", ()))]
-    if not apart:
-        notes.append(
-            "Instances in one process disturb each other: interleaved with a second instance, the same seed and "
-            "actions gave another result. Training runs each instance in its own process unless --env-workers is "
-            f"given, but in at most {MOST_ALONE} processes: keep envs times seeds of a run below that."
-        )
-    notes += filter(None, (first["left"], "" if isinstance(env, HostEnv) else _spilt(env, seed)))
-    if not same:
-        notes.append("Not deterministic: the same seed and actions gave another result the second time.")
-    lengths = first["lengths"]
-    if len(lengths) > 1 and first["ends"]["terminated"] == len(lengths) and {*lengths} == {max(lengths[0], 2)}:
-        notes.append(
-            f"All {len(lengths)} episodes terminated after exactly {lengths[0]} steps. If a clock ends them, flag that "
-            "as truncated: what follows a termination is learned to be worth nothing."
-        )
-    if row.code and not spec.act_low:
-        notes.append(
-            "Its spec declares no bounds of actions, so exported policies act in [-1, 1]; if the env maps that to "
-            "units of its own, declare act_low and act_high."
-        )
-    if seen.size and np.abs(seen).max() > 100:
-        notes.append(
-            f"Observations reach {np.abs(seen).max():.3g}; consider --obs-norm running, or smaller units in the env."
-        )
-    if not sum(first["ends"].values()):
-        notes.append(
-            f"No episode ended in {steps} steps; its horizon is {spec.horizon}, after which no episode may go on."
-        )
-    if not first["saves"] and not any("cannot be saved" in note for note in notes):
-        why = first["unsaved"] or "offer save_state and load_state, in an instance of a HostEnv save and load"
-        notes.append(f"Its state cannot be saved: {why}. A resumed run begins new episodes.")
-    if first["rewards"].size and np.ptp(first["rewards"]) == 0:
-        notes.append(
-            f"The reward was {first['rewards'][0]:g} at every step: random actions find nothing to learn from."
-        )
+    notes = _notes(env, runs, steps, seed, same, apart)
     rewards = first["rewards"] if first["rewards"].size else np.zeros(1)
     worth = float(np.abs(rewards).mean()) * 100
     found = {
@@ -309,8 +274,54 @@ def _inspect(task: str, steps: int, seed: int) -> dict[str, Any]:
         "problems": [],
     }
     if first["broken"]:  # what was seen until then says nothing about the env
-        found |= dict.fromkeys(_MEASURED) | {"notes": [*own], "problems": [f"Cannot be trained on: {first['broken']}."]}
+        found |= dict.fromkeys(_MEASURED) | {
+            "notes": [*getattr(env, "notes", ())],
+            "problems": [f"Cannot be trained on: {first['broken']}."],
+        }
     return found
+
+
+def _notes(env: Any, runs: list[dict[str, Any]], steps: int, seed: int, same: bool, apart: bool) -> list[str]:
+    """What a user should know of the env: its own notes, then what its steps have shown."""
+    first, spec = runs[0], env.spec
+    seen = first["obs"][np.isfinite(first["obs"])]
+    notes = [*getattr(env, "notes", ())]
+    if not apart:
+        notes.append(
+            "Instances in one process disturb each other: interleaved with a second instance, the same seed and "
+            "actions gave another result. Training runs each instance in its own process unless --env-workers is "
+            f"given, but in at most {MOST_ALONE} processes: keep envs times seeds of a run below that."
+        )
+    notes += filter(None, (first["left"], "" if isinstance(env, HostEnv) else _spilt(env, seed)))
+    if not same:
+        notes.append("Not deterministic: the same seed and actions gave another result the second time.")
+    lengths = first["lengths"]
+    if len(lengths) > 1 and first["ends"]["terminated"] == len(lengths) and {*lengths} == {max(lengths[0], 2)}:
+        notes.append(
+            f"All {len(lengths)} episodes terminated after exactly {lengths[0]} steps. If a clock ends them, flag that "
+            "as truncated: what follows a termination is learned to be worth nothing."
+        )
+    if tasks.find(spec.name).code and not spec.act_low:
+        notes.append(
+            "Its spec declares no bounds of actions, so exported policies act in [-1, 1]; if the env maps that to "
+            "units of its own, declare act_low and act_high."
+        )
+    if seen.size and np.abs(seen).max() > 100:
+        notes.append(
+            f"Observations reach {np.abs(seen).max():.3g}; consider --obs-norm running, or smaller units in the env."
+        )
+    if not sum(first["ends"].values()):
+        notes.append(
+            f"No episode ended in {steps} steps; its horizon is {spec.horizon}, after which no episode may go on."
+        )
+    if not first["saves"] and not any("cannot be saved" in note for note in notes):
+        why = first["unsaved"] or "offer save_state and load_state, in an instance of a HostEnv save and load"
+        notes.append(f"Its state cannot be saved: {why}. A resumed run begins new episodes.")
+    if first["rewards"].size and np.ptp(first["rewards"]) == 0:
+        notes.append(
+            f"The reward was {first['rewards'][0]:g} at every step: random actions find nothing to learn from."
+        )
+    return notes
 
 
 _MEASURED = ("isolated", "episode_length", "random_return", "reward_min", "reward_mean", "reward_max", "obs_min",

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+from rich.table import Table
 
 from omad.algos.validate import check
 from omad.commands.returns_table import returns_table
 from omad.compilation import use_compilation_cache
-from omad.console import console, print_json
+from omad.console import console, print_json, row, table
 from omad.device import use_device
 from omad.run.records import rounded, standard_error
 
@@ -51,14 +52,26 @@ def result_rows(found: Evaluated) -> list[tuple[str, float, str]]:
     rows = []
     for kind, returns in found.returns.items():
         words = "sampled" if kind == "sampled" else "noise-free"
-        for seed, steps, row in zip(found.seeds, found.env_steps, returns, strict=True):
-            error = f" ± {standard_error(row):.2f}" if len(row) > 1 else ""
+        for seed, steps, each in zip(found.seeds, found.env_steps, returns, strict=True):
+            error = f" ± {standard_error(each):.2f}" if len(each) > 1 else ""
             label = f"this run, seed {seed}, {words} actions"
-            rows.append((label, float(row.mean()), f"{len(row)} episodes{error}, after {steps:,} env steps"))
+            rows.append((label, float(each.mean()), f"{len(each)} episodes{error}, after {steps:,} env steps"))
     if found.random is not None:
         error = f" ± {standard_error(found.random):.2f}" if len(found.random) > 1 else ""
         rows.append(("uniformly random actions", float(found.random.mean()), f"{len(found.random)} episodes{error}"))
     return rows
+
+
+def numbers_table(found: Evaluated) -> Table:
+    """Lengths of episodes and the env's extra numbers: means over episodes and seeds, by kind of actions."""
+    kinds = [kind.replace("_", "-") for kind in found.returns]
+    made = table("of an episode, mean over all", "number", *kinds, right=kinds)
+    rows = {"env steps": found.lengths} | {
+        name: {kind: total[name] for kind, total in found.info.items()} for name in found.info["sampled"]
+    }
+    for name, values in rows.items():
+        row(made, name, *(f"{values[kind].mean():.4g}" for kind in found.returns))
+    return made
 
 
 def as_json(found: Evaluated, run: Run, denoising_steps: int | None) -> dict[str, Any]:
@@ -70,6 +83,7 @@ def as_json(found: Evaluated, run: Run, denoising_steps: int | None) -> dict[str
             "env_steps": found.env_steps[i],
             "mean": float(returns[i].mean()),
             "se": standard_error(returns[i]) if returns.shape[1] > 1 else None,
+            "length": float(found.lengths[kind][i].mean()),
             "info": {name: float(total[i].mean()) for name, total in found.info[kind].items()},
             "returns": [rounded(r) for r in returns[i]],
         }
@@ -81,6 +95,7 @@ def as_json(found: Evaluated, run: Run, denoising_steps: int | None) -> dict[str
         "task": found.task,
         "denoising_steps": denoising_steps or getattr(run.config.algo, "denoising_steps", None),
         "updates_per_env_step": run.config.updates_per_env_step,
+        "differences": list(found.differences),
         "episodes": len(results[0]["returns"]),
         "eval_seed": found.eval_seed,
         "random": None if found.random is None else float(found.random.mean()),
@@ -104,5 +119,9 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         print_json(as_json(found, run, options.denoising_steps))
     else:
-        console().print(returns_table(tasks.find(found.task), result_rows(found)))
+        out = console()
+        for difference in found.differences:
+            out.print(f"not as in training: {difference}")
+        out.print(returns_table(tasks.find(found.task), result_rows(found)))
+        out.print(numbers_table(found))
     return 0

@@ -57,11 +57,14 @@ def main(arguments: Sequence[str]) -> int:
     else:
         policy.export(options.out, bundle.parsed(options.formats), options.denoising_steps)
     found = team.compare(options.out, policy.team) if options.check else {}
+    far = [runtime for runtime, worst in found.get("difference", {}).items() if worst > LIMIT]
     if options.json:
         print_json({"out": str(options.out)} | found)
     else:
         out = console()
         for runtime, worst in found.get("difference", {}).items():
             out.print(f"{runtime}: within {worst:.1e} of JAX on {found['observations']} observations of each agent")
+        if far:
+            out.print(f"not the run's policies: {', '.join(far)} beyond {LIMIT:g}; export the run again")
         out.print(str(options.out))
-    return int(any(worst > LIMIT for worst in found.get("difference", {}).values()))
+    return int(bool(far))

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 
+from omad.algos import REGISTRY, config_class
 from omad.algos.validate import check, documented
 from omad.commands.dashboard import Stop, run_with_dashboard
 from omad.compilation import use_compilation_cache
@@ -23,6 +24,7 @@ from omad.device import share_device, use_device
 from omad.errors import UserError
 from omad.presets import LEGEND
 from omad.processes import cores_at_once
+from omad.run.places import how_to_resume
 from omad.trust import refuse_foreign
 
 
@@ -158,6 +160,22 @@ def _refuse_of_run(path: str, file: Mapping[str, Any], chosen: Mapping[str, Any]
         )
 
 
+def _refuse_of_others(words: Sequence[str], base: RunConfig) -> None:
+    """Say of a hyperparameter that only other algorithms have it.
+
+    Raises:
+        UserError: One was typed.
+    """
+    fields = {name: {field.name for field in dataclasses.fields(config_class(name))} for name in REGISTRY}
+    own = {field.name for part in (base, base.algo) for field in dataclasses.fields(part)}
+    for name in sorted(_typed(words, dict.fromkeys(set().union(*fields.values()) - own, True))):
+        having = [algorithm for algorithm, names in fields.items() if name in names]
+        raise UserError(
+            f"{base.algorithm} has no --{name.replace('_', '-')}, which is a hyperparameter of {', '.join(having)}; "
+            "leave it out, or name such an algorithm first."
+        )
+
+
 def parse(arguments: Sequence[str], prog: str, options: Any) -> tuple[RunConfig, Any]:
     """The words of a command line that begin with task, algorithm and preset or have them anywhere.
 
@@ -185,6 +203,7 @@ def parse(arguments: Sequence[str], prog: str, options: Any) -> tuple[RunConfig,
     base = dataclasses.replace(
         base, given={name: where for name in file if (where := str(path)) and name not in chosen}
     )
+    _refuse_of_others(words, base)
     own = type(options)
     command = ("command", tyro.conf.OmitArgPrefixes[own], dataclasses.field(default=options))
     grouped = dataclasses.make_dataclass("Arguments", [command, *_forms(base)], frozen=True)
@@ -247,8 +266,7 @@ def finish(result: Any) -> int:
     """Say how a run ended; the last line is its folder."""
     with contextlib.suppress(BrokenPipeError):
         if result.signal is not None or result.stopped is not None:
-            console().print(
-                f"stopped and saved at env step {result.env_steps:,}; continue with: omad resume {result.run_dir}"
-            )
+            again = how_to_resume(result.run_dir, result.task)
+            console().print(f"stopped and saved at env step {result.env_steps:,}; continue with: {again}")
         console().print(str(result.run_dir))
     return 0 if result.signal is None else 128 + result.signal

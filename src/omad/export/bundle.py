@@ -131,11 +131,7 @@ def write(
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(data)
                 digests[f"agent_{i}/{name}"] = _sha(data)
-        words = {"task": facts.task, "kind": folded[0].kind, "n": len(folded)}
-        has = {"", *formats}
-        if "numpy" in formats and not facts.task.startswith("object:"):  # of which no command knows the env
-            has.add("team")
-        readme = "".join(part.format(**words) for name, part in _README.items() if name in has).encode()
+        readme = _readme(facts, folded, boxes, history, formats, names).encode()
         (partial / "README.md").write_bytes(readme)
         digests["README.md"] = _sha(readme)
         kind, steps = folded[0].kind, folded[0].steps
@@ -168,6 +164,28 @@ def write(
     return out
 
 
+def _readme(
+    facts: Facts, folded: Sequence[Folded], boxes: Sequence[tuple[np.ndarray, np.ndarray]], history: int,
+    formats: Sequence[str], names: Sequence[str],
+) -> str:  # fmt: skip
+    """How to run the team; arguments as of `write`."""
+    rows = zip(names or [f"agent_{i}" for i in range(len(folded))], folded, boxes, strict=True)
+    agents = [
+        f"| `agent_{i}` | {' '.join(name.split())} | {raw_size(one, history)} | {_ends(low)} | {_ends(high)} |"
+        for i, (name, one, (low, high)) in enumerate(rows)
+    ]
+    words = {"task": facts.task, "kind": folded[0].kind, "n": len(folded), "agents": "\n".join(agents)}
+    has = {"", *formats}
+    if "numpy" in formats and not facts.task.startswith("object:"):  # of which no command knows the env
+        has.add("team")
+    return "".join(part.format(**words) for name, part in _README.items() if name in has)
+
+
+def _ends(ends: np.ndarray) -> str:
+    """The ends of a box, one number where all are equal."""
+    return ", ".join(f"{end:g}" for end in (ends if len(set(ends.tolist())) > 1 else ends[:1]))
+
+
 def title_of(facts: Facts, agent: int) -> str:
     """What an agent's graph is called."""
     return f"{facts.algorithm} on {facts.task}, agent {agent}"
@@ -184,8 +202,9 @@ def check_new(out: Path, formats: Sequence[str]) -> None:
     Raises:
         UserError: A format is unknown or its package is missing, or the folder exists or cannot be made.
     """
-    if not formats or not set(formats) <= set(FORMATS):
-        raise UserError(f"The formats {', '.join(formats) or 'none'} were given; allowed: {', '.join(FORMATS)}.")
+    if isinstance(formats, str) or not formats or not set(formats) <= set(FORMATS):
+        given = repr(formats) if isinstance(formats, str) else ", ".join(formats) or "none"
+        raise UserError(f"The formats {given} were given; allowed: {', '.join(FORMATS)}, in a list.")
     if "onnx" in formats:
         graph.require("onnx")
     if out.exists() or out.is_symlink():
@@ -317,6 +336,10 @@ _README = {
     "": """# A team of {n} agents for {task}
 
 Each folder `agent_I` is one agent, complete in itself ({kind}); copy it to that agent's computer.
+
+| folder | agent | numbers observed | actions from | to |
+| --- | --- | --- | --- | --- |
+{agents}
 """,
     "numpy": """
     python agent_0/runner.py                    # needs NumPy only: checks the files and measures itself
@@ -324,7 +347,8 @@ Each folder `agent_I` is one agent, complete in itself ({kind}); copy it to that
     from runner import Policy                   # in Python, from inside agent_0/
     policy = Policy()
     policy.reset()                              # at the start of every episode
-    action = policy.act(observation)            # raw observation in, action in the env's own box out
+    action = policy.act(observation)            # raw observation in, action within the bounds above out
+    action = policy.act(observation, explore=False)         # the same without noise
 """,
     "team": """
 The whole team, an agent a process: `omad run-bundle . --task "{task}" --episodes 100`.

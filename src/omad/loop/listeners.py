@@ -12,6 +12,7 @@ from omad.errors import CallbackFailed
 from omad.loggers import JsonLines, Logger, Progress, RunInfo
 from omad.processes import StopSignals, nobody_reads
 from omad.run.folder import RunFolder
+from omad.run.places import how_to_resume
 
 
 class Listeners:
@@ -117,7 +118,8 @@ class Listeners:
                 self._broken += [one] if among is self._loggers else []
             step, path = self._context.env_steps, self._run.path
             words = f"{type(one).__name__}.{method}() failed at env step {step:,} with {said_by(error)}"
-            where = f"The run {path} has been saved; fix it, then: omad resume {path}"
+            again = how_to_resume(path, self._run.config.task)
+            where = f"The run {path} has been saved; fix it, then: {again}"
             failed = CallbackFailed(f"{words} ({place_of(error)}). {where}")
             failed.__cause__ = error
             self.failed = self.failed or failed

@@ -31,6 +31,7 @@ from omad.processes import StopSignals
 from omad.run import machine, warm_start
 from omad.run.folder import RunFolder
 from omad.run.longer import kept_of_length
+from omad.run.places import how_to_resume
 from omad.run.records import EPISODES, Unreadable, standard_error
 from omad.tree import all_finite, at
 
@@ -49,6 +50,7 @@ class Result(NamedTuple):
     """How a run ended."""
 
     run_dir: Path
+    task: str
     env_steps: int
     signal: int | None
     """The signal that stopped it early, if one did."""
@@ -200,8 +202,8 @@ class Session:
         if self.listeners.failed:
             raise self.listeners.failed
         if self.vector_steps == total:
-            return Result(self.run.path, self.env_steps, None)
-        return Result(self.run.path, self.env_steps, self.signals.number, self.context.stopped)
+            return Result(self.run.path, self.config.task, self.env_steps, None)
+        return Result(self.run.path, self.config.task, self.env_steps, self.signals.number, self.context.stopped)
 
     def _end(self, total: int) -> None:
         """Save what has not been saved, and say how it ended."""
@@ -230,7 +232,8 @@ class Session:
             raise NonFinite(f"{where}; {self._kept()}. {self._advice()}", seeds=error.seeds) from error
         except EnvFailed as error:
             near = f"{error} The run is {self.run.path}, after env step {self.env_steps}; {self._kept()}."
-            raise EnvFailed(f"{near} Fix the env, then: omad resume {self.run.path}") from error
+            again = how_to_resume(self.run.path, self.config.task)
+            raise EnvFailed(f"{near} Fix the env, then: {again}") from error
 
     def _kept(self) -> str:
         found = self.run.checkpoints()

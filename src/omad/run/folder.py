@@ -36,7 +36,7 @@ from omad.errors import UserError
 from omad.run import lines
 from omad.run.best import BestPolicies
 from omad.run.checkpoints import Checkpoint, Checkpoints
-from omad.run.places import half_made, members
+from omad.run.places import half_made, how_to_resume, instead, members
 from omad.run.records import EPISODES, FORMAT, LINES, WITHOUT_EFFECT, Ended, Manifest, standard_error
 from omad.spec import EnvSpec
 
@@ -66,7 +66,8 @@ def _read_json(path: Path, kind: Any) -> Any:
     try:
         return schema.read_json(path, kind)
     except FileNotFoundError:
-        raise UserError(f"{path.parent} is not a run folder: it has no {path.name}.") from None
+        folder = path.parent
+        raise UserError(f"{folder} is not a run folder: it has no {path.name}.{instead(folder)}") from None
 
 
 class RunFolder:
@@ -93,7 +94,8 @@ class RunFolder:
             UserError: There is something at the path already, another process makes it, or it cannot be made.
         """
         path = path if path.name else path.resolve()
-        taken = UserError(f"{path} exists already; give another --run-dir, or continue it with: omad resume {path}")
+        again = how_to_resume(path, config.task)
+        taken = UserError(f"{path} exists already; give another --run-dir, or continue it with: {again}")
         if not path.name:
             raise taken
         early = path.with_name(f"{path.name}.{os.getpid()}{files.PARTIAL}")

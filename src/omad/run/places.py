@@ -4,13 +4,34 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Collection
 from pathlib import Path
 
+from omad import tasks
 from omad.run.records import LINES
+from omad.tasks.outside import OBJECT
 
 _EARLY = {"lock", "checkpoints", "config.json", "config.json.partial", "manifest.json.partial", *LINES}
 """What a folder may hold before it has its manifest."""
+
+
+def how_to_resume(path: str | os.PathLike[str], task: str) -> str:
+    """What continues a run of a task."""
+    if task.startswith(OBJECT):
+        return f"omad.resume({str(path)!r}, env=...) in Python"
+    return f"omad resume {shlex.quote(str(path))}{' --trust' if tasks.find(task).code else ''}"
+
+
+def instead(path: Path) -> str:
+    """What a folder that is no run is instead, as far as its names tell, and what can be done with it; else empty."""
+    if (path / "team.json").exists():
+        return " It is an exported team: omad run-bundle plays it, omad latency times it."
+    inside = sorted(
+        found.parent for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for found in path.glob(f"{depth}/manifest.json")
+    )
+    runs = [run for run in inside if (run / "config.json").exists()]
+    return f" It holds runs: give one, as {runs[0]}; omad runs {path} lists them." if runs else ""
 
 
 def members(path: str | os.PathLike[str]) -> list[Path]:
