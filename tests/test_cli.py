@@ -118,6 +118,29 @@ def test_a_hyperparameter_of_another_algorithm_is_said_to_be_that(capsys: pytest
     assert "hatd3 has no --v-max, which is a hyperparameter of omad; leave it out" in capsys.readouterr().err
 
 
+COMPUTING = [
+    "bench",
+    "demo",
+    "distil",
+    "eval",
+    "export",
+    "latency",
+    "record",
+    "render",
+    "resume",
+    "run-bundle",
+    "train",
+]
+
+
+@pytest.mark.parametrize("command", COMPUTING)
+def test_commands_that_compute_do_so_where_one_asks(command: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0 and "--device" in said and "--no-compilation-cache" in said
+
+
 @pytest.mark.parametrize("words", [["--help"], ["tasks"]])
 def test_readers_that_have_gone_and_closed_outputs_are_no_failure(words: list[str]):
     """As `omad ... | head` and `omad ... >&-`."""

@@ -41,7 +41,7 @@ def make(path: Path, means: tuple[float, ...] = (), how: str | None = None, seed
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A running run, and some that are complete, failed, stopped, half made, damaged, or no runs at all."""
+    """A running run, and some that are complete, diverged, stopped, half made, damaged, or no runs at all."""
     root = tmp_path_factory.mktemp("runs")
     make(root / "a", (-3.0, -1.0, -2.0), "finished")
     make(root / "b" / "seed-0", seeds=1)
@@ -65,7 +65,7 @@ def test_runs_are_listed_with_their_states(root: Path, capsys: pytest.CaptureFix
     found = json.loads(capsys.readouterr().out)
     runs = {str(Path(run["run"]).relative_to(root)): run for run in found["runs"]}
     states = {name: run["state"] for name, run in runs.items()}
-    assert states == {"a": "finished", "b/seed-0": "stopped", "c": "failed", "d/e": "stopped", "f": "running"}
+    assert states == {"a": "finished", "b/seed-0": "stopped", "c": "diverged", "d/e": "stopped", "f": "running"}
     first = runs["a"]
     assert (first["last_return"], first["best_return"], first["env_steps"], first["seeds"]) == (-1.5, -0.5, 600, [0, 1])
     assert (first["task"], first["algorithm"], first["preset"]) == ("probe/push", "omad", "tiny")
@@ -78,7 +78,7 @@ def test_runs_are_listed_with_their_states(root: Path, capsys: pytest.CaptureFix
 def test_the_table_has_a_line_for_what_cannot_be_read(root: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["runs", str(root)]) == 0
     out = capsys.readouterr().out
-    assert out.count("not readable:") == 4 and "600 of 400" in out and "diverged" not in out
+    assert out.count("not readable:") == 4 and "600 of 400" in out and "diverged" in out
     assert main(["runs", str(root / "notes")]) == 0
     assert "There are no runs" in capsys.readouterr().out
     assert main(["runs", str(root / "nowhere")]) == 2

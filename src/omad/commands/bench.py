@@ -14,10 +14,8 @@ import numpy as np
 
 from omad.algos.validate import check
 from omad.commands.train import ConfigOptions, parse, print_config
-from omad.compilation import use_compilation_cache
 from omad.config import to_dict
 from omad.console import console, print_json, row, table
-from omad.device import use_device
 from omad.errors import UserError
 
 
@@ -159,7 +157,7 @@ def _versus(arguments: Sequence[str], config: Any, options: Options) -> int:
         raise UserError(f"--versus is {options.versus!r}; it takes options of a run, not of omad bench itself.")
     label = " ".join(part for part in (options.versus, str(options.versus_version or "")) if part) or "the same again"
     one, two = Side("this", side_of(config)), Side(label, side_of(other), options.versus_version)
-    found = compare(one, two, options.seconds, options.compilation_cache)
+    found = compare(one, two, options.seconds, options.computing.compilation_cache)
     if options.json:
         print_json(found)
         return 0
@@ -180,8 +178,7 @@ def main(arguments: Sequence[str]) -> int:
     check(options, positive=("seconds",), most={"seconds": 3600.0}, flags=True)
     if options.print_config:
         return print_config(config)
-    use_device(options.device)
-    use_compilation_cache(options.compilation_cache)
+    options.computing.prepare()
     if options.versus is not None or options.versus_version is not None:
         return _versus(arguments, config, options)
     found = measure(config, options.seconds)

@@ -10,11 +10,11 @@ import tyro
 
 from omad.algos.validate import check
 from omad.commands import render
+from omad.commands.computing import ANYWHERE, ComputingFlags
 from omad.commands.evaluate import result_rows
 from omad.commands.render import films, write_gif
 from omad.commands.returns_table import returns_table
 from omad.commands.train import finish
-from omad.compilation import use_compilation_cache
 from omad.console import console
 
 
@@ -28,15 +28,14 @@ class Options:
     """Env steps after which training is complete."""
     run_dir: Path | None = None
     """New folder of the run; by default one below runs/."""
-    compilation_cache: bool = True
-    """Keep compiled programs in the user's cache folder for the next start."""
+    computing: ComputingFlags = ANYWHERE
 
 
 def main(arguments: Sequence[str]) -> int:
     """Train, evaluate, draw."""
     options = tyro.cli(Options, prog="omad demo", args=list(arguments))
     check(options, counts=("total_steps",), positive=("minutes",), most={"minutes": 100_000.0}, flags=True)
-    use_compilation_cache(options.compilation_cache)
+    options.computing.prepare()
     from omad import tasks
     from omad.callbacks import TimeLimit
     from omad.commands.curve import LearningCurve

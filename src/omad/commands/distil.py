@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from omad.algos.validate import check
-from omad.compilation import use_compilation_cache
+from omad.commands.computing import ANYWHERE, ComputingFlags
 from omad.console import console, print_json
 from omad.errors import UserError
 
@@ -44,8 +44,7 @@ class Options:
     """Import the code of a user's env that the run folder names; only for folders that you trust."""
     json: bool = False
     """Print JSON."""
-    compilation_cache: bool = True
-    """Keep compiled programs in the user's cache folder for the next start."""
+    computing: ComputingFlags = ANYWHERE
 
 
 def distil_run(options: Options) -> dict[str, Any]:
@@ -111,7 +110,7 @@ def distil_run(options: Options) -> dict[str, Any]:
 def main(arguments: Sequence[str]) -> int:
     """Distil and print."""
     options = tyro.cli(Options, prog="omad distil", args=list(arguments))
-    use_compilation_cache(options.compilation_cache)
+    options.computing.prepare()
     found = distil_run(options)
     if options.json:
         print_json(found)

@@ -11,10 +11,9 @@ import tyro
 from rich.table import Table
 
 from omad.algos.validate import check
+from omad.commands.computing import ANYWHERE, ComputingFlags
 from omad.commands.returns_table import returns_table
-from omad.compilation import use_compilation_cache
 from omad.console import console, print_json, row, table
-from omad.device import use_device
 from omad.run.records import rounded, standard_error
 
 if TYPE_CHECKING:
@@ -41,10 +40,7 @@ class Options:
     """Import the code of a user's env that the run folder names; only for folders that you trust."""
     json: bool = False
     """Print JSON."""
-    device: str | None = None
-    """Device that JAX computes on: cpu, gpu, cuda, rocm or tpu; by default what JAX chooses."""
-    compilation_cache: bool = True
-    """Keep compiled programs in the user's cache folder for the next start."""
+    computing: ComputingFlags = ANYWHERE
 
 
 def result_rows(found: Evaluated) -> list[tuple[str, float, str]]:
@@ -107,8 +103,7 @@ def main(arguments: Sequence[str]) -> int:
     """Evaluate and print."""
     options = tyro.cli(Options, prog="omad eval", args=list(arguments))
     check(options, counts=("episodes",), not_negative=("seed",), flags=True)
-    use_device(options.device)
-    use_compilation_cache(options.compilation_cache)
+    options.computing.prepare()
     from omad import tasks
     from omad.saved import which_of
     from omad.trained import Run

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from omad.compilation import use_compilation_cache
+from omad.commands.computing import ANYWHERE, ComputingFlags
 from omad.console import console, print_json
 from omad.errors import UserError
 
@@ -34,8 +34,7 @@ class Options:
     """Compare what was written with the run in JAX on fresh observations; exit code 1 beyond 1e-5."""
     json: bool = False
     """Print JSON."""
-    compilation_cache: bool = True
-    """Keep compiled programs in the user's cache folder for the next start."""
+    computing: ComputingFlags = ANYWHERE
 
 
 LIMIT = 1e-5
@@ -45,7 +44,7 @@ LIMIT = 1e-5
 def main(arguments: Sequence[str]) -> int:
     """Export, compare, print."""
     options = tyro.cli(Options, prog="omad export", args=list(arguments))
-    use_compilation_cache(options.compilation_cache)
+    options.computing.prepare()
     from omad.api import load_policy
     from omad.export import bundle, team
     from omad.saved import which_of

@@ -14,7 +14,7 @@ import tyro
 
 from omad import files
 from omad.algos.validate import check
-from omad.compilation import use_compilation_cache
+from omad.commands.computing import ANYWHERE, ComputingFlags
 from omad.console import console, print_json
 from omad.errors import UserError
 from omad.run.records import standard_error
@@ -42,8 +42,7 @@ class Options:
     """Import the code of a user's env that the folder names; only for folders that you trust."""
     json: bool = False
     """Print JSON."""
-    compilation_cache: bool = True
-    """Keep compiled programs in the user's cache folder for the next start."""
+    computing: ComputingFlags = ANYWHERE
 
 
 def _timed(act: Callable[[], Any], count: int) -> dict[str, float]:
@@ -184,7 +183,7 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Measure and print."""
     options = tyro.cli(Options, prog="omad latency", args=list(arguments))
-    use_compilation_cache(options.compilation_cache)
+    options.computing.prepare()
     if options.out is not None:  # what cannot be written is refused before anything is measured
         if not options.episodes:
             raise UserError("--out draws returns, but --episodes is 0; give at least 2.")

@@ -14,7 +14,7 @@ import tyro
 
 from omad import files
 from omad.algos.validate import check
-from omad.compilation import use_compilation_cache
+from omad.commands.computing import ANYWHERE, ComputingFlags
 from omad.console import console
 from omad.errors import UserError
 
@@ -39,8 +39,7 @@ class Options:
     """Noise-free actions instead of sampled ones."""
     trust: bool = False
     """Import the code of a user's env that the run folder names; only for folders that you trust."""
-    compilation_cache: bool = True
-    """Keep compiled programs in the user's cache folder for the next start."""
+    computing: ComputingFlags = ANYWHERE
 
 
 def record(env: Any, task: str, act: Any, episodes: int, seed: int) -> dict[str, np.ndarray]:
@@ -115,7 +114,7 @@ def main(arguments: Sequence[str]) -> int:
     """Play, write, and print what was written."""
     options = tyro.cli(Options, prog="omad record", args=list(arguments))
     check(options, counts=("episodes",), not_negative=("seed", "training_seed"), flags=True)
-    use_compilation_cache(options.compilation_cache)
+    options.computing.prepare()
     from omad import demonstrations
 
     files.check_new(options.out)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from omad import files
 from omad.algos.validate import check
-from omad.compilation import use_compilation_cache
+from omad.commands.computing import ANYWHERE, ComputingFlags
 from omad.console import console
 from omad.envs.contract import Broken, checked_result, guarded, observed, picture
 from omad.errors import EnvFailed, UserError
@@ -57,10 +57,9 @@ class Options:
     """Folder to write into; by default the run's own, where only the same film as before is written over."""
     gif: bool = True
     """Write a GIF of the first episode."""
-    compilation_cache: bool = True
-    """Keep compiled programs in the user's cache folder for the next start."""
     trust: bool = False
     """Import the code of a user's env that the run folder names; only for folders that you trust."""
+    computing: ComputingFlags = ANYWHERE
 
 
 class Film(NamedTuple):
@@ -258,7 +257,7 @@ def main(arguments: Sequence[str]) -> int:
     """Draw, write, and print each episode's return."""
     options = tyro.cli(Options, prog="omad render", args=list(arguments))
     check(options, counts=("episodes", "max_steps"), not_negative=("seed", "training_seed"), flags=True)
-    use_compilation_cache(options.compilation_cache)
+    options.computing.prepare()
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     out = console()

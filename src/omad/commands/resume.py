@@ -12,11 +12,11 @@ from typing import Annotated
 import tyro
 
 from omad.algos.validate import check
+from omad.commands.computing import ANYWHERE, ComputingFlags
 from omad.commands.dashboard import Stop, run_with_dashboard
 from omad.commands.train import finish
-from omad.compilation import use_compilation_cache
 from omad.console import console
-from omad.device import share_device, use_device
+from omad.device import share_device
 from omad.errors import UserError
 from omad.processes import cores_at_once
 
@@ -38,12 +38,9 @@ class Options:
     """Seconds after which a hosted env that does not answer is taken to hang, from now on."""
     parallel_seeds: int = 0
     """Processes at a time, where every seed has a folder of its own; 0 for one a core."""
-    device: str | None = None
-    """Device that JAX computes on: cpu, gpu, cuda, rocm or tpu; by default what JAX chooses."""
-    compilation_cache: bool = True
-    """Keep compiled programs in the user's cache folder for the next start."""
     trust: bool = False
     """Import the code of a user's env that the run folder names; only for folders that you trust."""
+    computing: ComputingFlags = ANYWHERE
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -62,9 +59,8 @@ def main(arguments: Sequence[str]) -> int:
     folders = members(options.run)
     if folders != [options.run]:
         share_device()
-    use_device(options.device)
     opened = [RunFolder.open(folder) for folder in folders]  # what is none is refused before JAX is imported
-    use_compilation_cache(options.compilation_cache)
+    options.computing.prepare()
     from omad.api import open_to_resume, prepare_group
     from omad.commands.curve import LearningCurve
     from omad.experiment import Experiment

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from omad.algos.validate import check
-from omad.compilation import use_compilation_cache
+from omad.commands.computing import ANYWHERE, ComputingFlags
 from omad.console import console, print_json
 from omad.errors import UserError
 from omad.run.records import rounded, standard_error
@@ -37,8 +37,7 @@ class Options:
     folders that you trust."""
     json: bool = False
     """Print JSON."""
-    compilation_cache: bool = True
-    """Keep compiled programs in the user's cache folder for the next start."""
+    computing: ComputingFlags = ANYWHERE
 
 
 def run_bundle(options: Options) -> dict[str, Any]:
@@ -82,7 +81,7 @@ def run_bundle(options: Options) -> dict[str, Any]:
 def main(arguments: Sequence[str]) -> int:
     """Play and print."""
     options = tyro.cli(Options, prog="omad run-bundle", args=list(arguments))
-    use_compilation_cache(options.compilation_cache)
+    options.computing.prepare()
     found = run_bundle(options)
     if options.json:
         print_json(found)

@@ -51,7 +51,7 @@ def _described(path: Path) -> dict[str, Any]:
     """
     run = RunFolder.open(path)
     config, ended = run.config, run.ended
-    state = "failed" if ended and ended.how != "finished" else "finished" if run.complete else "stopped"
+    state = ended.how if ended and ended.how != "finished" else "finished" if run.complete else "stopped"
     means: dict[int, list[float]] = {}
     for line in run.evaluations():
         if line["actions"] == "sampled" and math.isfinite(line["mean"]):

@@ -14,13 +14,13 @@ import tyro
 
 from omad.algos import REGISTRY, config_class
 from omad.algos.validate import check, documented
+from omad.commands.computing import ANYWHERE, ComputingFlags
 from omad.commands.dashboard import Stop, run_with_dashboard
-from omad.compilation import use_compilation_cache
 from omad.config import RUN_FIELDS, TAG, RunConfig, resolve, sources
 from omad.config_file import read, to_toml
 from omad.console import console
 from omad.derived import FOLLOWING, OF_REWARDS
-from omad.device import share_device, use_device
+from omad.device import share_device
 from omad.errors import UserError
 from omad.presets import LEGEND
 from omad.processes import cores_at_once
@@ -37,10 +37,7 @@ class ConfigOptions:
     table algo), from a run's config.json or from its folder. They count more than the preset, less than options."""
     print_config: bool = False
     """Print the resolved configuration as TOML, every value with its source, and exit; nothing is made."""
-    device: str | None = None
-    """Device that JAX computes on: cpu, gpu, cuda, rocm or tpu; by default what JAX chooses."""
-    compilation_cache: bool = True
-    """Keep compiled programs in the user's cache folder for the next start."""
+    computing: ComputingFlags = ANYWHERE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,8 +237,7 @@ def main(arguments: Sequence[str]) -> int:
         return print_config(config)
     if at_once > 1:
         share_device()
-    use_device(options.device)
-    use_compilation_cache(options.compilation_cache)
+    options.computing.prepare()
     from omad.commands.curve import LearningCurve
     from omad.experiment import Experiment
     from omad.launch import side_by_side
