@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from omad import api, tasks
+from omad import api, envs, tasks
 from omad.export import bundle, play, team
 from omad.export.agent import VECTORS
 from omad.export.distil import Settings, distil, observations, usual_episodes
@@ -45,19 +45,20 @@ SEED = 2_000_000
 """Of evaluation episodes."""
 
 
-def returns(players: Sequence[Folded], task: str, episodes: int) -> dict[str, float]:
+def returns(players: Sequence[Folded], env: Any, episodes: int) -> dict[str, float]:
     """Mean and standard error of sampled actions, mean of noise-free ones."""
-    sampled, still = (np.asarray(play.evaluate(players, task, episodes, SEED, e).returns[0]) for e in (True, False))
+    sampled, still = (np.asarray(play.evaluate(players, env, episodes, SEED, e).returns[0]) for e in (True, False))
     error = float(sampled.std() / len(sampled) ** 0.5)
     return {"sampled": float(sampled.mean()), "standard_error": error, "noise_free": float(still.mean())}
 
 
-def random_return(players: Sequence[Folded], spec: Any, task: str, episodes: int) -> float:
+def random_return(players: Sequence[Folded], env: Any, episodes: int) -> float:
     """Of uniformly random actions."""
+    spec = env.spec
     uniform = play.as_algorithm(players, spec)._replace(
         act=lambda _, obs, key, explore: jax.random.uniform(key, (*obs.shape[:-1], spec.act_dim), minval=-1.0)
     )
-    return float(np.mean(play.run_episodes(uniform, play.tensors_of(players), task, episodes, SEED).returns))
+    return float(np.mean(play.run_episodes(uniform, play.tensors_of(players), env, episodes, SEED).returns))
 
 
 def milliseconds(folders: Sequence[Path], actions: int = 2000) -> list[float]:
@@ -84,12 +85,12 @@ def modes(players: Sequence[Folded], spec: Any, draws: int = 2000) -> dict[str, 
 def measure(run: Run, seed: int, settings: Settings, episodes: int) -> dict[str, Any]:
     """A row."""
     teacher = api.load_policy(run, seed).team
-    task, spec = teacher.facts.task, teacher.spec
+    task, spec, env = teacher.facts.task, teacher.spec, envs.make(teacher.facts.task)
     folded = fold(teacher.policy, teacher.config, spec, teacher.obs_norm)
     fewer = fold(teacher.policy, teacher.config, spec, teacher.obs_norm, steps=settings.steps)
 
     def visit(players: Sequence[Folded], number: int) -> np.ndarray:
-        return observations(players, task, usual_episodes(task), number)
+        return observations(players, env, usual_episodes(env), number)
 
     begun = time.perf_counter()
     obs = np.concatenate([visit(folded, 0), run.buffered_obs(seed)])
@@ -97,10 +98,10 @@ def measure(run: Run, seed: int, settings: Settings, episodes: int) -> dict[str,
     row: dict[str, Any] = {
         "task": task, "seed": seed, "env_steps": teacher.facts.env_steps, "settings": settings._asdict(),
         "seconds": time.perf_counter() - begun, "rms_difference": errors, "episodes": episodes,
-        "random": random_return(folded, spec, task, episodes),
+        "random": random_return(folded, env, episodes),
     }  # fmt: skip
     teams = {"teacher": folded, "fewer_steps": fewer, "student": students}
-    row |= {name: returns(players, task, episodes) for name, players in teams.items()}
+    row |= {name: returns(players, env, episodes) for name, players in teams.items()}
     gain = row["teacher"]["sampled"] - row["random"]
     row["share"] = {name: (row[name]["sampled"] - row["random"]) / gain for name in ("fewer_steps", "student")}
     if task.startswith("games/"):

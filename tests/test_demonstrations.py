@@ -252,13 +252,13 @@ def test_recorded_episodes_are_complete_and_have_their_true_successors() -> None
         del key
         return np.full((len(obs), env.spec.n_agents, env.spec.act_dim), 0.5) * env.spec.act_mask
 
-    found = record(env, TASK, decide, 20, 3)
+    found = record(env, decide, 20, 3)
     ends = found["terminated"] | found["truncated"]
     assert ends.sum() == 20 and ends[-1]
     goes_on = ~ends[:-1]
     assert goes_on.any()
     np.testing.assert_array_equal(found["obs"][1:][goes_on], found["next_obs"][:-1][goes_on])
-    host = record(envs.make(f"{TASK}?host=true"), f"{TASK}?host=true", decide, 20, 3)
+    host = record(envs.make(f"{TASK}?host=true"), decide, 20, 3)
     assert set(host) == set(found) == set(Step.__dataclass_fields__)
     for name, array in found.items():
         np.testing.assert_allclose(host[name], array, rtol=1e-6, err_msg=name)

@@ -166,10 +166,10 @@ def test_what_plays_whole_episodes_looks_at_nothing_after_their_end(monkeypatch:
         rounds.append(len(rounds))
 
     env = walk(True)
-    moments = list(played(env, "walk", decide, EPISODES, 3, begin))
+    moments = list(played(env, decide, EPISODES, 3, begin))
     assert rounds == [0, 1, 2] == sorted({moment.round for moment in moments})
     assert sum(moment.alive.sum() for moment in moments if moment.round == 2) in (2, HORIZON)  # one, not its double
-    found = record(env, "walk", decide, EPISODES, 3)
+    found = record(env, decide, EPISODES, 3)
     assert all(np.isfinite(array).all() for array in found.values())
     ends = found["terminated"] | found["truncated"]
     assert ends.sum() == EPISODES and found["terminated"].any() and found["truncated"].any()

@@ -45,15 +45,14 @@ class Moment(NamedTuple):
 
 
 def played(
-    env: JaxEnv | HostEnv, task: str, act: Act, episodes: int, seed: int, begin: Callable[[], None] = lambda: None
+    env: JaxEnv | HostEnv, act: Act, episodes: int, seed: int, begin: Callable[[], None] = lambda: None
 ) -> Iterator[Moment]:
     """Play episodes that start where those of an evaluation with the same seed do, and give every env step.
 
     The last round may have fewer episodes than the others; its surplus is never alive.
 
     Args:
-        env: The env.
-        task: Its name, to create instances of it on the host.
+        env: The env; on the host instances of it are created by its name.
         act: Who acts.
         episodes: How many.
         seed: Of all draws.
@@ -71,7 +70,7 @@ def played(
             size, instances = envs_for(episodes, _AT_ONCE), _InJax(env)
         else:
             size = envs_for(episodes)
-            instances = _OnHost(stack.enter_context(contextlib.closing(Pool.of(task, spec, size))))
+            instances = _OnHost(stack.enter_context(contextlib.closing(Pool.of(spec.name, spec, size))))
         for number in range(math.ceil(episodes / size)):
             begin()
             places = np.arange(number * size, (number + 1) * size)

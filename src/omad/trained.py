@@ -345,7 +345,7 @@ def _evaluate(
                 rows = [[one.tensors for one in team] for team in group]
                 groups.append((group[0], jax.tree.map(lambda *rows: np.stack(rows), *rows)))
             for kind in ("sampled", "noise_free"):
-                parts = [evaluate(one, config.task, episodes, seed, kind == "sampled", many) for one, many in groups]
+                parts = [evaluate(one, experiment.env, episodes, seed, kind == "sampled", many) for one, many in groups]
                 found[kind] = jax.tree.map(lambda *rows: np.concatenate(rows), *parts)
         known = any(label == RANDOM for label, *_ in tasks.find(built.spec.name).references)
         first = jax.tree.map(lambda leaf: leaf[:1], policies)

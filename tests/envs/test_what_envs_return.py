@@ -89,8 +89,8 @@ def test_an_episode_beyond_its_horizon_is_refused_by_check_env_and_record() -> N
         return np.zeros((len(obs), 2, 1), np.float32)
 
     with pytest.raises(EnvFailed, match=said):
-        record(envs.make(odd("endless")), odd("endless"), decide, 2, 0)
-    assert record(envs.make(odd()), odd(), decide, 2, 0)["truncated"].sum() == 2
+        record(envs.make(odd("endless")), decide, 2, 0)
+    assert record(envs.make(odd()), decide, 2, 0)["truncated"].sum() == 2
 
 
 def test_padding_is_looked_for_only_where_there_is_some() -> None:

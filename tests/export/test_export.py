@@ -32,6 +32,7 @@ from teams import ALGORITHMS, team
 import omad
 from omad import envs
 from omad.cli import main
+from omad.envs.host_env import HostEnv
 from omad.envs.pool import Pool
 from omad.errors import EnvFailed, UserError
 from omad.export import bundle, play
@@ -529,11 +530,11 @@ def test_fewer_steps_of_a_denoising_model_lead_from_level_to_level(steps: int) -
 def test_agents_in_processes_do_as_well(out: Path) -> None:
     """Noise-free, the same episodes give the same returns as in JAX."""
     with play.Agents(out, bundle.load(out), seed=0, explore=False) as agents:
-        apart = play.play(agents, UNEQUAL, 8, 5)
-    together = play.evaluate(bundle.policies(out, bundle.load(out)), UNEQUAL, 8, 5, explore=False).returns[0]
+        apart = play.play(agents, envs.make(UNEQUAL), 8, 5)
+    together = play.evaluate(bundle.policies(out, bundle.load(out)), envs.make(UNEQUAL), 8, 5, explore=False).returns[0]
     np.testing.assert_allclose(apart, together, atol=1e-4)
     with pytest.raises(UserError, match="give a task of these sizes"):
-        play.spec_of(bundle.load(out), "mpe/spread-3")
+        play.env_of(bundle.load(out), "mpe/spread-3")
 
 
 def test_a_team_is_not_played_where_its_actions_mean_something_else(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -546,12 +547,12 @@ def test_a_team_is_not_played_where_its_actions_mean_something_else(out: Path, m
     )
     named = dataclasses.replace(spec, agents=("left", "right"))
     for found, words in ((wide, "takes actions of agent_0 from"), (named, "has the agents left, right")):
-        monkeypatch.setattr(play.envs, "make", lambda task, found=found: types.SimpleNamespace(spec=found))
+        monkeypatch.setattr(play.envs, "make", lambda task, found=found: HostEnv(found, lambda render: None))  # type: ignore[arg-type]
         with pytest.raises(UserError, match=words):
-            play.spec_of(team, UNEQUAL)
-    assert play.spec_of(team, "another") == named
+            play.env_of(team, UNEQUAL)
+    assert play.env_of(team, "another").spec == named
     monkeypatch.undo()
-    assert play.spec_of(team, UNEQUAL) == spec
+    assert play.env_of(team, UNEQUAL).spec == spec
 
 
 def test_an_agent_that_dies_or_is_late_is_named(out: Path) -> None:
@@ -627,9 +628,8 @@ def test_every_episode_of_a_visit_is_driven_by_its_own_actions(monkeypatch: pyte
     algorithm = distilling.as_algorithm(teachers, spec)._replace(act=act)
     monkeypatch.setattr(distilling, "as_algorithm", lambda *_: algorithm)
     env = envs.make(f"{UNEQUAL}?host=true")._replace(spec=spec)
-    monkeypatch.setattr(distilling.envs, "make", lambda _: env)
     monkeypatch.setattr(Pool, "of", lambda *_: Episodes())
-    observations(teachers, UNEQUAL, 5, 0)
+    observations(teachers, env, 5, 0)
     assert len(given) == 3
     for obs, action in zip(shown, given, strict=False):
         factor = np.where(np.arange(5) < 2, 0.5, 1.0)[:, None, None]
@@ -647,14 +647,14 @@ def test_a_student_gives_the_teachers_action_from_the_same_noise(tmp_path: Path)
     """Closer after training than before it; with groups that do not divide the noise; exported like any team."""
     trained = team("omad", UNEQUAL)
     teachers = fold(trained.policy, trained.config, trained.spec, "none")
-    obs = observations(teachers, UNEQUAL, 4, 0)
+    obs = observations(teachers, envs.make(UNEQUAL), 4, 0)
     assert obs.shape[1:] == (2, 2) and np.isfinite(obs).all()
     before = distil(teachers, obs, Settings(steps=3, updates=1, batch=16, learning_rate=0.0), 0)[1]
     played: list[tuple[int, int]] = []
 
     def visit(players: Any, number: int) -> np.ndarray:
         played.append((number, len(players)))
-        return observations(players, UNEQUAL, 4, number)
+        return observations(players, envs.make(UNEQUAL), 4, number)
 
     students, after = distil(teachers, obs, Settings(steps=3, updates=400, batch=64, rounds=2), 0, visit)
     assert played == [(1, 2)]

@@ -77,10 +77,11 @@ def distil_run(options: Options) -> dict[str, Any]:
     run = Run(options.run)
     teacher = run.policy(options.training_seed, which_of(options.which)).team
     refuse_foreign(teacher.facts.task, options.run, options.trust)
-    refuse_changed(run.folders[0], envs.make(teacher.facts.task).spec)
+    env = envs.make(teacher.facts.task)
+    refuse_changed(run.folders[0], env.spec)
     folded = fold(teacher.policy, teacher.config, teacher.spec, teacher.obs_norm)
     settings = Settings(steps=options.denoising_steps, updates=options.updates, rounds=options.rounds)
-    episodes = options.episodes or usual_episodes(teacher.facts.task)
+    episodes = options.episodes or usual_episodes(env)
     rows, (free, where) = episodes * teacher.spec.horizon, available_mib()
     need = max(2 * rows, options.rounds * min(rows, MOST)) * 4 * teacher.spec.n_agents * teacher.spec.obs_dim / 2**20
     if need > free:
@@ -90,7 +91,7 @@ def distil_run(options: Options) -> dict[str, Any]:
         )
 
     def visit(players: Sequence[Any], number: int) -> Any:
-        return observations(players, teacher.facts.task, episodes, options.seed + number)
+        return observations(players, env, episodes, options.seed + number)
 
     obs = np.concatenate([visit(folded, 0), run.buffered_obs(options.training_seed, options.trust)])
     students, errors = distil(folded, obs, settings, options.seed, visit)

@@ -59,8 +59,8 @@ def _timed(act: Callable[[], Any], count: int) -> dict[str, float]:
     return {"median_ms": 1e3 * float(np.median(spent)), "p99_ms": 1e3 * float(np.quantile(spent, 0.99))}
 
 
-def _bundle(folder: Path, options: Options) -> list[dict[str, Any]]:
-    """A row a runtime for the first agent of an exported team."""
+def _bundle(folder: Path, options: Options, env: Any = None) -> list[dict[str, Any]]:
+    """A row a runtime for the first agent of an exported team; its env, where it is made already."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -77,8 +77,8 @@ def _bundle(folder: Path, options: Options) -> list[dict[str, Any]]:
     row: dict[str, Any] = {"kind": team.kind, "denoising_steps": team.steps, "return": None, "se": None}
     if options.episodes:
         refuse_foreign(team.facts.task, folder, options.trust)
-        play.spec_of(team, team.facts.task)
-        found = play.evaluate(folded, team.facts.task, options.episodes, 2_000_000, explore=True)
+        env = play.env_of(team, team.facts.task) if env is None else env
+        found = play.evaluate(folded, env, options.episodes, 2_000_000, explore=True)
         returns = np.asarray(found.returns[0], float)
         row |= {"return": float(returns.mean()), "se": standard_error(returns)}
     policy = runner(folder / team.agents[0])
@@ -131,9 +131,11 @@ def measure(options: Options) -> list[dict[str, Any]]:
     from omad.trust import refuse_changed, refuse_foreign
 
     policy = api.load_policy(options.team, options.training_seed, which_of(options.which))
+    env = None
     if options.episodes:
         refuse_foreign(policy.team.facts.task, options.team, options.trust)
-        refuse_changed(Run(options.team).folders[0], envs.make(policy.team.facts.task).spec)
+        env = envs.make(policy.team.facts.task)
+        refuse_changed(Run(options.team).folders[0], env.spec)
     trained = getattr(policy.team.config, "denoising_steps", 1)
     halves = [max(1, trained >> i) for i in range(trained.bit_length())]
     try:
@@ -148,7 +150,7 @@ def measure(options: Options) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="omad-latency-") as folder:
         for k in dict.fromkeys(steps):
             path = policy.export(Path(folder) / str(k), formats, k if k != trained else None)
-            rows += _bundle(path, options)
+            rows += _bundle(path, options, env)
     seeds = itertools.count(options.training_seed or 0)
     obs = np.zeros((policy.spec.n_agents, policy.spec.obs_dim), np.float32)
     spent = _timed(lambda: np.asarray(policy.act(obs, next(seeds))), options.actions)

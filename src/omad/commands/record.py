@@ -42,12 +42,12 @@ class Options:
     computing: ComputingFlags = ANYWHERE
 
 
-def record(env: Any, task: str, act: Any, episodes: int, seed: int) -> dict[str, np.ndarray]:
+def record(env: Any, act: Any, episodes: int, seed: int) -> dict[str, np.ndarray]:
     """Transitions of complete episodes, one after another: the fields of `types.Step`; arguments as of `played`."""
     from omad.episodes import Moment, played
 
     found: list[list[np.ndarray]] = []
-    for _, moments in itertools.groupby(played(env, task, act, episodes, seed), lambda moment: moment.round):
+    for _, moments in itertools.groupby(played(env, act, episodes, seed), lambda moment: moment.round):
         alive, *columns = (np.stack(column, axis=1) for column in zip(*(moment[1:] for moment in moments), strict=True))
         found += [[column[j][kept] for column in columns] for j, kept in enumerate(alive)]
     columns = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str]) -> int:
             f"{options.episodes:,} episodes of {task} may take {size >> 20:,} MiB; at most "
             f"{demonstrations.MOST >> 20:,} MiB are allowed: give fewer --episodes."
         )
-    found = record(env, task, decide, options.episodes, options.seed)
+    found = record(env, decide, options.episodes, options.seed)
     demonstrations.save(options.out, found, env.spec)
     returns = found["reward"].sum() / options.episodes
     out = console()

@@ -58,12 +58,12 @@ def run_bundle(options: Options) -> dict[str, Any]:
     team = bundle.load(options.folder)
     task = options.task or team.facts.task
     refuse_foreign(task, options.folder, options.trust or options.task is not None)
-    play.spec_of(team, task)
+    env = play.env_of(team, task)
     folded = bundle.policies(options.folder, team)
     explore = not options.noise_free
     with play.Agents(options.folder, team, options.seed, explore, options.timeout, options.trust) as agents:
-        apart = play.play(agents, task, options.episodes, options.seed)
-    together = np.asarray(play.evaluate(folded, task, options.episodes, options.seed, explore).returns[0], float)
+        apart = play.play(agents, env, options.episodes, options.seed)
+    together = np.asarray(play.evaluate(folded, env, options.episodes, options.seed, explore).returns[0], float)
 
     def words(returns: Any) -> dict[str, Any]:
         return {"mean": float(returns.mean()), "se": standard_error(returns)}

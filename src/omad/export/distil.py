@@ -24,7 +24,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
-from omad import envs
+from omad.envs.host_env import HostEnv
 from omad.episodes import played
 from omad.errors import UserError
 from omad.export.fold import Folded, sample, squashed, unsquashed
@@ -60,22 +60,20 @@ MOST = 200_000
 """Observations of a round; of more, so many are taken, evenly spaced."""
 
 
-def usual_episodes(task: str) -> int:
+def usual_episodes(env: JaxEnv | HostEnv) -> int:
     """Episodes of a round: 100,000 env steps where envs run in JAX, 25,000 where they run on the host; at least 16."""
-    env = envs.make(task)
     return max(16, (100_000 if isinstance(env, JaxEnv) else 25_000) // env.spec.horizon)
 
 
-def observations(folded: Sequence[Folded], task: str, episodes: int, seed: int) -> np.ndarray:
+def observations(folded: Sequence[Folded], env: JaxEnv | HostEnv, episodes: int, seed: int) -> np.ndarray:
     """Observations in episodes of a team, half of them with noise-free actions, `(time, agent, obs)`.
 
     Args:
         folded: The team.
-        task: To play.
+        env: The env.
         episodes: How many.
         seed: Of initial states and noise.
     """
-    env = envs.make(task)
     algorithm, tensors = as_algorithm(folded, env.spec), [one.tensors for one in folded]
     sampled = jax.jit(lambda obs, key: algorithm.act(tensors, obs, key, True))
     still = jax.jit(lambda obs, key: algorithm.act(tensors, obs, key, False))
@@ -84,7 +82,7 @@ def observations(folded: Sequence[Folded], task: str, episodes: int, seed: int) 
         half, (first, second) = len(obs) // 2, jax.random.split(key)
         return np.concatenate([*([still(obs[:half], first)] if half else []), sampled(obs[half:], second)])
 
-    return np.concatenate([moment.obs[moment.alive] for moment in played(env, task, act, episodes, seed)])
+    return np.concatenate([moment.obs[moment.alive] for moment in played(env, act, episodes, seed)])
 
 
 def distil(

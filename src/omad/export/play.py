@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from omad import envs, processes, schema, tasks
+from omad.envs.host_env import HostEnv
 from omad.envs.pool import Pool
 from omad.episodes import played
 from omad.errors import EnvFailed, UserError
@@ -157,13 +158,14 @@ class Agents:
         self.processes.clear()
 
 
-def spec_of(team: Team, task: str) -> EnvSpec:
-    """Sizes of the task that a team is to play.
+def env_of(team: Team, task: str) -> JaxEnv | HostEnv:
+    """The env of the task that a team is to play.
 
     Raises:
         UserError: It has other sizes or bounds of actions than the team, or, as the team's own task, other agents.
     """
-    spec = envs.make(task).spec
+    env = envs.make(task)
+    spec: EnvSpec = env.spec
     act = tuple(team.act_dims)
     obs = tasks.stacked_dims(tuple(team.obs_dims), act, team.history)
     if (spec.obs_dims, spec.act_dims) != (obs, act):
@@ -184,13 +186,12 @@ def spec_of(team: Team, task: str) -> EnvSpec:
                 f"{spec.name} takes actions of {name} from {box[0].tolist()} to {box[1].tolist()}, but the team's are "
                 f"from {due[0]} to {due[1]}; restore the env, or export a team that was trained in this one."
             )
-    return spec
+    return env
 
 
-def play(agents: Agents, task: str, episodes: int, seed: int) -> np.ndarray:
+def play(agents: Agents, env: JaxEnv | HostEnv, episodes: int, seed: int) -> np.ndarray:
     """Team returns of episodes that start where those of an evaluation with the same seed do."""
-    env, team = envs.make(task), agents.team
-    spec: EnvSpec = env.spec
+    team, spec = agents.team, env.spec
     low, high = ([np.asarray(row, np.float32) for row in box] for box in (team.action_low, team.action_high))
 
     def act(obs: np.ndarray, _: object) -> np.ndarray:
@@ -201,7 +202,7 @@ def play(agents: Agents, task: str, episodes: int, seed: int) -> np.ndarray:
             joint[:, i, : action.shape[1]] = unscaled(action, below, above)
         return joint
 
-    moments = itertools.groupby(played(env, task, act, episodes, seed, agents.reset), lambda moment: moment.round)
+    moments = itertools.groupby(played(env, act, episodes, seed, agents.reset), lambda moment: moment.round)
     found = [sum(np.where(one.alive, one.reward, 0.0).astype(float) for one in of_a_round) for _, of_a_round in moments]
     return np.concatenate(found)[:episodes]
 
@@ -238,29 +239,29 @@ def as_algorithm(folded: Sequence[Folded], spec: EnvSpec) -> Algorithm:
 
 
 def evaluate(
-    folded: Sequence[Folded], task: str, episodes: int, seed: int, explore: bool, tensors: Any = None
+    folded: Sequence[Folded], env: JaxEnv | HostEnv, episodes: int, seed: int, explore: bool, tensors: Any = None
 ) -> Episodes:
     """Episodes `(seed, episode)` of all policies in this process, as `omad eval` plays them.
 
     Args:
         folded: Kinds of policies, and the numbers of one seed.
-        task: To play.
+        env: The env.
         episodes: How many.
         seed: Of initial states and noise.
         explore: Sampled actions, or noise-free ones.
         tensors: Numbers of several seeds instead, with a leading seed axis.
     """
-    algorithm = as_algorithm(folded, envs.make(task).spec)
-    return run_episodes(algorithm, tensors_of(folded) if tensors is None else tensors, task, episodes, seed, explore)
+    algorithm = as_algorithm(folded, env.spec)
+    return run_episodes(algorithm, tensors_of(folded) if tensors is None else tensors, env, episodes, seed, explore)
 
 
 def run_episodes(
-    algorithm: Algorithm, policies: Any, task: str, episodes: int, seed: int, explore: bool = True
+    algorithm: Algorithm, policies: Any, env: JaxEnv | HostEnv, episodes: int, seed: int, explore: bool = True
 ) -> Episodes:
     """The same for anything that acts; `policies` have a leading seed axis."""
-    env, when = envs.make(task), (jnp.int32(seed), jnp.int32(0))
+    when = jnp.int32(seed), jnp.int32(0)
     if isinstance(env, JaxEnv):
         return jax.device_get(make_evaluate(algorithm, env, episodes, explore)(policies, *when))
-    with contextlib.closing(Pool.of(task, env.spec, envs_for(episodes))) as pool:
+    with contextlib.closing(Pool.of(env.spec.name, env.spec, envs_for(episodes))) as pool:
         run = make_host_evaluate(algorithm, env.spec, lambda: pool, episodes, explore)
         return run(policies, *when)
