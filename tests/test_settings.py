@@ -224,7 +224,8 @@ def test_completion(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         assert main(["--print-completion", shell]) == 0
         text = capsys.readouterr().out
         assert all(command in text for command in COMMANDS)
-        assert all(option in text for option in ("total-steps", "v-max", "print-config", "actor-width"))
+        options = ("total-steps", "v-max", "print-config", "actor-width", "device", "no-compilation-cache")
+        assert all(option in text for option in options) and "computing" not in text
     assert main(["--print-completion", "ksh"]) == 2
     assert "allowed: bash, zsh, fish" in capsys.readouterr().err
     if shutil.which("bash") is None:

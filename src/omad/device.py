@@ -26,17 +26,26 @@ def share_device() -> None:
     os.environ.setdefault(SHARED, "false")
 
 
+def refuse_unknown(name: str | None) -> None:
+    """That there is such a kind of device; JAX is not asked.
+
+    Raises:
+        UserError: There is none.
+    """
+    if name is not None and name not in DEVICES:
+        near = nearest(name, DEVICES, 1)[0]
+        raise UserError(f"--device is {name!r}; nearest: {near}; allowed: {', '.join(DEVICES)}.")
+
+
 def use_device(name: str | None) -> None:
     """Compute on one kind of device, in this process and in those that it starts; None leaves the choice to JAX.
 
     Raises:
         UserError: There is no such kind, this machine has none, or JAX computes on another already.
     """
+    refuse_unknown(name)
     if name is None:
         return
-    if name not in DEVICES:
-        near = nearest(name, DEVICES, 1)[0]
-        raise UserError(f"--device is {name!r}; nearest: {near}; allowed: {', '.join(DEVICES)}.")
     import jax
 
     before = jax.config.values["jax_platforms"]

@@ -307,24 +307,22 @@ def listed(given: Any, kind: type) -> list[Any]:
         if not isinstance(one, kind):
             hint = " Give an instance, not the class." if isinstance(one, type) else ""
             raise UserError(f"{word} has {one!r}; each must be an instance of omad.{kind.__name__}.{hint}")
-        _refuse_misspelt(one, kind)
+        _refuse_misspelt(one)
     return ones
 
 
-def _refuse_misspelt(one: Any, kind: type) -> None:
-    """A method that is never called, as it has almost the name of one that would be.
+def _refuse_misspelt(one: Any) -> None:
+    """A method that is never called, as it has almost the name of one of `Callback` that would be.
 
     Raises:
         UserError: There is one.
     """
-    own = {name for base in type(one).__mro__ if not base.__module__.startswith("omad.") for name in vars(base)}
-    called = {name for base in type(one).__mro__ for name in vars(base) if base.__module__.startswith("omad.")}
-    for name in sorted(own - called):
-        near = difflib.get_close_matches(name, [known for known in vars(kind) if known not in own], 1, 0.85)
-        if near and callable(getattr(one, name)):
+    known = {name for name in vars(Callback) if name.startswith("on_")}
+    for name in sorted(name for name in dir(type(one)) if name.startswith("on_") and name not in known):
+        if near := difflib.get_close_matches(name, known, 1, 0.85):
             raise UserError(
-                f"{type(one).__name__} has a method {name}(), which a {kind.__name__.lower()} has not; "
-                f"nearest: {near[0]}(). Give it that name, or one that is less like it."
+                f"{type(one).__name__} has {name}, which no run calls; nearest: {near[0]}. Give it that name, or one "
+                "that does not begin with on_."
             )
 
 

@@ -211,13 +211,13 @@ class Patience:
     Wait in slices of `slice_s` and `spend` each that was in vain.
     """
 
-    def __init__(self, limit_s: float) -> None:
-        self.left_s = limit_s
+    def __init__(self, limit_s: float, longest_slice_s: float = 0.5) -> None:
+        self.left_s, self._longest_s = limit_s, longest_slice_s
 
     @property
     def slice_s(self) -> float:
         """How long to wait next; 0 once time is up."""
-        return max(0.0, min(0.5, self.left_s))
+        return max(0.0, min(self._longest_s, self.left_s))
 
     def spend(self) -> None:
         """A slice has passed, however long it took."""

@@ -42,7 +42,7 @@ class EnvSpec:
     """Upper bounds."""
 
     def __post_init__(self) -> None:
-        """Make lists and arrays tuples, and NumPy's numbers Python's: a spec is hashed, compared and written down."""
+        """Make lists and arrays tuples, and their numbers Python's: a spec is hashed, compared and written down."""
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
 
@@ -98,7 +98,7 @@ class EnvSpec:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
+    if callable(getattr(value, "tolist", None)):  # of NumPy and of JAX alike
         value = value.tolist()
     return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 

@@ -46,9 +46,13 @@ class Records(Mapping[str, np.ndarray]):
         self._values = dict(values)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._values:
-            raise KeyError(f"{name!r} is not there; nearest: {', '.join(tasks.nearest(name, self._values))}")
+        if name not in self:
+            near = ", ".join(tasks.nearest(str(name), self._values)) or "there are none"
+            raise KeyError(f"{name!r} is not there; nearest: {near}")
         return self._values[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -155,10 +159,11 @@ class Run(os.PathLike[str]):
 
     @property
     def stopped(self) -> str | None:
-        """Why a callback stopped the run where it stands; None if it is complete, goes on, or was cut off otherwise."""
+        """Why a callback stopped the run where it stands; None if it is complete, goes on, or ended otherwise."""
         for folder in self.folders:
             stops, saved = folder.manifest.get("stops", []), folder.checkpoints()
-            if stops and saved and stops[-1]["env_steps"] == saved[0].env_steps and not folder.complete:
+            here = stops and saved and stops[-1]["env_steps"] == saved[0].env_steps
+            if here and folder.ended is None and not folder.complete and not folder.busy(folder.path):
                 return stops[-1]["reason"]
         return None
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from omad import EnvSpec, HostEnv
 from omad.envs.host_env import HostObservation, StepResult
-from omad.envs.isolated import progress
+from omad.envs.patience import progress
 
 HORIZON = 4
 

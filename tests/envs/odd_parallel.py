@@ -195,8 +195,8 @@ class Emptied(Pair):
 class Unseen(Pair):
     """The left agent is shown nothing, at its reset or at a step, while it lives."""
 
-    def __init__(self, at: str = "step", left_ends: int = 0, left_clock: int = 0) -> None:
-        super().__init__(left_ends=left_ends, left_clock=left_clock)
+    def __init__(self, at: str = "step", **ends: Any) -> None:
+        super().__init__(**ends)
         self.at = at
 
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
@@ -206,6 +206,17 @@ class Unseen(Pair):
     def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
         told = super().step(actions)
         return {agent: row for agent, row in told[0].items() if agent != "left" or self.at != "step"}, *told[1:]
+
+
+class Unlisted(Pair):
+    """Never says who acts."""
+
+    agents: Any = None
+
+    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        told = super().reset(seed, options)
+        self.agents = None
+        return told
 
 
 class Nobody(Pair):

@@ -175,7 +175,7 @@ def test_an_env_that_lists_no_agents_in_its_next_episode_is_named() -> None:
         world.reset(1)
 
 
-@pytest.mark.parametrize("flag", ["", "&left_clock=1"])
+@pytest.mark.parametrize("flag", ["", "&left_clock=1&right_clock=1"])
 def test_an_agent_that_lives_and_is_shown_nothing_is_named(flag: str) -> None:
     """Zeros would be learned from; at a clock's end its last observation is bootstrapped."""
     world = start(f"Unseen?at=step{flag}")
@@ -186,8 +186,9 @@ def test_an_agent_that_lives_and_is_shown_nothing_is_named(flag: str) -> None:
         envs.make(f"pettingzoo:odd_parallel:Unseen?at=reset{flag}")
 
 
-def test_of_an_agent_that_has_terminated_nothing_need_be_shown() -> None:
-    world = start("Unseen?at=step&left_ends=1")
+@pytest.mark.parametrize("flag", ["left_ends=1", "left_clock=1"])
+def test_of_an_agent_that_has_ended_nothing_need_be_shown_while_others_go_on(flag: str) -> None:
+    world = start(f"Unseen?at=step&{flag}")
     world.reset(0)
     assert not world.step(act(), 0).next.obs[0].any()
 
@@ -330,6 +331,7 @@ def test_in_worker_processes(monkeypatch: pytest.MonkeyPatch) -> None:
             r"its reset\(\) failed with ZeroDivisionError: no ground to stand on .odd_parallel.py, line",
         ),
         ("odd_parallel:Nobody", "the env has no agents"),
+        ("odd_parallel:Unlisted", "asking for its agents failed with TypeError"),
         ("odd_parallel:number", "returned a int, which is not a PettingZoo ParallelEnv"),
         ("odd_parallel:LIMITS", "cannot be called"),
         ("odd_parallel:pair?colour=red", "odd_parallel:pair cannot be called with {'colour': 'red'}.*colour"),

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +131,7 @@ def test_what_a_jax_env_writes_into_padding_reaches_no_policy() -> None:
 
 def test_check_env_waits_for_each_step_anew() -> None:
     """An env that is slow for long is not one that hangs; which step hangs is said."""
-    assert isolated.call("odd", "odd_hosts:dawdle", {"steps": 6, "each_s": 0.8}, 4.0) == {"steps": 6}
+    assert isolated.call("odd", "odd_hosts:dawdle", {"steps": 5, "each_s": 0.8}, 60.0, 3.0) == {"steps": 5}
     with pytest.raises(UserError, match=r": step 2 took longer than 4 s; the env hangs, or --env-timeout is too short"):
         inspect(odd("hangs"), 50, env_timeout=4.0)
 
@@ -157,7 +159,7 @@ def test_a_spec_takes_arrays_and_numpys_numbers() -> None:
     """It is hashed, compared and written to a run's manifest."""
     parts: dict[str, Any] = {
         "obs_dims": [np.int64(1), 2], "act_dims": np.asarray([1, 1]), "state_dim": np.int32(0), "info_keys": ["lit"],
-        "agents": ["a", "b"], "act_low": np.asarray([[-0.5], [0.0]], np.float32),
+        "agents": ["a", "b"], "act_low": [[jnp.float32(-0.5)], jnp.zeros(1)],
         "act_high": [np.ones(1), (np.float32(2.0),)],
     }  # fmt: skip
     given = EnvSpec("odd", horizon=4, **parts)
@@ -170,6 +172,7 @@ def test_a_spec_takes_arrays_and_numpys_numbers() -> None:
     ("wrong", "said"),
     [
         ({"act_low": -1.0, "act_high": 1.0}, "spec.act_low is -1.0; it must be a tuple of one row of numbers an agent"),
+        ({"act_low": jnp.zeros(2), "act_high": jnp.ones(2)}, "spec.act_low is a tuple of 2; it must be"),
         ({"act_low": (-1.0, -1.0), "act_high": ((1.0,), (1.0,))}, "it must be a tuple of one row of numbers an agent"),
         ({"act_low": ((-1.0,), ("a",)), "act_high": ((1.0,), (1.0,))}, "bounds must be finite"),
         ({"agents": "ab"}, "spec.agents is 'ab'; it must be a tuple of names"),
@@ -179,6 +182,16 @@ def test_a_spec_takes_arrays_and_numpys_numbers() -> None:
 )  # fmt: skip
 def test_a_spec_that_cannot_be_used_is_explained(wrong: dict[str, Any], said: str) -> None:
     assert said in contract.problem(dataclasses.replace(SPEC, **wrong))
+
+
+def test_an_env_that_is_described_says_nothing_on_standard_error() -> None:
+    """Its process runs a module of the package that describes it, which nothing may have imported before."""
+    code = f"from omad import envs; envs.make({odd()!r})"
+    paths = os.pathsep.join([str(HERE), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_what_took_too_long_is_said() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from omad import api, envs
 from omad.api import load_policy
 from omad.callbacks import Callback, Context
+from omad.cli import main
 from omad.commands.check import inspect
 from omad.commands.render import Options, films, write_gif, write_mp4
 from omad.config import RunConfig, resolve
@@ -234,7 +236,9 @@ def test_a_support_that_short_episodes_outgrow_is_said_before_training(monkeypat
     assert notes() == notes(reward_norm="return", v_max=5.0) == ()
 
 
-def test_a_jax_env_by_path_trains_and_is_drawn_where_it_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_jax_env_by_path_trains_and_is_drawn_where_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "envs"))
     task = "jax:own_envs:reach?horizon=5"
     sizes: dict[str, Any] = {"total_steps": 80, "warmup_steps": 40, "eval_every": 80, "eval_episodes": 2}
@@ -247,7 +251,10 @@ def test_a_jax_env_by_path_trains_and_is_drawn_where_it_is_trusted(tmp_path: Pat
     assert (manifest["spec"]["name"], manifest["spec"]["horizon"]) == (task, 5)
     with pytest.raises(UserError, match=f"continue it with: omad resume {run} --trust"):
         api.train(task, "hatd3", "tiny", run_dir=run, loggers=(), **sizes)
-    assert Run(run).evaluate(2, task="jax:own_envs:reach?horizon=6").differences == ("horizon 5, now 6",)
+    assert main(["eval", str(run), "--task", "jax:own_envs:reach?horizon=6", "--episodes", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "not as in training: horizon 5, now 6" in said and re.search(r"env steps *│ *6 │ *6 │", said), said
+    assert re.search(r"far *│ *\d", said), said
     film = next(films(Options(run, trust=True)))
     assert (len(film.frames), film.frames[0].size) == (6, (8, 40))
     with pytest.raises(UserError, match="module own_envs would be imported and reach called"):

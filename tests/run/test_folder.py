@@ -23,8 +23,9 @@ from omad.experiment import Experiment, claim
 from omad.run import arrays
 from omad.run.folder import RunFolder
 from omad.run.machine import differences, facts
-from omad.run.places import members
+from omad.run.places import how_to_resume, instead, members
 from omad.run.records import EPISODES, METRICS, Ended, Unreadable
+from omad.tasks import outside
 from omad.trained import Run
 
 CONFIG = resolve("probe/push")
@@ -452,3 +453,30 @@ def test_folders_that_are_no_seeds_of_one_run_are_no_group(tmp_path: Path) -> No
         for use in (lambda path: Run(path), lambda path: compare.differences(path, tmp_path / "good")):
             with pytest.raises(UserError, match=words):
                 use(tmp_path / name)
+
+
+# ---------------------------------------------------------------- what to do with a folder
+
+
+def test_what_continues_a_run_is_a_command_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quoted, with trust for a user's env, and in Python for an env that no other process knows."""
+    monkeypatch.setattr(outside, "_entries", {"my/env": outside.Entry("own.envs:make")})
+    assert how_to_resume("runs/a b", "probe/push") == "omad resume 'runs/a b'"
+    assert how_to_resume("runs/a", "jax:own.envs:make?n=3") == "omad resume runs/a --trust"
+    assert how_to_resume("runs/a", "object:JaxEnv").startswith("omad.resume('runs/a', env=...) in Python")
+    assert "after omad.envs.register('my/env', ...)" in how_to_resume("runs/a", "my/env?n=3")
+
+
+def test_a_folder_that_is_no_run_is_named(path: Path) -> None:
+    """A team, or the nearest run in it, of which links are not followed; else nothing is said."""
+    root = path.parent
+    (root / "empty").mkdir()
+    (root / "deep" / "er").mkdir(parents=True)
+    (root / "linked").mkdir()
+    (root / "linked" / "run").symlink_to(path)
+    RunFolder.create(root / "deep" / "er" / "run", CONFIG, {"omad": "test"}).close()
+    assert instead(root).startswith(f" It holds runs: give one, as {path}; omad runs {root} lists them.")
+    assert f"as {root / 'deep' / 'er' / 'run'};" in instead(root / "deep")
+    assert instead(root / "empty") == instead(root / "linked") == instead(root / "no") == ""
+    (root / "empty" / "team.json").touch()
+    assert "omad run-bundle plays it" in instead(root / "empty")

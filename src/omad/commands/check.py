@@ -27,7 +27,8 @@ from omad.envs.contract import (
     saved,
 )
 from omad.envs.host_env import HostEnv
-from omad.envs.isolated import call, progress
+from omad.envs.isolated import call
+from omad.envs.patience import DESCRIBED_S, progress
 from omad.envs.pool import MOST_ALONE
 from omad.errors import UserError
 
@@ -43,7 +44,8 @@ class Options:
     seed: int = 0
     """Seed of starts and actions."""
     env_timeout: float = 60.0
-    """Seconds after which an env of the host that has not finished a reset or step is taken to hang."""
+    """Seconds after which an env of the host is taken to hang that is being made, reset, stepped or closed; two minutes
+    at least until it is described."""
     json: bool = False
     """Print JSON."""
 
@@ -82,6 +84,7 @@ def _trace(instance: Any, spec: Any, steps: int, seed: int, between: Callable[[i
                 found["returns"].append(total)
                 length, total = 0, 0.0
                 reset(seed + t + 1)
+        progress("saving its state")
         try:
             found["saves"] = bool(guarded("saving its state", saved, instance))
         except Broken as error:  # a run whose env fails at that begins new episodes
@@ -110,12 +113,15 @@ def _traces(task: str, steps: int, seed: int) -> tuple[Any, list[dict[str, Any]]
     from omad import envs
 
     env = envs.make(task)
-    if isinstance(env, HostEnv):  # such envs need no JAX, which takes longer to import than they to step
-        create = lambda: env.create(False)  # noqa: E731
-    else:
+
+    def create() -> Any:
+        progress("making it again")
+        if isinstance(env, HostEnv):  # such envs need no JAX, which takes longer to import than they to step
+            return env.create(False)
         from omad.envs.hosted import JaxInstance
 
-        create = lambda: JaxInstance(env)  # noqa: E731
+        return JaxInstance(env)
+
     runs: list[dict[str, Any]] = []
     for _ in range(2):
         with _closed(create()) as instance:
@@ -124,6 +130,7 @@ def _traces(task: str, steps: int, seed: int) -> tuple[Any, list[dict[str, Any]]
             return env, runs
     with _closed(create()) as instance, _closed(create()) as other:
         rng = np.random.default_rng(seed + 1)
+        progress("the reset of a second instance")
         guarded("reset()", other.reset, seed + 1)
 
         def between(t: int) -> None:
@@ -165,6 +172,7 @@ def _closed(instance: Any) -> Iterator[Any]:
     try:
         yield instance
     finally:
+        progress("close()")
         guarded("close()", instance.close)
 
 
@@ -191,7 +199,7 @@ def inspect(task: str, steps: int = 1000, seed: int = 0, env_timeout: float = 60
     """An env's properties, as plain values; `problems` is empty where it can be trained on.
 
     A user's env on the host is run in two processes of its own, with unlike hash seeds, which are compared. There it
-    may take `env_timeout` seconds for a reset or step.
+    may take `env_timeout` seconds to be made, reset, stepped or closed.
 
     Raises:
         UserError: The env cannot be made, or not be used at all.
@@ -200,10 +208,11 @@ def inspect(task: str, steps: int = 1000, seed: int = 0, env_timeout: float = 60
     if not row.isolated:
         return _inspect(task, steps, seed)
     given = {"task": row.name, "steps": steps, "seed": seed}
-    first, slow = "making the env and its first reset", "the env hangs, or --env-timeout is too short"
+    slow, first_s = "the env hangs, or --env-timeout is too short", max(env_timeout, DESCRIBED_S)
 
     def apart(function: str, hash_seed: str) -> dict[str, Any]:
-        return call(row.name, function, given, env_timeout, {"PYTHONHASHSEED": hash_seed}, first, slow)
+        environment = {"PYTHONHASHSEED": hash_seed}
+        return call(row.name, function, given, first_s, env_timeout, environment, advice=slow)
 
     found = apart("omad.commands.check:_inspect", "0")
     digest = found.pop("digest")
@@ -295,13 +304,13 @@ def _notes(env: Any, runs: list[dict[str, Any]], steps: int, seed: int, same: bo
     notes += filter(None, (first["left"], "" if isinstance(env, HostEnv) else _spilt(env, seed)))
     if not same:
         notes.append("Not deterministic: the same seed and actions gave another result the second time.")
-    lengths = first["lengths"]
-    if len(lengths) > 1 and first["ends"]["terminated"] == len(lengths) and {*lengths} == {max(lengths[0], 2)}:
+    lengths, own = first["lengths"], not tasks.find(spec.name).obs_dims  # envs of this package have theirs listed
+    if own and len(lengths) > 1 and first["ends"]["terminated"] == len(lengths) and {*lengths} == {max(lengths[0], 2)}:
         notes.append(
             f"All {len(lengths)} episodes terminated after exactly {lengths[0]} steps. If a clock ends them, flag that "
             "as truncated: what follows a termination is learned to be worth nothing."
         )
-    if tasks.find(spec.name).code and not spec.act_low:
+    if own and not spec.act_low:
         notes.append(
             "Its spec declares no bounds of actions, so exported policies act in [-1, 1]; if the env maps that to "
             "units of its own, declare act_low and act_high."

@@ -46,6 +46,9 @@ def _of_class(cls: type) -> Iterator[tuple[str, tuple[str, ...]]]:
         if field.name in ("algo", "given") or _positional(hints[field.name]):
             continue
         name, kind = field.name.replace("_", "-"), bare[field.name]
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            yield from _of_class(kind)
+            continue
         yield f"--{name}", _VALUES.get(field.name, _literals(kind) if get_origin(kind) in (Literal, Union) else ())
         if kind is bool:
             yield f"--no-{name}", ()

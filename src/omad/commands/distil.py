@@ -77,7 +77,7 @@ def distil_run(options: Options) -> dict[str, Any]:
     run = Run(options.run)
     teacher = run.policy(options.training_seed, which_of(options.which)).team
     refuse_foreign(teacher.facts.task, options.run, options.trust)
-    env = envs.make(teacher.facts.task)
+    env = envs.make(teacher.facts.task, run.config.env_timeout)
     refuse_changed(run.folders[0], env.spec)
     folded = fold(teacher.policy, teacher.config, teacher.spec, teacher.obs_norm)
     settings = Settings(steps=options.denoising_steps, updates=options.updates, rounds=options.rounds)

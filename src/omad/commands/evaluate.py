@@ -61,7 +61,7 @@ def result_rows(found: Evaluated) -> list[tuple[str, float, str]]:
 def numbers_table(found: Evaluated) -> Table:
     """Lengths of episodes and the env's extra numbers: means over episodes and seeds, by kind of actions."""
     kinds = [kind.replace("_", "-") for kind in found.returns]
-    made = table("of an episode, mean over all", "number", *kinds, right=kinds)
+    made = table("means over all episodes and seeds", "number", *kinds, right=kinds)
     rows = {"env steps": found.lengths} | {
         name: {kind: total[name] for kind, total in found.info.items()} for name in found.info["sampled"]
     }

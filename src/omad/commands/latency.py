@@ -134,8 +134,9 @@ def measure(options: Options) -> list[dict[str, Any]]:
     env = None
     if options.episodes:
         refuse_foreign(policy.team.facts.task, options.team, options.trust)
-        env = envs.make(policy.team.facts.task)
-        refuse_changed(Run(options.team).folders[0], env.spec)
+        folder = Run(options.team).folders[0]
+        env = envs.make(policy.team.facts.task, folder.config.env_timeout)
+        refuse_changed(folder, env.spec)
     trained = getattr(policy.team.config, "denoising_steps", 1)
     halves = [max(1, trained >> i) for i in range(trained.bit_length())]
     try:

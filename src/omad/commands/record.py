@@ -84,7 +84,7 @@ def _acting(options: Options) -> tuple[Any, str, Any]:
 
     folder = RunFolder.open(run)
     refuse_foreign(folder.config.task, folder.path, options.trust)
-    env = envs.make(folder.config.task)
+    env = envs.make(folder.config.task, folder.config.env_timeout)
     refuse_changed(folder, env.spec)
     team = load_policy(run, options.training_seed, which_of(options.which)).team
     act = jax.jit(lambda policy, obs, key: team.act(policy, obs, key, not options.noise_free))

@@ -188,7 +188,7 @@ def films(
     task = tasks.find(folder.config.task)
     ours = bool(task.obs_dims) and not task.hosted  # drawn by this package itself, without a renderer
     with _headless(ours):
-        env = envs.make(task.name)
+        env = envs.make(task.name, folder.config.env_timeout)
         if isinstance(env, JaxEnv) and not draws(env):
             raise UserError(
                 f"{task.name} draws nothing of itself, so there is nothing to see; tasks of mpe, games and mamujoco "

@@ -16,7 +16,7 @@ from omad.commands.computing import ANYWHERE, ComputingFlags
 from omad.commands.dashboard import Stop, run_with_dashboard
 from omad.commands.train import finish
 from omad.console import console
-from omad.device import share_device
+from omad.device import refuse_unknown, share_device
 from omad.errors import UserError
 from omad.processes import cores_at_once
 
@@ -59,6 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     folders = members(options.run)
     if folders != [options.run]:
         share_device()
+    refuse_unknown(options.computing.device)
     opened = [RunFolder.open(folder) for folder in folders]  # what is none is refused before JAX is imported
     options.computing.prepare()
     from omad.api import open_to_resume, prepare_group

@@ -202,7 +202,11 @@ def parse(arguments: Sequence[str], prog: str, options: Any) -> tuple[RunConfig,
     )
     _refuse_of_others(words, base)
     own = type(options)
-    command = ("command", tyro.conf.OmitArgPrefixes[own], dataclasses.field(default=options))
+    command = (
+        "command",
+        Annotated[tyro.conf.OmitArgPrefixes[own], tyro.conf.arg(name="")],
+        dataclasses.field(default=options),
+    )
     grouped = dataclasses.make_dataclass("Arguments", [command, *_forms(base)], frozen=True)
     description = (
         f"Defaults shown are those of algorithm {base.algorithm}, task {base.task} and preset {base.preset}; "

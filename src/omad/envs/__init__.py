@@ -7,7 +7,7 @@ import pkgutil
 from typing import Any
 
 from omad import processes, tasks
-from omad.envs.isolated import waiting
+from omad.envs.patience import waiting
 from omad.envs.registry import of_object, register
 
 __all__ = ["make", "of_object", "register", "with_info"]
@@ -19,7 +19,7 @@ def make(name: str, timeout_s: float = 0.0) -> Any:
     Args:
         name: as in `mpe/spread-3`, `mpe/deception-2?adversary=static&state=true`, `mamujoco-full/ant-2x4`,
             `pettingzoo:package.module:factory?n=3`, `jaxmarl:NAME`, or as registered; see `omad.tasks`.
-        timeout_s: Seconds that a user's env may take to be made and reset, if they are more than two minutes.
+        timeout_s: Seconds that a user's env may take to be made and described, if they are more than two minutes.
 
     Raises:
         omad.tasks.UnknownTask: where no such task or option exists.

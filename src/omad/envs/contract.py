@@ -103,7 +103,7 @@ def problem(spec: Any) -> str:
     for name in ("act_low", "act_high"):
         rows = getattr(spec, name)
         if not isinstance(rows, tuple) or not all(isinstance(row, tuple) for row in rows):
-            return f"spec.{name} is {rows!r}; it must be a tuple of one row of numbers an agent"
+            return f"spec.{name} is {_kind(rows)}; it must be a tuple of one row of numbers an agent"
         if rows and tuple(map(len, rows)) != spec.act_dims:
             return (
                 f"spec.{name} has rows of {', '.join(str(len(row)) for row in rows)} numbers; act_dims {spec.act_dims}"

@@ -7,42 +7,24 @@ an answer in JSON arrives, or one sentence. Started by `call`, never by hand.
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import json
+import math
 import os
 import pkgutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omad import processes, schema
+from omad.envs.patience import PROGRESS, allowed_s
 from omad.errors import UserError
 
 _MOST = 1 << 26
-_POLL_S, _PATIENCE_S = 0.02, 120.0
-_PROGRESS = "OMAD_PROGRESS"
-"""Environment variable with the file into which the process writes what it is doing."""
-_waits: contextvars.ContextVar[float] = contextvars.ContextVar("waits", default=_PATIENCE_S)
-
-
-@contextlib.contextmanager
-def waiting(timeout_s: float) -> Iterator[None]:
-    """Within it an env may take so long to describe itself, or two minutes where that is longer."""
-    token = _waits.set(max(timeout_s, _PATIENCE_S))
-    try:
-        yield
-    finally:
-        _waits.reset(token)
-
-
-def progress(doing: str) -> None:
-    """Say what is done next, in the process that `call` started: the time that it may take begins again."""
-    if path := os.environ.get(_PROGRESS):
-        Path(path).write_text(doing, encoding="utf-8")
+_POLL_S = 0.02
 
 
 def call(
@@ -50,6 +32,7 @@ def call(
     function: str,
     arguments: Mapping[str, Any],
     timeout_s: float,
+    then_s: float = math.inf,
     environment: Mapping[str, str] | None = None,
     what: str = "making the env and its first reset",
     advice: str = "it hangs, or the --env-timeout of omad train is too short",
@@ -60,7 +43,8 @@ def call(
         task: For messages.
         function: Takes keyword arguments of plain values and gives a dict of plain values.
         arguments: These.
-        timeout_s: How long it may take, anew after every `progress`.
+        timeout_s: How long it may take, or how long until its first `progress`.
+        then_s: How long it may take after each `progress`.
         environment: Variables set for it.
         what: What takes the time before the first `progress`, for the message that it took too long.
         advice: What may be wrong then, or be done.
@@ -79,20 +63,22 @@ def call(
         with processes.blocked():
             child = subprocess.Popen(
                 words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL if printed is None else printed,
-                start_new_session=True, env={**os.environ, **marked, _PROGRESS: str(doing), **(environment or {})},
+                start_new_session=True, env={**os.environ, **marked, PROGRESS: str(doing), **(environment or {})},
             )  # fmt: skip
         assert child.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             child.stdin.write(request)
             child.stdin.flush()
         try:
-            left = patience = max(1, round(timeout_s / _POLL_S))  # a stopped process counts no time
+            patience = processes.Patience(timeout_s, _POLL_S)  # a stopped process counts no time
             while not answer.exists() and child.poll() is None:
-                if not left:
+                if not patience.slice_s:
                     raise UserError(f"{task}: {what} took longer than {timeout_s:g} s; {advice}.")
-                time.sleep(_POLL_S)
-                now = doing.read_text(encoding="utf-8")
-                what, left = now or what, left - 1 if now in (what, "") else patience
+                time.sleep(patience.slice_s)
+                patience.spend()
+                if (now := doing.read_text(encoding="utf-8")) not in (what, ""):
+                    what, timeout_s = now, then_s
+                    patience = processes.Patience(timeout_s, _POLL_S)
         finally:
             # It still lives where it has answered, so that all that the env has started can be found.
             processes.end_family(child.pid, processes.descendants(child.pid))
@@ -114,7 +100,7 @@ def call(
 def apart(task: str, function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """As `call`, for as long as `waiting` says; in this process where it is one in which a user's code runs anyway."""
     if os.environ.get(processes.WORKER) is None:
-        return call(task, function, arguments, _waits.get())
+        return call(task, function, arguments, allowed_s())
     return pkgutil.resolve_name(function)(**arguments)
 
 

@@ -197,7 +197,7 @@ def described(env: Any, factory: str, arguments: Mapping[str, Any]) -> dict[str,
             raise UserError(f"{factory}: the names of agents must be text or whole numbers; they are {keys!r}.")
         obs_dims, act_dims, lows, highs = guarded("asking for its spaces", _sizes, env, factory)
         seen = contract.checked_reset(guarded("its reset()", env.reset, seed=0), keys)
-        refuse_unseen(seen, keys, env.agents, "reset()")
+        refuse_unseen(seen, keys, guarded("asking for its agents", lambda: list(env.agents)), "reset()")
         for agent, size in zip(keys, obs_dims, strict=True):
             if agent in seen:
                 contract.row_of(seen[agent], size, "reset()", agent)

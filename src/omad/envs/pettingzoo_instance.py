@@ -50,13 +50,17 @@ def info_of(infos: Mapping[Any, Any], agent: Any) -> Mapping[Any, Any]:
 
 
 def refuse_unseen(seen: Mapping[Any, Any], agents: Sequence[Any], due: Sequence[Any], what: str) -> None:
-    """Only of an agent that has terminated is nothing learned any more.
+    """What an agent that acts is shown is learned from, and at the end of an episode that is truncated.
 
     Raises:
         Broken: Another one is shown nothing.
     """
     if missing := [str(agent) for agent in agents if agent in due and agent not in seen]:
-        raise Broken(f"{what} returned no observations for {', '.join(missing)}, who had not terminated")
+        names = ", ".join(missing)
+        raise Broken(
+            f"{what} returned no observations for {names}, who had not terminated; return those of all who act, at a "
+            "truncation the last ones"
+        )
 
 
 class PettingZooInstance:
@@ -118,9 +122,9 @@ class PettingZooInstance:
         total = float(sum(paid.values()))
         self.time += 1
         living = [agent for agent in self.env.agents if not (terminations.get(agent) or truncations.get(agent))]
-        due = [*living, *(agent for agent in acts if not terminations.get(agent))]
-        refuse_unseen(seen, self.agents, due, "step()")
         over = not living
+        last = [agent for agent in acts if over and not terminations.get(agent)]  # at a clock's end it is bootstrapped
+        refuse_unseen(seen, self.agents, [*living, *last], "step()")
         terminated = over and all(terminations.get(agent, False) for agent in acts)
         self.cut = not over and self.time >= self.spec.horizon
         shown = self._see(seen, "step()")

@@ -173,10 +173,12 @@ def env_of(team: Team, task: str) -> JaxEnv | HostEnv:
             f"{spec.name} has {spec.n_agents} agents with observations {spec.obs_dims} and actions {spec.act_dims}, "
             f"but the team has {len(act)}, of {obs} and {act}; give a task of these sizes."
         )
-    if task == team.facts.task and spec.agents and list(spec.agents) != team.names:
+    own = task == team.facts.task
+    remedy = "restore the env, or export a team that was trained in this one" if own else "give a task with its bounds"
+    if own and spec.agents and list(spec.agents) != team.names:
         raise UserError(
             f"{spec.name} has the agents {', '.join(spec.agents)}, but the team was trained as "
-            f"{', '.join(team.names)}; restore the env, or export a team that was trained in this one."
+            f"{', '.join(team.names)}; {remedy}."
         )
     for name, box, due in zip(
         team.names, boxes(spec), zip(team.action_low, team.action_high, strict=True), strict=True
@@ -184,7 +186,7 @@ def env_of(team: Team, task: str) -> JaxEnv | HostEnv:
         if not np.array_equal(box, np.asarray(due, np.float32)):
             raise UserError(
                 f"{spec.name} takes actions of {name} from {box[0].tolist()} to {box[1].tolist()}, but the team's are "
-                f"from {due[0]} to {due[1]}; restore the env, or export a team that was trained in this one."
+                f"from {due[0]} to {due[1]}; {remedy}."
             )
     return env
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from omad import tasks
 from omad.run.records import LINES
-from omad.tasks.outside import OBJECT
+from omad.tasks.outside import OBJECT, registered_here
 
 _EARLY = {"lock", "checkpoints", "config.json", "config.json.partial", "manifest.json.partial", *LINES}
 """What a folder may hold before it has its manifest."""
@@ -18,8 +19,11 @@ _EARLY = {"lock", "checkpoints", "config.json", "config.json.partial", "manifest
 
 def how_to_resume(path: str | os.PathLike[str], task: str) -> str:
     """What continues a run of a task."""
-    if task.startswith(OBJECT):
+    name = task.partition("?")[0]
+    if name.startswith(OBJECT):
         return f"omad.resume({str(path)!r}, env=...) in Python"
+    if registered_here(name):
+        return f"omad.resume({str(path)!r}, trust=True) in Python, after omad.envs.register({name!r}, ...)"
     return f"omad resume {shlex.quote(str(path))}{' --trust' if tasks.find(task).code else ''}"
 
 
@@ -27,11 +31,30 @@ def instead(path: Path) -> str:
     """What a folder that is no run is instead, as far as its names tell, and what can be done with it; else empty."""
     if (path / "team.json").exists():
         return " It is an exported team: omad run-bundle plays it, omad latency times it."
-    inside = sorted(
-        found.parent for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for found in path.glob(f"{depth}/manifest.json")
-    )
-    runs = [run for run in inside if (run / "config.json").exists()]
-    return f" It holds runs: give one, as {runs[0]}; omad runs {path} lists them." if runs else ""
+    run = next(_runs_below(path), None)
+    return f" It holds runs: give one, as {run}; omad runs {shlex.quote(str(path))} lists them." if run else ""
+
+
+def _runs_below(path: Path) -> Iterator[Path]:
+    """Runs in a folder and the three levels below it, nearest first; of thousands of entries only the first."""
+    level, left = [path], 5_000
+    for _ in range(4):
+        deeper = list[Path]()
+        for folder in level:
+            try:
+                inside = sorted(
+                    Path(entry)
+                    for entry in itertools.islice(os.scandir(folder), left)
+                    if entry.is_dir(follow_symlinks=False)
+                )
+            except OSError:
+                continue
+            left -= len(inside)
+            for one in inside:
+                if (one / "config.json").exists() and (one / "manifest.json").exists():
+                    yield one
+            deeper += inside
+        level = deeper
 
 
 def members(path: str | os.PathLike[str]) -> list[Path]:

@@ -76,6 +76,11 @@ def registered() -> list[str]:
     return sorted({*(name for name in _entries if not name.startswith(OBJECT)), *_installed()})
 
 
+def registered_here(name: str) -> bool:
+    """Whether a name without options was registered in this process, so that no other one knows it."""
+    return name in _entries and name not in _installed() and not name.startswith(OBJECT)
+
+
 def entry_of(name: str) -> Entry | None:
     """What a name without options stands for in this process."""
     if name not in _entries and not name.startswith(OBJECT) and name in _installed():
