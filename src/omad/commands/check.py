@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
@@ -114,8 +115,10 @@ def _traces(task: str, steps: int, seed: int) -> tuple[Any, list[dict[str, Any]]
 
     env = envs.make(task)
 
+    made = itertools.count(1)
+
     def create() -> Any:
-        progress("making it again")
+        progress(f"making instance {next(made)}")
         if isinstance(env, HostEnv):  # such envs need no JAX, which takes longer to import than they to step
             return env.create(False)
         from omad.envs.hosted import JaxInstance

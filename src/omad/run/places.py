@@ -42,11 +42,9 @@ def _runs_below(path: Path) -> Iterator[Path]:
         deeper = list[Path]()
         for folder in level:
             try:
-                inside = sorted(
-                    Path(entry)
-                    for entry in itertools.islice(os.scandir(folder), left)
-                    if entry.is_dir(follow_symlinks=False)
-                )
+                with os.scandir(folder) as entries:
+                    few = itertools.islice(entries, left)
+                    inside = sorted(Path(entry) for entry in few if entry.is_dir(follow_symlinks=False))
             except OSError:
                 continue
             left -= len(inside)
