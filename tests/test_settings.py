@@ -176,7 +176,7 @@ def test_help_has_groups_and_a_legend(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         main(["train", "--preset", "tiny", "--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    groups = ("command", "run", "evaluation", "records", "env", "algorithm")
+    groups = ("computing", "run", "evaluation", "records", "env", "algorithm")
     places = [text.index(f" {group} options ") for group in groups]
     assert places == sorted(places)
     assert places[2] < text.index("--eval-every INT") < places[3] < text.index("--save-every INT") < places[4]
