@@ -307,7 +307,8 @@ def listed(given: Any, kind: type) -> list[Any]:
         if not isinstance(one, kind):
             hint = " Give an instance, not the class." if isinstance(one, type) else ""
             raise UserError(f"{word} has {one!r}; each must be an instance of omad.{kind.__name__}.{hint}")
-        _refuse_misspelt(one)
+        if isinstance(one, Callback):
+            _refuse_misspelt(one)
     return ones
 
 

@@ -53,7 +53,7 @@ def refuse_unseen(seen: Mapping[Any, Any], agents: Sequence[Any], due: Sequence[
     """What an agent that acts is shown is learned from, and at the end of an episode that is truncated.
 
     Raises:
-        Broken: Another one is shown nothing.
+        Broken: One of those who are due is shown nothing.
     """
     if missing := [str(agent) for agent in agents if agent in due and agent not in seen]:
         names = ", ".join(missing)

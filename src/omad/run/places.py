@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 from omad import tasks
@@ -31,12 +31,12 @@ def instead(path: Path) -> str:
     """What a folder that is no run is instead, as far as its names tell, and what can be done with it; else empty."""
     if (path / "team.json").exists():
         return " It is an exported team: omad run-bundle plays it, omad latency times it."
-    run = next(_runs_below(path), None)
+    run = _run_below(path)
     return f" It holds runs: give one, as {run}; omad runs {shlex.quote(str(path))} lists them." if run else ""
 
 
-def _runs_below(path: Path) -> Iterator[Path]:
-    """Runs in a folder and the three levels below it, nearest first; of thousands of entries only the first."""
+def _run_below(path: Path) -> Path | None:
+    """The nearest run in a folder and the three levels below it; of thousands of entries only the first are seen."""
     level, left = [path], 5_000
     for _ in range(4):
         deeper = list[Path]()
@@ -50,9 +50,10 @@ def _runs_below(path: Path) -> Iterator[Path]:
             left -= len(inside)
             for one in inside:
                 if (one / "config.json").exists() and (one / "manifest.json").exists():
-                    yield one
+                    return one
             deeper += inside
         level = deeper
+    return None
 
 
 def members(path: str | os.PathLike[str]) -> list[Path]:
