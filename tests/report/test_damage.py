@@ -209,7 +209,7 @@ def test_returns_that_are_not_finite_are_a_failure_and_other_numbers_are_not(tmp
     log[3] = json.dumps(json.loads(log[3]) | {"critic/loss": None})
     (run / "metrics.jsonl").write_text("\n".join(log) + "\n")
     (found,) = gather([run], command_of).runs
-    assert (found.state, found.note, found.diverged) == ("failed", "returns of an evaluation were not finite", (0,))
+    assert (found.state, found.note, found.diverged) == ("diverged", "returns of an evaluation were not finite", (0,))
     assert (len(found.episodes), found.timed_steps, found.env_steps) == (3, 18_000, 20_000)
 
 

@@ -179,7 +179,7 @@ def test_every_run_is_in_the_table_whatever_became_of_it(html: Page, text: str) 
     assert len(rows) == 60
     states = [row[5] for row in rows.values()]
     assert states.count("finished") == 57
-    assert sum(state.startswith("failed: study/x: seed 2 met a non-finite") for state in states) == 1
+    assert sum(state.startswith("diverged: study/x: seed 2 met a non-finite") for state in states) == 1
     assert states.count("stopped") == 1
     (missing,) = [row for row in rows.values() if row[5] == "missing"]
     assert missing[1:5] == ["mpe/spread-3", "hasac", "matched", "2"]
@@ -315,7 +315,7 @@ def test_a_failed_run_keeps_its_last_return_and_does_not_arrive_later(tmp_path: 
     assert crossings is not None
     assert crossings.reached.count(False) >= 2
     assert sorted(s for s, r in zip(crossings.steps, crossings.reached, strict=True) if not r)[-2:] == [60_000, 60_000]
-    assert "4 of 5, 2 failed, 1 stopped" in tables.returns_table(task, "t").rows[0]
+    assert "4 of 5, 2 diverged, 1 stopped" in tables.returns_table(task, "t").rows[0]
 
 
 def test_many_settings_are_drawn_in_several_pictures(tmp_path: Path) -> None:
@@ -470,14 +470,14 @@ def test_metrics_of_older_runs_have_the_names_of_today(tmp_path: Path) -> None:
 def test_a_note_does_not_tell_where_the_folders_lie(tmp_path: Path) -> None:
     spread(tmp_path / "runs", "a", until=20_000, ended=("diverged", f"{tmp_path}/runs/a: seed 0 met it."))
     (run,) = gather([tmp_path / "runs"], command_of).runs
-    assert (run.folder, run.state, run.note) == ("runs/a", "failed", "runs/a: seed 0 met it.")
+    assert (run.folder, run.state, run.note) == ("runs/a", "diverged", "runs/a: seed 0 met it.")
 
 
 @pytest.mark.parametrize(
     ("ended", "state"),
     [
         (None, "stopped"),
-        (("diverged", "seed 0 met a number that is not finite"), "failed"),
+        (("diverged", "seed 0 met a number that is not finite"), "diverged"),
         (("broken", "MemoryError: too much"), "broken"),
     ],
 )
@@ -503,7 +503,7 @@ def test_a_failed_run_of_which_nothing_is_known_is_said_to_be_missing(tmp_path: 
     spread(tmp_path, "2", seed=2, until=0, task=name, ended=("diverged", "a number was not finite"))
     (task,) = compute(tmp_path).tasks
     counted = tables.returns_table(task, "t").rows[0][1]
-    assert counted == "2 of 3, 1 failed, 1 failed before any evaluation and not in these numbers"
+    assert counted == "2 of 3, 1 diverged, 1 diverged before any evaluation and not in these numbers"
 
 
 def test_runs_of_unequal_length_are_compared_where_both_have_been(tmp_path: Path) -> None:
@@ -556,12 +556,12 @@ def test_an_algorithm_whose_runs_all_diverge_is_compared_where_the_others_end(tm
 def test_one_seed_that_diverged_does_not_make_failures_of_the_others_of_its_run(tmp_path: Path) -> None:
     ended = ("diverged", "seed 2 met a non-finite number", [2])
     (run,) = gather([spread(tmp_path, "a", seeds=3, until=30_000, ended=ended)], command_of).runs
-    assert (run.state, run.diverged) == ("failed", (2,))
+    assert (run.state, run.diverged) == ("diverged", (2,))
     (task,) = compute(tmp_path / "a", thresholds={"mpe/spread-3": 0.0}).tasks
-    assert [member.state for member in task.series[0].members] == ["stopped", "stopped", "failed"]
+    assert [member.state for member in task.series[0].members] == ["stopped", "stopped", "diverged"]
     crossings = task.rows[0].crossings
     assert crossings is not None and crossings.steps == (30_000, 30_000, 60_000)
-    assert "3, 2 stopped, 1 failed" in tables.returns_table(task, "t").rows[0]
+    assert "3, 2 stopped, 1 diverged" in tables.returns_table(task, "t").rows[0]
     whole = json.loads(b"".join(to_json(gather([tmp_path / "a"], command_of), records.Options("sampled", {}))))
     whole["runs"][0]["diverged"] = [7]
     (tmp_path / "summary.json").write_text(json.dumps(whole, separators=(",", ":")))
@@ -737,7 +737,7 @@ def test_seeds_that_others_of_their_run_have_stopped_still_count(tmp_path: Path)
     spread(tmp_path, "a", seeds=5, until=30_000, ended=("diverged", "two seeds met a non-finite number", [3, 4]))
     (task,) = compute(tmp_path / "a").tasks
     assert [member.seed for member in task.series[0].used] == [0, 1, 2, 3, 4]
-    assert "5, 3 stopped, 2 failed" in tables.returns_table(task, "t").rows[0]
+    assert "5, 3 stopped, 2 diverged" in tables.returns_table(task, "t").rows[0]
 
 
 def test_a_task_without_a_common_step_is_left_out_of_what_is_compared(tmp_path: Path) -> None:
@@ -788,7 +788,7 @@ def test_of_a_summary_and_its_folder_the_folder_says_how_a_run_ended_and_how_lon
     path, summary = summarised("stopped", until=20_000)
     (path / "ended.json").write_text('{"how": "diverged", "words": "it diverged"}')
     for paths in ((path, summary), (summary, path)):
-        assert [run.state for run in gather(paths, command_of).runs] == ["failed"]
+        assert [run.state for run in gather(paths, command_of).runs] == ["diverged"]
     path, summary = summarised("long", total_steps=20_000, buffer_size=60_000, noise=0.0)
     longer = spread(tmp_path, "longer/a", total_steps=60_000, buffer_size=60_000, noise=0.0)
     episodes = (path / "episodes.jsonl").read_text() + "".join(

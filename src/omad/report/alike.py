@@ -54,7 +54,7 @@ def refuse_mixed(runs: Sequence[Run], actions: str = "sampled") -> None:
             said.append(f"runs of {algorithm} on {task} in the setting {setting!r} are not alike: {differs}")
         held: dict[int, str] = {}
         for run in same:
-            for seed in run.seeds if run.episodes or run.state == "failed" else ():
+            for seed in run.seeds if run.episodes or run.state == "diverged" else ():
                 if held.setdefault(seed, run.folder) != run.folder:
                     said.append(f"seed {seed} of {algorithm} on {task} is in {held[seed]} and in {run.folder}")
     if said:

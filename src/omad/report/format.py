@@ -46,7 +46,7 @@ def duration(seconds: float | int | None) -> str:
 
 
 def counts(words: Iterable[str]) -> str:
-    """How often each word is there: `3 finished, 1 failed`."""
+    """How often each word is there: `3 finished, 1 diverged`."""
     words = list(words)
     return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
 

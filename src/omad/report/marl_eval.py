@@ -2,7 +2,7 @@
 
 Environment and task become lower case, since marl-eval looks them up so. Runs are numbered `run_0`, ..., because
 there they must have the same names everywhere. `absolute_metrics` comes last, where it is looked for; returns of the
-last evaluation stand in it. Steps at which not all runs of a task were evaluated are left out. Runs that failed, or
+last evaluation stand in it. Steps at which not all runs of a task were evaluated are left out. Runs that diverged, or
 were stopped for their returns, keep their last returns from then on, which is noted.
 
 Source: Gorsane et al. 2022; the README of marl-eval has the format.

@@ -140,11 +140,11 @@ def _made(results: Results, notes: Sequence[str]) -> Part:
         ("text",
          "Runs (training seeds) are the unit of all statistics; intervals are percentile bootstraps over runs, and of "
          "probabilities those of Newcombe, with 95 % nominal coverage; the former are too narrow for few runs. A "
-         "setting's curve and returns are of its ended runs (those that finished, failed, or were stopped for their "
-         "returns) if these are two or more and one has not failed, else of all that were evaluated, up to the last "
-         "step they share. A run that failed, or was stopped for its returns, keeps its last return from then on. For "
-         "env steps to a return every run counts; one that failed, or rose no more, as not having reached what it had "
-         "not reached."),
+         "setting's curve and returns are of its ended runs (those that finished, diverged, or were stopped for "
+         "their returns) if these are two or more and one has not diverged, else of all that were evaluated, up to the "
+         "last step they share. A run that diverged, or was stopped for its returns, keeps its last return from then "
+         "on. For env steps to a return every run counts; one that diverged, or rose no more, as not having reached "
+         "what it had not reached."),
         ("text",
          f"All returns are of {results.options.actions.replace('_', '-')} actions. Every evaluation episode of every "
          "run is in summary.json, beside this page; from it the page is made again with"),

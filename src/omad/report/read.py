@@ -1,7 +1,7 @@
 """Gather what a report is made of: run folders, studies, or the summary that an earlier report wrote.
 
 A study is a folder with a `study.json`, `{"name": ..., "runs": [{"folder", "setting", "task", "algorithm", "seed"}]}`,
-which tells all runs that were meant to be; those that are missing, unfinished or failed are gathered too. Every file
+which tells all runs that were meant to be; those that are missing, unfinished or diverged are gathered too. Every file
 may be somebody else's: it is read by `omad.schema` into the records of `omad.report.records`.
 """
 
@@ -149,13 +149,13 @@ def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Calla
     last = max((line.step for line in episodes), default=0)
     state, note, diverged = "stopped" if env_steps or saved else "not started", "", sorted(lossy)
     if lossy:
-        state, note = "failed", "returns of an evaluation were not finite"
+        state, note = "diverged", "returns of an evaluation were not finite"
     elif complete or last >= settings.last_step:
         state = "finished"
     elif folder.busy(folder.path):
         state = "running"
     elif ended:
-        state, note, diverged = ("failed" if ended.how == "diverged" else "broken"), ended.words, ended.seeds
+        state, note, diverged = ("diverged" if ended.how == "diverged" else "broken"), ended.words, ended.seeds
     judged = ""
     if state == "stopped" and stops and stops[-1].env_steps >= env_steps:
         note = stops[-1].reason
@@ -179,7 +179,7 @@ def _read_run(path: Path, label: str, listed: StudyRun | None, command_of: Calla
         train_s=_seconds(metrics, settings),
         timed_steps=metrics[-1].step - metrics[0].step if metrics else 0,
         episodes=tuple(episodes),
-        diverged=tuple(seed for seed in diverged if seed in settings.all_seeds) if state == "failed" else (),
+        diverged=tuple(seed for seed in diverged if seed in settings.all_seeds) if state == "diverged" else (),
         named=listed is not None,
         judged=judged,
     )
@@ -270,7 +270,7 @@ def _further(summarised: Run, found: Run) -> Run:
     alike = not short.config or not long.config or not differing((short, long), _unlengthened)
     alike = alike and (not short.seeds or not long.seeds or short.seeds == long.seeds)
     alike = alike and (not short.task or not long.task or (short.task, short.algorithm) == (long.task, long.algorithm))
-    alike = alike and (short.state != "failed" or long.state == "failed" or bool(short.episodes))
+    alike = alike and (short.state != "diverged" or long.state == "diverged" or bool(short.episodes))
     if not alike or short.episodes != long.episodes[: len(short.episodes)]:
         raise UserError(
             f"Two runs are called {found.folder}, and neither continues the other; give them different names, or give "

@@ -30,7 +30,7 @@ Short = Annotated[str, Meta(max_length=1000)]
 Text = Annotated[str, Meta(max_length=100_000)]
 Scalar = bool | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | Text | None
 Actions = Literal["sampled", "noise_free"]
-State = Literal["finished", "running", "stopped", "failed", "broken", "not started", "missing", "unreadable"]
+State = Literal["finished", "running", "stopped", "diverged", "broken", "not started", "missing", "unreadable"]
 
 
 # ------------------------------------------------------------------------------------------------ of a run folder
@@ -174,9 +174,9 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     setting: Short
     seeds: tuple[Seed, ...]
     state: State
-    """`failed`: it diverged. `broken`: something else ended it."""
+    """`diverged`: a number in its training was not finite. `broken`: an error ended it."""
     note: Text
-    """Why it failed or cannot be read, and what of it is damaged."""
+    """Why it ended or cannot be read, and what of it is damaged."""
     command: Text
     """What reproduces it; empty if that is unknown."""
     config: dict[str, Any]
@@ -192,7 +192,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     episodes: tuple[Evaluation, ...]
     """All evaluations."""
     diverged: tuple[Seed, ...] = ()
-    """Of a failed run, the seeds that failed; empty where that is not known, which counts as all."""
+    """Of a diverged run, the seeds that did; empty where that is not known, which counts as all."""
     named: bool = True
     """Whether a study has named the setting; else it follows from how the runs of a report differ."""
     judged: Literal["", "target", "plateau"] = ""

@@ -1,10 +1,10 @@
 """What a report says of one task: its series of runs, how each compares with the baseline, the return to reach.
 
-Which runs count. A setting's curve and returns are of its ended runs if these are two or more and one has not failed,
-else of all that were evaluated, up to the last step they share. Ended are those that finished, failed, or were stopped
-for their returns, all seeds of a run together; of the last two, a seed keeps its last return from then on. For env
-steps to a threshold every run counts: one that was stopped is censored there, one that failed or rose no more at its
-full budget.
+Which runs count. A setting's curve and returns are of its ended runs if these are two or more and one has not
+diverged, else of all that were evaluated, up to the last step they share. Ended are those that finished, diverged, or
+were stopped for their returns, all seeds of a run together; of the last two, a seed keeps its last return from then
+on. For env steps to a threshold every run counts: one that was stopped is censored there, one that diverged or rose
+no more at its full budget.
 Returns of two algorithms are compared at the last step that both have.
 """
 
@@ -43,18 +43,18 @@ class Member:
     @property
     def state(self) -> str:
         """Of this seed: where others of its run have diverged, it was stopped by that."""
-        others = self.run.state == "failed" and self.run.diverged and self.seed not in self.run.diverged
+        others = self.run.state == "diverged" and self.run.diverged and self.seed not in self.run.diverged
         return "stopped" if others else self.run.state
 
     @property
     def decided(self) -> bool:
         """Whether it ended before its budget did, and that for how it learned."""
-        return self.state == "failed" or self.run.judged != ""
+        return self.state == "diverged" or self.run.judged != ""
 
     @property
     def hopeless(self) -> bool:
         """Whether it is taken to reach nothing more than it has."""
-        return self.state == "failed" or self.run.judged == "plateau"
+        return self.state == "diverged" or self.run.judged == "plateau"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class Series:
     used: tuple[Member, ...]
     """Those that count for curve and returns."""
     evaluations: tuple[Evaluations, ...]
-    """Of `used`, with failed runs carried on."""
+    """Of `used`, with diverged runs carried on."""
 
     @functools.cached_property
     def curves(self) -> Curves | None:
@@ -191,7 +191,7 @@ def _evaluations(run: Run, actions: str) -> dict[int, Evaluations]:
 def _carried_on(members: Sequence[Member], floor: float | None, grid: Sequence[int]) -> Iterator[Evaluations]:
     """Evaluations of each; of `decided` ones they go on with the last one, as far as others of the task go.
 
-    One that failed before its first evaluation has the return of random actions all along.
+    One that diverged before its first evaluation has the return of random actions all along.
     """
     every = [member.evaluations for member in members if member.evaluations]
     for member in members:
@@ -235,10 +235,10 @@ def all_series(runs: Sequence[Run], actions: str, baseline: str) -> list[Series]
         if not any(member.run.config for member in members):
             continue
         floor = floor_of(task_of(task))
-        seen = [m for m in members if m.evaluations or (m.state == "failed" and floor is not None)]
+        seen = [m for m in members if m.evaluations or (m.state == "diverged" and floor is not None)]
         seen = seen if any(member.evaluations for member in seen) else []
-        ended = [m for m in seen if m.run.state in ("finished", "failed") or m.run.judged]
-        whole = any(member.run.state != "failed" for member in ended)
+        ended = [m for m in seen if m.run.state in ("finished", "diverged") or m.run.judged]
+        whole = any(member.run.state != "diverged" for member in ended)
         used = ended if whole and len(ended) > 1 and any(member.evaluations for member in ended) else seen
         several = len({other for name, _, other in groups if name == task}) > 1
         label = algorithm.upper() + (f", {setting}" if several else "")
@@ -283,11 +283,11 @@ def _panels(series: Sequence[Series]) -> Iterator[Panel]:
 
 
 def _crossings(series: Series, value: float) -> Crossings | None:
-    """Of every run that says something: evaluated, or failed before it was."""
+    """Of every run that says something: evaluated, or diverged before it was."""
     seen = [member for member in series.members if member.evaluations]
     found = survival.crossings([m.evaluations for m in seen if m.evaluations], value) if seen else None
     runs = list(zip(seen, found.steps, found.reached, found.early, strict=True)) if found else []
-    runs += [(m, 0.0, False, False) for m in series.members if not m.evaluations and m.state == "failed"]
+    runs += [(m, 0.0, False, False) for m in series.members if not m.evaluations and m.state == "diverged"]
     rows = [
         (float(m.run.total_steps) if m.hopeless and not reached else step, reached, early)
         for m, step, reached, early in runs

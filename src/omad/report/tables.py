@@ -44,12 +44,12 @@ def _head(*words: str, code: str = "") -> dict[str, Kind]:
 
 
 def _counted(one: Series) -> str:
-    """`3`, or `2 of 3, 1 failed`; failed runs that nothing can be said of are named."""
+    """`3`, or `2 of 3, 1 diverged`; diverged runs that nothing can be said of are named."""
     states = [member.state for member in one.members]
     words = [f"{len(one.used)}" if len(one.used) == len(states) else f"{len(one.used)} of {len(states)}"]
     words += filter(None, [counts(state for state in states if state != "finished")])
-    unseen = sum(m.state == "failed" and all(m is not other for other in one.used) for m in one.members)
-    words += [f"{unseen} failed before any evaluation and not in these numbers"] if unseen else []
+    unseen = sum(m.state == "diverged" and all(m is not other for other in one.used) for m in one.members)
+    words += [f"{unseen} diverged before any evaluation and not in these numbers"] if unseen else []
     return ", ".join(words)
 
 
