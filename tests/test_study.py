@@ -230,6 +230,12 @@ def test_sweep_refuses_and_shows(tmp_path: Path, capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     assert cli.main(["sweep", study, *out, "--show", "--time-limit", "9m"]) == 2
     assert "--time-limit is given with --show, which runs nothing" in capsys.readouterr().err
+    assert cli.main(["sweep", study, *out, "--show", "--device", "cpu"]) == 2
+    assert "--device is 'cpu', with --show, which runs nothing; leave it out." in capsys.readouterr().err
+    assert cli.main(["sweep", study, *out, "--launcher", "ray", "--device", "gpu"]) == 2
+    assert "but Ray chooses; --gpus-per-run asks it for GPUs; leave it out." in capsys.readouterr().err
+    assert cli.main(["sweep", study, *out, "--device", "gpus"]) == 2
+    assert "--device is 'gpus'; nearest: gpu; allowed: " in capsys.readouterr().err
     assert cli.main(["sweep", study, *out, "--show", "--json"]) == 0
     (state,) = json.loads(capsys.readouterr().out)
     assert (state["state"], state["total_steps"]) == ("waiting", load(study).runs[0].config.total_steps)

@@ -13,9 +13,9 @@ from typing import Annotated, Literal
 import tyro
 
 from omad.algos.validate import check
+from omad.commands.computing import ANYWHERE, ComputingFlags
 from omad.commands.curve import LearningCurve
 from omad.commands.dashboard import Stop, run_with_dashboard
-from omad.compilation import use_compilation_cache
 from omad.config import RunConfig
 from omad.console import console, print_json
 from omad.device import share_device
@@ -51,8 +51,7 @@ class Options:
     """Only print the state of all runs; nothing is run or written."""
     json: bool = False
     """With --show, as JSON."""
-    compilation_cache: bool = True
-    """Keep compiled programs in the user's cache folder for the next start."""
+    computing: ComputingFlags = ANYWHERE
 
 
 def seconds(words: str) -> float:
@@ -81,6 +80,10 @@ def _refuse_ignored(options: Options) -> None:
     for name, used in (("workers", 0), ("time_limit", None), ("launcher", "local")) if options.show else ():
         if getattr(options, name) != used:
             raise UserError(f"--{name.replace('_', '-')} is given with --show, which runs nothing; leave one out.")
+    device = options.computing.device
+    if device is not None and (options.show or options.launcher == "ray"):
+        why = "with --show, which runs nothing" if options.show else "but Ray chooses; --gpus-per-run asks it for GPUs"
+        raise UserError(f"--device is {device!r}, {why}; leave it out.")
     if options.launcher == "ray" and options.workers:
         raise UserError(
             f"--workers is {options.workers}, but Ray starts as many runs as its cluster has room for; "
@@ -119,8 +122,8 @@ def main(arguments: Sequence[str]) -> int:
         from omad.launch_ray import connect
 
         connect()
-    use_compilation_cache(options.compilation_cache)
     share_device()
+    options.computing.prepare()
     from omad import files
     from omad.experiment import Experiment
     from omad.launch import finished, side_by_side
