@@ -56,6 +56,19 @@ def test_bodies_far_away_stay_in_the_picture() -> None:
         assert (np.abs(seen - np.asarray(colour)).max(-1) < 70).sum() > 20
 
 
+@pytest.mark.parametrize("width", [1, 64, 321, 480])
+def test_the_line_above_a_picture_fits_and_the_picture_is_whole(width: int) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (33, width, 3), np.uint8)
+    image = draw.labelled(picture, "a-name-that-is-much-longer-than-any-picture-is-wide" * 3, 1000, -123456.7)
+    scale = -(-draw.LEAST_WIDTH // width)
+    assert image.width % 2 == image.height % 2 == 0 and scale * width <= image.width <= scale * width + 1
+    pixels = np.asarray(image)
+    np.testing.assert_array_equal(pixels[32 : 32 + 33 * scale : scale, : scale * width : scale], picture)
+    assert (pixels[:32, -8:] == draw.PAPER).all() and (pixels[:32, -60:-8] != draw.PAPER).any()
+    short = np.asarray(draw.labelled(picture, "short", 1000, -123456.7))
+    assert (short[:32] != pixels[:32]).any()
+
+
 def test_what_cannot_be_drawn_is_an_error() -> None:
     states, rewards = episode("mpe/spread-2")
     with pytest.raises(ValueError, match="5 states need 4 rewards, 3 were given"):
@@ -85,6 +98,8 @@ def test_an_env_draws_itself_where_it_has_a_picture() -> None:
     state = env.reset(jax.random.key(0))[0]
     shown = env._replace(picture=lambda state: np.full((7, 9, 3), 3, np.uint8))
     assert draw.draws(shown)
-    assert [frame.size for frame in draw.frames_of(shown, [state, state], [np.zeros((2, 1))], [1.0])] == [(10, 40)] * 2
+    assert [frame.size for frame in draw.frames_of(shown, [state, state], [np.zeros((2, 1))], [1.0])] == [
+        (324, 252 + 32)
+    ] * 2
     with pytest.raises(UserError, match="no picture"):
         draw.frames_of(env._replace(picture=lambda state: np.zeros(3)), [state], [], [])

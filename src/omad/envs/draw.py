@@ -25,6 +25,8 @@ FIELD = 480
 """Side of the drawn square, pixels."""
 HEADER = 56
 """Height of the text above it, pixels."""
+LEAST_WIDTH = 320
+"""Width of the narrowest frame that has room for its line of text, pixels."""
 SMOOTH = 3
 """Pixels are drawn this much finer and then averaged."""
 
@@ -139,11 +141,19 @@ def contact_sheet(frames: Sequence[Image.Image], columns: int = 4, width: int = 
 
 
 def labelled(picture: np.ndarray, name: str, step: int, total: float) -> Image.Image:
-    """A picture with a line of text above it; sides are even, as video encoders want them."""
-    height, width = picture.shape[:2]
-    image = Image.new("RGB", (width + width % 2, height + height % 2 + 32), PAPER)
-    image.paste(Image.fromarray(picture), (0, 32))
-    ImageDraw.Draw(image).text((8, 8), f"{name}   step {step}   return {total:.1f}", INK, ImageFont.load_default(14))
+    """A picture with a line of text above it; sides are even, as video encoders want them.
+
+    A picture too narrow to read that line is magnified a whole number of times; a name too long for it is cut off.
+    """
+    drawn = Image.fromarray(picture)
+    drawn = drawn.resize([side * -(-LEAST_WIDTH // drawn.width) for side in drawn.size], Image.Resampling.NEAREST)
+    image = Image.new("RGB", (drawn.width + drawn.width % 2, drawn.height + drawn.height % 2 + 32), PAPER)
+    image.paste(drawn, (0, 32))
+    font, rest = ImageFont.load_default(14), f"   step {step}   return {total:.1f}"
+    lengths = range(len(name), -1, -1)
+    texts = (name[:kept] + "…" * (kept < len(name)) + rest for kept in lengths)
+    text = next((text for text in texts if font.getlength(text) <= image.width - 16), rest)
+    ImageDraw.Draw(image).text((8, 8), text, INK, font)
     return image
 
 
