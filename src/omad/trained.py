@@ -244,6 +244,7 @@ class Run(os.PathLike[str]):
             evaluation={row["actions"]: row["mean"] for row in rows},  # the last of each kind
             run=folder.path.resolve().name,
             commit=folder.manifest.get("commit"),
+            horizon=spec.horizon,
         )
         policy = jax.tree.map(jnp.asarray, at(jax.device_get(policies), place))
         return TrainedPolicy(Trained(algorithm.act, policy, spec, config.algo, config.obs_norm, facts))

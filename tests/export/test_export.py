@@ -540,17 +540,25 @@ def test_agents_in_processes_do_as_well(out: Path) -> None:
 def test_a_team_is_not_played_where_its_actions_mean_something_else(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor where its agents are others by now; another task of the same sizes may call them otherwise."""
     team, spec = bundle.load(out), envs.make(UNEQUAL).spec
+    facts = msgspec.structs.replace(team.facts, horizon=spec.horizon)
+    team = msgspec.structs.replace(team, facts=facts)
+    longer = dataclasses.replace(spec, horizon=spec.horizon + 1)
     wide = dataclasses.replace(
         spec,
         act_low=tuple((-1.0,) * size for size in spec.act_dims),
         act_high=tuple((1.0,) * (size - 1) + (40.0,) for size in spec.act_dims),
     )
     named = dataclasses.replace(spec, agents=("left", "right"))
-    for found, words in ((wide, "takes actions of agent_0 from"), (named, "has the agents left, right")):
+    cases = (
+        (wide, "takes actions of agent_0 from"),
+        (named, "has the agents left, right"),
+        (longer, "trained on those"),
+    )
+    for found, words in cases:
         monkeypatch.setattr(play.envs, "make", lambda task, found=found: HostEnv(found, lambda render: None))  # type: ignore[arg-type]
         with pytest.raises(UserError, match=words):
             play.env_of(team, UNEQUAL)
-    assert play.env_of(team, "another").spec == named
+    assert play.env_of(team, "another").spec == longer
     monkeypatch.undo()
     assert play.env_of(team, UNEQUAL).spec == spec
 
@@ -725,7 +733,8 @@ def test_commands(run: omad.Run, tmp_path: Path, capsys: pytest.CaptureFixture[s
     out = tmp_path / "team"
     assert main(["export", str(run), "--out", str(out), "--check", "--json"]) == 0
     assert max(json.loads(capsys.readouterr().out)["difference"].values()) <= 1e-5
-    assert bundle.load(out).facts.evaluation.keys() == {"sampled", "noise_free"}
+    facts = bundle.load(out).facts
+    assert facts.evaluation.keys() == {"sampled", "noise_free"} and facts.horizon == envs.make(facts.task).spec.horizon
     assert main(["run-bundle", str(out), "--episodes", "4", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert len(found["processes"]["returns"]) == len(found["jax"]["returns"]) == 4

@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -51,6 +51,8 @@ class Facts(msgspec.Struct, frozen=True):
     """Mean returns of the run's last evaluation up to then, by kind of action; none of policies of fewer steps."""
     run: str
     commit: str | None = None
+    horizon: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Env steps of a whole episode; None in older teams."""
 
 
 class Team(msgspec.Struct, frozen=True):

@@ -162,7 +162,8 @@ def env_of(team: Team, task: str) -> JaxEnv | HostEnv:
     """The env of the task that a team is to play.
 
     Raises:
-        UserError: It has other sizes or bounds of actions than the team, or, as the team's own task, other agents.
+        UserError: It has other sizes or bounds of actions than the team, or, as the team's own task, other agents or
+            another horizon.
     """
     env = envs.make(task)
     spec: EnvSpec = env.spec
@@ -179,6 +180,11 @@ def env_of(team: Team, task: str) -> JaxEnv | HostEnv:
         raise UserError(
             f"{spec.name} has the agents {', '.join(spec.agents)}, but the team was trained as "
             f"{', '.join(team.names)}; {remedy}."
+        )
+    if own and team.facts.horizon not in (None, spec.horizon):
+        raise UserError(
+            f"Episodes of {spec.name} have {spec.horizon} env steps, but the team was trained on those of "
+            f"{team.facts.horizon}; {remedy}."
         )
     for name, box, due in zip(
         team.names, boxes(spec), zip(team.action_low, team.action_high, strict=True), strict=True
