@@ -256,6 +256,6 @@ def test_a_jax_env_by_path_trains_and_is_drawn_where_it_is_trusted(
     assert "not as in training: horizon 5, now 6" in said and re.search(r"env steps *│ *6 │ *6 │", said), said
     assert re.search(r"far *│ *\d", said), said
     film = next(films(Options(run, trust=True)))
-    assert (len(film.frames), film.frames[0].size) == (6, (8, 40))
+    assert (len(film.frames), film.frames[0].size) == (6, (320, 320 + 32))
     with pytest.raises(UserError, match="module own_envs would be imported and reach called"):
         next(films(Options(run)))
