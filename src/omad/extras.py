@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,6 +67,8 @@ def add_working_folder() -> None:
 
 def version(package: str) -> str | None:
     """The installed version of a distribution; None where there is none."""
+    from importlib import metadata  # which takes a tenth of a worker's start, and it asks for no version
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

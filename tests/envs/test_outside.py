@@ -204,7 +204,7 @@ def test_installed_packages_name_envs_by_entry_points(monkeypatch: pytest.Monkey
     """But none that stands for a task of this package."""
     names = ("their/reach", "mpe/spread-3", "mamujoco-arm/one")
     points = [metadata.EntryPoint(name, f"{PATH}reach", outside.GROUP) for name in names]
-    monkeypatch.setattr(outside.metadata, "entry_points", lambda group: points if group == outside.GROUP else [])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points if group == outside.GROUP else [])
     outside._installed.cache_clear()
     try:
         assert envs.make("their/reach?n=1").spec.n_agents == 1

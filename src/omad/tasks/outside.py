@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import re
 from collections.abc import Mapping
-from importlib import metadata
 from types import MappingProxyType
 from typing import Any
 
@@ -61,6 +60,8 @@ _entries: dict[str, Entry] = {}
 @functools.cache
 def _installed() -> Mapping[str, str]:
     """Envs of other installed packages, but none that would stand for a task of this one; nothing is imported yet."""
+    from importlib import metadata  # as in `extras.version`
+
     points = metadata.entry_points(group=GROUP)
     return {point.name: point.value.replace(" ", "") for point in points if not reserved(point.name)}
 
